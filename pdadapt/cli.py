@@ -1,0 +1,213 @@
+"""The command line: parse, call, print. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pdadapt import __version__
+from pdadapt.errors import PdadaptError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pdadapt.progress import Progress
+
+app = typer.Typer(
+    help="Adapt a ColBERT retriever to your corpus without relevance judgments: an LLM judges documents one by one and "
+    "two by two, and the retriever learns from it (PairDistill).",
+    epilog="Try: pdadapt adapt --corpus demo --recipe demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+recipes_app = typer.Typer(help="List, show and copy the shipped recipes.", invoke_without_command=True)
+app.add_typer(recipes_app, name="recipes")
+
+CorpusOption = Annotated[
+    str, typer.Option("--corpus", help="`demo`, a BEIR folder, or a .jsonl, .tsv or .csv file (.gz too) of documents.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, e.g. train.learning_rate=3e-6."),
+]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"pdadapt {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(epilog="Example: pdadapt adapt --corpus my/docs.jsonl --queries my/queries.txt --out runs/mine")
+def adapt(
+    corpus: CorpusOption,
+    queries: Annotated[
+        Path | None, typer.Option(help="Unlabeled queries: .txt (one a line), .tsv (id, text), .jsonl or .csv.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="A recipe's name or file. Default: `paper` where there is a GPU, else `small`.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder. Default: runs/CORPUS-RECIPE.")] = None,
+    student: Annotated[str | None, typer.Option(help="Sets student.model.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="Sets teacher.model.")] = None,
+    iterations: Annotated[int | None, typer.Option(min=1, help="Rounds of retrieve, label, train.")] = None,
+    settings: SetOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Adapt a retriever to a corpus. The same command again continues a run that was stopped."""
+    from pdadapt.corpus import load_dataset
+    from pdadapt.recipe import load_recipe, parse_override
+
+    console = _console()
+    name = recipe or _default_recipe(console)
+    overrides = dict(map(parse_override, settings or []))
+    for key, value in (("student.model", student), ("teacher.model", teacher), ("iterations", iterations)):
+        if value is not None:
+            overrides[key] = value
+    resolved = load_recipe(name, overrides)
+    dataset = load_dataset(corpus, queries, resolved.evaluate.split)
+    folder = out or Path("runs") / f"{dataset.name}-{Path(name).stem}"
+
+    from pdadapt.pipeline import adapt as run_adapt
+    from pdadapt.report import comparison_table
+
+    progress = _progress()
+    metrics = run_adapt(resolved, dataset, folder, progress)
+    if metrics["measures"]:
+        systems = ["base"] + [f"iteration {number}" for number in range(1, resolved.iterations + 1)]
+        console.print(comparison_table(metrics, [*systems[:-1], "adapted"] if resolved.iterations == 1 else systems))
+    else:
+        console.print("No judgments (qrels/test.tsv) came with the corpus, so nothing was measured.")
+    done = "Done" if progress.tasks else "Finished before: nothing was left to do"
+    console.print(f"{done}. Checkpoint: {metrics['checkpoint']}")
+
+
+@app.command(epilog="Example: pdadapt evaluate --corpus demo --model runs/demo --against runs/demo/student")
+def evaluate(
+    corpus: CorpusOption,
+    model: Annotated[str, typer.Option(help="A run folder, a checkpoint folder, a hub id, or package:NAME/PATH.")],
+    against: Annotated[str | None, typer.Option(help="A second model, the baseline of the comparison.")] = None,
+    split: Annotated[str, typer.Option(help="qrels/SPLIT.tsv of the BEIR folder.")] = "test",
+    out: Annotated[
+        Path | None, typer.Option(help="Where run files and metrics go. Default: runs/evaluate-CORPUS.")
+    ] = None,
+    settings: SetOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Measure a model on a corpus with judgments: exact MaxSim, trec_eval measures, a paired randomisation test."""
+    from pdadapt.corpus import load_dataset
+    from pdadapt.recipe import parse_override, parse_recipe
+
+    overrides = dict(map(parse_override, settings or []))
+    tree: dict[str, Any] = {"evaluate": {"split": split}, "student": {}}
+    for key, value in overrides.items():
+        section, _, leaf = key.partition(".")
+        tree.setdefault(section, {})[leaf] = value
+    resolved = parse_recipe(tree, "--set")
+    dataset = load_dataset(corpus, None, split)
+    folder = out or Path("runs") / f"evaluate-{dataset.name}"
+    folder.mkdir(parents=True, exist_ok=True)
+
+    from pdadapt import evaluate as evaluation
+    from pdadapt.report import comparison_table
+    from pdadapt.run import last_checkpoint
+
+    names = [last_checkpoint(name) for name in ((against, model) if against else (model,)) if name]
+    metrics = evaluation.evaluate(
+        names, dataset, resolved.evaluate, resolved.student, folder, resolved.seed, _progress()
+    )
+    console = _console()
+    console.print(comparison_table(metrics, ["against", "model"] if against else ["model"]))
+    console.print(f"Run files and metrics.json: {folder}")
+
+
+@recipes_app.callback()
+def recipes(context: typer.Context) -> None:
+    """List the shipped recipes."""
+    from pdadapt.recipe import recipe_names, recipe_path
+
+    if context.invoked_subcommand is None:
+        for name in recipe_names():
+            first = recipe_path(name).read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+            typer.echo(f"{name:15} {first}")
+
+
+@recipes_app.command("show")
+def recipes_show(name: str, debug: DebugOption = False) -> None:
+    """Print a recipe."""
+    from pdadapt.recipe import recipe_path
+
+    typer.echo(recipe_path(name).read_text(encoding="utf-8"), nl=False)
+
+
+@recipes_app.command("copy")
+def recipes_copy(name: str, file: Path, debug: DebugOption = False) -> None:
+    """Copy a recipe to a file of yours."""
+    from pdadapt.errors import RecipeError
+    from pdadapt.recipe import recipe_path
+
+    text = recipe_path(name).read_text(encoding="utf-8")
+    try:
+        with open(file, "x", encoding="utf-8") as target:
+            target.write(text)
+    except FileExistsError:
+        raise RecipeError(f"{file} exists already; give another name.") from None
+    except OSError as error:
+        raise RecipeError(f"{file} cannot be written ({error.strerror}); give another name.") from None
+    typer.echo(f"Wrote {file}; use it with --recipe {file}")
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console()
+
+
+def _progress() -> Progress:
+    from pdadapt.progress import Progress, quiet_libraries
+
+    quiet_libraries()
+    return Progress()
+
+
+def _default_recipe(console: Console) -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return "paper"
+    console.print("No GPU: using recipe `small` (embedded models). Recipe `paper` needs one GPU and the hub.")
+    return "small"
+
+
+def main() -> None:
+    """Entry point: errors of ours are one line and exit code 1; --debug shows the traceback."""
+    debug = "--debug" in sys.argv
+    try:
+        app()
+    except PdadaptError as error:
+        if debug:
+            raise
+        typer.secho(f"Error: {error}", fg="red", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        typer.secho("Stopped. Nothing is lost: the same command continues.", err=True)
+        sys.exit(130)
+    except Exception as error:
+        if debug:
+            raise
+        typer.secho(f"Error: unexpected {type(error).__name__}: {error} (--debug shows where)", fg="red", err=True)
+        sys.exit(1)

@@ -1,0 +1,1 @@
+"""Engines: a student's embeddings of a corpus, searched."""

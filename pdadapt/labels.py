@@ -1,0 +1,83 @@
+"""The label store: what teachers said, kept by content in SQLite, over iterations and runs.
+
+A label's key is the teacher (model, prompt, lengths: `teacher_key`) and the hashes of the texts it read. Each batch is
+committed before the next is asked, so a kill loses at most the batch in flight.
+
+    teachers(id, key)                                        key: JSON
+    points(teacher, query, document, score)                  query, document: 16-byte hashes
+    pairs(teacher, query, document_a, document_b, score)     score: log-odds that a is the more relevant
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from pdadapt.errors import DataError
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS teachers (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE);
+CREATE TABLE IF NOT EXISTS points (
+    teacher INTEGER NOT NULL, query BLOB NOT NULL, document BLOB NOT NULL, score REAL NOT NULL,
+    PRIMARY KEY (teacher, query, document)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS pairs (
+    teacher INTEGER NOT NULL, query BLOB NOT NULL, document_a BLOB NOT NULL, document_b BLOB NOT NULL,
+    score REAL NOT NULL, PRIMARY KEY (teacher, query, document_a, document_b)) WITHOUT ROWID;
+"""
+
+
+def text_hash(text: str) -> bytes:
+    """16 bytes of SHA-256."""
+    return hashlib.sha256(text.encode()).digest()[:16]
+
+
+class LabelStore:
+    """Scores of one teacher, in one table: `points` (query, document) or `pairs` (query, document_a, document_b)."""
+
+    def __init__(self, path: Path, table: str, key: str):
+        """Raises DataError when the file is not a label store."""
+        columns = {"points": ("query", "document"), "pairs": ("query", "document_a", "document_b")}[table]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._db = sqlite3.connect(path, timeout=60)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.executescript(SCHEMA)
+            with self._db:
+                self._db.execute("INSERT OR IGNORE INTO teachers (key) VALUES (?)", (key,))
+            self._teacher = self._db.execute("SELECT id FROM teachers WHERE key = ?", (key,)).fetchone()[0]
+        except sqlite3.DatabaseError as error:
+            raise DataError(f"{path} is not a label store ({error}); give another label_store.") from None
+        where = " AND ".join(f"{column} = ?" for column in columns)
+        self._select = f"SELECT score FROM {table} WHERE teacher = ? AND {where}"
+        marks = ", ".join("?" for _ in columns)
+        self._insert = f"INSERT OR REPLACE INTO {table} VALUES (?, {marks}, ?)"
+
+    def __enter__(self) -> LabelStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._db.close()
+
+    def get(self, texts: Sequence[str]) -> float | None:
+        """The score of (query, document) or (query, document_a, document_b); None when it was never asked."""
+        row = self._db.execute(self._select, (self._teacher, *map(text_hash, texts))).fetchone()
+        return None if row is None else float(row[0])
+
+    def add(self, labels: Iterable[tuple[Sequence[str], float]]) -> None:
+        """Commit a batch of (texts, score)."""
+        with self._db:
+            self._db.executemany(
+                self._insert, [(self._teacher, *map(text_hash, texts), score) for texts, score in labels]
+            )
+
+
+def count_labels(path: Path) -> Iterator[tuple[str, str, int]]:
+    """What a store holds: (teacher key, table, rows)."""
+    with sqlite3.connect(path) as db:
+        for identifier, key in db.execute("SELECT id, key FROM teachers ORDER BY id").fetchall():
+            for table in ("points", "pairs"):
+                rows = db.execute(f"SELECT count(*) FROM {table} WHERE teacher = ?", (identifier,)).fetchone()[0]
+                if rows:
+                    yield key, table, int(rows)

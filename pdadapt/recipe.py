@@ -1,0 +1,230 @@
+"""The settings of a run: a tree of pydantic models, read from YAML, changed by `--set key=value`.
+
+Unknown keys are refused with the nearest right name; every problem is reported in one go.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pdadapt.errors import RecipeError
+from pdadapt.models import resource_folder
+
+Positive = Annotated[int, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, validate_default=True)
+
+
+class StudentSettings(Settings):
+    model: str = "colbert-ir/colbertv2.0"
+    """Hub id, folder or package:NAME/PATH: a ColBERT checkpoint, or a plain encoder to start from."""
+    projection: Annotated[int, Field(ge=0)] = 0
+    """For a plain encoder: dimensions of a PCA projection of the token embeddings; 0 keeps them as they are."""
+    query_length: Positive = 32
+    """Tokens kept of a query (a ColBERT checkpoint pads with [MASK] up to it)."""
+    document_length: Positive = 300
+    """Tokens kept of a document when the corpus is indexed."""
+
+
+class RetrieveSettings(Settings):
+    k: Positive = 100
+    """Candidates retrieved per query: those the teacher judges one by one."""
+    max_queries: Positive | None = None
+    """Adapt on at most so many queries (a seeded sample); null means all."""
+    batch_size: Positive = 32
+    """Documents encoded at once (sorted by length)."""
+
+
+class PointSettings(Settings):
+    scoring: Literal["yes_no", "query_likelihood"] = "yes_no"
+    """yes_no: log p(Yes) - log p(No); query_likelihood: mean log p(query token | document), causal teachers only."""
+    prompt: str = "yes-no"
+    """A name in prompts/, or the path of a .txt file."""
+    labels: tuple[str, str] = ("Yes", "No")
+    """The words for relevant and not relevant; each must be a single token."""
+    student_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Adds this times the student's own score, both standardised per query, to the teacher's; 0 trusts the teacher."""
+
+
+class PairSettings(Settings):
+    per_query: Annotated[int, Field(ge=0)] = 50
+    """Pairs asked per query; 0 leaves L_pair out."""
+    window: Annotated[int, Field(gt=1)] = 10
+    """delta: only pairs with |i - j| < window in the list re-ordered by the point labels."""
+    prompt: str = "a-b"
+    """A name in prompts/, or the path of a .txt file."""
+    labels: tuple[str, str] = ("A", "B")
+    """The words for the first and the second document; each must be a single token."""
+    order: Literal["both", "as_ranked"] = "both"
+    """both: ask (a, b) and (b, a) and average the log-odds; as_ranked: the higher-ranked document first only."""
+
+
+class TeacherSettings(Settings):
+    model: str = "google/flan-t5-xl"
+    """Hub id, folder, or package:NAME/PATH (a .gguf file too)."""
+    kind: Literal["auto", "seq2seq", "causal"] = "auto"
+    """auto: what the model's configuration says."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: bfloat16 on a GPU or CPU that computes in it, else float32; log-odds are float32 always."""
+    max_length: Positive = 1024
+    """Tokens of a prompt; documents are cut, evenly, to fit."""
+    max_document_length: Positive | None = None
+    """Tokens kept of each document at most; null means as max_length allows."""
+    batch_tokens: Positive | None = None
+    """Tokens scored at once, padding included; null means 16,384 on a GPU and 2,048 on a CPU."""
+    point: PointSettings = PointSettings()
+    pair: PairSettings = PairSettings()
+
+
+class TrainSettings(Settings):
+    steps: Positive | None = None
+    """Optimizer steps; null means `epochs` passes over the queries."""
+    epochs: PositiveFloat = 1.0
+    """Passes over the queries, when steps is null."""
+    batch_size: Positive = 32
+    """Queries per optimizer step."""
+    accumulation: Positive = 1
+    """Split each batch into so many parts to save memory (must divide batch_size)."""
+    n_way: Annotated[int, Field(gt=1)] = 64
+    """Documents per query in training, all of a pair's documents among them."""
+    learning_rate: PositiveFloat = 1e-5
+    warmup: NonNegative = 0.1
+    """Share of the steps over which the learning rate rises; it then falls linearly to 0."""
+    weight_decay: NonNegative = 0.01
+    max_grad_norm: PositiveFloat = 2.0
+    lambda_kd: NonNegative = 1.0
+    lambda_pair: NonNegative = 3.0
+    temperature: PositiveFloat = 1.0
+    """tau: the teacher's point labels are divided by it before the softmax."""
+    student_temperature: PositiveFloat = 1.0
+    """The student's scores are divided by it in both losses; 1.0 is the paper's."""
+    pair_reduction: Literal["mean", "sum"] = "mean"
+    """mean: over all pairs of the batch (the released code); sum: over a query's pairs, mean over queries (paper)."""
+    query_length: Positive = 32
+    document_length: Positive = 180
+    """Tokens kept of a document in training."""
+    save_steps: Positive = 500
+    """A resumable checkpoint is written every so many steps."""
+
+    @model_validator(mode="after")
+    def _accumulation_divides(self) -> TrainSettings:
+        if self.batch_size % self.accumulation:
+            raise ValueError(f"accumulation {self.accumulation} must divide batch_size {self.batch_size}")
+        return self
+
+
+class EvaluateSettings(Settings):
+    k: Positive = 100
+    """Depth of the test runs."""
+    split: str = "test"
+    """qrels/<split>.tsv of a BEIR folder."""
+    max_queries: Positive | None = None
+    """Test on at most so many queries (a seeded sample); null means all."""
+    measures: tuple[str, ...] = ("nDCG@10", "RR@10", "R@100", "Success@5")
+    """Names of ir-measures."""
+    resamples: Positive = 10_000
+    """Permutations of the paired randomisation test."""
+
+
+class Recipe(Settings):
+    """One run of `pdadapt adapt`, fully specified."""
+
+    seed: int = 42
+    iterations: Positive = 1
+    """Rounds of retrieve, label, train; each starts from the checkpoint of the one before."""
+    label_store: str | None = None
+    """An SQLite file to share between runs; null means labels.sqlite in the run folder."""
+    student: StudentSettings = StudentSettings()
+    retrieve: RetrieveSettings = RetrieveSettings()
+    teacher: TeacherSettings = TeacherSettings()
+    train: TrainSettings = TrainSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+
+
+def recipe_names() -> list[str]:
+    return sorted(file.stem for file in resource_folder("recipes").glob("*.yaml"))
+
+
+def recipe_path(name: str) -> Path:
+    """The file of a shipped recipe, or the path given. Raises RecipeError when there is none."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else resource_folder("recipes") / f"{name}.yaml"
+    if not path.is_file():
+        near = difflib.get_close_matches(name, recipe_names(), 1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise RecipeError(
+            f"Recipe {name!r} was not found{hint}: give a .yaml file or one of {', '.join(recipe_names())}."
+        )
+    return path
+
+
+def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
+    """Read a recipe and apply overrides, {"train.learning_rate": 3e-6}.
+
+    Raises RecipeError naming every wrong key, type or value with its path.
+    """
+    path = recipe_path(name)
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise RecipeError(f"{where}: not valid YAML ({getattr(error, 'problem', error)}).") from None
+    if not isinstance(tree, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping of keys to values.")
+    for key, value in (overrides or {}).items():
+        branch = tree
+        *parents, leaf = key.split(".")
+        for parent in parents:
+            branch = branch.setdefault(parent, {})
+            if not isinstance(branch, dict):
+                raise RecipeError(f"{key}: {parent!r} holds a value, not further keys.")
+        branch[leaf] = value
+    return parse_recipe(tree, str(path))
+
+
+def parse_recipe(tree: dict[str, Any], source: str) -> Recipe:
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        problems = []
+        for item in error.errors():
+            key = ".".join(str(part) for part in item["loc"])
+            if item["type"] == "extra_forbidden":
+                near = difflib.get_close_matches(key, _all_keys(Recipe), 1, cutoff=0.5)
+                problems.append(f"{key}: unknown key" + (f"; did you mean {near[0]}?" if near else ""))
+            else:
+                problems.append(f"{key or 'recipe'}: {item['msg']} (got {item['input']!r})")
+        raise RecipeError(f"{source}: " + "; ".join(problems) + ".") from None
+
+
+def _all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    keys = []
+    for name, field in model.model_fields.items():
+        keys.append(prefix + name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys += _all_keys(field.annotation, f"{prefix}{name}.")
+    return keys
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Read one `--set key=value`; the value is YAML, and numbers such as 1e-5 are numbers.
+
+    Raises RecipeError when there is no `=`.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"--set {text!r}: expected key=value, for example --set train.learning_rate=3e-6.")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise RecipeError(f"--set {text!r}: the value is not valid YAML.") from None
+    return key, parsed

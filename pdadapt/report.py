@@ -1,0 +1,27 @@
+"""What a person reads after a run: the table of base against adapted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+
+
+def comparison_table(metrics: dict[str, Any], systems: Sequence[str]) -> Table:
+    """One row a measure: each system's mean, the change against the first, and the p-value."""
+    title = f"{metrics['corpus']}: {metrics['test_queries']:,} test queries, {metrics['documents']:,} documents"
+    table = Table(title=title, title_justify="left")
+    table.add_column("measure")
+    for number, system in enumerate(systems):
+        table.add_column(system, justify="right")
+        if number:
+            table.add_column("change", justify="right")
+            table.add_column("p", justify="right")
+    for name, values in metrics["measures"].items():
+        base, *others = values["means"]
+        row = [name, f"{base:.4f}"]
+        for value, p in zip(others, values["p_values"], strict=True):
+            row += [f"{value:.4f}", f"{value - base:+.4f}", f"{p:.3f}" if p >= 0.001 else "<0.001"]
+        table.add_row(*row)
+    return table

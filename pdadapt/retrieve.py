@@ -1,0 +1,45 @@
+"""Stage: student -> Ranking. Encode the corpus, search it with every query."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pdadapt.corpus import Corpus, Queries
+from pdadapt.engines import exact
+from pdadapt.progress import Progress
+from pdadapt.run import Ranking
+
+if TYPE_CHECKING:
+    from sentence_transformers import MultiVectorEncoder
+
+
+def sample_queries(queries: Queries, most: int | None, seed: int) -> Queries:
+    """At most so many queries, drawn by the seed, in their own order."""
+    if most is None or len(queries) <= most:
+        return queries
+    chosen = set(random.Random(seed).sample(sorted(queries), most))
+    return {query_id: text for query_id, text in queries.items() if query_id in chosen}
+
+
+def retrieve(
+    model: MultiVectorEncoder,
+    corpus: Corpus,
+    queries: Queries,
+    index_folder: Path,
+    k: int,
+    batch_size: int,
+    progress: Progress,
+) -> Ranking:
+    """The k best documents of each query by exact MaxSim, best first; the identical id is left out of its ranking."""
+    with progress.task("encode", len(corpus), "documents") as advance:
+        exact.index(model, [document.contents for document in corpus], index_folder, batch_size, advance)
+    with progress.task("search", len(queries) * len(corpus), "scores") as advance:
+        depth = min(k + 1, len(corpus))
+        results = list(exact.search(model, list(queries.values()), index_folder, len(corpus), depth, advance))
+    ranking: Ranking = {}
+    for query_id, (positions, scores) in zip(queries, results, strict=True):
+        ranked = [(corpus.documents[i].doc_id, score) for i, score in zip(positions, scores, strict=True)]
+        ranking[query_id] = [(doc_id, score) for doc_id, score in ranked if doc_id != query_id][:k]
+    return ranking

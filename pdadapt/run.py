@@ -1,0 +1,151 @@
+"""The run folder: the only place that knows its paths. Stages leave a marker when done; a lock keeps others out.
+
+RUN/
+  recipe.yaml           the resolved settings
+  run.json              what the run was made from: hashes of corpus and queries, versions
+  labels.sqlite         what the teacher said (labels.py)
+  student/              the student before training
+  iteration-0/          base: test.run and its index
+  iteration-N/          candidates.run, lists.jsonl, train.jsonl, checkpoint/, test.run, index/
+  metrics.json          base against adapted
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pdadapt.errors import RunError
+from pdadapt.recipe import Recipe
+
+Ranking = dict[str, list[tuple[str, float]]]  # query_id -> (doc_id, score), best first
+
+
+class RunFolder:
+    def __init__(self, path: Path):
+        self.path = path
+        self.recipe_file = path / "recipe.yaml"
+        self.run_file = path / "run.json"
+        self.metrics_file = path / "metrics.json"
+        self.student = path / "student"
+
+    def iteration(self, number: int) -> Path:
+        """The folder of one iteration; 0 is the base student."""
+        folder = self.path / f"iteration-{number}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def checkpoint(self, number: int) -> Path:
+        """The student after `number` iterations."""
+        return self.student if number == 0 else self.iteration(number) / "checkpoint"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes out of this folder. Raises RunError when one is in it; a killed one leaves no lock."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / "lock", "a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                raise RunError(
+                    f"{self.path} is in use by another pdadapt (process {lock.read().strip() or 'unknown'}); "
+                    "wait for it, or give another --out."
+                ) from None
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
+            yield
+
+    def claim(self, recipe: Recipe, origin: dict[str, Any]) -> None:
+        """Begin a run here, or make sure that the one begun here is the same.
+
+        origin: what the run is made from besides the recipe. More iterations than before may be asked; anything
+        else that differs raises RunError, naming it, and nothing is touched.
+        """
+        wanted = json.loads(recipe.model_dump_json())
+        if self.run_file.exists():
+            begun = yaml.safe_load(self.recipe_file.read_text(encoding="utf-8"))
+            found = json.loads(self.run_file.read_text(encoding="utf-8"))
+            changes = differences(begun, wanted) + differences(found, origin)
+            changes = [change for change in changes if change[0] != "iterations" or change[1] > change[2]]
+            if changes:
+                named = "; ".join(f"{key} was {old!r}, now {new!r}" for key, old, new in changes)
+                raise RunError(f"{self.path} holds a run with other settings ({named}); give another --out.")
+        elif any(entry.name != "lock" for entry in self.path.iterdir()):
+            raise RunError(f"{self.path} is not empty and holds no run; give another --out.")
+        write_atomic(self.recipe_file, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))
+        write_atomic(self.run_file, json.dumps(origin, indent=2) + "\n")
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
+    """Where two trees differ: (dotted key, old, new)."""
+    found: list[tuple[str, Any, Any]] = []
+    for key in {**old, **new}:
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append((prefix + key, a, b))
+    return found
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a file so that it is there whole or not at all, even after kill -9."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill that takes its name only when whole; an unfinished one from before is removed."""
+    temporary = path.with_name(path.name + ".part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    yield temporary
+    shutil.rmtree(path, ignore_errors=True)
+    os.replace(temporary, path)
+
+
+def write_run(path: Path, ranking: Ranking, tag: str) -> None:
+    """A TREC run file: query_id Q0 doc_id rank score tag."""
+    lines = [
+        f"{query_id} Q0 {doc_id} {rank} {score:.6f} {tag}\n"
+        for query_id, ranked in ranking.items()
+        for rank, (doc_id, score) in enumerate(ranked, 1)
+    ]
+    write_atomic(path, "".join(lines))
+
+
+def read_run(path: Path) -> Ranking:
+    """The rankings of a TREC run file, in the order of their ranks."""
+    ranking: Ranking = {}
+    with open(path, encoding="utf-8") as lines:
+        for line in lines:
+            query_id, _, doc_id, _, score, _ = line.split()
+            ranking.setdefault(query_id, []).append((doc_id, float(score)))
+    return ranking
+
+
+def last_checkpoint(name: str) -> str:
+    """The newest checkpoint when `name` is a run folder; any other model name as it is."""
+    folder = Path(name)
+    if not (folder / "run.json").is_file():
+        return name
+    found = sorted(folder.glob("iteration-*/checkpoint"), key=lambda path: int(path.parent.name.split("-")[1]))
+    if not found:
+        raise RunError(f"{name} holds no checkpoint yet; finish it by running the same `pdadapt adapt` again.")
+    return str(found[-1])

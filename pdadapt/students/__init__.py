@@ -1,0 +1,1 @@
+"""Students: the retrievers that are adapted."""

@@ -1,0 +1,114 @@
+"""The ColBERT student: sentence-transformers' MultiVectorEncoder, from a ColBERT checkpoint or a plain encoder.
+
+A plain encoder starts with its token embeddings as they are, or projected by a PCA of the corpus' own token
+embeddings: never by random numbers, so that the untrained student is already a good retriever.
+"""
+
+from __future__ import annotations
+
+import json
+import string
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from sentence_transformers import MultiVectorEncoder
+from sentence_transformers.base.modules import Normalize, Transformer
+from sentence_transformers.base.modules.dense import Dense
+from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
+
+from pdadapt.errors import ModelError
+from pdadapt.models import ModelSource, hub_file, read_config, resolve_model
+
+PCA_DOCUMENTS = 1_000  # passages whose token embeddings the projection is fitted to
+
+
+def is_colbert(source: ModelSource) -> bool:
+    """Whether the checkpoint is a ColBERT: Stanford's, PyLate's, or sentence-transformers' own."""
+    if "HF_ColBERT" in (read_config(source).get("architectures") or []):
+        return True
+    try:
+        name = "config_sentence_transformers.json"
+        path = Path(source.path) / name if source.is_local else Path(hub_file(source, name))
+        return json.loads(path.read_text(encoding="utf-8")).get("model_type") in ("ColBERT", "MultiVectorEncoder")
+    except (ModelError, FileNotFoundError):
+        return False
+
+
+def load_colbert(
+    name: str,
+    query_length: int = 32,
+    document_length: int = 300,
+    projection: int = 0,
+    passages: Sequence[str] = (),
+) -> MultiVectorEncoder:
+    """A student ready to encode and to train.
+
+    name: a model name (see models.py). query_length, document_length: tokens kept. For a plain encoder, `projection`
+    dimensions (0: none) are fitted to the token embeddings of `passages`.
+
+    Raises ModelError when the checkpoint does not load.
+    """
+    source = resolve_model(name)
+    safetensors = {"use_safetensors": True}
+    try:
+        if is_colbert(source):
+            model = MultiVectorEncoder(source.path, revision=source.revision, model_kwargs=safetensors)
+            set_lengths(model, query_length, document_length)
+            return model
+        options: dict[str, Any] = {} if source.revision is None else {"revision": source.revision}
+        encoder = Transformer(
+            source.path,
+            query_length=query_length,
+            document_length=document_length,
+            model_kwargs=safetensors | options,
+            processor_kwargs=dict(options),
+            config_kwargs=dict(options),
+        )
+    except (OSError, ValueError, KeyError) as error:
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"Student {name!r} does not load: {first_line}") from error
+    tail = [MultiVectorMask(skiplist_words=list(string.punctuation)), Normalize(module_input_name="token_embeddings")]
+    model = MultiVectorEncoder(modules=[encoder, *tail])
+    if projection:
+        model = MultiVectorEncoder(modules=[encoder, fit_projection(model, passages, projection), *tail])
+    return model
+
+
+def set_lengths(model: MultiVectorEncoder, query_length: int, document_length: int) -> None:
+    """Tokens kept of queries and documents; where queries are padded with [MASK], they are padded to query_length."""
+    encoder: Any = model[0]
+    limit = encoder.config.max_position_embeddings
+    if max(query_length, document_length) > limit:
+        raise ModelError(f"The student reads at most {limit} tokens; lower student.query_length and document_length.")
+    expansion = encoder.query_expansion
+    if expansion is not None:
+        encoder.query_expansion = {**expansion, "length": query_length}
+    else:
+        encoder.query_length = query_length
+    encoder.document_length = document_length
+
+
+def fit_projection(model: MultiVectorEncoder, passages: Sequence[str], dimensions: int) -> Dense:
+    """A linear projection (without bias) on the main directions of the passages' token embeddings.
+
+    Uncentred, since MaxSim is made of dot products: the first eigenvectors of E^T E keep those best (Eckart-Young).
+    """
+    if not passages:
+        raise ModelError("student.projection needs a corpus to be fitted to; set it to 0.")
+    step = max(1, len(passages) // PCA_DOCUMENTS)
+    embeddings = model.encode_document(list(passages[::step][:PCA_DOCUMENTS]), batch_size=8, show_progress_bar=False)
+    tokens = torch.cat([matrix.float().cpu() for matrix in embeddings])
+    if dimensions > tokens.shape[1]:
+        raise ModelError(f"student.projection {dimensions} exceeds the encoder's {tokens.shape[1]} dimensions.")
+    _, vectors = torch.linalg.eigh((tokens.T @ tokens).double())
+    weight = vectors[:, -dimensions:].flip(1).T.float().contiguous()
+    return Dense(
+        in_features=tokens.shape[1],
+        out_features=dimensions,
+        bias=False,
+        activation_function=torch.nn.Identity(),
+        init_weight=weight,
+        module_input_name="token_embeddings",
+    )

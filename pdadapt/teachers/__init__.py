@@ -1,0 +1,37 @@
+"""Teachers judge documents one by one (points) and two by two (pairs), by the log-odds of an LLM's answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+Scores = list[tuple[int, float]]  # (index of the question asked, its log-odds)
+
+
+class Point(NamedTuple):
+    """Is this document relevant to the query?"""
+
+    query: str
+    document: str
+
+
+class Pair(NamedTuple):
+    """Is document a more relevant to the query than document b?"""
+
+    query: str
+    document_a: str
+    document_b: str
+
+
+class PointTeacher(Protocol):
+    def score_points(self, points: Sequence[Point]) -> Iterator[Scores]:
+        """Yield scores batch by batch, in whatever order is quickest; higher is more relevant."""
+
+
+class PairTeacher(Protocol):
+    def score_pairs(self, pairs: Sequence[Pair]) -> Iterator[Scores]:
+        """Yield log-odds that a is the more relevant document, batch by batch, in whatever order is quickest."""
+
+
+class Teacher(PointTeacher, PairTeacher, Protocol):
+    """A model that judges both."""

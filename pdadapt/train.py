@@ -1,0 +1,199 @@
+"""Stage: training lists -> checkpoint. Hugging Face's Trainer, through sentence-transformers, with our loss."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from sentence_transformers import (
+    MultiVectorEncoder,
+    MultiVectorEncoderTrainer,
+    MultiVectorEncoderTrainingArguments,
+)
+from sentence_transformers.util import maxsim_pairwise
+from torch import Tensor, nn
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
+
+from pdadapt.corpus import Corpus, Queries
+from pdadapt.label import TrainingList
+from pdadapt.losses import kd_loss, pair_loss
+from pdadapt.progress import Progress
+from pdadapt.recipe import TrainSettings
+from pdadapt.run import atomic_folder, write_atomic
+
+
+class ListCollator:
+    """Training lists -> one batch of the Trainer: queries, the distinct documents, and where each belongs.
+
+    The labels are a dict: `documents` (B, N) int64, rows of the document batch, 0 where a list is shorter; `points`
+    (B, N) float32, NaN where missing; `pairs` (M, 3) int64 rows (query, i, j); `log_odds` (M,) float32.
+    """
+
+    valid_label_columns = ("label",)
+
+    def __init__(self, model: MultiVectorEncoder, corpus: Corpus, queries: Queries, settings: TrainSettings):
+        self.model = model
+        self.corpus = corpus
+        self.queries = queries
+        self.settings = settings
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        lists = [TrainingList(**json.loads(row["list"])) for row in rows]
+        doc_ids = list(dict.fromkeys(doc_id for entry in lists for doc_id in entry.doc_ids))
+        position = {doc_id: i for i, doc_id in enumerate(doc_ids)}
+        width = max(len(entry.doc_ids) for entry in lists)
+        documents = torch.zeros(len(lists), width, dtype=torch.long)
+        points = torch.full((len(lists), width), math.nan)
+        for row, entry in enumerate(lists):
+            documents[row, : len(entry.doc_ids)] = torch.tensor([position[doc_id] for doc_id in entry.doc_ids])
+            points[row, : len(entry.points)] = torch.tensor([math.nan if p is None else p for p in entry.points])
+        pairs = [(row, i, j, log_odds) for row, entry in enumerate(lists) for i, j, log_odds in entry.pairs]
+        batch: dict[str, Any] = {
+            "label": {
+                "documents": documents,
+                "points": points,
+                "pairs": torch.tensor([pair[:3] for pair in pairs], dtype=torch.long).reshape(-1, 3),
+                "log_odds": torch.tensor([pair[3] for pair in pairs], dtype=torch.float32),
+            }
+        }
+        texts = {
+            "query": ([self.queries[entry.query_id] for entry in lists], self.settings.query_length),
+            "document": ([self.corpus[doc_id].contents for doc_id in doc_ids], self.settings.document_length),
+        }
+        for task, (inputs, max_length) in texts.items():
+            prompt = self.model.prompts.get(task)
+            features = self.model.preprocess(inputs, prompt=prompt, task=task, max_length=max_length)
+            batch |= {f"{task}_{key}": value for key, value in features.items()}
+        return batch
+
+
+class PairDistillLoss(nn.Module):
+    """L_ZS = lambda_KD L_KD + lambda_pair L_pair (PairDistill equation 7) on a batch of ListCollator."""
+
+    def __init__(self, model: MultiVectorEncoder, settings: TrainSettings):
+        super().__init__()
+        self.model = model
+        self.settings = settings
+
+    def forward(self, features: list[dict[str, Tensor]], labels: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The weighted terms, by name; the Trainer adds them up and logs each."""
+        settings = self.settings
+        query, document = features
+        scores = self.score(query, document, labels["documents"])
+        terms: dict[str, Tensor] = {}
+        if settings.lambda_kd:
+            kd = kd_loss(scores, labels["points"], settings.temperature, settings.student_temperature)
+            terms["kd"] = settings.lambda_kd * kd
+        if settings.lambda_pair:
+            pairwise = pair_loss(
+                scores, labels["pairs"], labels["log_odds"], settings.pair_reduction, settings.student_temperature
+            )
+            terms["pair"] = settings.lambda_pair * pairwise
+        return terms
+
+    def score(self, query: dict[str, Tensor], document: dict[str, Tensor], documents: Tensor) -> Tensor:
+        """MaxSim of each query with its documents. documents: (B, N) rows of the document batch -> (B, N) float32."""
+        query_out = self.model(query, task="query")
+        document_out = self.model(document, task="document")
+        tokens, mask = document_out["token_embeddings"], document_out["attention_mask"].bool()
+        rows = [
+            maxsim_pairwise(
+                query_tokens.expand(len(own), -1, -1), tokens[own], query_mask.expand(len(own), -1), mask[own]
+            )
+            for query_tokens, query_mask, own in zip(
+                query_out["token_embeddings"], query_out["attention_mask"].bool(), documents, strict=True
+            )
+        ]
+        return torch.stack(rows)
+
+
+class _Watch(TrainerCallback):
+    """Feeds the live view, and keeps the loss curve (one JSON object a logged step) through kills."""
+
+    def __init__(self, advance: Any, curve: Path):
+        self.advance = advance
+        self.curve = curve
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.advance(state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.advance(1)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        if logs and "loss" in logs:
+            self.advance(0, note="  ".join(f"{key} {logs[key]:.4f}" for key in ("loss", "kd", "pair") if key in logs))
+            logged = [row for row in state.log_history if "loss" in row]
+            rows = [json.dumps({key: row[key] for key in row if key != "epoch"}) for row in logged]
+            write_atomic(self.curve, "\n".join(rows) + "\n")
+
+
+def train(
+    model: MultiVectorEncoder,
+    lists: Sequence[TrainingList],
+    corpus: Corpus,
+    queries: Queries,
+    settings: TrainSettings,
+    seed: int,
+    folder: Path,
+    progress: Progress,
+) -> None:
+    """Fine-tune `model` on the lists; the result is `folder`/checkpoint, the loss curve `folder`/train.jsonl.
+
+    Resumable states are kept in `folder`/trainer every save_steps steps until the end; a run that was killed goes on
+    from the last.
+    """
+    states = folder / "trainer"
+    per_step = settings.batch_size
+    steps = settings.steps or max(1, math.ceil(settings.epochs * len(lists) / per_step))
+    arguments = MultiVectorEncoderTrainingArguments(
+        output_dir=str(states),
+        max_steps=steps,
+        per_device_train_batch_size=max(1, per_step // settings.accumulation),
+        gradient_accumulation_steps=settings.accumulation,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        lr_scheduler_type="linear",
+        warmup_steps=round(settings.warmup * steps),
+        logging_steps=max(1, min(10, steps // 20)),
+        logging_first_step=True,
+        save_steps=settings.save_steps,
+        save_total_limit=2,
+        seed=seed,
+        data_seed=seed,
+        report_to="none",
+        disable_tqdm=True,
+        bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
+    model.model_card_data.generate_widget_examples = False
+    data = Dataset.from_dict({"list": [json.dumps(entry._asdict()) for entry in lists]})
+    with progress.task("train", steps, "steps") as advance:
+        trainer = MultiVectorEncoderTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=data,
+            data_collator=ListCollator(model, corpus, queries, settings),  # type: ignore[arg-type]
+            loss=PairDistillLoss(model, settings),
+            callbacks=[_Watch(advance, folder / "train.jsonl")],
+        )
+        for callback in (PrinterCallback, ProgressCallback):
+            trainer.remove_callback(callback)
+        last = get_last_checkpoint(str(states)) if states.is_dir() else None
+        trainer.train(resume_from_checkpoint=last)
+    save_checkpoint(model, folder / "checkpoint")
+    shutil.rmtree(states, ignore_errors=True)
+
+
+def save_checkpoint(model: MultiVectorEncoder, folder: Path) -> None:
+    """Write a checkpoint (safetensors) that appears whole or not at all."""
+    with atomic_folder(folder) as temporary:
+        model.save_pretrained(str(temporary), create_model_card=False)

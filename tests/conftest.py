@@ -1,0 +1,209 @@
+"""Tiny real models, built from configs with fixed random weights, and a tiny corpus: no network, no downloads."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import (
+    BertConfig,
+    BertModel,
+    BertTokenizerFast,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+TOPICS = {
+    "wheels": "rim spoke hub nipple tension true wobble dish axle",
+    "brakes": "pad rotor lever caliper bleed squeal piston fluid hose",
+    "tires": "tube valve bead puncture patch pressure sealant casing tread",
+    "gears": "chain cassette derailleur shifter cable indexing hanger cog pulley",
+}
+WORDS = sorted(set(" ".join(TOPICS.values()).split()))
+PROMPT_WORDS = (
+    "Is the document relevant to query Yes or No Which more Answer only A B Query Document Passage Please write a "
+    "question based on this passage user assistant ( ) ? : . , '"
+).split()
+CHAT = "{% for m in messages %}user : {{ m['content'] }} {% endfor %}{% if add_generation_prompt %}assistant :{% endif %}"
+
+
+@pytest.fixture(autouse=True)
+def _few_threads():
+    torch.set_num_threads(1)
+
+
+def word_tokenizer(folder: Path, end: bool, chat: bool = False) -> int:
+    """A whitespace tokenizer with offsets over the words of the prompts and the corpus; returns its size."""
+    vocabulary = {token: i for i, token in enumerate(dict.fromkeys(["<pad>", "</s>", "<unk>", *PROMPT_WORDS, *WORDS]))}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
+    if end:
+        tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=2048
+    )
+    if chat:
+        fast.chat_template = CHAT
+    fast.save_pretrained(folder)
+    return len(vocabulary)
+
+
+def make_t5(folder: Path, tied: bool) -> Path:
+    size = word_tokenizer(folder, end=True)
+    torch.manual_seed(0)
+    model = T5ForConditionalGeneration(
+        T5Config(
+            vocab_size=size,
+            d_model=32,
+            d_kv=8,
+            d_ff=48,
+            num_layers=2,
+            num_heads=4,
+            feed_forward_proj="relu" if tied else "gated-gelu",
+            tie_word_embeddings=tied,
+            decoder_start_token_id=0,
+        )
+    )
+    if not tied:
+        model.lm_head.weight = torch.nn.Parameter(torch.randn(size, 32))
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session", params=[True, False], ids=["tied", "untied"])
+def t5(request, tmp_path_factory) -> Path:
+    return make_t5(tmp_path_factory.mktemp("t5"), request.param)
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("llama")
+    size = word_tokenizer(folder, end=False, chat=True)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=size,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        initializer_range=0.2,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def bert_tokenizer(folder: Path) -> int:
+    special = ["[PAD]", "[unused0]", "[unused1]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    vocabulary = {token: i for i, token in enumerate(dict.fromkeys([*special, *".,:;?!-()", *WORDS, *"abcdefgh"]))}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])]
+    )
+    (folder / "vocab.txt").write_text("\n".join(vocabulary), encoding="utf-8")
+    BertTokenizerFast(tokenizer_object=tokenizer, model_max_length=512).save_pretrained(folder)
+    return len(vocabulary)
+
+
+def bert_config(size: int) -> BertConfig:
+    return BertConfig(
+        vocab_size=size,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=48,
+        max_position_embeddings=512,
+        initializer_range=0.3,
+    )
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory) -> Path:
+    """A plain BERT, as `bert-base-uncased` is one."""
+    folder = tmp_path_factory.mktemp("bert")
+    torch.manual_seed(0)
+    BertModel(bert_config(bert_tokenizer(folder)), add_pooling_layer=False).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def stanford(tmp_path_factory) -> Path:
+    """A ColBERT checkpoint in Stanford's format: `colbert-ir/colbertv2.0` in small."""
+    from safetensors.torch import save_file
+
+    folder = tmp_path_factory.mktemp("stanford")
+    torch.manual_seed(0)
+    model = BertModel(bert_config(bert_tokenizer(folder)), add_pooling_layer=False)
+    weights = {f"bert.{name}": tensor for name, tensor in model.state_dict().items()}
+    save_file({**weights, "linear.weight": torch.randn(16, 32) * 0.2}, folder / "model.safetensors")
+    config = model.config.to_dict() | {"architectures": ["HF_ColBERT"]}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    metadata = {
+        "query_token_id": "[unused0]",
+        "doc_token_id": "[unused1]",
+        "query_maxlen": 32,
+        "doc_maxlen": 180,
+        "mask_punctuation": True,
+        "attend_to_mask_tokens": False,
+    }
+    (folder / "artifact.metadata").write_text(json.dumps(metadata), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def beir(tmp_path_factory) -> Path:
+    """20 documents on 4 topics, 12 unlabeled queries, 6 test queries with judgments, in BEIR layout."""
+    folder = tmp_path_factory.mktemp("data") / "tiny"
+    (folder / "qrels").mkdir(parents=True)
+    rng = random.Random(0)
+    documents, queries, qrels = [], [], ["query-id\tcorpus-id\tscore"]
+    names = list(TOPICS)
+    for number in range(20):
+        words = TOPICS[names[number % 4]].split()
+        text = " ".join(rng.choices(words, k=12)) + "."
+        documents.append({"_id": f"d{number}", "title": names[number % 4] if number % 2 else "", "text": text})
+    for number in range(18):
+        words = TOPICS[names[number % 4]].split()
+        queries.append({"_id": f"q{number}", "text": " ".join(rng.choices(words, k=3))})
+        if number >= 12:
+            qrels += [f"q{number}\td{i}\t{1 + i % 2}" for i in range(20) if i % 4 == number % 4]
+    for name, rows in (("corpus", documents), ("queries", queries)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (folder / "qrels" / "test.tsv").write_text("\n".join(qrels) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe(tmp_path_factory, encoder, llama) -> Path:
+    """A recipe that runs the whole loop with the tiny models in seconds."""
+    file = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
+    file.write_text(
+        f"""
+student: {{model: {encoder}}}
+teacher:
+  model: {llama}
+  dtype: float32
+  max_length: 256
+  batch_tokens: 256
+  pair: {{per_query: 4, window: 4}}
+retrieve: {{k: 8, batch_size: 4}}
+train: {{batch_size: 4, n_way: 6, steps: 4, learning_rate: 1.0e-3, save_steps: 1}}
+evaluate: {{k: 10, resamples: 200}}
+""",
+        encoding="utf-8",
+    )
+    return file

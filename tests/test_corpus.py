@@ -1,0 +1,109 @@
+import gzip
+import json
+
+import pytest
+
+from pdadapt.corpus import Document, load_dataset, read_corpus, read_qrels, read_queries
+from pdadapt.errors import DataError
+
+
+def test_title_and_text_are_joined_once_and_the_same_way():
+    assert Document("1", "Title", "text").contents == "Title text"
+    assert Document("1", "", "text").contents == "text"
+
+
+def test_a_beir_folder_keeps_the_test_queries_out_of_the_unlabeled_ones(beir):
+    dataset = load_dataset(str(beir))
+    assert len(dataset.corpus) == 20
+    assert len(dataset.queries) == 12
+    assert set(dataset.test_queries) == set(dataset.qrels) == {f"q{i}" for i in range(12, 18)}
+    assert not set(dataset.queries) & set(dataset.test_queries)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("ending", "text"),
+    [
+        ("jsonl", '{"_id": 7, "title": "T", "text": "a b"}\n\n{"id": "x8", "contents": "c"}\n'),
+        ("tsv", "7\ta b\tT\nx8\tc\n"),
+        ("csv", 'id,title,text\n7,T,a b\nx8,,c\n'),
+    ],
+)
+def test_every_format_gives_the_same_documents(tmp_path, ending, text, packed):
+    file = tmp_path / (f"docs.{ending}.gz" if packed else f"docs.{ending}")
+    file.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
+    assert list(read_corpus(file)) == [Document("7", "T", "a b"), Document("x8", "", "c")]
+
+
+def test_queries_one_a_line_get_the_line_as_id(tmp_path):
+    (tmp_path / "q.txt").write_text("how to\n\nwhy so\n", encoding="utf-8")
+    assert read_queries(tmp_path / "q.txt") == {"q1": "how to", "q3": "why so"}
+
+
+def test_own_queries_replace_those_of_the_folder(tmp_path, beir):
+    (tmp_path / "q.tsv").write_text("a\tspoke tension\n", encoding="utf-8")
+    dataset = load_dataset(str(beir), tmp_path / "q.tsv")
+    assert dataset.queries == {"a": "spoke tension"}
+    assert len(dataset.test_queries) == 6
+
+
+@pytest.mark.parametrize("text", ["q1\td1\t2\n", "query-id\tcorpus-id\tscore\nq1\td1\t2\n", "q1 0 d1 2\n"])
+def test_qrels_in_beir_and_trec_columns(tmp_path, text):
+    (tmp_path / "qrels.tsv").write_text(text, encoding="utf-8")
+    assert read_qrels(tmp_path / "qrels.tsv") == {"q1": {"d1": 2}}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        ("c.jsonl", '{"_id": "1", "text": "a"}\n{"_id": "1", "text": "b"}\n', r"c\.jsonl:2: the document id '1' stands"),
+        ("c.jsonl", '{"_id": "1", "text": "a"}\n{oops\n', r"c\.jsonl:2: not valid JSON"),
+        ("c.jsonl", '{"text": "a"}\n', r"c\.jsonl:1: the document has no id"),
+        ("c.jsonl", '{"_id": "1"}\n', r"c\.jsonl:1: no text"),
+        ("c.jsonl", '{"_id": "a b", "text": "x"}\n', r"white space"),
+        ("c.jsonl", "[1]\n", r"c\.jsonl:1: expected a JSON object"),
+        ("c.tsv", "only-an-id\n", r"c\.tsv:1: expected id<TAB>text"),
+        ("c.csv", "a,b\n1,2\n", r"c\.csv:1: a CSV file needs a header"),
+        ("c.doc", "x", r"cannot tell the format"),
+        ("c.jsonl", "\n", r"holds no documents"),
+    ],
+)
+def test_a_bad_corpus_is_refused_with_file_and_line(tmp_path, name, text, problem):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=problem):
+        read_corpus(tmp_path / name)
+
+
+def test_a_broken_archive_and_a_missing_file_are_said(tmp_path):
+    (tmp_path / "c.jsonl.gz").write_bytes(b"not gzip")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_corpus(tmp_path / "c.jsonl.gz")
+    with pytest.raises(DataError, match="was not found"):
+        load_dataset(str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match=r"has no corpus\.jsonl"):
+        load_dataset(str(tmp_path))
+
+
+def test_qrels_of_foreign_queries_are_refused(tmp_path, beir):
+    (tmp_path / "qrels").mkdir()
+    for name in ("corpus.jsonl", "queries.jsonl"):
+        (tmp_path / name).write_text((beir / name).read_text(encoding="utf-8"), encoding="utf-8")
+    (tmp_path / "qrels" / "test.tsv").write_text("zz\td1\t1\n", encoding="utf-8")
+    with pytest.raises(DataError, match="names no query"):
+        load_dataset(str(tmp_path))
+
+
+def test_the_demo_corpus_is_what_the_readme_says():
+    dataset = load_dataset("demo")
+    assert len(dataset.corpus) >= 400
+    assert len(dataset.queries) >= 150
+    assert len(dataset.test_queries) >= 60
+    for document in dataset.corpus:
+        assert 40 <= len(document.text.split()) <= 120, document.doc_id
+    for query_id, judged in dataset.qrels.items():
+        assert set(judged.values()) <= {0, 1, 2}
+        assert sum(grade > 0 for grade in judged.values()) >= 2, query_id
+        assert all(doc_id in dataset.corpus for doc_id in judged)
+    texts = [text.lower() for text in (*dataset.queries.values(), *dataset.test_queries.values())]
+    assert len(set(texts)) == len(texts)
+    assert len(json.dumps([document.contents for document in dataset.corpus])) < 1_000_000

@@ -1,0 +1,59 @@
+import pytest
+
+from pdadapt.errors import RecipeError
+from pdadapt.recipe import load_recipe, parse_override, recipe_names, recipe_path
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_shipped_recipe_is_valid_and_says_how_to_run_it(name):
+    load_recipe(name)
+    head = [line for line in recipe_path(name).read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+    assert any("pdadapt adapt --corpus" in line for line in head)
+    assert any("Reproduces" in line for line in head)
+    assert any("Cost" in line for line in head)
+
+
+def test_the_six_recipes_ship():
+    assert set(recipe_names()) >= {"paper", "fiqa", "bioasq", "climate-fever", "small", "demo"}
+
+
+def test_the_paper_recipe_holds_the_papers_settings():
+    recipe = load_recipe("paper")
+    assert recipe.student.model == "colbert-ir/colbertv2.0"
+    assert recipe.teacher.model == "google/flan-t5-xl"
+    assert (recipe.retrieve.k, recipe.teacher.pair.window, recipe.teacher.pair.per_query) == (100, 10, 50)
+    assert (recipe.train.batch_size, recipe.train.n_way, recipe.train.learning_rate) == (32, 64, 1e-5)
+    assert (recipe.train.temperature, recipe.train.lambda_kd, recipe.train.lambda_pair) == (1.0, 1.0, 3.0)
+    assert (recipe.train.query_length, recipe.train.document_length) == (32, 180)
+
+
+def test_set_changes_one_key_and_reads_numbers():
+    overrides = dict(map(parse_override, ["train.learning_rate=3e-6", "retrieve.max_queries=300"]))
+    recipe = load_recipe("paper", overrides)
+    assert recipe.train.learning_rate == 3e-6
+    assert recipe.retrieve.max_queries == 300
+
+
+def test_every_problem_is_named_at_once_with_the_nearest_key():
+    with pytest.raises(RecipeError) as problem:
+        load_recipe("paper", {"train.learningrate": 1, "retrieve.k": 0, "teacher.kind": "gpt"})
+    message = str(problem.value)
+    assert "train.learningrate: unknown key; did you mean train.learning_rate?" in message
+    assert "retrieve.k" in message and "teacher.kind" in message
+
+
+def test_unknown_recipes_bad_yaml_and_bad_overrides(tmp_path):
+    with pytest.raises(RecipeError, match="did you mean 'fiqa'"):
+        load_recipe("fika")
+    (tmp_path / "bad.yaml").write_text("a: [1\nb: 2", encoding="utf-8")
+    with pytest.raises(RecipeError, match=r"bad\.yaml:2: not valid YAML"):
+        load_recipe(str(tmp_path / "bad.yaml"))
+    with pytest.raises(RecipeError, match="expected key=value"):
+        parse_override("train.steps")
+    with pytest.raises(RecipeError, match="holds a value, not further keys"):
+        load_recipe("paper", {"seed.deep": 1})
+
+
+def test_accumulation_must_divide_the_batch():
+    with pytest.raises(RecipeError, match="accumulation 3 must divide batch_size 32"):
+        load_recipe("paper", {"train.accumulation": 3})

@@ -28,6 +28,8 @@ from pdadapt.progress import Progress
 from pdadapt.recipe import TrainSettings
 from pdadapt.run import atomic_folder, write_atomic
 
+CURVE = ("step", "loss", "kd", "pair", "learning_rate", "grad_norm")  # what train.jsonl keeps of a logged step
+
 
 class ListCollator:
     """Training lists -> one batch of the Trainer: queries, the distinct documents, and where each belongs.
@@ -131,7 +133,7 @@ class _Watch(TrainerCallback):
         if logs and "loss" in logs:
             self.advance(0, note="  ".join(f"{key} {logs[key]:.4f}" for key in ("loss", "kd", "pair") if key in logs))
             logged = [row for row in state.log_history if "loss" in row]
-            rows = [json.dumps({key: row[key] for key in row if key != "epoch"}) for row in logged]
+            rows = [json.dumps({key: row[key] for key in CURVE if key in row}) for row in logged]
             write_atomic(self.curve, "\n".join(rows) + "\n")
 
 

@@ -31,11 +31,14 @@ TOPICS = {
     "gears": "chain cassette derailleur shifter cable indexing hanger cog pulley",
 }
 WORDS = sorted(set(" ".join(TOPICS.values()).split()))
-PROMPT_WORDS = (
+PROMPT_TEXT = (
     "Is the document relevant to query Yes or No Which more Answer only A B Query Document Passage Please write a "
     "question based on this passage user assistant ( ) ? : . , '"
-).split()
-CHAT = "{% for m in messages %}user : {{ m['content'] }} {% endfor %}{% if add_generation_prompt %}assistant :{% endif %}"
+)
+PROMPT_WORDS = list(dict.fromkeys(PROMPT_TEXT.split()))
+CHAT = (
+    "{% for m in messages %}user : {{ m['content'] }} {% endfor %}{% if add_generation_prompt %}assistant :{% endif %}"
+)
 
 
 @pytest.fixture(autouse=True)

@@ -26,7 +26,7 @@ def test_a_beir_folder_keeps_the_test_queries_out_of_the_unlabeled_ones(beir):
     [
         ("jsonl", '{"_id": 7, "title": "T", "text": "a b"}\n\n{"id": "x8", "contents": "c"}\n'),
         ("tsv", "7\ta b\tT\nx8\tc\n"),
-        ("csv", 'id,title,text\n7,T,a b\nx8,,c\n'),
+        ("csv", "id,title,text\n7,T,a b\nx8,,c\n"),
     ],
 )
 def test_every_format_gives_the_same_documents(tmp_path, ending, text, packed):
@@ -56,7 +56,11 @@ def test_qrels_in_beir_and_trec_columns(tmp_path, text):
 @pytest.mark.parametrize(
     ("name", "text", "problem"),
     [
-        ("c.jsonl", '{"_id": "1", "text": "a"}\n{"_id": "1", "text": "b"}\n', r"c\.jsonl:2: the document id '1' stands"),
+        (
+            "c.jsonl",
+            '{"_id": "1", "text": "a"}\n{"_id": "1", "text": "b"}\n',
+            r"c\.jsonl:2: the document id '1' stands",
+        ),
         ("c.jsonl", '{"_id": "1", "text": "a"}\n{oops\n', r"c\.jsonl:2: not valid JSON"),
         ("c.jsonl", '{"text": "a"}\n', r"c\.jsonl:1: the document has no id"),
         ("c.jsonl", '{"_id": "1"}\n', r"c\.jsonl:1: no text"),

@@ -50,6 +50,14 @@ def load_colbert(
 
     Raises ModelError when the checkpoint does not load.
     """
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # weights that a checkpoint lacks, such as BERT's unused pooler, are the same every time
+        return _load(name, query_length, document_length, projection, passages)
+
+
+def _load(
+    name: str, query_length: int, document_length: int, projection: int, passages: Sequence[str]
+) -> MultiVectorEncoder:
     source = resolve_model(name)
     safetensors = {"use_safetensors": True}
     try:

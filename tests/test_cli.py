@@ -1,0 +1,94 @@
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "140", "OMP_NUM_THREADS": "1"}
+
+
+def pdadapt(*arguments, cwd=None):
+    return subprocess.run(
+        [sys.executable, "-m", "pdadapt", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        cwd=cwd,
+    )
+
+
+def test_help_imports_nothing_heavy():
+    script = (
+        "import sys, pdadapt.cli\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'scipy', 'datasets', 'pydantic'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+    started = time.monotonic()
+    process = pdadapt("--help")
+    assert process.returncode == 0 and "adapt" in process.stdout and "evaluate" in process.stdout
+    assert time.monotonic() - started < 5  # generous: a torch import alone would tell above
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["adapt", "--corpus", "nowhere", "--recipe", "small"], 1, "Corpus 'nowhere' was not found"),
+        (["adapt", "--corpus", "demo", "--recipe", "smal"], 1, "did you mean 'small'"),
+        (["adapt", "--corpus", "demo", "--recipe", "small", "--set", "train.step=3"], 1, "did you mean train.steps?"),
+        (["adapt", "--corpus", "demo", "--recipe", "small", "--set", "steps"], 1, "expected key=value"),
+        (["adapt", "--corpus", "demo", "--recipe", "small", "--student", "./no"], 1, "neither a folder"),
+        (["adapt", "--corpus", "demo", "--recipe", "paper", "--teacher", "x/nope"], 1, "hf download x/nope"),
+        (["adapt"], 2, "--corpus"),
+        (["adapt", "--corpus", "demo", "--iterations", "0"], 2, "iterations"),
+        (
+            ["evaluate", "--corpus", "demo", "--model", "m", "--set", "evaluate.measures=[nDGC@10]"],
+            1,
+            "evaluate.measures",
+        ),
+        (["recipes", "show", "nope"], 1, "was not found"),
+    ],
+)
+def test_errors_are_one_sentence_with_the_way_out(arguments, code, message, tmp_path):
+    process = pdadapt(*arguments, cwd=tmp_path)
+    assert process.returncode == code
+    assert message in process.stderr
+    assert "Traceback" not in process.stderr
+    if code == 1:
+        assert process.stderr.startswith("Error: ")
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    process = pdadapt("adapt", "--corpus", "nowhere", "--recipe", "small", "--debug", cwd=tmp_path)
+    assert process.returncode == 1 and "Traceback" in process.stderr
+
+
+def test_recipes_are_listed_shown_and_copied(tmp_path):
+    assert "climate-fever" in pdadapt("recipes").stdout
+    shown = pdadapt("recipes", "show", "paper").stdout
+    assert "flan-t5-xl" in shown
+    assert pdadapt("recipes", "copy", "paper", tmp_path / "mine.yaml").returncode == 0
+    assert (tmp_path / "mine.yaml").read_text(encoding="utf-8") == shown
+    again = pdadapt("recipes", "copy", "small", tmp_path / "mine.yaml")
+    assert again.returncode == 1 and "exists already" in again.stderr
+    assert (tmp_path / "mine.yaml").read_text(encoding="utf-8") == shown
+
+
+def test_evaluate_compares_two_models_and_leaves_their_runs(beir, encoder, stanford, tmp_path):
+    process = pdadapt(
+        "evaluate", "--corpus", beir, "--model", stanford, "--against", encoder, "--out", tmp_path / "out",
+        "--set", "evaluate.resamples=100",
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    assert "against" in process.stdout and "model" in process.stdout and "Success@5" in process.stdout
+    runs = sorted((tmp_path / "out").glob("*.run"))
+    assert len(runs) == 2
+    assert len(runs[0].read_text(encoding="utf-8").split("\n")[0].split()) == 6
+    assert (tmp_path / "out" / "metrics.json").exists()
+    assert not list((tmp_path / "out").glob("index-*"))
+
+
+def test_evaluate_without_judgments_says_what_is_missing(beir, encoder, tmp_path):
+    process = pdadapt("evaluate", "--corpus", beir, "--model", encoder, "--split", "dev", "--out", tmp_path / "out")
+    assert process.returncode == 1 and "qrels/dev.tsv" in process.stderr

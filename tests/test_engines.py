@@ -1,0 +1,61 @@
+import pytest
+import torch
+
+from pdadapt.corpus import Corpus, Document, load_dataset
+from pdadapt.engines import exact
+from pdadapt.progress import Progress
+from pdadapt.retrieve import retrieve, sample_queries
+from pdadapt.students.colbert import load_colbert
+
+
+@pytest.fixture(scope="module")
+def model(stanford):
+    return load_colbert(str(stanford))
+
+
+def naive_maxsim(query, document):
+    """ColBERT equation 3: for every query token the best document token, summed."""
+    return sum(max((q @ d).item() for d in document) for q in query)
+
+
+def test_search_equals_naive_maxsim_over_several_shards(model, beir, tmp_path, monkeypatch):
+    monkeypatch.setattr(exact, "SHARD", 7)
+    dataset = load_dataset(str(beir))
+    passages = [document.contents for document in dataset.corpus]
+    queries = list(dataset.queries.values())[:4]
+    exact.index(model, passages, tmp_path, batch_size=3)
+    assert len(list(tmp_path.glob("*.safetensors"))) == 3
+    documents = [matrix.half().float() for matrix in model.encode_document(passages, convert_to_numpy=False)]
+    found = list(exact.search(model, queries, tmp_path, len(passages), k=5))
+    for query, (positions, scores) in zip(model.encode_query(queries), found, strict=True):
+        expected = torch.tensor([naive_maxsim(query, document) for document in documents])
+        best = expected.argsort(descending=True, stable=True)[:5]
+        torch.testing.assert_close(torch.tensor(scores), expected[best], atol=1e-4, rtol=1e-4)
+        assert set(positions) == set(best.tolist())
+
+
+def test_shards_that_are_there_are_not_encoded_again(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(exact, "SHARD", 2)
+    passages = ["rim spoke", "pad rotor", "chain cable", "tube valve", "hub axle"]
+    exact.index(model, passages, tmp_path)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    (tmp_path / "shard-00001.safetensors").unlink()
+    encoded = []
+    exact.index(model, passages, tmp_path, advance=encoded.append)
+    assert sum(encoded) == 5
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_a_query_that_is_a_document_does_not_find_itself(model, tmp_path):
+    corpus = Corpus([Document(f"d{i}", "", text) for i, text in enumerate(["rim spoke", "rim hub", "pad rotor"])])
+    ranking = retrieve(model, corpus, {"d0": "rim spoke", "q": "rim spoke"}, tmp_path, 2, 8, Progress())
+    assert [doc_id for doc_id, _ in ranking["d0"]] == ["d1", "d2"]
+    assert ranking["q"][0][0] == "d0" and len(ranking["q"]) == 2
+
+
+def test_sampled_queries_are_seeded_and_keep_their_order():
+    queries = {f"q{i}": str(i) for i in range(50)}
+    sample = sample_queries(queries, 10, seed=1)
+    assert len(sample) == 10 and list(sample) == [query_id for query_id in queries if query_id in sample]
+    assert sample == sample_queries(queries, 10, seed=1) != sample_queries(queries, 10, seed=2)
+    assert sample_queries(queries, None, 1) == sample_queries(queries, 99, 1) == queries

@@ -1,0 +1,192 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from pdadapt.corpus import load_dataset
+from pdadapt.errors import DataError
+from pdadapt.label import ask_missing, label, point_labels, read_lists, standardise, write_lists
+from pdadapt.labels import LabelStore, count_labels
+from pdadapt.progress import Progress
+from pdadapt.recipe import Recipe
+from pdadapt.teachers import Point
+
+
+class CountingTeacher:
+    """Scores a text by its letters, in batches of three, and remembers what it was asked."""
+
+    def __init__(self):
+        self.asked = []
+
+    def _score(self, questions):
+        for first in range(0, len(questions), 3):
+            batch = questions[first : first + 3]
+            self.asked += batch
+            yield [(first + i, self.value(*question)) for i, question in enumerate(batch)]
+
+    @staticmethod
+    def value(query, document, other=None):
+        quality = sum(map(ord, document)) % 97 / 10
+        return quality if other is None else quality - sum(map(ord, other)) % 97 / 10 + 0.5  # 0.5: prefers the first
+
+    score_points = score_pairs = _score
+
+
+def test_a_label_is_found_again_by_content_and_teacher(tmp_path):
+    file = tmp_path / "labels.sqlite"
+    with LabelStore(file, "points", "teacher 1") as store:
+        store.add([(("q", "d"), 1.5)])
+        assert store.get(("q", "d")) == 1.5
+        assert store.get(("q", "other")) is None
+    with LabelStore(file, "points", "teacher 2") as store:
+        assert store.get(("q", "d")) is None
+    with LabelStore(file, "pairs", "teacher 1") as store:
+        store.add([(("q", "a", "b"), -2.0)])
+        assert store.get(("q", "a", "b")) == -2.0
+        assert store.get(("q", "b", "a")) is None
+    assert list(count_labels(file)) == [("teacher 1", "points", 1), ("teacher 1", "pairs", 1)]
+
+
+def test_a_file_that_is_no_store_is_refused_and_kept(tmp_path):
+    (tmp_path / "x.sqlite").write_text("precious notes, " * 100, encoding="utf-8")
+    with pytest.raises(DataError, match="is not a label store"):
+        LabelStore(tmp_path / "x.sqlite", "points", "t")
+    assert (tmp_path / "x.sqlite").read_text(encoding="utf-8").startswith("precious notes")
+
+
+def test_only_what_is_missing_is_asked_and_each_question_once(tmp_path):
+    teacher = CountingTeacher()
+    with LabelStore(tmp_path / "l.sqlite", "points", "t") as store:
+        store.add([(("q", "known"), 1.0)])
+        questions = [Point("q", "known"), Point("q", "new"), Point("q", "new"), Point("p", "new")]
+        assert ask_missing(questions, store, teacher.score_points, Progress(), "label") == 2
+        assert teacher.asked == [Point("q", "new"), Point("p", "new")]
+        assert ask_missing(questions, store, teacher.score_points, Progress(), "label") == 0
+
+
+def test_batches_are_committed_one_by_one_even_through_kill_9(tmp_path):
+    """A process labels slowly, is killed with SIGKILL in the middle; all it had committed is there."""
+    script = f"""
+import time
+from pathlib import Path
+from pdadapt.labels import LabelStore
+from pdadapt.label import ask_missing
+from pdadapt.progress import Progress
+def slow(questions):
+    for i in range(0, len(questions), 2):
+        yield [(i, float(i)), (i + 1, float(i + 1))]
+        print(i, flush=True)
+        time.sleep(0.05)
+with LabelStore(Path({str(tmp_path / "l.sqlite")!r}), "points", "t") as store:
+    ask_missing([("q", str(i)) for i in range(1000)], store, slow, Progress(), "label")
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    for _ in range(5):
+        seen = int(process.stdout.readline())
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    with LabelStore(tmp_path / "l.sqlite", "points", "t") as store:
+        kept = [i for i in range(1000) if store.get(("q", str(i))) is not None]
+    assert kept == list(range(len(kept))) and seen < len(kept) < 1000
+
+
+@pytest.fixture
+def labeled(beir, tmp_path):
+    dataset = load_dataset(str(beir))
+    recipe = Recipe.model_validate({"teacher": {"pair": {"per_query": 5, "window": 3}}, "train": {"n_way": 6}})
+    ranking = {
+        query_id: [(f"d{(7 * i + start) % 20}", 10.0 - i) for i in range(8)]
+        for start, query_id in enumerate(list(dataset.queries)[:4])
+    }
+    teacher = CountingTeacher()
+
+    def run(recipe=recipe):
+        return label(
+            ranking,
+            dataset.corpus,
+            dataset.queries,
+            recipe,
+            tmp_path / "l.sqlite",
+            ("p", "q"),
+            lambda: teacher,
+            Progress(),
+        )
+
+    return run, teacher, dataset, ranking
+
+
+def test_lists_are_ordered_by_point_labels_with_pairs_in_the_window(labeled):
+    run, _, dataset, ranking = labeled
+    lists, figures = run()
+    assert [entry.query_id for entry in lists] == list(ranking)
+    for entry in lists:
+        assert len(entry.doc_ids) == 6 and len(entry.pairs) == 5
+        assert entry.points == sorted(entry.points, reverse=True)
+        for doc_id, score in zip(entry.doc_ids, entry.points, strict=True):
+            assert score == CountingTeacher.value("", dataset.corpus[doc_id].contents)
+        assert all(0 < j - i < 3 for i, j, _ in entry.pairs)
+    assert figures["points_asked"] == 32 and figures["pair_prompts_asked"] == 40
+
+
+def test_both_orders_cancel_the_position_bias_which_is_reported(labeled):
+    run, _, dataset, _ = labeled
+    lists, figures = run()
+    for entry in lists:
+        for i, j, log_odds in entry.pairs:
+            a, b = (dataset.corpus[entry.doc_ids[k]].contents for k in (i, j))
+            assert log_odds == pytest.approx(CountingTeacher.value("", a) - CountingTeacher.value("", b))
+            assert log_odds >= -1e-9
+    assert figures["position_bias"] == pytest.approx(0.5)
+    assert 0 < figures["flip_rate"] < 1
+    assert figures["disagreement"] == 0
+
+
+def test_asked_as_ranked_the_bias_stays_and_half_is_asked(labeled):
+    run, _, dataset, _ = labeled
+    recipe = Recipe.model_validate(
+        {"teacher": {"pair": {"per_query": 5, "window": 3, "order": "as_ranked"}}, "train": {"n_way": 6}}
+    )
+    lists, figures = run(recipe)
+    assert figures["pair_prompts_asked"] == 20 and "flip_rate" not in figures
+    i, j, log_odds = lists[0].pairs[0]
+    a, b = (dataset.corpus[lists[0].doc_ids[k]].contents for k in (i, j))
+    assert log_odds == pytest.approx(CountingTeacher.value("", a, b))
+
+
+def test_a_second_run_asks_nothing_and_gives_the_same_lists(labeled):
+    run, teacher, *_ = labeled
+    first, _ = run()
+    asked = len(teacher.asked)
+    second, figures = run()
+    assert first == second and len(teacher.asked) == asked
+    assert figures["points_asked"] == figures["pair_prompts_asked"] == 0
+
+
+def test_points_added_to_the_students_scores_are_standardised(tmp_path):
+    texts = [Point("q", "a"), Point("q", "b"), Point("q", "c")]
+    with LabelStore(tmp_path / "l.sqlite", "points", "t") as store:
+        store.add([(text, score) for text, score in zip(texts, [-10.0, -20.0, -30.0], strict=True)])
+        assert point_labels(texts, [1.0, 2.0, 3.0], store, 0.0) == [-10.0, -20.0, -30.0]
+        assert point_labels(texts, [1.0, 2.0, 3.0], store, 1.0) == pytest.approx([0.0, 0.0, 0.0])
+        assert point_labels(texts, [1.0, 2.0, 3.0], store, 2.0)[2] > 0
+    assert standardise([5.0, 5.0]) == [0.0, 0.0]
+
+
+def test_lists_survive_the_disk(tmp_path, labeled):
+    lists, _ = labeled[0]()
+    write_lists(tmp_path / "lists.jsonl", lists)
+    assert read_lists(tmp_path / "lists.jsonl") == lists
+
+
+def test_progress_leaves_a_line_and_a_log_for_each_task(tmp_path, capsys):
+    progress = Progress()
+    progress.log = tmp_path / "timings.jsonl"
+    with progress.task("label", 4, "prompts") as advance:
+        advance(4, note="loss 1.0")
+        time.sleep(0.01)
+    assert "label: 4 prompts" in capsys.readouterr().err
+    assert '"units": 4' in progress.log.read_text(encoding="utf-8")

@@ -1,0 +1,151 @@
+"""The loop end to end, with tiny real models, as the command line runs it."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pdadapt.corpus import load_dataset
+from pdadapt.errors import DataError, RunError
+from pdadapt.pipeline import adapt
+from pdadapt.progress import Progress
+from pdadapt.recipe import load_recipe
+from pdadapt.run import read_run
+
+
+def command(tiny_recipe, beir, out, *more):
+    arguments = ["adapt", "--corpus", str(beir), "--recipe", str(tiny_recipe), "--out", str(out), *more]
+    return [sys.executable, "-m", "pdadapt", *arguments]
+
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "120"}
+
+
+def run_command(*arguments):
+    return subprocess.run(command(*arguments), capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
+
+
+def results(out: Path) -> dict[str, bytes]:
+    """Everything a run is for: what must be the same bytes however often it was stopped."""
+    names = ["lists.jsonl", "candidates.run", "test.run", "train.jsonl", "checkpoint/model.safetensors"]
+    files = [file for name in names for file in sorted(out.glob(f"iteration-*/{name}"))]
+    return {str(file.relative_to(out)): file.read_bytes() for file in files}
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_recipe, beir, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    return out, run_command(tiny_recipe, beir, out)
+
+
+def test_one_command_leaves_a_run_folder_that_can_be_read(finished, beir):
+    out, process = finished
+    assert process.returncode == 0, process.stderr
+    assert "base" in process.stdout and "adapted" in process.stdout and "nDCG@10" in process.stdout
+    assert "6 test queries, 20 documents" in process.stdout
+    for stage in ("encode", "label points", "label pairs", "train"):
+        assert stage in process.stderr
+    candidates = read_run(out / "iteration-1" / "candidates.run")
+    assert len(candidates) == 12 and all(len(ranked) == 8 for ranked in candidates.values())
+    lists = [json.loads(line) for line in (out / "iteration-1" / "lists.jsonl").read_text().splitlines()]
+    assert all(len(entry["doc_ids"]) == 6 and len(entry["pairs"]) == 4 for entry in lists)
+    with sqlite3.connect(out / "labels.sqlite") as db:
+        assert db.execute("SELECT count(*) FROM points").fetchone()[0] >= 80
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    assert set(metrics["measures"]) == {"nDCG@10", "RR@10", "R@100", "Success@5"}
+    assert metrics["labels"][0]["pairs"] == 48
+    assert "llama" in (out / "recipe.yaml").read_text(encoding="utf-8")
+    assert not list(out.rglob("*.part")) and not list(out.rglob("index"))
+    assert Path(metrics["checkpoint"]).is_dir()
+
+
+def test_the_same_command_again_says_it_is_finished(finished, tiny_recipe, beir):
+    out, _ = finished
+    before = results(out)
+    process = run_command(tiny_recipe, beir, out)
+    assert process.returncode == 0 and "Finished before" in process.stdout and "nDCG@10" in process.stdout
+    assert results(out) == before
+
+
+def test_the_same_command_elsewhere_gives_the_same_bytes(finished, tiny_recipe, beir, tmp_path):
+    process = run_command(tiny_recipe, beir, tmp_path / "other")
+    assert process.returncode == 0, process.stderr
+    assert results(tmp_path / "other") == results(finished[0])
+
+
+@pytest.mark.parametrize("moment", ["labels.sqlite", "iteration-1/lists.jsonl", "iteration-1/trainer/checkpoint-2"])
+def test_killed_with_sigkill_it_continues_to_the_same_bytes(finished, tiny_recipe, beir, tmp_path, moment):
+    out = tmp_path / "killed"
+    process = subprocess.Popen(
+        command(tiny_recipe, beir, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT
+    )
+    deadline = time.monotonic() + 120
+    while not (out / moment).exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (out / "metrics.json").exists(), "killed too late to prove anything"
+    again = run_command(tiny_recipe, beir, out)
+    assert again.returncode == 0, again.stderr
+    assert results(out) == results(finished[0])
+
+
+def test_a_second_iteration_continues_from_the_first_and_asks_only_what_is_new(finished, tiny_recipe, beir):
+    out, _ = finished
+    first = results(out)
+    process = run_command(tiny_recipe, beir, out, "--iterations", "2")
+    assert process.returncode == 0, process.stderr
+    assert "iteration 1" in process.stdout and "iteration 2" in process.stdout
+    after = results(out)
+    assert {name: after[name] for name in first} == first
+    assert after["iteration-2/checkpoint/model.safetensors"] != first["iteration-1/checkpoint/model.safetensors"]
+    figures = json.loads((out / "iteration-2" / "labels.json").read_text(encoding="utf-8"))
+    assert figures["points_asked"] < figures["points"]
+
+
+def test_a_shared_label_store_leaves_nothing_to_ask(tiny_recipe, beir, tmp_path):
+    recipe = load_recipe(str(tiny_recipe), {"label_store": str(tmp_path / "shared.sqlite")})
+    dataset = load_dataset(str(beir))
+    adapt(recipe, dataset, tmp_path / "one", Progress())
+    metrics = adapt(recipe, dataset, tmp_path / "two", Progress())
+    assert metrics["labels"][0]["points_asked"] == metrics["labels"][0]["pair_prompts_asked"] == 0
+
+
+def test_a_t5_teacher_and_a_stanford_student_run_the_same_loop(tiny_recipe, beir, tmp_path, t5, stanford):
+    recipe = load_recipe(str(tiny_recipe), {"teacher.model": str(t5), "student.model": str(stanford), "train.steps": 2})
+    metrics = adapt(recipe, load_dataset(str(beir)), tmp_path / "run", Progress())
+    assert metrics["labels"][0]["pair_prompts_asked"] > 0
+
+
+def test_without_judgments_there_is_a_checkpoint_and_no_table(tiny_recipe, beir, tmp_path):
+    (tmp_path / "q.txt").write_text("spoke tension\npad squeal\nchain cable\n", encoding="utf-8")
+    process = subprocess.run(
+        command(tiny_recipe, beir / "corpus.jsonl", tmp_path / "run", "--queries", str(tmp_path / "q.txt")),
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+    )
+    assert process.returncode == 0, process.stderr
+    assert "nothing was measured" in process.stdout
+    assert (tmp_path / "run" / "iteration-1" / "checkpoint" / "model.safetensors").exists()
+
+
+def test_problems_are_found_before_any_work(tiny_recipe, beir, tmp_path):
+    dataset = load_dataset(str(beir))
+    with pytest.raises(DataError, match="brings no queries to adapt on"):
+        adapt(load_recipe(str(tiny_recipe)), dataset._replace(queries={}), tmp_path / "run", Progress())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_of_other_settings_is_not_touched(finished, tiny_recipe, beir):
+    out, _ = finished
+    before = results(out)
+    with pytest.raises(RunError, match=r"train\.learning_rate was 0\.001, now 0\.1"):
+        adapt(load_recipe(str(tiny_recipe), {"train.learning_rate": 0.1}), load_dataset(str(beir)), out, Progress())
+    assert results(out) == before

@@ -1,0 +1,85 @@
+import subprocess
+import sys
+
+import pytest
+
+from pdadapt.errors import RunError
+from pdadapt.recipe import Recipe
+from pdadapt.run import RunFolder, atomic_folder, last_checkpoint, read_run, write_atomic, write_run
+
+
+def test_a_ranking_survives_the_trec_file(tmp_path):
+    ranking = {"q1": [("d2", 1.5), ("d1", 0.25)], "q2": [("d1", -3.0)]}
+    write_run(tmp_path / "x.run", ranking, "tag")
+    assert (tmp_path / "x.run").read_text(encoding="utf-8").splitlines()[0] == "q1 Q0 d2 1 1.500000 tag"
+    assert read_run(tmp_path / "x.run") == ranking
+
+
+def test_the_same_run_goes_on_and_more_iterations_may_be_asked(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    with run.locked():
+        run.claim(Recipe(), {"corpus": "a"})
+        run.claim(Recipe(), {"corpus": "a"})
+        run.claim(Recipe(iterations=2), {"corpus": "a"})
+        with pytest.raises(RunError, match="iterations was 2, now 1"):
+            run.claim(Recipe(), {"corpus": "a"})
+
+
+def test_other_settings_or_another_corpus_are_refused_and_nothing_changes(tmp_path):
+    run = RunFolder(tmp_path)
+    with run.locked():
+        run.claim(Recipe(), {"corpus": "a"})
+        before = run.recipe_file.read_bytes(), run.run_file.read_bytes()
+        with pytest.raises(RunError, match=r"seed was 42, now 7; corpus was 'a', now 'b'"):
+            run.claim(Recipe(seed=7), {"corpus": "b"})
+    assert (run.recipe_file.read_bytes(), run.run_file.read_bytes()) == before
+
+
+def test_a_folder_with_other_things_in_it_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious", encoding="utf-8")
+    run = RunFolder(tmp_path)
+    with run.locked(), pytest.raises(RunError, match="holds no run"):
+        run.claim(Recipe(), {})
+    assert (tmp_path / "thesis.tex").read_text(encoding="utf-8") == "precious"
+
+
+def test_a_folder_in_use_is_locked_and_a_dead_process_leaves_no_lock(tmp_path):
+    script = f"""
+import sys, time
+from pathlib import Path
+from pdadapt.run import RunFolder
+with RunFolder(Path({str(tmp_path)!r})).locked():
+    print("in", flush=True)
+    time.sleep(60)
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "in\n"
+    with pytest.raises(RunError, match=f"process {process.pid}"), RunFolder(tmp_path).locked():
+        pass
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    with RunFolder(tmp_path).locked():
+        pass
+
+
+def test_files_and_folders_appear_whole_or_not_at_all(tmp_path):
+    write_atomic(tmp_path / "a.txt", "old")
+    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "folder") as folder:
+        (folder / "half").write_text("x", encoding="utf-8")
+        raise RuntimeError
+    assert not (tmp_path / "folder").exists()
+    with atomic_folder(tmp_path / "folder") as folder:
+        assert not (folder / "half").exists()
+        (folder / "whole").write_text("x", encoding="utf-8")
+    assert [file.name for file in (tmp_path / "folder").iterdir()] == ["whole"]
+
+
+def test_a_run_folder_as_a_model_means_its_last_checkpoint(tmp_path):
+    assert last_checkpoint("google/x") == "google/x"
+    (tmp_path / "run.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(RunError, match="no checkpoint yet"):
+        last_checkpoint(str(tmp_path))
+    for number in (1, 2, 10):
+        (tmp_path / f"iteration-{number}" / "checkpoint").mkdir(parents=True)
+    assert last_checkpoint(str(tmp_path)).endswith("iteration-10/checkpoint")

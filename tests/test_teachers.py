@@ -1,0 +1,169 @@
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
+from pdadapt.errors import ModelError, RecipeError
+from pdadapt.prompt import PAIR_FIELDS, POINT_FIELDS, Prompt, load_prompt
+from pdadapt.recipe import PairSettings, PointSettings, TeacherSettings
+from pdadapt.teachers import Pair, Point
+from pdadapt.teachers.language_model import LanguageModelTeacher, teacher_key, teacher_kind
+from pdadapt.teachers.prompting import PromptEncoder, label_ids, pack, share
+
+POINTS = [
+    Point("spoke tension", "rim spoke hub"),
+    Point("squeal", "pad rotor lever " * 9),
+    Point("spoke tension", ""),
+    Point("chain", "chain cassette {query} Yes 🚲 \u202b"),
+]
+PAIRS = [Pair(p.query, p.document, "valve bead") for p in POINTS] + [Pair("hub", "hub " * 30, "rim")]
+
+
+def ask(scores_of, questions):
+    found = {index: score for batch in scores_of(questions) for index, score in batch}
+    assert sorted(found) == list(range(len(questions)))
+    return [found[index] for index in range(len(questions))]
+
+
+def first_token_log_odds(model, tokenizer, text, words, special=True):
+    """The reference: `generate`'s first step over the whole vocabulary, one prompt at a time."""
+    ids = tokenizer(text, return_tensors="pt", add_special_tokens=special)
+    ids.pop("token_type_ids", None)
+    out = model.generate(**ids, max_new_tokens=1, output_logits=True, return_dict_in_generate=True, do_sample=False)
+    log_p = out.logits[0][0].log_softmax(-1)
+    yes, no = (tokenizer.encode(word, add_special_tokens=False)[0] for word in words)
+    return (log_p[yes] - log_p[no]).item()
+
+
+@pytest.mark.parametrize("budget", [1, 64, 4096])
+def test_t5_equals_generate_tied_and_untied_whatever_the_batching(t5, budget):
+    teacher = LanguageModelTeacher(TeacherSettings(model=str(t5), dtype="float32", batch_tokens=budget))
+    model = AutoModelForSeq2SeqLM.from_pretrained(t5)
+    tokenizer = AutoTokenizer.from_pretrained(t5)
+    point, pair = load_prompt("yes-no", POINT_FIELDS), load_prompt("a-b", PAIR_FIELDS)
+    expected = [first_token_log_odds(model, tokenizer, point.render(p._asdict()), ("Yes", "No")) for p in POINTS]
+    assert ask(teacher.score_points, POINTS) == pytest.approx(expected, abs=1e-4)
+    expected = [first_token_log_odds(model, tokenizer, pair.render(p._asdict()), ("A", "B")) for p in PAIRS]
+    assert ask(teacher.score_pairs, PAIRS) == pytest.approx(expected, abs=1e-4)
+    assert len({round(score, 4) for score in expected}) > 2
+
+
+@pytest.mark.parametrize("budget", [1, 64, 4096])
+def test_causal_equals_generate_through_the_chat_template(llama, budget):
+    teacher = LanguageModelTeacher(TeacherSettings(model=str(llama), dtype="float32", batch_tokens=budget))
+    model = AutoModelForCausalLM.from_pretrained(llama)
+    tokenizer = AutoTokenizer.from_pretrained(llama)
+
+    def chat(prompt, values):
+        message = [{"role": "user", "content": prompt.render(values)}]
+        return tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+
+    point, pair = load_prompt("yes-no", POINT_FIELDS), load_prompt("a-b", PAIR_FIELDS)
+    expected = [
+        first_token_log_odds(model, tokenizer, chat(point, p._asdict()), ("Yes", "No"), special=False) for p in POINTS
+    ]
+    assert ask(teacher.score_points, POINTS) == pytest.approx(expected, abs=1e-4)
+    expected = [first_token_log_odds(model, tokenizer, chat(pair, p._asdict()), ("A", "B"), False) for p in PAIRS]
+    assert ask(teacher.score_pairs, PAIRS) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("budget", [1, 4096])
+def test_query_likelihood_is_the_mean_log_probability_of_the_query_alone(llama, budget):
+    settings = TeacherSettings(
+        model=str(llama),
+        dtype="float32",
+        batch_tokens=budget,
+        point=PointSettings(scoring="query_likelihood", prompt="query-likelihood"),
+    )
+    teacher = LanguageModelTeacher(settings)
+    model = AutoModelForCausalLM.from_pretrained(llama)
+    tokenizer = AutoTokenizer.from_pretrained(llama)
+    expected = []
+    for point in POINTS:
+        text = f"user : Passage: {point.document}\n\nPlease write a question based on this passage. assistant :"
+        prefix = tokenizer.encode(text, add_special_tokens=False)
+        query = tokenizer.encode(point.query, add_special_tokens=False)
+        log_p = model(torch.tensor([prefix + query])).logits[0].log_softmax(-1)
+        expected.append(sum(log_p[len(prefix) + i - 1, token].item() for i, token in enumerate(query)) / len(query))
+    assert ask(teacher.score_points, POINTS) == pytest.approx(expected, abs=1e-4)
+    swapped = [Pair(p.query, p.document_b, p.document_a) for p in PAIRS]
+    assert ask(teacher.score_pairs, swapped) != pytest.approx(ask(teacher.score_pairs, PAIRS))
+
+
+def test_kind_is_read_from_the_configuration(t5, llama):
+    assert teacher_kind(TeacherSettings(model=str(t5))) == "seq2seq"
+    assert teacher_kind(TeacherSettings(model=str(llama))) == "causal"
+
+
+def test_the_key_changes_with_whatever_changes_the_label(llama, tmp_path):
+    base = TeacherSettings(model=str(llama), dtype="float32")
+    own = tmp_path / "own.txt"
+    own.write_text("{document} ? {query}", encoding="utf-8")
+    others = [
+        base.model_copy(update={"max_length": 512}),
+        base.model_copy(update={"dtype": "bfloat16"}),
+        base.model_copy(update={"max_document_length": 64}),
+        base.model_copy(update={"point": PointSettings(prompt=str(own))}),
+        base.model_copy(update={"point": PointSettings(labels=("A", "B"))}),
+    ]
+    keys = [teacher_key(settings, "point") for settings in [base, *others]]
+    assert len(set(keys)) == len(keys)
+    same = base.model_copy(update={"batch_tokens": 7, "pair": PairSettings(per_query=3)})
+    assert teacher_key(same, "point") == keys[0]
+
+
+def test_label_words_must_be_single_known_distinct_tokens(llama):
+    tokenizer = AutoTokenizer.from_pretrained(llama)
+    assert label_ids(tokenizer, ["Yes", "No"]) == [
+        tokenizer.convert_tokens_to_ids("Yes"),
+        tokenizer.convert_tokens_to_ids("No"),
+    ]
+    for words in (["Yes", "Yes"], ["Yes", "Yes No"], ["Yes", "zebra"]):
+        with pytest.raises(ModelError, match="must be single, distinct tokens"):
+            label_ids(tokenizer, words)
+
+
+def encoder_for(folder, max_length, template="Query {query} A {document_a} B {document_b} Answer", **options):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return tokenizer, PromptEncoder(tokenizer, Prompt(template, PAIR_FIELDS), max_length, **options)
+
+
+def test_documents_are_cut_evenly_and_nothing_else_is(llama):
+    tokenizer, encode = encoder_for(llama, 40)
+    text = tokenizer.decode(encode(query="spoke tension", document_a="rim " * 400, document_b="pad " * 400))
+    assert text.startswith("Query spoke tension A rim") and text.endswith("Answer")
+    assert len(text.split()) <= 40
+    assert abs(text.split().count("rim") - text.split().count("pad")) <= 1
+    assert text.split().count("rim") >= 15
+    text = tokenizer.decode(encode(query="spoke", document_a="rim " * 400, document_b="pad valve"))
+    assert "B pad valve Answer" in text and text.split().count("rim") >= 30
+
+
+def test_a_query_that_leaves_no_room_is_an_error_with_the_way_out(llama):
+    _, encode = encoder_for(llama, 30)
+    with pytest.raises(RecipeError, match=r"teacher\.max_length 30 leaves no room"):
+        encode(query="hub " * 28, document_a="rim " * 50, document_b="pad " * 50)
+
+
+def test_max_document_length_cuts_each_document_alone(llama):
+    tokenizer, encode = encoder_for(llama, 500, max_document_length=5)
+    text = tokenizer.decode(encode(query="hub", document_a="rim " * 50, document_b="pad valve"))
+    assert text == "Query hub A rim rim rim rim rim B pad valve Answer"
+
+
+def test_share_gives_the_rest_of_the_short_to_the_long():
+    assert share({"a": 100, "b": 100}, 50) == {"a": 25, "b": 25}
+    assert share({"a": 100, "b": 10}, 50) == {"a": 40, "b": 10}
+    assert share({"a": 3, "b": 4}, 50) == {"a": 3, "b": 4}
+
+
+def test_pack_is_longest_first_within_the_budget_and_complete():
+    lengths = [5, 50, 7, 7, 120, 6]
+    batches = list(pack(lengths, 60))
+    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+    assert all(len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= 60 for batch in batches)
+    assert batches[0] == [4]
+
+
+def test_a_folder_that_is_no_language_model_is_refused(tmp_path, encoder):
+    with pytest.raises(ModelError, match="does not load as a seq2seq model"):
+        LanguageModelTeacher(TeacherSettings(model=str(encoder), kind="seq2seq"))

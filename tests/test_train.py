@@ -1,0 +1,140 @@
+import json
+
+import pytest
+import torch
+
+from pdadapt.corpus import load_dataset
+from pdadapt.label import TrainingList
+from pdadapt.losses import kd_loss, pair_loss
+from pdadapt.progress import Progress
+from pdadapt.recipe import TrainSettings
+from pdadapt.students.colbert import load_colbert
+from pdadapt.train import ListCollator, PairDistillLoss, train
+
+SETTINGS = TrainSettings(steps=6, batch_size=4, n_way=4, learning_rate=1e-3, save_steps=2)
+
+
+@pytest.fixture
+def data(beir):
+    dataset = load_dataset(str(beir))
+    lists = [
+        TrainingList(
+            query_id,
+            [f"d{(start + 3 * i) % 20}" for i in range(4 if start % 3 else 3)],
+            [2.0, 1.0, None, -1.0][: 4 if start % 3 else 3],
+            [(0, 1, 1.5), (1, 2, -0.5)],
+        )
+        for start, query_id in enumerate(dataset.queries)
+    ]
+    return dataset, lists
+
+
+def test_the_batch_holds_each_document_once_and_the_loss_equals_encoding_one_by_one(data, stanford):
+    dataset, lists = data
+    model = load_colbert(str(stanford), document_length=180).eval()
+    batch = ListCollator(model, dataset.corpus, dataset.queries, SETTINGS)(
+        [{"list": json.dumps(entry._asdict())} for entry in lists[:4]]
+    )
+    distinct = {doc_id for entry in lists[:4] for doc_id in entry.doc_ids}
+    assert len(batch["document_input_ids"]) == len(distinct) < sum(len(entry.doc_ids) for entry in lists[:4])
+    features = [
+        {key.removeprefix(f"{task}_"): value for key, value in batch.items() if key.startswith(f"{task}_")}
+        for task in ("query", "document")
+    ]
+    terms = PairDistillLoss(model, SETTINGS)(features, batch["label"])
+
+    scores = torch.zeros(4, 4)
+    for row, entry in enumerate(lists[:4]):
+        query = model.encode_query([dataset.queries[entry.query_id]])
+        for column, doc_id in enumerate(entry.doc_ids):
+            document = model.encode_document([dataset.corpus[doc_id].contents])
+            scores[row, column] = model.similarity(query, document)[0, 0]
+    points = torch.tensor(
+        [[float("nan") if p is None else p for p in (*entry.points, None)][:4] for entry in lists[:4]]
+    )
+    pairs = torch.tensor([[row, 0, 1] for row in range(4)] + [[row, 1, 2] for row in range(4)])
+    log_odds = torch.tensor([1.5] * 4 + [-0.5] * 4)
+    assert terms["kd"].item() == pytest.approx(kd_loss(scores, points).item(), rel=1e-3)
+    assert terms["pair"].item() == pytest.approx(3 * pair_loss(scores, pairs, log_odds).item(), rel=1e-3)
+
+
+def test_training_lowers_the_loss_and_leaves_a_checkpoint_that_loads(data, stanford, tmp_path):
+    dataset, lists = data
+    settings = SETTINGS.model_copy(update={"steps": 30, "save_steps": 100})
+    model = load_colbert(str(stanford))
+    train(model, lists, dataset.corpus, dataset.queries, settings, 1, tmp_path, Progress())
+    curve = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert {"loss", "kd", "pair", "step"} <= set(curve[-1])
+    assert curve[-1]["step"] == 30
+    assert curve[-1]["loss"] < 0.8 * curve[0]["loss"]
+    again = load_colbert(str(tmp_path / "checkpoint"))
+    torch.testing.assert_close(again.encode_query(["spoke"])[0], model.eval().encode_query(["spoke"])[0])
+    assert not (tmp_path / "trainer").exists()
+
+
+def test_only_the_wanted_losses_are_computed(data, stanford):
+    dataset, lists = data
+    model = load_colbert(str(stanford))
+    settings = SETTINGS.model_copy(update={"lambda_pair": 0.0})
+    batch = ListCollator(model, dataset.corpus, dataset.queries, settings)(
+        [{"list": json.dumps(entry._asdict())} for entry in lists[:2]]
+    )
+    features = [
+        {key.removeprefix(f"{task}_"): value for key, value in batch.items() if key.startswith(f"{task}_")}
+        for task in ("query", "document")
+    ]
+    assert set(PairDistillLoss(model, settings)(features, batch["label"])) == {"kd"}
+
+
+class Killed(Exception):
+    pass
+
+
+class KilledAt(Progress):
+    """A live view that ends the process' work, as a kill would, after so many training steps."""
+
+    def __init__(self, steps):
+        super().__init__()
+        self.steps = steps
+
+    def task(self, name, total, unit):
+        outer = super().task(name, total, unit)
+        allowed = self.steps
+
+        class Counting:
+            def __enter__(self):
+                inner = outer.__enter__()
+                done = 0
+
+                def advance(units, note=""):
+                    nonlocal done
+                    done += units
+                    if done > allowed:
+                        raise Killed
+                    inner(units, note)
+
+                return advance
+
+            def __exit__(self, *error):
+                return outer.__exit__(*error)
+
+        return Counting()
+
+
+def test_training_stopped_in_the_middle_goes_on_to_the_same_bytes(data, stanford, tmp_path):
+    dataset, lists = data
+
+    def run(folder, progress):
+        model = load_colbert(str(stanford))
+        train(model, lists, dataset.corpus, dataset.queries, SETTINGS, 1, folder, progress)
+        return (folder / "checkpoint" / "model.safetensors").read_bytes()
+
+    whole = run(tmp_path / "whole", Progress())
+    assert whole == run(tmp_path / "again", Progress())
+    with pytest.raises(Killed):
+        run(tmp_path / "stopped", KilledAt(4))
+    assert (tmp_path / "stopped" / "trainer" / "checkpoint-4").is_dir()
+    assert not (tmp_path / "stopped" / "checkpoint").exists()
+    assert run(tmp_path / "stopped", Progress()) == whole
+    curves = [(tmp_path / name / "train.jsonl").read_text(encoding="utf-8") for name in ("whole", "stopped")]
+    assert curves[0] == curves[1]

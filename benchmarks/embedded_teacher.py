@@ -21,7 +21,7 @@ from pdadapt.corpus import load_dataset
 from pdadapt.evaluate import paired_test, per_query
 from pdadapt.progress import Progress
 from pdadapt.recipe import PointSettings, TeacherSettings
-from pdadapt.retrieve import retrieve, sample_queries
+from pdadapt.retrieve import index_corpus, retrieve, sample_queries
 from pdadapt.students.colbert import load_colbert
 from pdadapt.teachers import Pair, Point
 from pdadapt.teachers.language_model import LanguageModelTeacher
@@ -64,20 +64,18 @@ def main() -> None:
         dataset = load_dataset(folder, split=split)
         queries = sample_queries(dataset.test_queries, arguments.queries, seed=1)
         index = arguments.work / f"{dataset.name}-embedded"
-        ranking = retrieve(student, dataset.corpus, queries, index, arguments.k, 8, progress)
+        index_corpus(student, dataset.corpus, index, 8, progress)
+        ranking = retrieve(student, dataset.corpus, queries, index, arguments.k, progress)
         qrels = {query_id: dataset.qrels[query_id] for query_id in queries}
 
-        def measured(name: str, scores: dict[str, np.ndarray], ranking=ranking, qrels=qrels, base=None):
-            run = {
-                query_id: sorted(
-                    ((doc_id, float(s)) for (doc_id, _), s in zip(ranked, scores[query_id], strict=True)),
-                    key=lambda pair: -pair[1],
-                )
-                for query_id, ranked in ranking.items()
-            }
-            values = per_query(run, qrels, ["nDCG@10"])["nDCG@10"]
+        def measured(name, scores, name_of_set=dataset.name, ranking=ranking, qrels=qrels, base=None):
+            reranked = {}
+            for query_id, ranked in ranking.items():
+                pairs = zip((doc_id for doc_id, _ in ranked), scores[query_id].tolist(), strict=True)
+                reranked[query_id] = sorted(pairs, key=lambda pair: -pair[1])
+            values = per_query(reranked, qrels, ["nDCG@10"])["nDCG@10"]
             p = "" if base is None else f"  p {paired_test(base, values, 10_000, 1):.3f}"
-            console.print(f"{dataset.name:10} {name:34} nDCG@10 {np.mean(list(values.values())):.3f}{p}")
+            console.print(f"{name_of_set:10} {name:34} nDCG@10 {np.mean(list(values.values())):.3f}{p}")
             return values
 
         own = {query_id: standardise([s for _, s in ranked]) for query_id, ranked in ranking.items()}

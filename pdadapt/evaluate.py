@@ -17,7 +17,7 @@ from pdadapt.corpus import Dataset, Qrels
 from pdadapt.errors import DataError, RecipeError
 from pdadapt.progress import Progress
 from pdadapt.recipe import EvaluateSettings, StudentSettings
-from pdadapt.retrieve import retrieve, sample_queries
+from pdadapt.retrieve import index_corpus, retrieve, sample_queries
 from pdadapt.run import Ranking, write_atomic, write_run
 from pdadapt.students.colbert import load_colbert
 
@@ -111,7 +111,8 @@ def evaluate(
         model = load_colbert(model_name, student.query_length, student.document_length, student.projection, passages)
         slug = re.sub(r"[^\w.-]+", "_", model_name).strip("._")
         with tempfile.TemporaryDirectory(dir=out, prefix="index-") as index:
-            ranking = retrieve(model, dataset.corpus, queries, Path(index), settings.k, 32, progress)
+            index_corpus(model, dataset.corpus, Path(index), 32, progress)
+            ranking = retrieve(model, dataset.corpus, queries, Path(index), settings.k, progress)
         write_run(out / f"{slug}.run", ranking, slug)
         rankings.append(ranking)
     qrels = {query_id: dataset.qrels[query_id] for query_id in queries}

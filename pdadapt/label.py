@@ -14,7 +14,7 @@ from pdadapt.pairs import sample_pairs
 from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe
 from pdadapt.run import Ranking, write_atomic
-from pdadapt.teachers import Pair, Point, Scores
+from pdadapt.teachers import Pair, Point, Scores, Teacher
 
 PairLabel = tuple[int, int, float]  # positions i and j in the list, log-odds that i is the more relevant
 
@@ -56,12 +56,10 @@ def standardise(values: Sequence[float]) -> list[float]:
 
 
 def point_labels(
-    texts: Sequence[Point], student_scores: Sequence[float], store: LabelStore, weight: float
+    points: Sequence[Point], student_scores: Sequence[float], store: LabelStore, weight: float
 ) -> list[float]:
     """A query's point labels: the teacher's scores, or, with a weight, both standardised and added."""
-    scores = [store.get(text) for text in texts]
-    teacher = [score for score in scores if score is not None]
-    assert len(teacher) == len(texts), "every point was asked"
+    teacher = [store[point] for point in points]
     if not weight:
         return teacher
     return [
@@ -76,7 +74,7 @@ def label(
     recipe: Recipe,
     store_file: Path,
     keys: tuple[str, str],
-    teacher: Callable[[], Any],
+    teacher: Callable[[], Teacher],
     progress: Progress,
 ) -> tuple[list[TrainingList], dict[str, float]]:
     """Points for every candidate, then pairs in the re-ordered lists.
@@ -84,68 +82,78 @@ def label(
     keys: the store's keys of points and pairs; teacher: loads the teacher, called only when something must be asked.
     Returns the training lists in the order of `ranking`, and figures about the labels.
     """
-    settings = recipe.teacher
-    loaded: list[Any] = []
+    with LabelStore(store_file, "points", keys[0]) as store:
+        lists, point_figures = _label_points(ranking, corpus, queries, recipe, store, teacher, progress)
+    with LabelStore(store_file, "pairs", keys[1]) as store:
+        lists, pair_figures = _label_pairs(lists, corpus, queries, recipe, store, teacher, progress)
+    return lists, point_figures | pair_figures
 
-    def load() -> Any:
-        if not loaded:
-            loaded.append(teacher())
-        return loaded[0]
 
-    with LabelStore(store_file, "points", keys[0]) as points, LabelStore(store_file, "pairs", keys[1]) as pairs:
-        texts = {
-            query_id: [Point(queries[query_id], corpus[doc_id].contents) for doc_id, _ in ranked]
-            for query_id, ranked in ranking.items()
-        }
-        questions = [point for asked in texts.values() for point in asked]
-        asked_points = ask_missing(questions, points, lambda q: load().score_points(q), progress, "label points")
-        lists: list[TrainingList] = []
-        for query_id, ranked in ranking.items():
-            student_scores = [score for _, score in ranked]
-            values = point_labels(texts[query_id], student_scores, points, settings.point.student_weight)
-            order = sorted(range(len(ranked)), key=lambda i: (-values[i], i))[: recipe.train.n_way]
-            positions = sample_pairs(
-                len(order), settings.pair.window, settings.pair.per_query, f"{recipe.seed}/{query_id}"
-            )
-            doc_ids = [ranked[i][0] for i in order]
-            lists.append(
-                TrainingList(query_id, doc_ids, [values[i] for i in order], [(i, j, 0.0) for i, j in positions])
-            )
-
-        def in_order(entry: TrainingList, i: int, j: int) -> Pair:
-            return Pair(queries[entry.query_id], corpus[entry.doc_ids[i]].contents, corpus[entry.doc_ids[j]].contents)
-
-        both = settings.pair.order == "both"
-        wanted = [in_order(entry, i, j) for entry in lists for i, j, _ in entry.pairs]
-        if both:
-            wanted += [Pair(pair.query, pair.document_b, pair.document_a) for pair in wanted]
-        asked_pairs = ask_missing(wanted, pairs, lambda q: load().score_pairs(q), progress, "label pairs")
-
-        def labeled(entry: TrainingList) -> Iterable[tuple[PairLabel, bool, float]]:
-            for i, j, _ in entry.pairs:
-                first = pairs.get(in_order(entry, i, j))
-                second = pairs.get(in_order(entry, j, i)) if both else None
-                assert first is not None
-                if second is None:
-                    yield (i, j, first), False, 0.0
-                else:
-                    yield (i, j, (first - second) / 2), (first > 0) == (second > 0), (first + second) / 2
-
-        details = [list(labeled(entry)) for entry in lists]
-    lists = [entry._replace(pairs=[pair for pair, _, _ in found]) for entry, found in zip(lists, details, strict=True)]
-    flat = [item for found in details for item in found]
-    figures: dict[str, float] = {
-        "points": len(questions),
-        "points_asked": asked_points,
-        "pairs": len(flat),
-        "pair_prompts_asked": asked_pairs,
+def _label_points(
+    ranking: Ranking,
+    corpus: Corpus,
+    queries: Queries,
+    recipe: Recipe,
+    store: LabelStore,
+    teacher: Callable[[], Teacher],
+    progress: Progress,
+) -> tuple[list[TrainingList], dict[str, float]]:
+    """Training lists without pairs yet: each query's n_way best candidates by the point labels."""
+    points = {
+        query_id: [Point(queries[query_id], corpus[doc_id].contents) for doc_id, _ in ranked]
+        for query_id, ranked in ranking.items()
     }
-    if flat:
-        figures["disagreement"] = statistics.fmean(log_odds < 0 for (_, _, log_odds), _, _ in flat)
+    questions = [point for asked in points.values() for point in asked]
+    asked = ask_missing(questions, store, lambda missing: teacher().score_points(missing), progress, "label points")
+    lists = []
+    for query_id, ranked in ranking.items():
+        student_scores = [score for _, score in ranked]
+        labels = point_labels(points[query_id], student_scores, store, recipe.teacher.point.student_weight)
+        order = sorted(range(len(ranked)), key=lambda i: (-labels[i], i))[: recipe.train.n_way]
+        lists.append(TrainingList(query_id, [ranked[i][0] for i in order], [labels[i] for i in order], []))
+    return lists, {"points": len(questions), "points_asked": asked}
+
+
+def _label_pairs(
+    lists: Sequence[TrainingList],
+    corpus: Corpus,
+    queries: Queries,
+    recipe: Recipe,
+    store: LabelStore,
+    teacher: Callable[[], Teacher],
+    progress: Progress,
+) -> tuple[list[TrainingList], dict[str, float]]:
+    """The lists with pairs of the window, each the mean log-odds of the orders asked."""
+    settings = recipe.teacher.pair
+    both = settings.order == "both"
+
+    def positions(entry: TrainingList) -> list[tuple[int, int]]:
+        seed = f"{recipe.seed}/{entry.query_id}"
+        return sample_pairs(len(entry.doc_ids), settings.window, settings.per_query, seed)
+
+    def pair(entry: TrainingList, i: int, j: int) -> Pair:
+        return Pair(queries[entry.query_id], corpus[entry.doc_ids[i]].contents, corpus[entry.doc_ids[j]].contents)
+
+    asked = [(entry, i, j) for entry in lists for i, j in positions(entry)]
+    questions = [pair(entry, i, j) for entry, i, j in asked]
+    if both:
+        questions += [pair(entry, j, i) for entry, i, j in asked]
+    prompts = ask_missing(questions, store, lambda missing: teacher().score_pairs(missing), progress, "label pairs")
+
+    ranked_first = [store[question] for question in questions[: len(asked)]]
+    ranked_last = [-store[question] for question in questions[len(asked) :]] if both else ranked_first
+    log_odds = [(first + last) / 2 for first, last in zip(ranked_first, ranked_last, strict=True)]
+    pairs: dict[str, list[PairLabel]] = {entry.query_id: [] for entry in lists}
+    for (entry, i, j), value in zip(asked, log_odds, strict=True):
+        pairs[entry.query_id].append((i, j, value))
+    figures: dict[str, float] = {"pairs": len(asked), "pair_prompts_asked": prompts}
+    if asked:
+        figures["disagreement"] = statistics.fmean(value < 0 for value in log_odds)  # with the order of the points
         if both:
-            figures["flip_rate"] = statistics.fmean(flips for _, flips, _ in flat)
-            figures["position_bias"] = statistics.fmean(bias for _, _, bias in flat)
-    return lists, figures
+            orders = list(zip(ranked_first, ranked_last, strict=True))
+            figures["flip_rate"] = statistics.fmean((first > 0) != (last > 0) for first, last in orders)
+            figures["position_bias"] = statistics.fmean((first - last) / 2 for first, last in orders)
+    return [entry._replace(pairs=pairs[entry.query_id]) for entry in lists], figures
 
 
 def write_lists(path: Path, lists: Iterable[TrainingList]) -> None:

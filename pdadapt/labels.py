@@ -65,6 +65,13 @@ class LabelStore:
         row = self._db.execute(self._select, (self._teacher, *map(text_hash, texts))).fetchone()
         return None if row is None else float(row[0])
 
+    def __getitem__(self, texts: Sequence[str]) -> float:
+        """The score of a question that was asked. Raises KeyError when it was not: a missing label is never 0.0."""
+        score = self.get(texts)
+        if score is None:
+            raise KeyError(tuple(texts))
+        return score
+
     def add(self, labels: Iterable[tuple[Sequence[str], float]]) -> None:
         """Commit a batch of (texts, score)."""
         with self._db:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import json
 import shutil
@@ -15,8 +16,9 @@ from pdadapt.label import label, read_lists, write_lists
 from pdadapt.models import resolve_model
 from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe
-from pdadapt.retrieve import retrieve, sample_queries
+from pdadapt.retrieve import index_corpus, retrieve, sample_queries
 from pdadapt.run import Ranking, RunFolder, read_run, write_atomic, write_run
+from pdadapt.students.checkpoint import save_checkpoint
 from pdadapt.students.colbert import load_colbert
 from pdadapt.teachers.language_model import LanguageModelTeacher, teacher_key
 
@@ -58,19 +60,7 @@ def adapt(recipe: Recipe, dataset: Dataset, out: Path, progress: Progress) -> di
             candidates = rank(recipe, dataset.corpus, queries, test_queries, run, iteration - 1, progress)
             lists_file = folder / "lists.jsonl"
             if not lists_file.exists():
-                store = Path(recipe.label_store) if recipe.label_store else run.path / "labels.sqlite"
-                lists, figures = label(
-                    candidates,
-                    dataset.corpus,
-                    queries,
-                    recipe,
-                    store,
-                    keys,
-                    lambda: LanguageModelTeacher(recipe.teacher),
-                    progress,
-                )
-                write_atomic(folder / "labels.json", json.dumps(figures, indent=2) + "\n")
-                write_lists(lists_file, lists)
+                save_lists(recipe, dataset.corpus, queries, candidates, keys, run, folder, progress)
             if not run.checkpoint(iteration).exists():
                 model = load_student(recipe, run.checkpoint(iteration - 1))
                 lists = read_lists(lists_file)
@@ -93,7 +83,25 @@ def save_student(recipe: Recipe, corpus: Corpus, run: RunFolder) -> None:
         model = load_colbert(
             settings.model, settings.query_length, settings.document_length, settings.projection, passages
         )
-        train.save_checkpoint(model, run.student)
+        save_checkpoint(model, run.student)
+
+
+def save_lists(
+    recipe: Recipe,
+    corpus: Corpus,
+    queries: Queries,
+    candidates: Ranking,
+    keys: tuple[str, str],
+    run: RunFolder,
+    folder: Path,
+    progress: Progress,
+) -> None:
+    """Label the candidates; the teacher is loaded only if it must be asked, and is gone before training."""
+    store = Path(recipe.label_store) if recipe.label_store else run.path / "labels.sqlite"
+    teacher = functools.cache(lambda: LanguageModelTeacher(recipe.teacher))
+    lists, figures = label(candidates, corpus, queries, recipe, store, keys, teacher, progress)
+    write_atomic(folder / "labels.json", json.dumps(figures, indent=2) + "\n")
+    write_lists(folder / "lists.jsonl", lists)
 
 
 def load_student(recipe: Recipe, checkpoint: Path) -> Any:
@@ -119,11 +127,10 @@ def rank(
     if missing:
         index = run.iteration(iteration) / "index"
         model = load_student(recipe, run.checkpoint(iteration))
-        wanted = [(test_file, test_queries, recipe.evaluate.k), (candidates_file, queries, recipe.retrieve.k)]
-        for file, asked, k in wanted:
-            if file in missing and file is not None:
-                found = retrieve(model, corpus, asked, index, k, recipe.retrieve.batch_size, progress)
-                write_run(file, found, f"iteration-{iteration}")
+        index_corpus(model, corpus, index, recipe.retrieve.batch_size, progress)
+        for file in missing:
+            asked, k = (test_queries, recipe.evaluate.k) if file == test_file else (queries, recipe.retrieve.k)
+            write_run(file, retrieve(model, corpus, asked, index, k, progress), f"iteration-{iteration}")
         shutil.rmtree(index)
     return read_run(candidates_file) if candidates_file else {}
 

@@ -23,21 +23,19 @@ def sample_queries(queries: Queries, most: int | None, seed: int) -> Queries:
     return {query_id: text for query_id, text in queries.items() if query_id in chosen}
 
 
+def index_corpus(model: MultiVectorEncoder, corpus: Corpus, folder: Path, batch_size: int, progress: Progress) -> None:
+    """Encode the corpus into `folder`; goes on where a killed indexing stopped."""
+    with progress.task("encode", len(corpus), "documents") as advance:
+        exact.index(model, [document.contents for document in corpus], folder, batch_size, advance)
+
+
 def retrieve(
-    model: MultiVectorEncoder,
-    corpus: Corpus,
-    queries: Queries,
-    index_folder: Path,
-    k: int,
-    batch_size: int,
-    progress: Progress,
+    model: MultiVectorEncoder, corpus: Corpus, queries: Queries, folder: Path, k: int, progress: Progress
 ) -> Ranking:
     """The k best documents of each query by exact MaxSim, best first; the identical id is left out of its ranking."""
-    with progress.task("encode", len(corpus), "documents") as advance:
-        exact.index(model, [document.contents for document in corpus], index_folder, batch_size, advance)
     with progress.task("search", len(queries) * len(corpus), "scores") as advance:
         depth = min(k + 1, len(corpus))
-        results = list(exact.search(model, list(queries.values()), index_folder, len(corpus), depth, advance))
+        results = list(exact.search(model, list(queries.values()), folder, len(corpus), depth, advance))
     ranking: Ranking = {}
     for query_id, (positions, scores) in zip(queries, results, strict=True):
         ranked = [(corpus.documents[i].doc_id, score) for i, score in zip(positions, scores, strict=True)]

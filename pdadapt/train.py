@@ -19,16 +19,17 @@ from sentence_transformers import (
 from sentence_transformers.util import maxsim_pairwise
 from torch import Tensor, nn
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
 
 from pdadapt.corpus import Corpus, Queries
 from pdadapt.label import TrainingList
 from pdadapt.losses import kd_loss, pair_loss
 from pdadapt.progress import Progress
 from pdadapt.recipe import TrainSettings
-from pdadapt.run import atomic_folder, write_atomic
+from pdadapt.run import write_atomic
+from pdadapt.students.checkpoint import save_checkpoint
 
 CURVE = ("step", "loss", "kd", "pair", "learning_rate", "grad_norm")  # what train.jsonl keeps of a logged step
+COMPLETE = "complete"  # marks a resumable state that was written to its end
 
 
 class ListCollator:
@@ -116,6 +117,11 @@ class PairDistillLoss(nn.Module):
         return torch.stack(rows)
 
 
+class _Trainer(MultiVectorEncoderTrainer):
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """No model card, and no search of the data for its examples: the run folder says how a model was made."""
+
+
 class _Watch(TrainerCallback):
     """Feeds the live view, and keeps the loss curve (one JSON object a logged step) through kills."""
 
@@ -128,6 +134,9 @@ class _Watch(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.advance(1)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         if logs and "loss" in logs:
@@ -176,10 +185,9 @@ def train(
         bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
         dataloader_pin_memory=torch.cuda.is_available(),
     )
-    model.model_card_data.generate_widget_examples = False
     data = Dataset.from_dict({"list": [json.dumps(entry._asdict()) for entry in lists]})
     with progress.task("train", steps, "steps") as advance:
-        trainer = MultiVectorEncoderTrainer(
+        trainer = _Trainer(
             model=model,
             args=arguments,
             train_dataset=data,
@@ -189,13 +197,16 @@ def train(
         )
         for callback in (PrinterCallback, ProgressCallback):
             trainer.remove_callback(callback)
-        last = get_last_checkpoint(str(states)) if states.is_dir() else None
-        trainer.train(resume_from_checkpoint=last)
+        trainer.train(resume_from_checkpoint=last_complete(states))
     save_checkpoint(model, folder / "checkpoint")
     shutil.rmtree(states, ignore_errors=True)
 
 
-def save_checkpoint(model: MultiVectorEncoder, folder: Path) -> None:
-    """Write a checkpoint (safetensors) that appears whole or not at all."""
-    with atomic_folder(folder) as temporary:
-        model.save_pretrained(str(temporary), create_model_card=False)
+def last_complete(states: Path) -> str | None:
+    """The newest resumable state under `states`; those that a kill left half-written are removed."""
+    found = sorted(states.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    for path in found:
+        if not (path / COMPLETE).exists():
+            shutil.rmtree(path)
+    whole = [path for path in found if path.exists()]
+    return str(whole[-1]) if whole else None

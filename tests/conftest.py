@@ -204,7 +204,7 @@ teacher:
   batch_tokens: 256
   pair: {{per_query: 4, window: 4}}
 retrieve: {{k: 8, batch_size: 4}}
-train: {{batch_size: 4, n_way: 6, steps: 4, learning_rate: 1.0e-3, save_steps: 1}}
+train: {{batch_size: 4, n_way: 6, steps: 12, learning_rate: 1.0e-3, save_steps: 1}}
 evaluate: {{k: 10, resamples: 200}}
 """,
         encoding="utf-8",

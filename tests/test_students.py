@@ -1,11 +1,16 @@
 import json
+import os
+import subprocess
 
+import numpy as np
 import pytest
 import torch
+from sentence_transformers import MultiVectorEncoder
 from transformers import AutoModel, AutoTokenizer
 
 from pdadapt.errors import ModelError
 from pdadapt.models import resolve_model
+from pdadapt.students.checkpoint import save_checkpoint
 from pdadapt.students.colbert import is_colbert, load_colbert
 
 QUERY, DOCUMENT = "spoke tension", "rim spoke, hub. pad rotor!"
@@ -58,13 +63,36 @@ def test_lengths_can_be_changed_for_inference(stanford):
         load_colbert(str(stanford), document_length=4000)
 
 
-def test_a_saved_checkpoint_loads_again_to_the_same_vectors(stanford, tmp_path):
-    model = load_colbert(str(stanford))
-    model.save_pretrained(str(tmp_path / "saved"))
-    again = load_colbert(str(tmp_path / "saved"))
-    torch.testing.assert_close(again.encode_query([QUERY])[0], model.encode_query([QUERY])[0])
-    torch.testing.assert_close(again.encode_document([DOCUMENT])[0], model.encode_document([DOCUMENT])[0])
+@pytest.fixture(params=["stanford", "plain", "projected"])
+def student(request, stanford, encoder):
+    if request.param == "stanford":
+        return load_colbert(str(stanford), document_length=180)
+    return load_colbert(str(encoder), projection=8 * (request.param == "projected"), passages=[DOCUMENT, QUERY] * 4)
+
+
+def test_a_saved_checkpoint_loads_again_to_the_same_vectors(student, tmp_path):
+    save_checkpoint(student, tmp_path / "saved")
     assert not list((tmp_path / "saved").rglob("*.bin"))
+    for again in (load_colbert(str(tmp_path / "saved")), MultiVectorEncoder(str(tmp_path / "saved"))):
+        torch.testing.assert_close(again.encode_query([QUERY])[0], student.encode_query([QUERY])[0])
+        torch.testing.assert_close(again.encode_document([DOCUMENT])[0], student.encode_document([DOCUMENT])[0])
+
+
+@pytest.mark.skipif("PYLATE_PYTHON" not in os.environ, reason="PYLATE_PYTHON does not name a Python with PyLate")
+def test_pylate_loads_it_to_the_same_vectors(student, tmp_path):
+    """PyLate 1.6 pins sentence-transformers 5, so it runs in an environment of its own."""
+    save_checkpoint(student, tmp_path / "saved")
+    script = f"""
+import numpy
+from pylate.models import ColBERT
+model = ColBERT({str(tmp_path / "saved")!r}, device="cpu")
+numpy.savez({str(tmp_path / "out.npz")!r}, query=model.encode([{QUERY!r}], is_query=True)[0],
+            document=model.encode([{DOCUMENT!r}], is_query=False)[0])
+"""
+    subprocess.run([os.environ["PYLATE_PYTHON"], "-c", script], check=True)
+    found = np.load(tmp_path / "out.npz")
+    np.testing.assert_allclose(found["query"], student.encode_query([QUERY])[0].cpu(), atol=1e-5)
+    np.testing.assert_allclose(found["document"], student.encode_document([DOCUMENT])[0].cpu(), atol=1e-5)
 
 
 def test_a_plain_encoder_starts_with_its_own_token_embeddings(encoder):

@@ -17,7 +17,7 @@ from sentence_transformers import MultiVectorEncoder
 from sentence_transformers.util import maxsim
 
 SHARD = 1_024  # documents
-QUERY_BLOCK = 256
+QUERY_BLOCK = 128  # queries scored at once, of like length, so that little is padding
 
 Advance = Callable[[int], None]
 
@@ -75,17 +75,16 @@ def search(
     done.
     """
     embeddings = model.encode_query(list(queries), batch_size=32, show_progress_bar=False)
+    by_length = sorted(range(len(embeddings)), key=lambda i: len(embeddings[i]))
+    blocks = [by_length[first : first + QUERY_BLOCK] for first in range(0, len(by_length), QUERY_BLOCK)]
     best_scores = torch.empty(len(queries), 0)
     best_documents = torch.empty(len(queries), 0, dtype=torch.long)
     for file in _shard_files(folder, documents):
         shard = load_file(file)
         matrices = list(shard["tokens"].to(model.device).float().split(shard["lengths"].tolist()))
-        scores = torch.cat(
-            [
-                maxsim(embeddings[first : first + QUERY_BLOCK], matrices).cpu()
-                for first in range(0, len(embeddings), QUERY_BLOCK)
-            ]
-        )
+        scores = torch.empty(len(queries), len(matrices))
+        for block in blocks:
+            scores[block] = maxsim([embeddings[i] for i in block], matrices).cpu()
         scores = torch.cat([best_scores, scores], 1)
         positions = torch.cat([best_documents, shard["documents"].expand(len(queries), -1)], 1)
         order = positions.argsort(dim=1)

@@ -204,7 +204,7 @@ def main() -> None:
         typer.secho(f"Error: {error}", fg="red", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
-        typer.secho("Stopped. Nothing is lost: the same command continues.", err=True)
+        typer.secho("Stopped. What is finished is kept: the same command goes on from there.", err=True)
         sys.exit(130)
     except Exception as error:
         if debug:

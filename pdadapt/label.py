@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pdadapt.corpus import Corpus, Queries
+from pdadapt.errors import ModelError
 from pdadapt.labels import LabelStore
 from pdadapt.pairs import sample_pairs
 from pdadapt.progress import Progress
@@ -16,6 +18,7 @@ from pdadapt.recipe import Recipe
 from pdadapt.run import Ranking, write_atomic
 from pdadapt.teachers import Pair, Point, Scores, Teacher
 
+CHUNK = 8_192  # questions that are tokenised and sorted by length together
 PairLabel = tuple[int, int, float]  # positions i and j in the list, log-odds that i is the more relevant
 
 
@@ -37,15 +40,20 @@ def ask_missing(
 ) -> int:
     """Have the teacher answer what the store lacks, each distinct question once, a batch committed at a time.
 
-    ask: yields (index, score) batches for the questions given to it. Returns how many were asked.
+    ask: yields (index, score) batches for the questions given to it. Returns how many were asked. Raises ModelError
+    when a score is not finite: it would be no label.
     """
     missing = [question for question in dict.fromkeys(questions) if store.get(question) is None]
     if not missing:
         return 0
     with progress.task(name, len(missing), "prompts") as advance:
-        for batch in ask(missing):
-            store.add([(missing[index], score) for index, score in batch])
-            advance(len(batch))
+        for start in range(0, len(missing), CHUNK):
+            chunk = missing[start : start + CHUNK]
+            for batch in ask(chunk):
+                if not all(math.isfinite(score) for _, score in batch):
+                    raise ModelError("The teacher's answer is not a number; try --set teacher.dtype=float32.")
+                store.add([(chunk[index], score) for index, score in batch])
+                advance(len(batch))
     return len(missing)
 
 

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from pdadapt.corpus import load_dataset
-from pdadapt.errors import DataError
+from pdadapt.errors import DataError, ModelError
 from pdadapt.label import ask_missing, label, point_labels, read_lists, standardise, write_lists
 from pdadapt.labels import LabelStore, count_labels
 from pdadapt.progress import Progress
@@ -65,6 +65,24 @@ def test_only_what_is_missing_is_asked_and_each_question_once(tmp_path):
         assert ask_missing(questions, store, teacher.score_points, Progress(), "label") == 2
         assert teacher.asked == [Point("q", "new"), Point("p", "new")]
         assert ask_missing(questions, store, teacher.score_points, Progress(), "label") == 0
+
+
+def test_long_work_is_asked_in_chunks_and_a_nan_is_never_a_label(tmp_path, monkeypatch):
+    monkeypatch.setattr("pdadapt.label.CHUNK", 4)
+    sizes = []
+
+    def ask(questions):
+        sizes.append(len(questions))
+        yield [(i, float(question[1])) for i, question in enumerate(questions)]
+
+    with LabelStore(tmp_path / "l.sqlite", "points", "t") as store:
+        ask_missing([("q", str(i)) for i in range(10)], store, ask, Progress(), "label")
+        assert sizes == [4, 4, 2] and [store["q", str(i)] for i in range(10)] == list(range(10))
+        with pytest.raises(ModelError, match=r"teacher\.dtype=float32"):
+            ask_missing([("q", "nan")], store, ask, Progress(), "label")
+        assert store.get(("q", "nan")) is None
+        with pytest.raises(KeyError):
+            store["q", "nan"]
 
 
 def test_batches_are_committed_one_by_one_even_through_kill_9(tmp_path):

@@ -25,6 +25,15 @@ def test_the_same_run_goes_on_and_more_iterations_may_be_asked(tmp_path):
             run.claim(Recipe(), {"corpus": "a"})
 
 
+def test_a_run_killed_as_it_began_and_newer_packages_go_on(tmp_path):
+    run = RunFolder(tmp_path)
+    (tmp_path / "recipe.yaml.part").write_text("see", encoding="utf-8")
+    (tmp_path / "recipe.yaml").write_text("{}", encoding="utf-8")
+    with run.locked():
+        run.claim(Recipe(), {"corpus": "a", "versions": {"torch": "1"}})
+        run.claim(Recipe(), {"corpus": "a", "versions": {"torch": "2"}})
+
+
 def test_other_settings_or_another_corpus_are_refused_and_nothing_changes(tmp_path):
     run = RunFolder(tmp_path)
     with run.locked():

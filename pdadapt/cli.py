@@ -83,10 +83,12 @@ def adapt(
     folder = out or Path("runs") / f"{dataset.name}-{Path(name).stem}"
 
     from pdadapt.pipeline import adapt as run_adapt
-    from pdadapt.report import comparison_table
+    from pdadapt.report import comparison_table, label_summary
 
     progress = _progress()
     metrics = run_adapt(resolved, dataset, folder, progress)
+    for number, figures in enumerate(metrics["labels"], 1):
+        console.print(f"Labels of iteration {number}: {label_summary(figures)}", highlight=False)
     if metrics["measures"]:
         systems = ["base"] + [f"iteration {number}" for number in range(1, resolved.iterations + 1)]
         console.print(comparison_table(metrics, [*systems[:-1], "adapted"] if resolved.iterations == 1 else systems))

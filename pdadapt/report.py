@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -25,3 +25,16 @@ def comparison_table(metrics: dict[str, Any], systems: Sequence[str]) -> Table:
             row += [f"{value:.4f}", f"{value - base:+.4f}", f"{p:.3f}" if p >= 0.001 else "<0.001"]
         table.add_row(*row)
     return table
+
+
+def label_summary(figures: Mapping[str, float]) -> str:
+    """One sentence on what the teacher said: how much was asked, and how far its pairs can be trusted."""
+    text = f"{figures['points']:,} points ({figures['points_asked']:,} asked now), {figures['pairs']:,} pairs"
+    if "flip_rate" in figures:
+        text += (
+            f"; the answer flips with the order in {figures['flip_rate']:.0%} of them "
+            f"(position bias {figures['position_bias']:+.2f} log-odds)"
+        )
+    if "disagreement" in figures:
+        text += f"; {figures['disagreement']:.0%} disagree with the points"
+    return text + "."

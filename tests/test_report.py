@@ -1,0 +1,29 @@
+import io
+
+from rich.console import Console
+
+from pdadapt.report import comparison_table, label_summary
+
+
+def test_the_table_shows_each_system_the_change_and_p():
+    metrics = {
+        "corpus": "c",
+        "test_queries": 1200,
+        "documents": 5000,
+        "measures": {"nDCG@10": {"means": [0.5, 0.6, 0.55], "p_values": [0.0001, 0.2]}},
+    }
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(comparison_table(metrics, ["base", "iteration 1", "iteration 2"]))
+    text = console.export_text()
+    for part in ("1,200 test queries", "0.5000", "0.6000", "+0.1000", "<0.001", "+0.0500", "0.200"):
+        assert part in text
+
+
+def test_the_label_summary_tells_how_far_pairs_can_be_trusted():
+    figures = {"points": 1600, "points_asked": 0, "pairs": 0, "pair_prompts_asked": 0}
+    assert label_summary(figures) == "1,600 points (0 asked now), 0 pairs."
+    figures |= {"pairs": 50, "disagreement": 0.31, "flip_rate": 0.9, "position_bias": 1.25}
+    assert label_summary(figures) == (
+        "1,600 points (0 asked now), 50 pairs; the answer flips with the order in 90% of them "
+        "(position bias +1.25 log-odds); 31% disagree with the points."
+    )

@@ -80,9 +80,8 @@ class Progress:
             with open(self.log, "a", encoding="utf-8") as log:
                 log.write(json.dumps({"task": name, "units": done, "unit": unit, "seconds": round(seconds, 2)}) + "\n")
         rate = f"{done / seconds:,.1f} {unit}/s" if seconds > 0 else ""
-        self.console.print(
-            f"{name}: {done:,} {unit} in {seconds:,.1f} s ({rate}) {last_note}".rstrip(), highlight=False
-        )
+        line = f"{name}: {done:,} {unit} in {seconds:,.1f} s ({rate}) {last_note}".rstrip()
+        self.console.print(line, highlight=False, soft_wrap=True)
 
 
 def quiet_libraries() -> None:

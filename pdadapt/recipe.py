@@ -121,6 +121,12 @@ class TrainSettings(Settings):
             raise ValueError(f"accumulation {self.accumulation} must divide batch_size {self.batch_size}")
         return self
 
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> TrainSettings:
+        if not self.lambda_kd and not self.lambda_pair:
+            raise ValueError("lambda_kd and lambda_pair are both 0, so there is nothing to learn")
+        return self
+
 
 class EvaluateSettings(Settings):
     k: Positive = 100

@@ -54,6 +54,8 @@ def test_unknown_recipes_bad_yaml_and_bad_overrides(tmp_path):
         load_recipe("paper", {"seed.deep": 1})
 
 
-def test_accumulation_must_divide_the_batch():
+def test_settings_that_contradict_each_other_are_refused():
     with pytest.raises(RecipeError, match="accumulation 3 must divide batch_size 32"):
         load_recipe("paper", {"train.accumulation": 3})
+    with pytest.raises(RecipeError, match="nothing to learn"):
+        load_recipe("paper", {"train.lambda_kd": 0, "train.lambda_pair": 0})

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -112,13 +113,9 @@ def evaluate(
 ) -> None:
     """Measure a model on a corpus with judgments: exact MaxSim, trec_eval measures, a paired randomisation test."""
     from pdadapt.corpus import load_dataset
-    from pdadapt.recipe import parse_override, parse_recipe
+    from pdadapt.recipe import apply_overrides, parse_override, parse_recipe
 
-    overrides = dict(map(parse_override, settings or []))
-    tree: dict[str, Any] = {"evaluate": {"split": split}, "student": {}}
-    for key, value in overrides.items():
-        section, _, leaf = key.partition(".")
-        tree.setdefault(section, {})[leaf] = value
+    tree = apply_overrides({"evaluate": {"split": split}}, dict(map(parse_override, settings or [])))
     resolved = parse_recipe(tree, "--set")
     dataset = load_dataset(corpus, None, split)
     folder = out or Path("runs") / f"evaluate-{dataset.name}"
@@ -129,8 +126,10 @@ def evaluate(
     from pdadapt.run import last_checkpoint
 
     names = [last_checkpoint(name) for name in ((against, model) if against else (model,)) if name]
+    student = resolved.student.model_dump(include=set(tree.get("student", {})) - {"model"})
+    batch_size = resolved.retrieve.batch_size
     metrics = evaluation.evaluate(
-        names, dataset, resolved.evaluate, resolved.student, folder, resolved.seed, _progress()
+        names, dataset, resolved.evaluate, student, folder, resolved.seed, batch_size, _progress()
     )
     console = _console()
     console.print(comparison_table(metrics, ["against", "model"] if against else ["model"]))
@@ -195,21 +194,33 @@ def _default_recipe(console: Console) -> str:
     return "small"
 
 
+class _Stopped(BaseException):
+    """Ctrl-C; not a KeyboardInterrupt, which the command-line library would take for its own."""
+
+
+def _stop(*_: object) -> None:
+    raise _Stopped
+
+
 def main() -> None:
     """Entry point: errors of ours are one line and exit code 1; --debug shows the traceback."""
-    debug = "--debug" in sys.argv
+    signal.signal(signal.SIGINT, _stop)
     try:
         app()
-    except PdadaptError as error:
-        if debug:
-            raise
-        typer.secho(f"Error: {error}", fg="red", err=True)
-        sys.exit(1)
-    except KeyboardInterrupt:
+    except _Stopped:
         typer.secho("Stopped. What is finished is kept: the same command goes on from there.", err=True)
         sys.exit(130)
     except Exception as error:
-        if debug:
+        if "--debug" in sys.argv:
             raise
-        typer.secho(f"Error: unexpected {type(error).__name__}: {error} (--debug shows where)", fg="red", err=True)
+        if isinstance(error, PdadaptError):
+            message = str(error)
+        elif type(error).__name__ == "OutOfMemoryError":
+            message = (
+                "the GPU's memory is full; what is finished is kept: go on with the same command and a lower "
+                "--set teacher.batch_tokens=4096 (labeling) or a higher --set train.accumulation=32 (training)."
+            )
+        else:
+            message = f"unexpected {type(error).__name__}: {error} (--debug shows where)"
+        typer.secho(f"Error: {message}", fg="red", err=True)
         sys.exit(1)

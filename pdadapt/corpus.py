@@ -9,6 +9,7 @@ import csv
 import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -170,7 +171,7 @@ def _open(path: Path) -> IO[str]:
     if not path.is_file():
         raise DataError(f"File {path} was not found.")
     if path.name.endswith(".gz"):
-        return gzip.open(path, "rt", encoding="utf-8", newline="")
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
     return open(path, encoding="utf-8-sig", newline="")
 
 
@@ -205,7 +206,7 @@ def _rows(path: Path, kind: str) -> Iterator[tuple[str, dict[str, object], str]]
                     raise DataError(f"{where}: the {kind} id {record_id!r} stands twice; ids must be unique.")
                 seen.add(record_id)
                 yield record_id, row, where
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error, csv.Error) as error:
         raise DataError(f"{path} cannot be read as UTF-8 text ({error}); convert the file and try again.") from None
 
 
@@ -243,6 +244,7 @@ def _tsv(lines: IO[str], path: Path) -> Iterator[tuple[int, dict[str, object]]]:
 
 
 def _csv(lines: IO[str], path: Path) -> Iterator[tuple[int, dict[str, object]]]:
+    csv.field_size_limit(2**30)
     reader = csv.DictReader(lines)
     if not set(ID_FIELDS) & set(reader.fieldnames or ()) or not set(TEXT_FIELDS) & set(reader.fieldnames or ()):
         raise DataError(f"{path}:1: a CSV file needs a header with an id (`_id`) and a `text` column.")

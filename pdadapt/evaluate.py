@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from scipy.stats import permutation_test
 from pdadapt.corpus import Dataset, Qrels
 from pdadapt.errors import DataError, RecipeError
 from pdadapt.progress import Progress
-from pdadapt.recipe import EvaluateSettings, StudentSettings
+from pdadapt.recipe import EvaluateSettings
 from pdadapt.retrieve import index_corpus, retrieve, sample_queries
 from pdadapt.run import Ranking, write_atomic, write_run
 from pdadapt.students.colbert import load_colbert
@@ -89,13 +89,15 @@ def evaluate(
     models: Sequence[str],
     dataset: Dataset,
     settings: EvaluateSettings,
-    student: StudentSettings,
+    student: dict[str, int],
     out: Path,
     seed: int,
+    batch_size: int,
     progress: Progress,
 ) -> dict[str, Any]:
     """Rank the test queries with each model by exact MaxSim; run files and metrics.json are left under `out`.
 
+    student: settings of the student that were asked for (lengths, projection); else they are the checkpoint's own.
     Raises DataError when the corpus brings no judgments, ModelError when a model does not load.
     """
     if not dataset.qrels:
@@ -108,11 +110,13 @@ def evaluate(
     passages = [document.contents for document in dataset.corpus]
     rankings = []
     for model_name in models:
-        model = load_colbert(model_name, student.query_length, student.document_length, student.projection, passages)
+        model = load_colbert(model_name, **student, passages=passages)
         slug = re.sub(r"[^\w.-]+", "_", model_name).strip("._")
-        with tempfile.TemporaryDirectory(dir=out, prefix="index-") as index:
-            index_corpus(model, dataset.corpus, Path(index), 32, progress)
-            ranking = retrieve(model, dataset.corpus, queries, Path(index), settings.k, progress)
+        index = out / "index"
+        shutil.rmtree(index, ignore_errors=True)  # of an evaluation that was killed
+        index_corpus(model, dataset.corpus, index, batch_size, progress)
+        ranking = retrieve(model, dataset.corpus, queries, index, settings.k, progress)
+        shutil.rmtree(index)
         write_run(out / f"{slug}.run", ranking, slug)
         rankings.append(ranking)
     qrels = {query_id: dataset.qrels[query_id] for query_id in queries}

@@ -90,16 +90,18 @@ def label(
     keys: the store's keys of points and pairs; teacher: loads the teacher, called only when something must be asked.
     Returns the training lists in the order of `ranking`, and figures about the labels.
     """
+    wanted = dict.fromkeys(doc_id for ranked in ranking.values() for doc_id, _ in ranked)
+    texts = {doc_id: corpus[doc_id].contents for doc_id in wanted}  # each text once, however often it is asked about
     with LabelStore(store_file, "points", keys[0]) as store:
-        lists, point_figures = _label_points(ranking, corpus, queries, recipe, store, teacher, progress)
+        lists, point_figures = _label_points(ranking, texts, queries, recipe, store, teacher, progress)
     with LabelStore(store_file, "pairs", keys[1]) as store:
-        lists, pair_figures = _label_pairs(lists, corpus, queries, recipe, store, teacher, progress)
+        lists, pair_figures = _label_pairs(lists, texts, queries, recipe, store, teacher, progress)
     return lists, point_figures | pair_figures
 
 
 def _label_points(
     ranking: Ranking,
-    corpus: Corpus,
+    texts: dict[str, str],
     queries: Queries,
     recipe: Recipe,
     store: LabelStore,
@@ -108,7 +110,7 @@ def _label_points(
 ) -> tuple[list[TrainingList], dict[str, float]]:
     """Training lists without pairs yet: each query's n_way best candidates by the point labels."""
     points = {
-        query_id: [Point(queries[query_id], corpus[doc_id].contents) for doc_id, _ in ranked]
+        query_id: [Point(queries[query_id], texts[doc_id]) for doc_id, _ in ranked]
         for query_id, ranked in ranking.items()
     }
     questions = [point for asked in points.values() for point in asked]
@@ -124,7 +126,7 @@ def _label_points(
 
 def _label_pairs(
     lists: Sequence[TrainingList],
-    corpus: Corpus,
+    texts: dict[str, str],
     queries: Queries,
     recipe: Recipe,
     store: LabelStore,
@@ -140,7 +142,7 @@ def _label_pairs(
         return sample_pairs(len(entry.doc_ids), settings.window, settings.per_query, seed)
 
     def pair(entry: TrainingList, i: int, j: int) -> Pair:
-        return Pair(queries[entry.query_id], corpus[entry.doc_ids[i]].contents, corpus[entry.doc_ids[j]].contents)
+        return Pair(queries[entry.query_id], texts[entry.doc_ids[i]], texts[entry.doc_ids[j]])
 
     asked = [(entry, i, j) for entry in lists for i, j in positions(entry)]
     questions = [pair(entry, i, j) for entry, i, j in asked]

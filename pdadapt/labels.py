@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pdadapt.errors import DataError
@@ -47,6 +47,8 @@ class LabelStore:
             with self._db:
                 self._db.execute("INSERT OR IGNORE INTO teachers (key) VALUES (?)", (key,))
             self._teacher = self._db.execute("SELECT id FROM teachers WHERE key = ?", (key,)).fetchone()[0]
+        except sqlite3.OperationalError as error:
+            raise DataError(f"{path} cannot be used as a label store now: {error}.") from None
         except sqlite3.DatabaseError as error:
             raise DataError(f"{path} is not a label store ({error}); give another label_store.") from None
         where = " AND ".join(f"{column} = ?" for column in columns)
@@ -78,13 +80,3 @@ class LabelStore:
             self._db.executemany(
                 self._insert, [(self._teacher, *map(text_hash, texts), score) for texts, score in labels]
             )
-
-
-def count_labels(path: Path) -> Iterator[tuple[str, str, int]]:
-    """What a store holds: (teacher key, table, rows)."""
-    with sqlite3.connect(path) as db:
-        for identifier, key in db.execute("SELECT id, key FROM teachers ORDER BY id").fetchall():
-            for table in ("points", "pairs"):
-                rows = db.execute(f"SELECT count(*) FROM {table} WHERE teacher = ?", (identifier,)).fetchone()[0]
-                if rows:
-                    yield key, table, int(rows)

@@ -6,6 +6,7 @@ an installed Python package (which is located, never imported).
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import json
@@ -58,9 +59,15 @@ class ModelSource:
         digest = hashlib.sha256()
         for file in files:
             digest.update(f"{file.relative_to(folder)}\0{file.stat().st_size}\0".encode())
-            with open(file, "rb") as content:
-                digest.update(hashlib.file_digest(content, "sha256").digest())
+            digest.update(_file_digest(file, file.stat().st_mtime_ns))
         return f"sha256:{digest.hexdigest()[:16]}"
+
+
+@functools.cache
+def _file_digest(file: Path, modified: int) -> bytes:
+    """SHA-256, computed once a process for gigabytes of weights; `modified` tells a file that changed."""
+    with open(file, "rb") as content:
+        return hashlib.file_digest(content, "sha256").digest()
 
 
 def resolve_model(name: str) -> ModelSource:
@@ -89,8 +96,8 @@ def _local(name: str, path: Path) -> ModelSource:
         return ModelSource(name, str(path.parent), gguf_file=path.name)
     if not path.is_dir():
         raise ModelError(f"Model {name!r}: {path} is neither a folder nor a .gguf file.")
-    pickles = [file.name for pattern in PICKLES for file in path.glob(pattern)]
-    if pickles and not list(path.glob("*.safetensors")):
+    pickles = [file.name for pattern in PICKLES for file in path.rglob(pattern)]
+    if pickles and not list(path.rglob("*.safetensors")):
         raise ModelError(
             f"Model {name!r} holds pickled weights ({pickles[0]}), which can run code when loaded; convert them to "
             "safetensors first."
@@ -101,23 +108,43 @@ def _local(name: str, path: Path) -> ModelSource:
 def hub_file(source: ModelSource, filename: str) -> str:
     """The local path of one file of a hub model, from the cache or the network.
 
-    Raises ModelError when it can be had from neither.
+    Raises FileNotFoundError when the model has no such file, ModelError when that cannot be told.
     """
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+    )
 
     try:
+        if constants.HF_HUB_OFFLINE and try_to_load_from_cache(source.path, "config.json", revision=source.revision):
+            found = try_to_load_from_cache(source.path, filename, revision=source.revision)
+            if not isinstance(found, str):
+                raise FileNotFoundError(f"{source.path} has no {filename} in the cache")
+            return found
         return hf_hub_download(source.path, filename, revision=source.revision)
+    except EntryNotFoundError as error:
+        if isinstance(error, LocalEntryNotFoundError):
+            raise _undelivered(source, error) from None
+        raise FileNotFoundError(f"{source.path} has no {filename}") from None
+    except FileNotFoundError:
+        raise
     except HFValidationError:
         raise ModelError(
             f"Model {source.name!r} is neither an existing folder nor a hub id such as `google/flan-t5-xl`."
         ) from None
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise ModelError(
-            f"Model {source.name!r} is not in the local cache and the hub did not deliver it "
-            f"({type(error).__name__}); fetch it where there is a network with `hf download {source.path}` and give "
-            "the folder, or use the embedded models (`--recipe small`)."
-        ) from None
+    except (HfHubHTTPError, OSError) as error:
+        raise _undelivered(source, error) from None
+
+
+def _undelivered(source: ModelSource, error: Exception) -> ModelError:
+    return ModelError(
+        f"Model {source.name!r} is not in the local cache and the hub did not deliver it ({type(error).__name__}); "
+        f"fetch it where there is a network with `hf download {source.path}` and give the folder, or use the embedded "
+        "models (`--recipe small`)."
+    )
 
 
 def resource_folder(name: str) -> Path:

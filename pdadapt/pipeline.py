@@ -9,9 +9,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pdadapt import evaluate, train
 from pdadapt.corpus import Corpus, Dataset, Queries, fingerprint
-from pdadapt.errors import DataError
+from pdadapt.errors import DataError, RunError
 from pdadapt.label import label, read_lists, write_lists
 from pdadapt.models import resolve_model
 from pdadapt.progress import Progress
@@ -19,7 +21,7 @@ from pdadapt.recipe import Recipe
 from pdadapt.retrieve import index_corpus, retrieve, sample_queries
 from pdadapt.run import Ranking, RunFolder, read_run, write_atomic, write_run
 from pdadapt.students.checkpoint import save_checkpoint
-from pdadapt.students.colbert import load_colbert
+from pdadapt.students.colbert import get_lengths, load_colbert, set_lengths
 from pdadapt.teachers.language_model import LanguageModelTeacher, teacher_key
 
 PACKAGES = ("pdadapt", "torch", "transformers", "sentence-transformers")
@@ -39,6 +41,8 @@ def adapt(recipe: Recipe, dataset: Dataset, out: Path, progress: Progress) -> di
             f"Corpus {dataset.name!r} brings no queries to adapt on; give some with --queries FILE (one a line, TSV or "
             "JSONL)."
         )
+    if torch.cuda.device_count() > 1:
+        raise RunError("pdadapt uses one GPU so far, and there are several; set CUDA_VISIBLE_DEVICES=0.")
     evaluate.parse_measures(recipe.evaluate.measures)
     keys = teacher_key(recipe.teacher, "point"), teacher_key(recipe.teacher, "pair")
     origin = {
@@ -83,6 +87,9 @@ def save_student(recipe: Recipe, corpus: Corpus, run: RunFolder) -> None:
         model = load_colbert(
             settings.model, settings.query_length, settings.document_length, settings.projection, passages
         )
+        lengths = get_lengths(model)
+        set_lengths(model, recipe.train.query_length, recipe.train.document_length)  # found too long now, not later
+        set_lengths(model, *lengths)
         save_checkpoint(model, run.student)
 
 
@@ -124,14 +131,14 @@ def rank(
     test_file = run.iteration(iteration) / "test.run"
     candidates_file = run.iteration(iteration + 1) / "candidates.run" if queries else None
     missing = [file for file in (test_file if test_queries else None, candidates_file) if file and not file.exists()]
+    index = run.iteration(iteration) / "index"
     if missing:
-        index = run.iteration(iteration) / "index"
         model = load_student(recipe, run.checkpoint(iteration))
         index_corpus(model, corpus, index, recipe.retrieve.batch_size, progress)
         for file in missing:
             asked, k = (test_queries, recipe.evaluate.k) if file == test_file else (queries, recipe.retrieve.k)
             write_run(file, retrieve(model, corpus, asked, index, k, progress), f"iteration-{iteration}")
-        shutil.rmtree(index)
+    shutil.rmtree(index, ignore_errors=True)
     return read_run(candidates_file) if candidates_file else {}
 
 

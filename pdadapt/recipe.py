@@ -186,7 +186,12 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
         raise RecipeError(f"{where}: not valid YAML ({getattr(error, 'problem', error)}).") from None
     if not isinstance(tree, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of keys to values.")
-    for key, value in (overrides or {}).items():
+    return parse_recipe(apply_overrides(tree, overrides or {}), str(path))
+
+
+def apply_overrides(tree: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """Set dotted keys in a tree of settings. Raises RecipeError when a key leads through a value."""
+    for key, value in overrides.items():
         branch = tree
         *parents, leaf = key.split(".")
         for parent in parents:
@@ -194,7 +199,7 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
             if not isinstance(branch, dict):
                 raise RecipeError(f"{key}: {parent!r} holds a value, not further keys.")
         branch[leaf] = value
-    return parse_recipe(tree, str(path))
+    return tree
 
 
 def parse_recipe(tree: dict[str, Any], source: str) -> Recipe:

@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pdadapt.corpus import Corpus, Queries
+from pdadapt.corpus import Corpus, Document, Queries
 from pdadapt.engines import exact
 from pdadapt.progress import Progress
 from pdadapt.run import Ranking
@@ -32,12 +32,19 @@ def index_corpus(model: MultiVectorEncoder, corpus: Corpus, folder: Path, batch_
 def retrieve(
     model: MultiVectorEncoder, corpus: Corpus, queries: Queries, folder: Path, k: int, progress: Progress
 ) -> Ranking:
-    """The k best documents of each query by exact MaxSim, best first; the identical id is left out of its ranking."""
+    """The k best documents of each query by exact MaxSim, best first, without the query itself."""
     with progress.task("search", len(queries) * len(corpus), "scores") as advance:
         depth = min(k + 1, len(corpus))
         results = list(exact.search(model, list(queries.values()), folder, len(corpus), depth, advance))
     ranking: Ranking = {}
     for query_id, (positions, scores) in zip(queries, results, strict=True):
-        ranked = [(corpus.documents[i].doc_id, score) for i, score in zip(positions, scores, strict=True)]
-        ranking[query_id] = [(doc_id, score) for doc_id, score in ranked if doc_id != query_id][:k]
+        ranked = [(corpus.documents[i], score) for i, score in zip(positions, scores, strict=True)]
+        ranking[query_id] = [(d.doc_id, score) for d, score in ranked if not is_itself(d, query_id, queries[query_id])][
+            :k
+        ]
     return ranking
+
+
+def is_itself(document: Document, query_id: str, query: str) -> bool:
+    """Whether the query is this document (ArguAna, Quora): the same id and text; ids alone may meet by chance."""
+    return document.doc_id == query_id and query.strip() in (document.text.strip(), document.contents.strip())

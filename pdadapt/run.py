@@ -28,6 +28,8 @@ from pdadapt.recipe import Recipe
 
 Ranking = dict[str, list[tuple[str, float]]]  # query_id -> (doc_id, score), best first
 
+# Settings of speed and memory, which may differ when a run goes on: they change no finished artefact.
+FREE = ("teacher.batch_tokens", "retrieve.batch_size", "train.accumulation", "train.save_steps")
 BEGINNINGS = ("lock", "recipe.yaml", "run.json")  # what a run that was killed as it began may have left
 
 
@@ -70,18 +72,23 @@ class RunFolder:
     def claim(self, recipe: Recipe, origin: dict[str, Any]) -> None:
         """Begin a run here, or make sure that the one begun here is the same.
 
-        origin: what the run is made from besides the recipe. More iterations than before may be asked, and
-        `versions` of packages may differ; anything else that does raises RunError, naming it, and nothing is touched.
+        origin: what the run is made from besides the recipe. More iterations than before may be asked, and `versions`
+        of packages and settings of memory (FREE) may differ; anything else that does raises RunError, naming it, and
+        nothing is touched.
         """
         wanted = json.loads(recipe.model_dump_json())
         if self.run_file.exists():
             begun = yaml.safe_load(self.recipe_file.read_text(encoding="utf-8"))
             found = json.loads(self.run_file.read_text(encoding="utf-8"))
             changes = differences(begun, wanted) + differences(found, {**origin, "versions": found.get("versions")})
+            changes = [change for change in changes if change[0] not in FREE]
             changes = [change for change in changes if change[0] != "iterations" or change[1] > change[2]]
             if changes:
                 named = "; ".join(f"{key} was {old!r}, now {new!r}" for key, old, new in changes)
-                raise RunError(f"{self.path} holds a run with other settings ({named}); give another --out.")
+                raise RunError(
+                    f"{self.path} holds a run with other settings ({named}); give another --out "
+                    f"(labels are kept: --set label_store={self.path}/labels.sqlite)."
+                )
         elif any(not entry.name.startswith(BEGINNINGS) for entry in self.path.iterdir()):
             raise RunError(f"{self.path} is not empty and holds no run; give another --out.")
         write_atomic(self.recipe_file, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))

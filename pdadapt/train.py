@@ -27,6 +27,7 @@ from pdadapt.progress import Progress
 from pdadapt.recipe import TrainSettings
 from pdadapt.run import write_atomic
 from pdadapt.students.checkpoint import save_checkpoint
+from pdadapt.students.colbert import get_lengths, set_lengths
 
 CURVE = ("step", "loss", "kd", "pair", "learning_rate", "grad_norm")  # what train.jsonl keeps of a logged step
 COMPLETE = "complete"  # marks a resumable state that was written to its end
@@ -41,11 +42,10 @@ class ListCollator:
 
     valid_label_columns = ("label",)
 
-    def __init__(self, model: MultiVectorEncoder, corpus: Corpus, queries: Queries, settings: TrainSettings):
+    def __init__(self, model: MultiVectorEncoder, corpus: Corpus, queries: Queries):
         self.model = model
         self.corpus = corpus
         self.queries = queries
-        self.settings = settings
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         lists = [TrainingList(**json.loads(row["list"])) for row in rows]
@@ -67,12 +67,11 @@ class ListCollator:
             }
         }
         texts = {
-            "query": ([self.queries[entry.query_id] for entry in lists], self.settings.query_length),
-            "document": ([self.corpus[doc_id].contents for doc_id in doc_ids], self.settings.document_length),
+            "query": [self.queries[entry.query_id] for entry in lists],
+            "document": [self.corpus[doc_id].contents for doc_id in doc_ids],
         }
-        for task, (inputs, max_length) in texts.items():
-            prompt = self.model.prompts.get(task)
-            features = self.model.preprocess(inputs, prompt=prompt, task=task, max_length=max_length)
+        for task, inputs in texts.items():
+            features = self.model.preprocess(inputs, prompt=self.model.prompts.get(task), task=task)
             batch |= {f"{task}_{key}": value for key, value in features.items()}
         return batch
 
@@ -182,22 +181,25 @@ def train(
         data_seed=seed,
         report_to="none",
         disable_tqdm=True,
-        bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+        bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False),
         dataloader_pin_memory=torch.cuda.is_available(),
     )
     data = Dataset.from_dict({"list": [json.dumps(entry._asdict()) for entry in lists]})
+    lengths = get_lengths(model)
+    set_lengths(model, settings.query_length, settings.document_length)
     with progress.task("train", steps, "steps") as advance:
         trainer = _Trainer(
             model=model,
             args=arguments,
             train_dataset=data,
-            data_collator=ListCollator(model, corpus, queries, settings),  # type: ignore[arg-type]
+            data_collator=ListCollator(model, corpus, queries),  # type: ignore[arg-type]
             loss=PairDistillLoss(model, settings),
             callbacks=[_Watch(advance, folder / "train.jsonl")],
         )
         for callback in (PrinterCallback, ProgressCallback):
             trainer.remove_callback(callback)
         trainer.train(resume_from_checkpoint=last_complete(states))
+    set_lengths(model, *lengths)
     save_checkpoint(model, folder / "checkpoint")
     shutil.rmtree(states, ignore_errors=True)
 

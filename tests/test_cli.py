@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -92,3 +93,36 @@ def test_evaluate_compares_two_models_and_leaves_their_runs(beir, encoder, stanf
 def test_evaluate_without_judgments_says_what_is_missing(beir, encoder, tmp_path):
     process = pdadapt("evaluate", "--corpus", beir, "--model", encoder, "--split", "dev", "--out", tmp_path / "out")
     assert process.returncode == 1 and "qrels/dev.tsv" in process.stderr
+
+
+def test_evaluate_keeps_the_lengths_of_the_checkpoint_unless_told(beir, stanford, tmp_path):
+    from pdadapt.students.checkpoint import save_checkpoint
+    from pdadapt.students.colbert import get_lengths, load_colbert
+
+    save_checkpoint(load_colbert(str(stanford), query_length=64, document_length=200), tmp_path / "model")
+    assert get_lengths(load_colbert(str(tmp_path / "model"))) == (64, 200)
+    assert get_lengths(load_colbert(str(tmp_path / "model"), document_length=20)) == (64, 20)
+
+
+def test_ctrl_c_says_that_the_same_command_goes_on(tiny_recipe, beir, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "pdadapt",
+        "adapt",
+        "--corpus",
+        beir,
+        "--recipe",
+        tiny_recipe,
+        "--out",
+        tmp_path / "r",
+    ]
+    process = subprocess.Popen(
+        list(map(str, command)), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=ENVIRONMENT
+    )
+    while not (tmp_path / "r" / "run.json").exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.rstrip().endswith("the same command goes on from there.") and "Traceback" not in errors

@@ -9,7 +9,7 @@ import pytest
 from pdadapt.corpus import load_dataset
 from pdadapt.errors import DataError, ModelError
 from pdadapt.label import ask_missing, label, point_labels, read_lists, standardise, write_lists
-from pdadapt.labels import LabelStore, count_labels
+from pdadapt.labels import LabelStore
 from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe
 from pdadapt.teachers import Point
@@ -47,7 +47,6 @@ def test_a_label_is_found_again_by_content_and_teacher(tmp_path):
         store.add([(("q", "a", "b"), -2.0)])
         assert store.get(("q", "a", "b")) == -2.0
         assert store.get(("q", "b", "a")) is None
-    assert list(count_labels(file)) == [("teacher 1", "points", 1), ("teacher 1", "pairs", 1)]
 
 
 def test_a_file_that_is_no_store_is_refused_and_kept(tmp_path):

@@ -92,3 +92,12 @@ def test_a_run_folder_as_a_model_means_its_last_checkpoint(tmp_path):
     for number in (1, 2, 10):
         (tmp_path / f"iteration-{number}" / "checkpoint").mkdir(parents=True)
     assert last_checkpoint(str(tmp_path)).endswith("iteration-10/checkpoint")
+
+
+def test_settings_of_memory_may_change_when_a_run_goes_on(tmp_path):
+    run = RunFolder(tmp_path)
+    with run.locked():
+        run.claim(Recipe(), {})
+        run.claim(Recipe.model_validate({"train": {"accumulation": 8}, "teacher": {"batch_tokens": 512}}), {})
+        with pytest.raises(RunError, match=r"label_store=.*labels\.sqlite"):
+            run.claim(Recipe.model_validate({"train": {"learning_rate": 1}}), {})

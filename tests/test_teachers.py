@@ -167,3 +167,28 @@ def test_pack_is_longest_first_within_the_budget_and_complete():
 def test_a_folder_that_is_no_language_model_is_refused(tmp_path, encoder):
     with pytest.raises(ModelError, match="does not load as a seq2seq model"):
         LanguageModelTeacher(TeacherSettings(model=str(encoder), kind="seq2seq"))
+
+
+def test_query_likelihood_needs_a_decoder_and_that_is_said_before_any_work(t5):
+    settings = TeacherSettings(
+        model=str(t5), point=PointSettings(scoring="query_likelihood", prompt="query-likelihood")
+    )
+    with pytest.raises(RecipeError, match="needs a decoder-only teacher"):
+        teacher_key(settings, "point")
+
+
+def test_a_teacher_of_points_only_needs_no_pair_labels(t5):
+    pair = PairSettings(per_query=0, labels=("zebra", "zebra"))
+    teacher = LanguageModelTeacher(TeacherSettings(model=str(t5), dtype="float32", pair=pair))
+    assert len(ask(teacher.score_points, POINTS)) == len(POINTS)
+
+
+@pytest.mark.network
+def test_the_label_words_of_flan_t5_are_the_papers_token_ids():
+    """The released scripts hard-code these ids; ours are looked up."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained("google/flan-t5-xl", local_files_only=True)
+    except OSError:
+        pytest.skip("google/flan-t5-xl's tokenizer is not in the local cache")
+    assert label_ids(tokenizer, ["Yes", "No", "A", "B"]) == [2163, 465, 71, 272]
+    assert label_ids(tokenizer, ["true", "false"]) == [1176, 6136]

@@ -8,7 +8,7 @@ from pdadapt.label import TrainingList
 from pdadapt.losses import kd_loss, pair_loss
 from pdadapt.progress import Progress
 from pdadapt.recipe import TrainSettings
-from pdadapt.students.colbert import load_colbert
+from pdadapt.students.colbert import get_lengths, load_colbert
 from pdadapt.train import ListCollator, PairDistillLoss, train
 
 SETTINGS = TrainSettings(steps=6, batch_size=4, n_way=4, learning_rate=1e-3, save_steps=2)
@@ -32,7 +32,7 @@ def data(beir):
 def test_the_batch_holds_each_document_once_and_the_loss_equals_encoding_one_by_one(data, stanford):
     dataset, lists = data
     model = load_colbert(str(stanford), document_length=180).eval()
-    batch = ListCollator(model, dataset.corpus, dataset.queries, SETTINGS)(
+    batch = ListCollator(model, dataset.corpus, dataset.queries)(
         [{"list": json.dumps(entry._asdict())} for entry in lists[:4]]
     )
     distinct = {doc_id for entry in lists[:4] for doc_id in entry.doc_ids}
@@ -76,7 +76,7 @@ def test_only_the_wanted_losses_are_computed(data, stanford):
     dataset, lists = data
     model = load_colbert(str(stanford))
     settings = SETTINGS.model_copy(update={"lambda_pair": 0.0})
-    batch = ListCollator(model, dataset.corpus, dataset.queries, settings)(
+    batch = ListCollator(model, dataset.corpus, dataset.queries)(
         [{"list": json.dumps(entry._asdict())} for entry in lists[:2]]
     )
     features = [
@@ -139,3 +139,21 @@ def test_training_stopped_in_the_middle_goes_on_to_the_same_bytes(data, stanford
     assert run(tmp_path / "stopped", Progress()) == whole
     curves = [(tmp_path / name / "train.jsonl").read_text(encoding="utf-8") for name in ("whole", "stopped")]
     assert curves[0] == curves[1]
+
+
+def test_training_has_its_own_lengths_and_the_checkpoint_keeps_the_others(data, stanford, tmp_path, monkeypatch):
+    dataset, lists = data
+    seen = []
+    original = ListCollator.__call__
+
+    def watch(self, rows):
+        batch = original(self, rows)
+        seen.append((batch["query_input_ids"].shape[1], batch["document_input_ids"].shape[1]))
+        return batch
+
+    monkeypatch.setattr(ListCollator, "__call__", watch)
+    settings = SETTINGS.model_copy(update={"query_length": 40, "document_length": 9, "steps": 1})
+    model = load_colbert(str(stanford), query_length=64, document_length=100)
+    train(model, lists, dataset.corpus, dataset.queries, settings, 1, tmp_path, Progress())
+    assert set(seen) == {(40, 9)}
+    assert get_lengths(load_colbert(str(tmp_path / "checkpoint"))) == (64, 100)

@@ -69,7 +69,7 @@ def search(
     k: int,
     advance: Advance = lambda n: None,
 ) -> Iterator[tuple[list[int], list[float]]]:
-    """For each query, the positions and MaxSim scores of its k best documents; ties go to the lower position.
+    """For each query, the positions and MaxSim scores of its k best documents, best first.
 
     Raises FileNotFoundError when the index is incomplete. advance: told how many (query, document) scores more are
     done.
@@ -85,8 +85,9 @@ def search(
         scores = torch.empty(len(queries), len(matrices))
         for block in blocks:
             scores[block] = maxsim([embeddings[i] for i in block], matrices).cpu()
+        scores, columns = scores.topk(min(k, scores.shape[1]))
         scores = torch.cat([best_scores, scores], 1)
-        positions = torch.cat([best_documents, shard["documents"].expand(len(queries), -1)], 1)
+        positions = torch.cat([best_documents, shard["documents"][columns]], 1)
         order = positions.argsort(dim=1)
         scores, positions = scores.gather(1, order), positions.gather(1, order)
         keep = scores.argsort(dim=1, descending=True, stable=True)[:, :k]

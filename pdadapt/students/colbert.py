@@ -28,24 +28,25 @@ def is_colbert(source: ModelSource) -> bool:
     """Whether the checkpoint is a ColBERT: Stanford's, PyLate's, or sentence-transformers' own."""
     if "HF_ColBERT" in (read_config(source).get("architectures") or []):
         return True
+    name = "config_sentence_transformers.json"
     try:
-        name = "config_sentence_transformers.json"
         path = Path(source.path) / name if source.is_local else Path(hub_file(source, name))
         return json.loads(path.read_text(encoding="utf-8")).get("model_type") in ("ColBERT", "MultiVectorEncoder")
-    except (ModelError, FileNotFoundError):
+    except FileNotFoundError:
         return False
 
 
 def load_colbert(
     name: str,
-    query_length: int = 32,
-    document_length: int = 300,
+    query_length: int | None = None,
+    document_length: int | None = None,
     projection: int = 0,
     passages: Sequence[str] = (),
 ) -> MultiVectorEncoder:
     """A student ready to encode and to train.
 
-    name: a model name (see models.py). query_length, document_length: tokens kept. For a plain encoder, `projection`
+    name: a model name (see models.py). query_length, document_length: tokens kept; None means as the checkpoint says,
+    or 32 and 300 for a plain encoder. For a plain encoder, `projection`
     dimensions (0: none) are fitted to the token embeddings of `passages`.
 
     Raises ModelError when the checkpoint does not load.
@@ -56,21 +57,19 @@ def load_colbert(
 
 
 def _load(
-    name: str, query_length: int, document_length: int, projection: int, passages: Sequence[str]
+    name: str, query_length: int | None, document_length: int | None, projection: int, passages: Sequence[str]
 ) -> MultiVectorEncoder:
     source = resolve_model(name)
-    safetensors = {"use_safetensors": True}
+    weights = {"use_safetensors": True, "dtype": torch.float32}  # half-precision master weights would not learn
     try:
         if is_colbert(source):
-            model = MultiVectorEncoder(source.path, revision=source.revision, model_kwargs=safetensors)
+            model = MultiVectorEncoder(source.path, revision=source.revision, model_kwargs=weights)
             set_lengths(model, query_length, document_length)
             return model
         options: dict[str, Any] = {} if source.revision is None else {"revision": source.revision}
         encoder = Transformer(
             source.path,
-            query_length=query_length,
-            document_length=document_length,
-            model_kwargs=safetensors | options,
+            model_kwargs=weights | options,
             processor_kwargs=dict(options),
             config_kwargs=dict(options),
         )
@@ -79,23 +78,37 @@ def _load(
         raise ModelError(f"Student {name!r} does not load: {first_line}") from error
     tail = [MultiVectorMask(skiplist_words=list(string.punctuation)), Normalize(module_input_name="token_embeddings")]
     model = MultiVectorEncoder(modules=[encoder, *tail])
+    set_lengths(model, query_length or 32, document_length or 300)
     if projection:
         model = MultiVectorEncoder(modules=[encoder, fit_projection(model, passages, projection), *tail])
     return model
 
 
-def set_lengths(model: MultiVectorEncoder, query_length: int, document_length: int) -> None:
-    """Tokens kept of queries and documents; where queries are padded with [MASK], they are padded to query_length."""
+def set_lengths(model: MultiVectorEncoder, query_length: int | None, document_length: int | None) -> None:
+    """Tokens kept of queries and documents (None: as they are); queries that are padded with [MASK] are padded to it.
+
+    Raises ModelError when the encoder has fewer positions.
+    """
     encoder: Any = model[0]
-    limit = encoder.config.max_position_embeddings
-    if max(query_length, document_length) > limit:
-        raise ModelError(f"The student reads at most {limit} tokens; lower student.query_length and document_length.")
+    limit = min(encoder.config.max_position_embeddings, model.tokenizer.model_max_length)
+    if max(query_length or 0, document_length or 0) > limit:
+        raise ModelError(
+            f"The student reads at most {limit} tokens; lower query_length and document_length of student and train."
+        )
     expansion = encoder.query_expansion
-    if expansion is not None:
+    if query_length and expansion is not None:
         encoder.query_expansion = {**expansion, "length": query_length}
-    else:
+    elif query_length:
         encoder.query_length = query_length
-    encoder.document_length = document_length
+    if document_length:
+        encoder.document_length = document_length
+
+
+def get_lengths(model: MultiVectorEncoder) -> tuple[int | None, int | None]:
+    """Tokens kept of queries and of documents; None means as many as the encoder reads."""
+    encoder: Any = model[0]
+    expansion = encoder.query_expansion
+    return (expansion["length"] if expansion else encoder.query_length), encoder.document_length
 
 
 def fit_projection(model: MultiVectorEncoder, passages: Sequence[str], dimensions: int) -> Dense:

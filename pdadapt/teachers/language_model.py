@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pdadapt.errors import ModelError
+from pdadapt.errors import ModelError, RecipeError
 from pdadapt.models import ModelSource, read_config, resolve_model
 from pdadapt.prompt import LIKELIHOOD_FIELDS, PAIR_FIELDS, POINT_FIELDS, load_prompt
 from pdadapt.recipe import TeacherSettings
@@ -34,7 +34,10 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     """`auto`: bfloat16 where the hardware multiplies in it, else float32 (T5 overflows in float16)."""
     if name != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
-    native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return torch.bfloat16 if native else torch.float32
 
 
@@ -94,11 +97,11 @@ class LanguageModelTeacher:
             wrap=wrap,
             add_special_tokens=special,
         )
-        labels = ([] if self.likelihood else list(settings.point.labels)) + list(settings.pair.labels)
-        rows = label_ids(self.tokenizer, labels[:-2]) + label_ids(self.tokenizer, labels[-2:])
-        float32_head(self.model, None if self.likelihood else rows)
+        point_rows = [] if self.likelihood else label_ids(self.tokenizer, settings.point.labels)
+        pair_rows = label_ids(self.tokenizer, settings.pair.labels) if settings.pair.per_query else []
+        float32_head(self.model, None if self.likelihood else point_rows + pair_rows)
         self._point_rows = (0, 1)
-        self._pair_rows = (rows[-2], rows[-1]) if self.likelihood else (2, 3)
+        self._pair_rows = tuple(pair_rows) if self.likelihood else (2, 3)
 
     def score_points(self, points: Sequence[Point]) -> Iterator[Scores]:
         if self.likelihood:
@@ -109,12 +112,12 @@ class LanguageModelTeacher:
     def score_pairs(self, pairs: Sequence[Pair]) -> Iterator[Scores]:
         return self._score([self._pair_prompt(**pair._asdict()) for pair in pairs], self._pair_rows)
 
-    def _score(self, prompts: list[list[int]], rows: tuple[int, int]) -> Iterator[Scores]:
+    def _score(self, prompts: list[list[int]], rows: tuple[int, ...]) -> Iterator[Scores]:
         lengths = [len(ids) for ids in prompts]
         return score_packed(lengths, self.budget, lambda batch: self._log_odds([prompts[i] for i in batch], rows))
 
     @torch.inference_mode()
-    def _log_odds(self, batch: list[list[int]], rows: tuple[int, int]) -> torch.Tensor:
+    def _log_odds(self, batch: list[list[int]], rows: tuple[int, ...]) -> torch.Tensor:
         """(B,) float32: logit of the first label word minus that of the second."""
         if self.kind == "seq2seq":
             ids, mask = pad(batch, "right", self.device)
@@ -177,8 +180,17 @@ def teacher_kind(settings: TeacherSettings) -> str:
 
 
 def teacher_key(settings: TeacherSettings, task: str) -> str:
-    """What a label depends on besides its texts, as JSON: the label store's key. task: `point` or `pair`."""
+    """What a label depends on besides its texts, as JSON: the label store's key. task: `point` or `pair`.
+
+    Raises RecipeError when the teacher cannot do what is asked; nothing is loaded.
+    """
     own = settings.point if task == "point" else settings.pair
+    kind = teacher_kind(settings)
+    if kind == "seq2seq" and settings.point.scoring == "query_likelihood":
+        raise RecipeError(
+            "teacher.point.scoring: query_likelihood needs a decoder-only teacher, and this one is seq2seq; use "
+            "--set teacher.point.scoring=yes_no --set teacher.point.prompt=yes-no."
+        )
     fields = PAIR_FIELDS
     scoring = "labels"
     if task == "point":
@@ -187,7 +199,7 @@ def teacher_key(settings: TeacherSettings, task: str) -> str:
     key = {
         "task": task,
         "model": resolve_model(settings.model).identity(),
-        "kind": teacher_kind(settings),
+        "kind": kind,
         "dtype": str(pick_dtype(settings.dtype, default_device())).removeprefix("torch."),
         "max_length": settings.max_length,
         "max_document_length": settings.max_document_length,

@@ -89,7 +89,7 @@ def adapt(
     progress = _progress()
     metrics = run_adapt(resolved, dataset, folder, progress)
     for number, figures in enumerate(metrics["labels"], 1):
-        console.print(f"Labels of iteration {number}: {label_summary(figures)}", highlight=False)
+        console.print(f"Labels of iteration {number}: {label_summary(figures)}", highlight=False, soft_wrap=True)
     if metrics["measures"]:
         systems = ["base"] + [f"iteration {number}" for number in range(1, resolved.iterations + 1)]
         console.print(comparison_table(metrics, [*systems[:-1], "adapted"] if resolved.iterations == 1 else systems))

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.console import Group
 from rich.table import Table
 
 
-def comparison_table(metrics: dict[str, Any], systems: Sequence[str]) -> Table:
-    """One row a measure: each system's mean, the change against the first, and the p-value."""
+def comparison_table(metrics: dict[str, Any], systems: Sequence[str]) -> Group:
+    """A title, and one row a measure: each system's mean, the change against the first, and the p-value."""
     title = f"{metrics['corpus']}: {metrics['test_queries']:,} test queries, {metrics['documents']:,} documents"
-    table = Table(title=title, title_justify="left")
+    table = Table()
     table.add_column("measure")
     for number, system in enumerate(systems):
         table.add_column(system, justify="right")
@@ -24,7 +25,7 @@ def comparison_table(metrics: dict[str, Any], systems: Sequence[str]) -> Table:
         for value, p in zip(others, values["p_values"], strict=True):
             row += [f"{value:.4f}", f"{value - base:+.4f}", f"{p:.3f}" if p >= 0.001 else "<0.001"]
         table.add_row(*row)
-    return table
+    return Group(title, table)
 
 
 def label_summary(figures: Mapping[str, float]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pdadapt.progress import Progress
+    from pdadapt.teachers import Task
 
 app = typer.Typer(
     help="Adapt a ColBERT retriever to your corpus without relevance judgments: an LLM judges documents one by one and "
@@ -27,6 +29,8 @@ app = typer.Typer(
 )
 recipes_app = typer.Typer(help="List, show and copy the shipped recipes.", invoke_without_command=True)
 app.add_typer(recipes_app, name="recipes")
+labels_app = typer.Typer(help="Export, import and show what teachers said.", no_args_is_help=True)
+app.add_typer(labels_app, name="labels")
 
 CorpusOption = Annotated[
     str, typer.Option("--corpus", help="`demo`, a BEIR folder, or a .jsonl, .tsv or .csv file (.gz too) of documents.")
@@ -64,7 +68,12 @@ def adapt(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder. Default: runs/CORPUS-RECIPE.")] = None,
     student: Annotated[str | None, typer.Option(help="Sets student.model.")] = None,
-    teacher: Annotated[str | None, typer.Option(help="Sets teacher.model.")] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(help="Sets teacher.model: a hub id, a folder, package:NAME/PATH, or http://HOST/v1#NAME."),
+    ] = None,
+    point_teacher: Annotated[str | None, typer.Option(help="Sets teacher.point.model: another one for points.")] = None,
+    pair_teacher: Annotated[str | None, typer.Option(help="Sets teacher.pair.model: another one for pairs.")] = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="Rounds of retrieve, label, train.")] = None,
     settings: SetOption = None,
     debug: DebugOption = False,
@@ -76,7 +85,13 @@ def adapt(
     console = _console()
     name = recipe or _default_recipe(console)
     overrides = dict(map(parse_override, settings or []))
-    for key, value in (("student.model", student), ("teacher.model", teacher), ("iterations", iterations)):
+    for key, value in (
+        ("student.model", student),
+        ("teacher.model", teacher),
+        ("teacher.point.model", point_teacher),
+        ("teacher.pair.model", pair_teacher),
+        ("iterations", iterations),
+    ):
         if value is not None:
             overrides[key] = value
     resolved = load_recipe(name, overrides)
@@ -134,6 +149,119 @@ def evaluate(
     console = _console()
     console.print(comparison_table(metrics, ["against", "model"] if against else ["model"]))
     console.print(f"Run files and metrics.json: {folder}")
+
+
+class By(StrEnum):
+    points = "points"
+    pairs = "pairs"
+
+
+class Aggregation(StrEnum):
+    wins = "wins"
+    bradley_terry = "bradley-terry"
+
+
+@app.command(epilog="Example: pdadapt rerank --corpus demo --run runs/demo/iteration-0/test.run --by points --top 20")
+def rerank(
+    corpus: CorpusOption,
+    run: Annotated[Path, typer.Option(help="A TREC run file, such as `pdadapt evaluate` writes.")],
+    by: Annotated[By, typer.Option(help="Judge documents one by one, or all pairs of them.")] = By.points,
+    aggregate: Annotated[
+        Aggregation, typer.Option(help="Of pairs: mean win probability, or Bradley-Terry strengths.")
+    ] = Aggregation.wins,
+    top: Annotated[int, typer.Option(min=2, help="Documents re-ordered per query; pairs grow with its square.")] = 20,
+    queries: Annotated[Path | None, typer.Option(help="The run's queries, if they are not the corpus' own.")] = None,
+    split: Annotated[str, typer.Option(help="qrels/SPLIT.tsv of the BEIR folder, to measure with.")] = "test",
+    recipe: Annotated[str | None, typer.Option(help="Whose teacher and prompts. Default as of `adapt`.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="Sets teacher.model.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The new run file. Default: RUN-BY.run beside RUN.")] = None,
+    settings: SetOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Re-order a run with a teacher, and measure it where there are judgments. Stopped, it goes on from its labels."""
+    from pdadapt.corpus import load_dataset
+    from pdadapt.recipe import load_recipe, parse_override
+    from pdadapt.run import read_run, write_run
+
+    console = _console()
+    name = recipe or _default_recipe(console)
+    overrides = dict(map(parse_override, settings or []))
+    if teacher is not None:
+        overrides |= {"teacher.model": teacher, "teacher.point.model": None, "teacher.pair.model": None}
+    resolved = load_recipe(name, overrides)
+    dataset = load_dataset(corpus, queries, split)
+    ranking = read_run(run)
+    target = out or run.with_name(f"{run.stem}-{by.value}.run")
+
+    from pdadapt.rerank import rerank as rerank_run
+    from pdadapt.teachers.choose import Teachers, teacher_key
+
+    task: Task = "point" if by is By.points else "pair"
+    key = teacher_key(resolved.teacher, task)
+    store = Path(resolved.label_store) if resolved.label_store else target.with_suffix(".labels.sqlite")
+    known = dataset.queries | dataset.test_queries
+    teachers, progress = Teachers(resolved.teacher), _progress()
+    reranked = rerank_run(ranking, dataset.corpus, known, task, aggregate.value, top, store, key, teachers, progress)
+    write_run(target, reranked, f"reranked-{by.value}")
+    judged = {query_id: dataset.qrels[query_id] for query_id in ranking if query_id in dataset.qrels}
+    if judged:
+        from pdadapt.evaluate import compare
+        from pdadapt.report import comparison_table
+
+        pair = [{query_id: found[query_id] for query_id in judged} for found in (ranking, reranked)]
+        measures = compare(pair, judged, resolved.evaluate, resolved.seed)
+        counts = {"corpus": dataset.name, "documents": len(dataset.corpus), "test_queries": len(judged)}
+        console.print(comparison_table({**counts, "measures": measures}, ["run", "reranked"]))
+    console.print(f"Wrote {target}", soft_wrap=True)
+
+
+class LabelFormat(StrEnum):
+    jsonl = "jsonl"
+    parquet = "parquet"
+
+
+@labels_app.command("export")
+def labels_export(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    file_format: Annotated[LabelFormat, typer.Option("--format")] = LabelFormat.jsonl,
+    out: Annotated[Path | None, typer.Option(help="Default: RUN/labels.jsonl or RUN/labels.parquet.")] = None,
+    debug: DebugOption = False,
+) -> None:
+    """Write a run's labels with their texts, for other trainers."""
+    from pdadapt.label_files import export_labels
+    from pdadapt.run import label_store
+
+    target = out or run / f"labels.{file_format.value}"
+    count = export_labels(label_store(run), target, file_format.value)
+    typer.echo(f"Wrote {count:,} labels to {target}")
+
+
+@labels_app.command("import")
+def labels_import(
+    file: Annotated[Path, typer.Argument(help="JSONL or Parquet rows: query, document[, document_b], score.")],
+    store: Annotated[Path, typer.Option(help="The label store to fill (--set label_store=STORE uses it).")],
+    name: Annotated[
+        str | None, typer.Option(help="A name for the teacher of rows that have none: --teacher imported:NAME.")
+    ] = None,
+    debug: DebugOption = False,
+) -> None:
+    """Take labels that were made elsewhere into a label store: all of the file, or none of it."""
+    from pdadapt.label_files import import_labels
+
+    count = import_labels(file, store, name)
+    typer.echo(f"Took {count:,} labels into {store}")
+
+
+@labels_app.command("show")
+def labels_show(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    query: Annotated[str, typer.Option(help="The id of a query.")],
+    debug: DebugOption = False,
+) -> None:
+    """Show what the teachers said about one query: documents, pairs, and where they contradict each other."""
+    from pdadapt.label_files import label_tables
+
+    _console().print(label_tables(run, query))
 
 
 @recipes_app.callback()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,11 +15,10 @@ from pdadapt.errors import ModelError
 from pdadapt.labels import LabelStore
 from pdadapt.pairs import sample_pairs
 from pdadapt.progress import Progress
-from pdadapt.recipe import Recipe
+from pdadapt.recipe import PairSettings, Recipe
 from pdadapt.run import Ranking, write_atomic
-from pdadapt.teachers import Pair, Point, Scores, Teacher
+from pdadapt.teachers import Pair, PairTeacher, Point, PointTeacher, Scores
 
-CHUNK = 8_192  # questions that are tokenised and sorted by length together
 PairLabel = tuple[int, int, float]  # positions i and j in the list, log-odds that i is the more relevant
 
 
@@ -40,39 +40,48 @@ def ask_missing(
 ) -> int:
     """Have the teacher answer what the store lacks, each distinct question once, a batch committed at a time.
 
-    ask: yields (index, score) batches for the questions given to it. Returns how many were asked. Raises ModelError
-    when a score is not finite: it would be no label.
+    ask: yields (index, score) batches for the questions given to it; no score where the teacher gave no answer.
+    Returns how many were asked. Raises ModelError when a score is not finite: it would be no label.
     """
     missing = [question for question in dict.fromkeys(questions) if store.get(question) is None]
     if not missing:
         return 0
     with progress.task(name, len(missing), "prompts") as advance:
-        for start in range(0, len(missing), CHUNK):
-            chunk = missing[start : start + CHUNK]
-            for batch in ask(chunk):
-                if not all(math.isfinite(score) for _, score in batch):
-                    raise ModelError("The teacher's answer is not a number; try --set teacher.dtype=float32.")
-                store.add([(chunk[index], score) for index, score in batch])
-                advance(len(batch))
+        for batch in ask(missing):
+            if not all(score is None or math.isfinite(score) for _, score in batch):
+                raise ModelError("The teacher's answer is not a number; try --set teacher.dtype=float32.")
+            store.add([(missing[index], score) for index, score in batch if score is not None])
+            advance(len(batch))
     return len(missing)
 
 
-def standardise(values: Sequence[float]) -> list[float]:
-    """Zero mean and unit deviation; all zeros when the values are equal."""
-    center, deviation = statistics.fmean(values), statistics.pstdev(values)
-    return [(value - center) / deviation if deviation else 0.0 for value in values]
+def standardise(values: Sequence[float | None]) -> list[float | None]:
+    """Zero mean and unit deviation of the values there are; all zeros when they are equal."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return list(values)
+    center, deviation = statistics.fmean(known), statistics.pstdev(known)
+    return [None if value is None else (value - center) / deviation if deviation else 0.0 for value in values]
 
 
-def point_labels(
-    points: Sequence[Point], student_scores: Sequence[float], store: LabelStore, weight: float
-) -> list[float]:
+def point_labels(teacher: Sequence[float | None], student_scores: Sequence[float], weight: float) -> list[float | None]:
     """A query's point labels: the teacher's scores, or, with a weight, both standardised and added."""
-    teacher = [store[point] for point in points]
     if not weight:
-        return teacher
+        return list(teacher)
+    own, students = standardise(teacher), standardise(student_scores)
     return [
-        own + weight * students for own, students in zip(standardise(teacher), standardise(student_scores), strict=True)
+        None if score is None or student is None else score + weight * student
+        for score, student in zip(own, students, strict=True)
     ]
+
+
+def asked_orders(order: str, i: int, j: int, seed: str) -> list[tuple[int, int]]:
+    """In which orders the teacher is shown documents i and j, of which i ranks higher."""
+    if order == "both":
+        return [(i, j), (j, i)]
+    if order == "random":
+        return [(i, j) if random.Random(f"{seed}/{i}/{j}").random() < 0.5 else (j, i)]
+    return [(i, j)]
 
 
 def label(
@@ -81,22 +90,45 @@ def label(
     queries: Queries,
     recipe: Recipe,
     store_file: Path,
-    keys: tuple[str, str],
-    teacher: Callable[[], Teacher],
+    keys: tuple[str, str | None],
+    teachers: Callable[[Any], Any],
     progress: Progress,
 ) -> tuple[list[TrainingList], dict[str, float]]:
     """Points for every candidate, then pairs in the re-ordered lists.
 
-    keys: the store's keys of points and pairs; teacher: loads the teacher, called only when something must be asked.
-    Returns the training lists in the order of `ranking`, and figures about the labels.
+    keys: the store's keys of points and pairs (None: no teacher is asked about pairs); teachers: loads the teacher of
+    a task, called only when something must be asked. Returns the training lists in the order of `ranking`, and
+    figures about the labels.
     """
     wanted = dict.fromkeys(doc_id for ranked in ranking.values() for doc_id, _ in ranked)
     texts = {doc_id: corpus[doc_id].contents for doc_id in wanted}  # each text once, however often it is asked about
     with LabelStore(store_file, "points", keys[0]) as store:
-        lists, point_figures = _label_points(ranking, texts, queries, recipe, store, teacher, progress)
-    with LabelStore(store_file, "pairs", keys[1]) as store:
-        lists, pair_figures = _label_pairs(lists, texts, queries, recipe, store, teacher, progress)
-    return lists, point_figures | pair_figures
+        store.remember(texts.items())
+        store.remember((query_id, queries[query_id]) for query_id in ranking)
+        lists, figures = _label_points(ranking, texts, queries, recipe, store, lambda: teachers("point"), progress)
+    pairs = [
+        [
+            (entry, i, j)
+            for i, j in sample_pairs(
+                len(entry.doc_ids),
+                recipe.teacher.pair.window,
+                recipe.teacher.pair.per_query,
+                f"{recipe.seed}/{entry.query_id}",
+            )
+        ]
+        for entry in lists
+    ]
+    if recipe.teacher.pair.scoring == "derived":
+        found = [_derive(wanted_pairs, recipe.train.temperature) for wanted_pairs in pairs]
+        figures |= {"pairs": sum(map(len, found)), "pair_prompts_asked": 0}
+    elif keys[1] is not None:
+        with LabelStore(store_file, "pairs", keys[1]) as store:
+            found, pair_figures = _label_pairs(pairs, texts, queries, recipe, store, lambda: teachers("pair"), progress)
+        figures |= pair_figures
+    else:
+        found = [[] for _ in lists]
+        figures |= {"pairs": 0, "pair_prompts_asked": 0}
+    return [entry._replace(pairs=labels) for entry, labels in zip(lists, found, strict=True)], figures
 
 
 def _label_points(
@@ -105,7 +137,7 @@ def _label_points(
     queries: Queries,
     recipe: Recipe,
     store: LabelStore,
-    teacher: Callable[[], Teacher],
+    teacher: Callable[[], PointTeacher],
     progress: Progress,
 ) -> tuple[list[TrainingList], dict[str, float]]:
     """Training lists without pairs yet: each query's n_way best candidates by the point labels."""
@@ -115,55 +147,84 @@ def _label_points(
     }
     questions = [point for asked in points.values() for point in asked]
     asked = ask_missing(questions, store, lambda missing: teacher().score_points(missing), progress, "label points")
-    lists = []
+    lists, unanswered = [], 0
     for query_id, ranked in ranking.items():
-        student_scores = [score for _, score in ranked]
-        labels = point_labels(points[query_id], student_scores, store, recipe.teacher.point.student_weight)
-        order = sorted(range(len(ranked)), key=lambda i: (-labels[i], i))[: recipe.train.n_way]
+        scores = [store.get(point) for point in points[query_id]]
+        unanswered += scores.count(None)
+        labels = point_labels(scores, [score for _, score in ranked], recipe.teacher.point.student_weight)
+        order = sorted(range(len(ranked)), key=lambda i: (_descending(labels[i]), i))[: recipe.train.n_way]
         lists.append(TrainingList(query_id, [ranked[i][0] for i in order], [labels[i] for i in order], []))
-    return lists, {"points": len(questions), "points_asked": asked}
+    return lists, {"points": len(questions), "points_asked": asked, "points_unanswered": unanswered}
+
+
+def _descending(label: float | None) -> float:
+    """Sorts the best first, and what has no label last."""
+    return math.inf if label is None else -label
+
+
+def _derive(pairs: Sequence[tuple[TrainingList, int, int]], temperature: float) -> list[PairLabel]:
+    """Log-odds from the point labels: sigmoid(s_i - s_j) is what points say of a pair."""
+    labels = [(i, j, entry.points[i], entry.points[j]) for entry, i, j in pairs]
+    return [(i, j, (a - b) / temperature) for i, j, a, b in labels if a is not None and b is not None]
 
 
 def _label_pairs(
-    lists: Sequence[TrainingList],
+    pairs: Sequence[Sequence[tuple[TrainingList, int, int]]],
     texts: dict[str, str],
     queries: Queries,
     recipe: Recipe,
     store: LabelStore,
-    teacher: Callable[[], Teacher],
+    teacher: Callable[[], PairTeacher],
     progress: Progress,
-) -> tuple[list[TrainingList], dict[str, float]]:
-    """The lists with pairs of the window, each the mean log-odds of the orders asked."""
-    settings = recipe.teacher.pair
-    both = settings.order == "both"
+) -> tuple[list[list[PairLabel]], dict[str, float]]:
+    """Each list's pairs with the mean log-odds of the orders asked, and what the answers say of the teacher.
 
-    def positions(entry: TrainingList) -> list[tuple[int, int]]:
-        seed = f"{recipe.seed}/{entry.query_id}"
-        return sample_pairs(len(entry.doc_ids), settings.window, settings.per_query, seed)
+    Figures: `flip_rate` (share of pairs whose answer changes with the order), `position_bias` (mean log-odds for
+    whatever stands first), `disagreement` (share that contradicts the order of the points; PairDistill, appendix A.2).
+    """
+    settings: PairSettings = recipe.teacher.pair
 
-    def pair(entry: TrainingList, i: int, j: int) -> Pair:
+    def question(entry: TrainingList, i: int, j: int) -> Pair:
         return Pair(queries[entry.query_id], texts[entry.doc_ids[i]], texts[entry.doc_ids[j]])
 
-    asked = [(entry, i, j) for entry in lists for i, j in positions(entry)]
-    questions = [pair(entry, i, j) for entry, i, j in asked]
-    if both:
-        questions += [pair(entry, j, i) for entry, i, j in asked]
-    prompts = ask_missing(questions, store, lambda missing: teacher().score_pairs(missing), progress, "label pairs")
-
-    ranked_first = [store[question] for question in questions[: len(asked)]]
-    ranked_last = [-store[question] for question in questions[len(asked) :]] if both else ranked_first
-    log_odds = [(first + last) / 2 for first, last in zip(ranked_first, ranked_last, strict=True)]
-    pairs: dict[str, list[PairLabel]] = {entry.query_id: [] for entry in lists}
-    for (entry, i, j), value in zip(asked, log_odds, strict=True):
-        pairs[entry.query_id].append((i, j, value))
-    figures: dict[str, float] = {"pairs": len(asked), "pair_prompts_asked": prompts}
-    if asked:
-        figures["disagreement"] = statistics.fmean(value < 0 for value in log_odds)  # with the order of the points
-        if both:
-            orders = list(zip(ranked_first, ranked_last, strict=True))
-            figures["flip_rate"] = statistics.fmean((first > 0) != (last > 0) for first, last in orders)
-            figures["position_bias"] = statistics.fmean((first - last) / 2 for first, last in orders)
-    return [entry._replace(pairs=pairs[entry.query_id]) for entry in lists], figures
+    asked = [
+        [(i, j, asked_orders(settings.order, i, j, f"{recipe.seed}/{entry.query_id}")) for entry, i, j in wanted]
+        for wanted in pairs
+    ]
+    questions = {
+        (row, a, b): question(pairs[row][0][0], a, b)
+        for row, wanted in enumerate(asked)
+        for _, _, orders in wanted
+        for a, b in orders
+    }
+    prompts = ask_missing(
+        list(questions.values()), store, lambda missing: teacher().score_pairs(missing), progress, "label pairs"
+    )
+    found: list[list[PairLabel]] = []
+    answers: list[tuple[float, ...]] = []  # of each pair with all its answers: log-odds for what stood first
+    unanswered = 0
+    for row, wanted in enumerate(asked):
+        found.append([])
+        for i, j, orders in wanted:
+            known = [(order, store.get(questions[row, *order])) for order in orders]
+            scores = [(score if order == (i, j) else -score) for order, score in known if score is not None]
+            unanswered += len(orders) - len(scores)
+            if len(scores) == len(orders):
+                found[-1].append((i, j, statistics.fmean(scores)))
+                answers.append(tuple(score for _, score in known if score is not None))
+    figures: dict[str, float] = {
+        "pairs": len(answers),
+        "pair_prompts_asked": prompts,
+        "pair_prompts_unanswered": unanswered,
+    }
+    if answers:
+        log_odds = [value for labels in found for _, _, value in labels]
+        figures["disagreement"] = statistics.fmean(value < 0 for value in log_odds)
+        if settings.order != "as_ranked":
+            figures["position_bias"] = statistics.fmean(statistics.fmean(scores) for scores in answers)
+        if settings.order == "both":
+            figures["flip_rate"] = statistics.fmean((first > 0) == (second > 0) for first, second in answers)
+    return found, figures
 
 
 def write_lists(path: Path, lists: Iterable[TrainingList]) -> None:

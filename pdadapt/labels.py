@@ -1,9 +1,11 @@
 """The label store: what teachers said, kept by content in SQLite, over iterations and runs.
 
 A label's key is the teacher (model, prompt, lengths: `teacher_key`) and the hashes of the texts it read. Each batch is
-committed before the next is asked, so a kill loses at most the batch in flight.
+committed before the next is asked, so a kill loses at most the batch in flight. The texts stand beside their hashes, so
+that labels can be read, and given to other trainers, without the corpus.
 
     teachers(id, key)                                        key: JSON
+    texts(hash, id, text)                                    id: of the query or document
     points(teacher, query, document, score)                  query, document: 16-byte hashes
     pairs(teacher, query, document_a, document_b, score)     score: log-odds that a is the more relevant
 """
@@ -19,6 +21,8 @@ from pdadapt.errors import DataError
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS teachers (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE);
+CREATE TABLE IF NOT EXISTS texts (
+    hash BLOB NOT NULL, id TEXT NOT NULL, text TEXT NOT NULL, PRIMARY KEY (hash, id)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS points (
     teacher INTEGER NOT NULL, query BLOB NOT NULL, document BLOB NOT NULL, score REAL NOT NULL,
     PRIMARY KEY (teacher, query, document)) WITHOUT ROWID;
@@ -62,17 +66,18 @@ class LabelStore:
     def __exit__(self, *_: object) -> None:
         self._db.close()
 
+    def remember(self, texts: Iterable[tuple[str, str]]) -> None:
+        """Keep texts, (id, text) each, beside their hashes."""
+        with self._db:
+            self._db.executemany(
+                "INSERT OR IGNORE INTO texts VALUES (?, ?, ?)",
+                ((text_hash(text), text_id, text) for text_id, text in texts),
+            )
+
     def get(self, texts: Sequence[str]) -> float | None:
         """The score of (query, document) or (query, document_a, document_b); None when it was never asked."""
         row = self._db.execute(self._select, (self._teacher, *map(text_hash, texts))).fetchone()
         return None if row is None else float(row[0])
-
-    def __getitem__(self, texts: Sequence[str]) -> float:
-        """The score of a question that was asked. Raises KeyError when it was not: a missing label is never 0.0."""
-        score = self.get(texts)
-        if score is None:
-            raise KeyError(tuple(texts))
-        return score
 
     def add(self, labels: Iterable[tuple[Sequence[str], float]]) -> None:
         """Commit a batch of (texts, score)."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.metadata
 import json
 import shutil
@@ -22,7 +21,7 @@ from pdadapt.retrieve import index_corpus, retrieve, sample_queries
 from pdadapt.run import Ranking, RunFolder, read_run, write_atomic, write_run
 from pdadapt.students.checkpoint import save_checkpoint
 from pdadapt.students.colbert import get_lengths, load_colbert, set_lengths
-from pdadapt.teachers.language_model import LanguageModelTeacher, teacher_key
+from pdadapt.teachers.choose import Teachers, teacher_key
 
 PACKAGES = ("pdadapt", "torch", "transformers", "sentence-transformers")
 
@@ -44,14 +43,17 @@ def adapt(recipe: Recipe, dataset: Dataset, out: Path, progress: Progress) -> di
     if torch.cuda.device_count() > 1:
         raise RunError("pdadapt uses one GPU so far, and there are several; set CUDA_VISIBLE_DEVICES=0.")
     evaluate.parse_measures(recipe.evaluate.measures)
-    keys = teacher_key(recipe.teacher, "point"), teacher_key(recipe.teacher, "pair")
+    keys = (
+        teacher_key(recipe.teacher, "point"),
+        teacher_key(recipe.teacher, "pair") if recipe.teacher.pair.asked else None,
+    )
     origin = {
         "corpus": dataset.name,
         "corpus_sha256": fingerprint({document.doc_id: document.contents for document in dataset.corpus}),
         "queries_sha256": fingerprint(queries),
         "test_queries_sha256": fingerprint(test_queries),
         "student": resolve_model(recipe.student.model).identity(),
-        "teacher": json.loads(keys[0])["model"],
+        "teachers": [json.loads(key)["model"] for key in keys if key],
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
     with run.locked():
@@ -98,15 +100,14 @@ def save_lists(
     corpus: Corpus,
     queries: Queries,
     candidates: Ranking,
-    keys: tuple[str, str],
+    keys: tuple[str, str | None],
     run: RunFolder,
     folder: Path,
     progress: Progress,
 ) -> None:
-    """Label the candidates; the teacher is loaded only if it must be asked, and is gone before training."""
+    """Label the candidates; a teacher is loaded only if it must be asked, and is gone before training."""
     store = Path(recipe.label_store) if recipe.label_store else run.path / "labels.sqlite"
-    teacher = functools.cache(lambda: LanguageModelTeacher(recipe.teacher))
-    lists, figures = label(candidates, corpus, queries, recipe, store, keys, teacher, progress)
+    lists, figures = label(candidates, corpus, queries, recipe, store, keys, Teachers(recipe.teacher), progress)
     write_atomic(folder / "labels.json", json.dumps(figures, indent=2) + "\n")
     write_lists(folder / "lists.jsonl", lists)
 

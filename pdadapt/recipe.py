@@ -44,9 +44,16 @@ class RetrieveSettings(Settings):
     """Documents encoded at once (sorted by length)."""
 
 
+TeacherKind = Literal["auto", "seq2seq", "causal", "cross_encoder", "bi_encoder", "endpoint", "imported"]
+
+
 class PointSettings(Settings):
-    scoring: Literal["yes_no", "query_likelihood"] = "yes_no"
-    """yes_no: log p(Yes) - log p(No); query_likelihood: mean log p(query token | document), causal teachers only."""
+    model: str | None = None
+    """The model that judges points, when it is not teacher.model."""
+    kind: TeacherKind = "auto"
+    """Its kind, when it is not teacher.model."""
+    scoring: Literal["labels", "query_likelihood"] = "labels"
+    """For language models. labels: log p(Yes) - log p(No); query_likelihood: mean log p(query token | document)."""
     prompt: str = "yes-no"
     """A name in prompts/, or the path of a .txt file."""
     labels: tuple[str, str] = ("Yes", "No")
@@ -56,31 +63,62 @@ class PointSettings(Settings):
 
 
 class PairSettings(Settings):
+    model: str | None = None
+    """The model that judges pairs, when it is not teacher.model."""
+    kind: TeacherKind = "auto"
+    """Its kind, when it is not teacher.model."""
+    scoring: Literal["labels", "derived"] = "labels"
+    """labels: log p(A) - log p(B); derived: nothing is asked, the difference of the point labels over the temperature
+    of training stands for it (for teachers of points only)."""
     per_query: Annotated[int, Field(ge=0)] = 50
-    """Pairs asked per query; 0 leaves L_pair out."""
+    """Pairs per query; 0 leaves L_pair out."""
     window: Annotated[int, Field(gt=1)] = 10
     """delta: only pairs with |i - j| < window in the list re-ordered by the point labels."""
     prompt: str = "a-b"
     """A name in prompts/, or the path of a .txt file."""
     labels: tuple[str, str] = ("A", "B")
     """The words for the first and the second document; each must be a single token."""
-    order: Literal["both", "as_ranked"] = "both"
-    """both: ask (a, b) and (b, a) and average the log-odds; as_ranked: the higher-ranked document first only."""
+    order: Literal["both", "random", "as_ranked"] = "both"
+    """both: ask (a, b) and (b, a) and average the log-odds; random: one of them, by the seed; as_ranked: the
+    higher-ranked document first (position bias and rank are then mixed up)."""
+
+    @property
+    def asked(self) -> bool:
+        """Whether a teacher is asked about pairs."""
+        return self.per_query > 0 and self.scoring == "labels"
 
 
-class TeacherSettings(Settings):
+class ModelSettings(Settings):
+    """Which model a teacher is, and how it is loaded."""
+
+    model_config = ConfigDict(frozen=True)
+
     model: str = "google/flan-t5-xl"
-    """Hub id, folder, or package:NAME/PATH (a .gguf file too)."""
-    kind: Literal["auto", "seq2seq", "causal"] = "auto"
+    """Hub id, folder, package:NAME/PATH (a .gguf file too), http://HOST/v1#NAME (NAME behind an OpenAI-compatible
+    server), or imported:NAME (nothing is asked: the labels came by `pdadapt labels import`)."""
+    kind: TeacherKind = "auto"
     """auto: what the model's configuration says."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 on a GPU or CPU that computes in it, else float32; log-odds are float32 always."""
+    quantize: Literal["8bit", "4bit"] | None = None
+    """Weights of language models in 8 or 4 bits, by bitsandbytes; needs a GPU."""
+    device_map: Literal["auto"] | None = None
+    """auto: spread a model that is larger than one GPU over several, by accelerate."""
+    compile: bool = False
+    """Compile the model's feed-forward parts (torch.compile); worth its minutes on long labelings."""
     max_length: Positive = 1024
     """Tokens of a prompt; documents are cut, evenly, to fit."""
     max_document_length: Positive | None = None
-    """Tokens kept of each document at most; null means as max_length allows."""
+    """Tokens kept of each document at most (words, for a server); null means as max_length allows."""
     batch_tokens: Positive | None = None
-    """Tokens scored at once, padding included; null means 16,384 on a GPU and 2,048 on a CPU."""
+    """Tokens scored at once; null means as the GPU's memory allows, and 2,048 on a CPU."""
+    concurrency: Positive = 16
+    """Requests in flight to a server."""
+
+
+class TeacherSettings(ModelSettings):
+    model_config = ConfigDict(frozen=False)
+
     point: PointSettings = PointSettings()
     pair: PairSettings = PairSettings()
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -23,13 +24,21 @@ from typing import Any
 
 import yaml
 
-from pdadapt.errors import RunError
+from pdadapt.errors import DataError, RunError
 from pdadapt.recipe import Recipe
 
 Ranking = dict[str, list[tuple[str, float]]]  # query_id -> (doc_id, score), best first
 
 # Settings of speed and memory, which may differ when a run goes on: they change no finished artefact.
-FREE = ("teacher.batch_tokens", "retrieve.batch_size", "train.accumulation", "train.save_steps")
+FREE = (
+    "teacher.batch_tokens",
+    "teacher.concurrency",
+    "teacher.compile",
+    "teacher.device_map",
+    "retrieve.batch_size",
+    "train.accumulation",
+    "train.save_steps",
+)
 BEGINNINGS = ("lock", "recipe.yaml", "run.json")  # what a run that was killed as it began may have left
 
 
@@ -141,13 +150,36 @@ def write_run(path: Path, ranking: Ranking, tag: str) -> None:
 
 
 def read_run(path: Path) -> Ranking:
-    """The rankings of a TREC run file, in the order of their ranks."""
+    """The rankings of a TREC run file, in the order of their scores, as trec_eval reads it.
+
+    Raises DataError, with file and line, when it is not one.
+    """
     ranking: Ranking = {}
-    with open(path, encoding="utf-8") as lines:
-        for line in lines:
-            query_id, _, doc_id, _, score, _ = line.split()
-            ranking.setdefault(query_id, []).append((doc_id, float(score)))
-    return ranking
+    try:
+        with open(path, encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                fields = line.split()
+                if len(fields) != 6 or not _is_number(fields[4]):
+                    raise DataError(f"{path}:{number}: not a line of a TREC run (query_id Q0 doc_id rank score tag).")
+                ranking.setdefault(fields[0], []).append((fields[2], float(fields[4])))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as a TREC run ({error}).") from None
+    return {query_id: sorted(ranked, key=lambda entry: -entry[1]) for query_id, ranked in ranking.items()}
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def label_store(folder: Path) -> Path:
+    """Where the run keeps its labels. Raises RunError when the folder is no run."""
+    if not (folder / "recipe.yaml").is_file():
+        raise RunError(f"{folder} holds no run; give the folder of a `pdadapt adapt`.")
+    shared = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")).get("label_store")
+    return Path(shared) if shared else folder / "labels.sqlite"
 
 
 def last_checkpoint(name: str) -> str:

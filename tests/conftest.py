@@ -15,6 +15,7 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
     BertConfig,
+    BertForSequenceClassification,
     BertModel,
     BertTokenizerFast,
     LlamaConfig,
@@ -140,6 +141,17 @@ def encoder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("bert")
     torch.manual_seed(0)
     BertModel(bert_config(bert_tokenizer(folder)), add_pooling_layer=False).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cross_encoder(tmp_path_factory) -> Path:
+    """A BERT with one output, as `cross-encoder/ms-marco-MiniLM-L-6-v2` is one."""
+    folder = tmp_path_factory.mktemp("cross")
+    torch.manual_seed(1)
+    config = bert_config(bert_tokenizer(folder))
+    config.num_labels = 1
+    BertForSequenceClassification(config).save_pretrained(folder)
     return folder
 
 

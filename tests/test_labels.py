@@ -20,12 +20,16 @@ class CountingTeacher:
 
     def __init__(self):
         self.asked = []
+        self.silent = set()  # documents that it gives no answer about
 
     def _score(self, questions):
         for first in range(0, len(questions), 3):
             batch = questions[first : first + 3]
             self.asked += batch
-            yield [(first + i, self.value(*question)) for i, question in enumerate(batch)]
+            yield [
+                (first + i, None if self.silent & set(question) else self.value(*question))
+                for i, question in enumerate(batch)
+            ]
 
     @staticmethod
     def value(query, document, other=None):
@@ -66,22 +70,14 @@ def test_only_what_is_missing_is_asked_and_each_question_once(tmp_path):
         assert ask_missing(questions, store, teacher.score_points, Progress(), "label") == 0
 
 
-def test_long_work_is_asked_in_chunks_and_a_nan_is_never_a_label(tmp_path, monkeypatch):
-    monkeypatch.setattr("pdadapt.label.CHUNK", 4)
-    sizes = []
-
-    def ask(questions):
-        sizes.append(len(questions))
-        yield [(i, float(question[1])) for i, question in enumerate(questions)]
-
+def test_a_nan_is_never_a_label(tmp_path):
+    with (
+        LabelStore(tmp_path / "l.sqlite", "points", "t") as store,
+        pytest.raises(ModelError, match=r"teacher\.dtype=float32"),
+    ):
+        ask_missing([("q", "d")], store, lambda questions: iter([[(0, float("nan"))]]), Progress(), "label")
     with LabelStore(tmp_path / "l.sqlite", "points", "t") as store:
-        ask_missing([("q", str(i)) for i in range(10)], store, ask, Progress(), "label")
-        assert sizes == [4, 4, 2] and [store["q", str(i)] for i in range(10)] == list(range(10))
-        with pytest.raises(ModelError, match=r"teacher\.dtype=float32"):
-            ask_missing([("q", "nan")], store, ask, Progress(), "label")
-        assert store.get(("q", "nan")) is None
-        with pytest.raises(KeyError):
-            store["q", "nan"]
+        assert store.get(("q", "d")) is None
 
 
 def test_batches_are_committed_one_by_one_even_through_kill_9(tmp_path):
@@ -129,7 +125,7 @@ def labeled(beir, tmp_path):
             recipe,
             tmp_path / "l.sqlite",
             ("p", "q"),
-            lambda: teacher,
+            lambda task: teacher,
             Progress(),
         )
 
@@ -183,14 +179,62 @@ def test_a_second_run_asks_nothing_and_gives_the_same_lists(labeled):
     assert figures["points_asked"] == figures["pair_prompts_asked"] == 0
 
 
-def test_points_added_to_the_students_scores_are_standardised(tmp_path):
-    texts = [Point("q", "a"), Point("q", "b"), Point("q", "c")]
-    with LabelStore(tmp_path / "l.sqlite", "points", "t") as store:
-        store.add([(text, score) for text, score in zip(texts, [-10.0, -20.0, -30.0], strict=True)])
-        assert point_labels(texts, [1.0, 2.0, 3.0], store, 0.0) == [-10.0, -20.0, -30.0]
-        assert point_labels(texts, [1.0, 2.0, 3.0], store, 1.0) == pytest.approx([0.0, 0.0, 0.0])
-        assert point_labels(texts, [1.0, 2.0, 3.0], store, 2.0)[2] > 0
-    assert standardise([5.0, 5.0]) == [0.0, 0.0]
+def test_a_random_order_is_the_seeds_and_asks_half(labeled):
+    run, _, dataset, _ = labeled
+    recipe = Recipe.model_validate(
+        {"teacher": {"pair": {"per_query": 5, "window": 3, "order": "random"}}, "train": {"n_way": 6}}
+    )
+    lists, figures = run(recipe)
+    assert figures["pair_prompts_asked"] == 20 and figures["position_bias"] == pytest.approx(0.5, abs=1.0)
+    shown = set()
+    for entry in lists:
+        for i, j, log_odds in entry.pairs:
+            a, b = (dataset.corpus[entry.doc_ids[k]].contents for k in (i, j))
+            as_ranked, turned = CountingTeacher.value("", a, b), -CountingTeacher.value("", b, a)
+            assert log_odds in (as_ranked, turned)
+            shown.add(log_odds == as_ranked)
+    assert shown == {True, False} and run(recipe)[0] == lists
+
+
+def test_derived_pairs_are_the_difference_of_the_points_and_ask_nothing(labeled):
+    run, teacher, *_ = labeled
+    recipe = Recipe.model_validate(
+        {
+            "teacher": {"pair": {"per_query": 5, "window": 3, "scoring": "derived"}},
+            "train": {"n_way": 6, "temperature": 0.5},
+        }
+    )
+    lists, figures = run(recipe)
+    assert figures["pairs"] == 20 and all(len(question) == 2 for question in teacher.asked)
+    for entry in lists:
+        for i, j, log_odds in entry.pairs:
+            assert log_odds == pytest.approx((entry.points[i] - entry.points[j]) / 0.5)
+
+
+def test_what_the_teacher_does_not_answer_is_missing_and_counted(labeled):
+    run, teacher, dataset, ranking = labeled
+    silent = {document.contents for document in list(dataset.corpus)[:3]}
+    teacher.silent = silent
+    lists, figures = run()
+    unanswered = sum(dataset.corpus[d].contents in silent for ranked in ranking.values() for d, _ in ranked)
+    assert figures["points_unanswered"] == unanswered > 0 and figures["pair_prompts_unanswered"] > 0
+    for entry in lists:
+        for doc_id, point in zip(entry.doc_ids, entry.points, strict=True):
+            assert (point is None) == (dataset.corpus[doc_id].contents in silent)
+        known = [i for i, point in enumerate(entry.points) if point is not None]
+        assert known == list(range(len(known)))  # those without an answer stand last
+        assert all(i in known and j in known for i, j, _ in entry.pairs)
+    teacher.silent = set()
+    _, figures = run()
+    assert figures["points_asked"] == unanswered and figures["points_unanswered"] == 0
+
+
+def test_points_added_to_the_students_scores_are_standardised():
+    assert point_labels([-10.0, -20.0, -30.0], [1.0, 2.0, 3.0], 0.0) == [-10.0, -20.0, -30.0]
+    assert point_labels([-10.0, -20.0, -30.0], [1.0, 2.0, 3.0], 1.0) == pytest.approx([0.0, 0.0, 0.0])
+    assert point_labels([-10.0, -20.0, -30.0], [1.0, 2.0, 3.0], 2.0)[2] > 0
+    assert point_labels([1.0, None, 3.0], [3.0, 2.0, 1.0], 1.0) == pytest.approx([0.2247, None, -0.2247], abs=1e-3)
+    assert standardise([5.0, 5.0]) == [0.0, 0.0] and standardise([None]) == [None]
 
 
 def test_lists_survive_the_disk(tmp_path, labeled):

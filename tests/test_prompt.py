@@ -30,7 +30,7 @@ def test_missing_repeated_and_unknown_fields_are_refused(template):
 
 
 def test_an_unknown_prompt_names_the_known_ones(tmp_path):
-    with pytest.raises(RecipeError, match="a-b, query-likelihood, yes-no"):
+    with pytest.raises(RecipeError, match="a-b, duot5, monot5, query-likelihood, yes-no"):
         load_prompt("yes", POINT_FIELDS)
     own = tmp_path / "own.txt"
     own.write_text("{document} / {query}\n", encoding="utf-8")

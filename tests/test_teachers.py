@@ -4,10 +4,10 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokeni
 
 from pdadapt.errors import ModelError, RecipeError
 from pdadapt.prompt import PAIR_FIELDS, POINT_FIELDS, Prompt, load_prompt
-from pdadapt.recipe import PairSettings, PointSettings, TeacherSettings
-from pdadapt.teachers import Pair, Point
-from pdadapt.teachers.language_model import LanguageModelTeacher, teacher_key, teacher_kind
-from pdadapt.teachers.prompting import PromptEncoder, label_ids, pack, share
+from pdadapt.recipe import ModelSettings, PairSettings, PointSettings, TeacherSettings
+from pdadapt.teachers import Pair, Point, prompting
+from pdadapt.teachers.choose import Teachers, teacher_key, teacher_kind
+from pdadapt.teachers.prompting import Budget, PromptEncoder, label_ids, share, tokenised
 
 POINTS = [
     Point("spoke tension", "rim spoke hub"),
@@ -24,6 +24,22 @@ def ask(scores_of, questions):
     return [found[index] for index in range(len(questions))]
 
 
+def load(settings):
+    """The teacher of points; the same model judges the pairs."""
+    teachers = Teachers(settings)
+    teacher = teachers("point")
+    assert teachers("pair") is teacher
+    return teacher
+
+
+def unpack(teacher, packs):
+    """Have a teacher that could pack (they all can here) pad its batches instead."""
+    assert teacher.packs
+    if not packs:
+        teacher.packs = False
+        teacher.model.set_attn_implementation("sdpa")
+
+
 def first_token_log_odds(model, tokenizer, text, words, special=True):
     """The reference: `generate`'s first step over the whole vocabulary, one prompt at a time."""
     ids = tokenizer(text, return_tensors="pt", add_special_tokens=special)
@@ -34,9 +50,11 @@ def first_token_log_odds(model, tokenizer, text, words, special=True):
     return (log_p[yes] - log_p[no]).item()
 
 
+@pytest.mark.parametrize("packs", [True, False])
 @pytest.mark.parametrize("budget", [1, 64, 4096])
-def test_t5_equals_generate_tied_and_untied_whatever_the_batching(t5, budget):
-    teacher = LanguageModelTeacher(TeacherSettings(model=str(t5), dtype="float32", batch_tokens=budget))
+def test_t5_equals_generate_tied_and_untied_whatever_the_batching(t5, budget, packs):
+    teacher = load(TeacherSettings(model=str(t5), dtype="float32", batch_tokens=budget))
+    unpack(teacher, packs)
     model = AutoModelForSeq2SeqLM.from_pretrained(t5)
     tokenizer = AutoTokenizer.from_pretrained(t5)
     point, pair = load_prompt("yes-no", POINT_FIELDS), load_prompt("a-b", PAIR_FIELDS)
@@ -47,9 +65,11 @@ def test_t5_equals_generate_tied_and_untied_whatever_the_batching(t5, budget):
     assert len({round(score, 4) for score in expected}) > 2
 
 
+@pytest.mark.parametrize("packs", [True, False])
 @pytest.mark.parametrize("budget", [1, 64, 4096])
-def test_causal_equals_generate_through_the_chat_template(llama, budget):
-    teacher = LanguageModelTeacher(TeacherSettings(model=str(llama), dtype="float32", batch_tokens=budget))
+def test_causal_equals_generate_through_the_chat_template(llama, budget, packs):
+    teacher = load(TeacherSettings(model=str(llama), dtype="float32", batch_tokens=budget))
+    unpack(teacher, packs)
     model = AutoModelForCausalLM.from_pretrained(llama)
     tokenizer = AutoTokenizer.from_pretrained(llama)
 
@@ -66,15 +86,17 @@ def test_causal_equals_generate_through_the_chat_template(llama, budget):
     assert ask(teacher.score_pairs, PAIRS) == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.parametrize("packs", [True, False])
 @pytest.mark.parametrize("budget", [1, 4096])
-def test_query_likelihood_is_the_mean_log_probability_of_the_query_alone(llama, budget):
+def test_query_likelihood_is_the_mean_log_probability_of_the_query_alone(llama, budget, packs):
     settings = TeacherSettings(
         model=str(llama),
         dtype="float32",
         batch_tokens=budget,
         point=PointSettings(scoring="query_likelihood", prompt="query-likelihood"),
     )
-    teacher = LanguageModelTeacher(settings)
+    teacher = load(settings)
+    unpack(teacher, packs)
     model = AutoModelForCausalLM.from_pretrained(llama)
     tokenizer = AutoTokenizer.from_pretrained(llama)
     expected = []
@@ -89,9 +111,11 @@ def test_query_likelihood_is_the_mean_log_probability_of_the_query_alone(llama, 
     assert ask(teacher.score_pairs, swapped) != pytest.approx(ask(teacher.score_pairs, PAIRS))
 
 
-def test_kind_is_read_from_the_configuration(t5, llama):
-    assert teacher_kind(TeacherSettings(model=str(t5))) == "seq2seq"
-    assert teacher_kind(TeacherSettings(model=str(llama))) == "causal"
+def test_kind_is_read_from_the_configuration(t5, llama, cross_encoder, encoder):
+    for folder, kind in ((t5, "seq2seq"), (llama, "causal"), (cross_encoder, "cross_encoder"), (encoder, "bi_encoder")):
+        assert teacher_kind(ModelSettings(model=str(folder))) == kind
+    assert teacher_kind(ModelSettings(model="http://localhost:1/v1#name")) == "endpoint"
+    assert teacher_kind(ModelSettings(model="imported:bought")) == "imported"
 
 
 def test_the_key_changes_with_whatever_changes_the_label(llama, tmp_path):
@@ -127,26 +151,30 @@ def encoder_for(folder, max_length, template="Query {query} A {document_a} B {do
     return tokenizer, PromptEncoder(tokenizer, Prompt(template, PAIR_FIELDS), max_length, **options)
 
 
+def one(encode, **values):
+    return encode([values])[0]
+
+
 def test_documents_are_cut_evenly_and_nothing_else_is(llama):
     tokenizer, encode = encoder_for(llama, 40)
-    text = tokenizer.decode(encode(query="spoke tension", document_a="rim " * 400, document_b="pad " * 400))
+    text = tokenizer.decode(one(encode, query="spoke tension", document_a="rim " * 400, document_b="pad " * 400))
     assert text.startswith("Query spoke tension A rim") and text.endswith("Answer")
     assert len(text.split()) <= 40
     assert abs(text.split().count("rim") - text.split().count("pad")) <= 1
     assert text.split().count("rim") >= 15
-    text = tokenizer.decode(encode(query="spoke", document_a="rim " * 400, document_b="pad valve"))
+    text = tokenizer.decode(one(encode, query="spoke", document_a="rim " * 400, document_b="pad valve"))
     assert "B pad valve Answer" in text and text.split().count("rim") >= 30
 
 
 def test_a_query_that_leaves_no_room_is_an_error_with_the_way_out(llama):
     _, encode = encoder_for(llama, 30)
     with pytest.raises(RecipeError, match=r"teacher\.max_length 30 leaves no room"):
-        encode(query="hub " * 28, document_a="rim " * 50, document_b="pad " * 50)
+        one(encode, query="hub " * 28, document_a="rim " * 50, document_b="pad " * 50)
 
 
 def test_max_document_length_cuts_each_document_alone(llama):
     tokenizer, encode = encoder_for(llama, 500, max_document_length=5)
-    text = tokenizer.decode(encode(query="hub", document_a="rim " * 50, document_b="pad valve"))
+    text = tokenizer.decode(one(encode, query="hub", document_a="rim " * 50, document_b="pad valve"))
     assert text == "Query hub A rim rim rim rim rim B pad valve Answer"
 
 
@@ -156,17 +184,49 @@ def test_share_gives_the_rest_of_the_short_to_the_long():
     assert share({"a": 3, "b": 4}, 50) == {"a": 3, "b": 4}
 
 
-def test_pack_is_longest_first_within_the_budget_and_complete():
-    lengths = [5, 50, 7, 7, 120, 6]
-    batches = list(pack(lengths, 60))
-    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
-    assert all(len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= 60 for batch in batches)
-    assert batches[0] == [4]
+def test_prompts_are_tokenised_in_chunks_ahead_of_the_work(monkeypatch):
+    monkeypatch.setattr(prompting, "CHUNK", 4)
+    encoded, seen = [], []
+
+    def encode(questions):
+        encoded.append(len(questions))
+        return [[question] for question in questions]
+
+    for start, prompts in tokenised(list(range(10)), encode):
+        seen.append((start, [ids[0] for ids in prompts]))
+    assert encoded == [4, 4, 2] and seen == [(0, [0, 1, 2, 3]), (4, [4, 5, 6, 7]), (8, [8, 9])]
+    assert list(tokenised([], encode)) == []
+
+
+def test_batches_keep_the_order_and_the_budget():
+    lengths = [120, 50, 7, 7, 6, 5]
+    for padded in (True, False):
+        done = [which for which, _ in Budget(60).batches(lengths, lambda batch: torch.zeros(len(batch)), padded)]
+        assert [index for batch in done for index in batch] == list(range(len(lengths)))
+        for batch in done:
+            cost = len(batch) * lengths[batch.start] if padded else sum(lengths[i] for i in batch)
+            assert len(batch) == 1 or cost <= 60
+    assert len(done) == 3
+
+
+def test_a_budget_that_does_not_fit_is_halved_and_stays_so():
+    budget, tried = Budget(64), []
+
+    def score(batch):
+        tried.append(len(batch))
+        if len(batch) > 3:
+            raise torch.OutOfMemoryError
+        return torch.arange(batch.start, batch.stop)
+
+    found = [int(value) for _, scores in budget.batches([8] * 10, score) for value in scores]
+    assert found == list(range(10)) and tried[:3] == [8, 4, 2] and max(tried[2:]) == 2
+    with pytest.raises(torch.OutOfMemoryError):
+        list(Budget(1).batches([8], lambda batch: score(range(9))))
 
 
 def test_a_folder_that_is_no_language_model_is_refused(tmp_path, encoder):
     with pytest.raises(ModelError, match="does not load as a seq2seq model"):
-        LanguageModelTeacher(TeacherSettings(model=str(encoder), kind="seq2seq"))
+        load(TeacherSettings(model=str(encoder), kind="seq2seq"))
 
 
 def test_query_likelihood_needs_a_decoder_and_that_is_said_before_any_work(t5):
@@ -179,7 +239,7 @@ def test_query_likelihood_needs_a_decoder_and_that_is_said_before_any_work(t5):
 
 def test_a_teacher_of_points_only_needs_no_pair_labels(t5):
     pair = PairSettings(per_query=0, labels=("zebra", "zebra"))
-    teacher = LanguageModelTeacher(TeacherSettings(model=str(t5), dtype="float32", pair=pair))
+    teacher = Teachers(TeacherSettings(model=str(t5), dtype="float32", pair=pair))("point")
     assert len(ask(teacher.score_points, POINTS)) == len(POINTS)
 
 

@@ -1,11 +1,12 @@
-"""Teachers judge documents one by one (points) and two by two (pairs), by the log-odds of an LLM's answer."""
+"""Teachers judge documents one by one (points) and two by two (pairs)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
-Scores = list[tuple[int, float]]  # (index of the question asked, its log-odds)
+Scores = list[tuple[int, float | None]]  # (index of the question asked, its score); None: the teacher gave no answer
+Task = Literal["point", "pair"]
 
 
 class Point(NamedTuple):

@@ -1,4 +1,4 @@
-"""A Hugging Face language model as a teacher: T5 (`seq2seq`) or decoder-only (`causal`, GGUF files too).
+"""What teachers that are language models share: loading, label words, prompts in, scores out.
 
 The score of a question is the log-odds of two label words as the first token of the answer: the difference of their
 logits, since the softmax's normaliser cancels (PairDistill section 3.1).
@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from pdadapt.errors import ModelError, RecipeError
-from pdadapt.models import ModelSource, read_config, resolve_model
+from pdadapt.errors import ModelError
+from pdadapt.models import ModelSource, resolve_model
 from pdadapt.prompt import LIKELIHOOD_FIELDS, PAIR_FIELDS, POINT_FIELDS, load_prompt
-from pdadapt.recipe import TeacherSettings
+from pdadapt.recipe import ModelSettings, PairSettings, PointSettings
 from pdadapt.teachers import Pair, Point, Scores
-from pdadapt.teachers.prompting import PromptEncoder, label_ids, score_packed
+from pdadapt.teachers.prompting import Budget, PromptEncoder, label_ids, tokenised
 
 ANSWER_ROOM = 128  # tokens kept free for the query when it is the answer whose likelihood is asked
+CPU_BUDGET = 2_048  # tokens: more does not multiply faster
+GPU_BUDGET = 65_536
+COMPILED = ("MLP", "LayerFF", "Norm")  # parts of a model whose many small operations are worth fusing
 
 
 def default_device() -> torch.device:
@@ -66,159 +69,87 @@ def pad(batch: Sequence[list[int]], side: str, device: torch.device) -> tuple[to
     return ids.to(device), mask.to(device)
 
 
-class LanguageModelTeacher:
-    """What both kinds share: prompts in, log-odds of the label words out, batch by batch."""
+class LanguageModelTeacher(ABC):
+    """A Hugging Face language model that answers with label words; the kinds differ in how a batch is computed."""
 
-    def __init__(self, settings: TeacherSettings, kind: str | None = None):
-        """Loads tokenizer and model. Raises ModelError or RecipeError when either cannot do what is asked."""
-        source = resolve_model(settings.model)
-        self.kind = kind or teacher_kind(settings)
+    kind: str
+
+    def __init__(self, settings: ModelSettings, point: PointSettings | None, pair: PairSettings | None):
+        """Loads tokenizer and model, for the tasks whose settings are given.
+
+        Raises ModelError or RecipeError when the model cannot do what is asked.
+        """
         self.device = default_device()
-        self.budget = settings.batch_tokens or (16_384 if self.device.type == "cuda" else 2_048)
-        self.likelihood = settings.point.scoring == "query_likelihood"
-        self.model, self.tokenizer = load_language_model(source, self.kind, pick_dtype(settings.dtype, self.device))
-        self.model.eval().to(self.device)
-
-        wrap, special = self._chat_format()
+        self.model, self.tokenizer = load_language_model(settings, self.kind, self.device)
+        self.budget = Budget(settings.batch_tokens or default_budget(self.model, self.device))
+        self.likelihood = point is not None and point.scoring == "query_likelihood"
         lengths = (settings.max_length, settings.max_document_length)
-        point_fields = LIKELIHOOD_FIELDS if self.likelihood else POINT_FIELDS
-        self._point_prompt = PromptEncoder(
-            self.tokenizer,
-            load_prompt(settings.point.prompt, point_fields),
-            *lengths,
-            wrap=wrap,
-            add_special_tokens=special,
-            reserve=ANSWER_ROOM if self.likelihood else 0,
-        )
-        self._pair_prompt = PromptEncoder(
-            self.tokenizer,
-            load_prompt(settings.pair.prompt, PAIR_FIELDS),
-            *lengths,
-            wrap=wrap,
-            add_special_tokens=special,
-        )
-        point_rows = [] if self.likelihood else label_ids(self.tokenizer, settings.point.labels)
-        pair_rows = label_ids(self.tokenizer, settings.pair.labels) if settings.pair.per_query else []
-        float32_head(self.model, None if self.likelihood else point_rows + pair_rows)
-        self._point_rows = (0, 1)
-        self._pair_rows = tuple(pair_rows) if self.likelihood else (2, 3)
+        wrap, special = self._chat_format()
+        rows: list[int] = []
+        if point:
+            fields = LIKELIHOOD_FIELDS if self.likelihood else POINT_FIELDS
+            reserve = ANSWER_ROOM if self.likelihood else 0
+            prompt = load_prompt(point.prompt, fields)
+            self._point_prompt = PromptEncoder(self.tokenizer, prompt, *lengths, wrap, special, reserve)
+            rows += [] if self.likelihood else label_ids(self.tokenizer, point.labels)
+        self._pair_columns = [len(rows), len(rows) + 1]
+        if pair:
+            prompt = load_prompt(pair.prompt, PAIR_FIELDS)
+            self._pair_prompt = PromptEncoder(self.tokenizer, prompt, *lengths, wrap, special)
+            rows += label_ids(self.tokenizer, pair.labels)
+        if self.likelihood:
+            self._pair_columns = rows  # the head keeps the whole vocabulary
+        float32_head(self.model, None if self.likelihood else rows)
+        if settings.compile:
+            for module in self.model.modules():
+                if any(part in type(module).__name__ for part in COMPILED):
+                    module.compile(dynamic=True)
 
     def score_points(self, points: Sequence[Point]) -> Iterator[Scores]:
-        if self.likelihood:
-            return self._query_likelihood(points)
-        prompts = [self._point_prompt(query=point.query, document=point.document) for point in points]
-        return self._score(prompts, self._point_rows)
+        yield from self._score(points, self._point_prompt, [0, 1])
 
     def score_pairs(self, pairs: Sequence[Pair]) -> Iterator[Scores]:
-        return self._score([self._pair_prompt(**pair._asdict()) for pair in pairs], self._pair_rows)
+        yield from self._score(pairs, self._pair_prompt, self._pair_columns)
 
-    def _score(self, prompts: list[list[int]], rows: tuple[int, ...]) -> Iterator[Scores]:
-        lengths = [len(ids) for ids in prompts]
-        return score_packed(lengths, self.budget, lambda batch: self._log_odds([prompts[i] for i in batch], rows))
+    def _score(self, questions: Sequence[Any], encode: PromptEncoder, columns: list[int]) -> Iterator[Scores]:
+        """Scores of the questions, which are asked in order of their texts: what begins alike comes together."""
+        order = sorted(range(len(questions)), key=lambda i: questions[i])
+        fields = [questions[i]._asdict() for i in order]
+        for start, prompts in tokenised(fields, encode):
+            for which, scores in self._log_odds(prompts, columns):
+                yield [(order[start + i], score) for i, score in zip(which, scores.tolist(), strict=True)]
 
-    @torch.inference_mode()
-    def _log_odds(self, batch: list[list[int]], rows: tuple[int, ...]) -> torch.Tensor:
-        """(B,) float32: logit of the first label word minus that of the second."""
-        if self.kind == "seq2seq":
-            ids, mask = pad(batch, "right", self.device)
-            start = torch.full((len(batch), 1), self.model.config.decoder_start_token_id, device=self.device)
-            output = self.model(input_ids=ids, attention_mask=mask, decoder_input_ids=start, use_cache=False)
-        else:
-            output = self._decode(batch, keep=1)
-        logits = output.logits[:, -1]
-        return (logits[:, rows[0]] - logits[:, rows[1]]).cpu()
-
-    def _decode(self, batch: Sequence[list[int]], keep: int) -> Any:
-        """A decoder-only forward, padded on the left; logits of the last `keep` positions."""
-        ids, mask = pad(batch, "left", self.device)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        return self.model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=keep
-        )
-
-    def _query_likelihood(self, points: Sequence[Point]) -> Iterator[Scores]:
-        """Mean log p(query token | document, query so far): Sachan et al. 2022, equation 2."""
-        prefixes = {
-            document: self._point_prompt(document=document) for document in {point.document for point in points}
-        }
-        queries = {
-            query: self.tokenizer.encode(query, add_special_tokens=False)[:ANSWER_ROOM]
-            for query in {point.query for point in points}
-        }
-        answers = [queries[point.query] for point in points]
-        prompts = [prefixes[point.document] + answer for point, answer in zip(points, answers, strict=True)]
-
-        @torch.inference_mode()
-        def score(batch: list[int]) -> torch.Tensor:
-            targets, mask = pad([answers[i] for i in batch], "left", self.device)
-            logits = self._decode([prompts[i] for i in batch], keep=targets.shape[1] + 1).logits[:, :-1]
-            log_p = logits.log_softmax(-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
-            return ((log_p * mask).sum(1) / mask.sum(1)).cpu()
-
-        return score_packed([len(ids) for ids in prompts], self.budget, score)
+    @abstractmethod
+    def _log_odds(self, prompts: list[list[int]], columns: list[int]) -> Iterator[tuple[list[int], torch.Tensor]]:
+        """Batches of (which prompts, (B,) log-odds of the two columns of the head)."""
 
     def _chat_format(self) -> tuple[Callable[[str], str], bool]:
         """How a prompt becomes the model's input, and whether the tokenizer adds its special tokens."""
-        if self.kind == "seq2seq" or not self.tokenizer.chat_template:
-            return lambda text: text, True
-
-        def wrap(text: str) -> str:
-            message = [{"role": "user", "content": text}]
-            return str(self.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
-
-        return wrap, False
+        return lambda text: text, True
 
 
-def teacher_kind(settings: TeacherSettings) -> str:
-    """`seq2seq` or `causal`: as set, or as the model's configuration says; weights are not loaded."""
-    if settings.kind != "auto":
-        return settings.kind
-    source = resolve_model(settings.model)
-    if source.gguf_file:
-        return "causal"
-    return "seq2seq" if read_config(source).get("is_encoder_decoder") else "causal"
+def default_budget(model: Any, device: torch.device) -> int:
+    """Tokens at once: on a GPU as half of the memory that is free holds, by the widths of the model."""
+    if device.type != "cuda":
+        return CPU_BUDGET
+    config = model.config.get_text_config()
+    inner = getattr(config, "d_ff", None) or getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    per_token = model.dtype.itemsize * (16 * config.hidden_size + 4 * inner)
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(max(1_024, min(GPU_BUDGET, free // 2 // per_token)))
 
 
-def teacher_key(settings: TeacherSettings, task: str) -> str:
-    """What a label depends on besides its texts, as JSON: the label store's key. task: `point` or `pair`.
+def load_language_model(settings: ModelSettings, kind: str, device: torch.device) -> tuple[Any, Any]:
+    """(model, tokenizer) from safetensors or GGUF, ready to score.
 
-    Raises RecipeError when the teacher cannot do what is asked; nothing is loaded.
+    Raises ModelError, naming the model, when they do not load.
     """
-    own = settings.point if task == "point" else settings.pair
-    kind = teacher_kind(settings)
-    if kind == "seq2seq" and settings.point.scoring == "query_likelihood":
-        raise RecipeError(
-            "teacher.point.scoring: query_likelihood needs a decoder-only teacher, and this one is seq2seq; use "
-            "--set teacher.point.scoring=yes_no --set teacher.point.prompt=yes-no."
-        )
-    fields = PAIR_FIELDS
-    scoring = "labels"
-    if task == "point":
-        scoring = settings.point.scoring
-        fields = LIKELIHOOD_FIELDS if scoring == "query_likelihood" else POINT_FIELDS
-    key = {
-        "task": task,
-        "model": resolve_model(settings.model).identity(),
-        "kind": kind,
-        "dtype": str(pick_dtype(settings.dtype, default_device())).removeprefix("torch."),
-        "max_length": settings.max_length,
-        "max_document_length": settings.max_document_length,
-        "scoring": scoring,
-        "prompt": load_prompt(own.prompt, fields).sha256,
-        "labels": None if scoring == "query_likelihood" else list(own.labels),
-    }
-    return json.dumps(key, sort_keys=True)
-
-
-def load_language_model(source: ModelSource, kind: str, dtype: torch.dtype) -> tuple[Any, Any]:
-    """(model, tokenizer) from safetensors or GGUF. Raises ModelError, naming the model, when they do not load."""
     import transformers
 
+    source = resolve_model(settings.model)
     model_class = transformers.AutoModelForSeq2SeqLM if kind == "seq2seq" else transformers.AutoModelForCausalLM
-    options: dict[str, Any] = {"use_safetensors": True}
-    if source.gguf_file:  # newer transformers would keep the weights packed, which multiplies in float32 only
-        packed = hasattr(transformers, "GgufConfig")
-        options = {"quantization_config": transformers.GgufConfig(dequantize=True)} if packed else {}
+    dtype = pick_dtype(settings.dtype, device)
+    options = weight_options(settings, source, dtype)
     bars = io.StringIO() if source.gguf_file else sys.stderr  # GGUF loading draws bars that cannot be turned off
     try:
         with contextlib.redirect_stderr(bars):
@@ -227,4 +158,33 @@ def load_language_model(source: ModelSource, kind: str, dtype: torch.dtype) -> t
     except (OSError, ValueError, ImportError, KeyError) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"Teacher {source.name!r} does not load as a {kind} model: {first_line}") from error
+    model.eval().requires_grad_(False)
+    if "device_map" not in options:
+        model.to(device)  # type: ignore[arg-type]
     return model, tokenizer
+
+
+def weight_options(settings: ModelSettings, source: ModelSource, dtype: torch.dtype) -> dict[str, Any]:
+    """What `from_pretrained` is told about the weights: safetensors, GGUF, bits, devices."""
+    import transformers
+
+    if source.gguf_file:  # newer transformers would keep the weights packed, which multiplies in float32 only
+        packed = hasattr(transformers, "GgufConfig")
+        return {"quantization_config": transformers.GgufConfig(dequantize=True)} if packed else {}
+    options: dict[str, Any] = {"use_safetensors": True}
+    if settings.quantize:
+        whole = ["lm_head", "EncDecAttention"]  # read by our own decoder step
+        bits = (
+            {"load_in_8bit": True, "llm_int8_skip_modules": whole}
+            if settings.quantize == "8bit"
+            else {
+                "load_in_4bit": True,
+                "bnb_4bit_quant_type": "nf4",
+                "bnb_4bit_compute_dtype": dtype,
+                "llm_int8_skip_modules": whole,
+            }
+        )
+        options["quantization_config"] = transformers.BitsAndBytesConfig(**bits)
+    if settings.device_map or settings.quantize:
+        options["device_map"] = settings.device_map or {"": 0}
+    return options

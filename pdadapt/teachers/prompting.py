@@ -1,21 +1,25 @@
-"""From a question to tokens: documents cut evenly to fit, prompts packed by length into batches."""
+"""From questions to tokens: documents cut evenly to fit, tokenised ahead of the model, batches by token budget."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
 
 from pdadapt.errors import ModelError, RecipeError
 from pdadapt.prompt import Prompt
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedTokenizerBase
-
-    from pdadapt.teachers import Scores
 
 DOCUMENT_FIELDS = ("document", "document_a", "document_b")
 SMALLEST_CUT = 8  # tokens of each document that must remain
+CHUNK = 2_048  # questions tokenised at once, while the model works on those before
+
+Question = TypeVar("Question")
 
 
 def label_ids(tokenizer: PreTrainedTokenizerBase, words: Sequence[str]) -> list[int]:
@@ -55,23 +59,32 @@ class PromptEncoder:
         self.wrap = wrap
         self.add_special_tokens = add_special_tokens
 
-    def __call__(self, **values: str) -> list[int]:
-        """Token ids of the prompt filled with `values`, at most max_length of them.
+    def __call__(self, values: Sequence[Mapping[str, str]]) -> list[list[int]]:
+        """Token ids of the prompt filled with each of `values`, at most max_length of them.
 
-        Raises RecipeError when the query leaves no room for the documents.
+        Raises RecipeError when a query leaves no room for the documents.
         """
-        fields = [field for field in DOCUMENT_FIELDS if field in values]
         if self.max_document_length is not None:
-            values |= {field: self._cut(values[field], self.max_document_length) for field in fields}
-        ids = self._encode(values)
-        if len(ids) <= self.max_length:
-            return ids
-        frame = len(self._encode({**values, **dict.fromkeys(fields, "")}))
+            cut = functools.cache(functools.partial(self._cut, keep=self.max_document_length))
+            values = [
+                {field: cut(text) if field in DOCUMENT_FIELDS else text for field, text in filled.items()}
+                for filled in values
+            ]
+        encoded = self._encode(values)
+        return [
+            ids if len(ids) <= self.max_length else self._fit(filled)
+            for ids, filled in zip(encoded, values, strict=True)
+        ]
+
+    def _fit(self, values: Mapping[str, str]) -> list[int]:
+        """One prompt whose documents are cut evenly until it fits."""
+        fields = [field for field in DOCUMENT_FIELDS if field in values]
+        frame = len(self._encode([{**values, **dict.fromkeys(fields, "")}])[0])
         room = self.max_length - frame
         lengths = {field: self._length(values[field]) for field in fields}
         while room >= SMALLEST_CUT * len(fields):
-            cut = {field: self._cut(values[field], keep) for field, keep in share(lengths, room).items()}
-            ids = self._encode({**values, **cut})
+            cut = {field: self._cut(values[field], keep=keep) for field, keep in share(lengths, room).items()}
+            ids = self._encode([{**values, **cut}])[0]
             if len(ids) <= self.max_length:
                 return ids
             room -= len(ids) - self.max_length  # a token more may arise where the cut text meets the prompt
@@ -80,9 +93,10 @@ class PromptEncoder:
             f"{frame} tokens; raise it with --set teacher.max_length={2 * self.max_length}."
         )
 
-    def _encode(self, values: dict[str, str]) -> list[int]:
-        text = self.wrap(self.prompt.render(values))
-        return self.tokenizer.encode(text, add_special_tokens=self.add_special_tokens)
+    def _encode(self, values: Sequence[Mapping[str, str]]) -> list[list[int]]:
+        texts = [self.wrap(self.prompt.render(filled)) for filled in values]
+        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=self.add_special_tokens)["input_ids"]
+        return ids
 
     def _length(self, text: str) -> int:
         return len(self.tokenizer.encode(text, add_special_tokens=False))
@@ -100,19 +114,52 @@ def share(lengths: dict[str, int], room: int) -> dict[str, int]:
     return kept
 
 
-def pack(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Indices in batches, longest first, each of at most `budget` tokens padding included (one item at least)."""
-    batch: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if batch and (len(batch) + 1) * lengths[batch[0]] > budget:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
+def tokenised(
+    questions: Sequence[Question], encode: Callable[[Sequence[Question]], list[list[int]]]
+) -> Iterator[tuple[int, list[list[int]]]]:
+    """(index of the first, prompts) of CHUNK questions at a time, tokenised in a thread ahead of the caller's work."""
+    with ThreadPoolExecutor(1) as ahead:
+        pending = ahead.submit(encode, questions[:CHUNK])
+        for start in range(0, len(questions), CHUNK):
+            prompts = pending.result()
+            following = questions[start + CHUNK : start + 2 * CHUNK]
+            pending = ahead.submit(encode, following) if following else pending
+            yield start, prompts
 
 
-def score_packed(lengths: Sequence[int], budget: int, score: Callable[[list[int]], torch.Tensor]) -> Iterator[Scores]:
-    """Score prompts in packed batches. score: the indices of B prompts -> (B,) float32."""
-    for batch in pack(lengths, budget):
-        yield list(zip(batch, score(batch).tolist(), strict=True))
+class Budget:
+    """Tokens scored at once; halved when memory runs out, so that the largest that worked is kept."""
+
+    def __init__(self, tokens: int):
+        self.tokens = tokens
+
+    def batches(
+        self, costs: Sequence[int], score: Callable[[range], torch.Tensor], padded: bool = False
+    ) -> Iterator[tuple[range, torch.Tensor]]:
+        """Score items in their order, as many at once as fit, one at least.
+
+        costs: tokens of each item; padded: they are padded to the first of a batch, so they come longest first.
+        score: which items -> (B,) scores. Raises torch.OutOfMemoryError when a single item does not fit.
+        """
+        start = 0
+        while start < len(costs):
+            batch = self._take(costs, start, padded)
+            try:
+                scores = score(batch)
+            except torch.OutOfMemoryError:
+                if len(batch) == 1:
+                    raise
+                self.tokens = max(1, min(self.tokens, sum(costs[i] for i in batch)) // 2)
+                torch.cuda.empty_cache()
+                continue
+            yield batch, scores
+            start = batch.stop
+
+    def _take(self, costs: Sequence[int], start: int, padded: bool) -> range:
+        total, stop = 0, start
+        while stop < len(costs):
+            total += costs[start] if padded else costs[stop]
+            if stop > start and total > self.tokens:
+                break
+            stop += 1
+        return range(start, stop)

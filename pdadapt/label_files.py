@@ -1,0 +1,200 @@
+"""Labels as files: given to other trainers, taken from elsewhere, shown to a person."""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Group
+from rich.table import Table
+
+from pdadapt.errors import DataError, RunError
+from pdadapt.label import TrainingList, read_lists
+from pdadapt.labels import LabelStore
+from pdadapt.run import label_store
+
+COLUMNS = ("task", "teacher", "query_id", "query", "doc_id", "document", "doc_id_b", "document_b", "score")
+BATCH = 10_000  # rows
+
+
+def read_labels(store: Path) -> Iterator[dict[str, Any]]:
+    """Rows of COLUMNS, in the order of teacher, query and documents; doc_id_b and document_b are None for points.
+
+    score: a point's, or a pair's log-odds that `document` is more relevant than `document_b`.
+    """
+    with sqlite3.connect(f"file:{store}?mode=ro", uri=True) as database:
+        point = """
+            SELECT 'point', t.key, q.id, q.text, a.id, a.text, NULL, NULL, p.score FROM points p
+            JOIN teachers t ON t.id = p.teacher JOIN texts q ON q.hash = p.query JOIN texts a ON a.hash = p.document"""
+        pair = """
+            SELECT 'pair', t.key, q.id, q.text, a.id, a.text, b.id, b.text, p.score FROM pairs p
+            JOIN teachers t ON t.id = p.teacher JOIN texts q ON q.hash = p.query
+            JOIN texts a ON a.hash = p.document_a JOIN texts b ON b.hash = p.document_b"""
+        for row in database.execute(f"{point} UNION ALL {pair} ORDER BY 1 DESC, 2, 3, 5, 7"):
+            yield dict(zip(COLUMNS, row, strict=True))
+
+
+def export_labels(store: Path, out: Path, file_format: Literal["jsonl", "parquet"]) -> int:
+    """Write every label with its texts; returns how many. Raises DataError when the store or the file is no good."""
+    if not store.is_file():
+        raise DataError(f"{store} does not exist: nothing has been labeled there.")
+    temporary = out.with_name(out.name + ".part")
+    try:
+        count = (_write_jsonl if file_format == "jsonl" else _write_parquet)(temporary, read_labels(store))
+    except sqlite3.DatabaseError as error:
+        raise DataError(f"{store} cannot be read as a label store ({error}).") from None
+    except OSError as error:
+        raise DataError(f"{out} cannot be written ({error.strerror}).") from None
+    temporary.replace(out)
+    return count
+
+
+def _write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> int:
+    count = 0
+    with open(path, "w", encoding="utf-8") as file:
+        for count, row in enumerate(rows, 1):
+            kept = {name: value for name, value in row.items() if value is not None}
+            file.write(json.dumps({**kept, "teacher": json.loads(row["teacher"])}, ensure_ascii=False) + "\n")
+    return count
+
+
+def _write_parquet(path: Path, rows: Iterable[dict[str, Any]]) -> int:
+    import pyarrow
+    import pyarrow.parquet
+
+    schema = pyarrow.schema([(name, pyarrow.float64() if name == "score" else pyarrow.string()) for name in COLUMNS])
+    count = 0
+    with pyarrow.parquet.ParquetWriter(path, schema) as writer:
+        for batch in _batches(rows):
+            writer.write_table(pyarrow.Table.from_pylist(batch, schema=schema))
+            count += len(batch)
+    return count
+
+
+def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    batch: list[dict[str, Any]] = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) == BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def import_labels(file: Path, store: Path, name: str | None) -> int:
+    """Take labels from a JSONL or Parquet file of COLUMNS into a store: all of them, or none; returns how many.
+
+    Rows without a `teacher` become those of the teacher `imported:NAME`. Raises DataError naming the line that is
+    wrong.
+    """
+    by_key: dict[tuple[str, str], list[tuple[tuple[str, ...], float]]] = {}
+    texts: dict[str, str] = {}  # text -> id, empty where the file gives none
+    for where, row in _read_rows(file):
+        task, key = _teacher(row, name, where)
+        fields = ("query", "document") if task == "point" else ("query", "document", "document_b")
+        found = tuple(text for field in fields if isinstance(text := row.get(field), str))
+        score = row.get("score")
+        if len(found) < len(fields):
+            raise DataError(f"{where}: needs the texts {', '.join(fields)}.")
+        if isinstance(score, bool) or not isinstance(score, (int, float)) or not math.isfinite(score):
+            raise DataError(f"{where}: `score` must be a number, and is {score!r}.")
+        by_key.setdefault((task, key), []).append((found, float(score)))
+        for name_of_id, text in zip(("query_id", "doc_id", "doc_id_b"), found, strict=False):
+            texts[text] = str(row.get(name_of_id) or "")
+    for (task, key), labels in by_key.items():
+        with LabelStore(store, "points" if task == "point" else "pairs", key) as target:
+            target.remember((text_id, text) for text, text_id in texts.items())
+            target.add(labels)
+    return sum(map(len, by_key.values()))
+
+
+def _teacher(row: Mapping[str, Any], name: str | None, where: str) -> tuple[str, str]:
+    """(task, the store's key) of a row."""
+    task = row.get("task") or ("pair" if row.get("document_b") is not None else "point")
+    if task not in ("point", "pair"):
+        raise DataError(f"{where}: `task` must be point or pair, and is {task!r}.")
+    key = row.get("teacher")
+    if isinstance(key, str):
+        try:
+            key = json.loads(key)
+        except json.JSONDecodeError:
+            raise DataError(f"{where}: `teacher` is not what `pdadapt labels export` wrote; leave it out.") from None
+    if key is None:
+        if name is None:
+            raise DataError(f"{where}: names no teacher; give one with --name NAME, and use it as imported:NAME.")
+        key = {"task": task, "kind": "imported", "model": name}
+    return task, json.dumps(key, sort_keys=True)
+
+
+def _read_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(file and line, row) of each label."""
+    try:
+        if file.suffix == ".parquet":
+            import pyarrow.parquet
+
+            number = 0
+            for batch in pyarrow.parquet.ParquetFile(file).iter_batches(BATCH):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{file}, row {number}", row
+            return
+        with open(file, encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise DataError(f"{file}:{number}: not a JSON object.")
+                yield f"{file}:{number}", row
+    except json.JSONDecodeError as error:
+        raise DataError(f"{file}:{number}: not valid JSON ({error.msg}).") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file} cannot be read as labels ({error}).") from None
+
+
+def label_tables(run: Path, query_id: str) -> Group:
+    """What the teachers said about one query of a run: its documents by their point labels, and its pairs.
+
+    Raises RunError or DataError when there is nothing to show.
+    """
+    store = label_store(run)
+    files = sorted(run.glob("iteration-*/lists.jsonl"), key=lambda path: int(path.parent.name.split("-")[1]))
+    if not files or not store.is_file():
+        raise RunError(f"{run} has no training lists yet; finish its labeling with the same `pdadapt adapt`.")
+    lists = {entry.query_id: entry for entry in read_lists(files[-1])}
+    if query_id not in lists:
+        raise DataError(
+            f"Query {query_id!r} is not in {files[-1]}; it holds, for instance, {next(iter(lists), None)!r}."
+        )
+    entry = lists[query_id]
+    texts = _texts(store, [query_id, *entry.doc_ids])
+    return Group(f"{query_id}: {texts.get(query_id, '')}", _documents(entry, texts), _pairs(entry))
+
+
+def _texts(store: Path, ids: list[str]) -> dict[str, str]:
+    marks = ", ".join("?" for _ in ids)
+    with sqlite3.connect(f"file:{store}?mode=ro", uri=True) as database:
+        return dict(database.execute(f"SELECT id, text FROM texts WHERE id IN ({marks})", ids))
+
+
+def _documents(entry: TrainingList, texts: Mapping[str, str]) -> Table:
+    table = Table(title="documents, by their point labels", title_justify="left")
+    for column in ("rank", "document", "point label"):
+        table.add_column(column, justify="left" if column == "document" else "right")
+    table.add_column("text", no_wrap=True, overflow="ellipsis")
+    for rank, (doc_id, point) in enumerate(zip(entry.doc_ids, entry.points, strict=True), 1):
+        table.add_row(str(rank), doc_id, "no answer" if point is None else f"{point:+.3f}", texts.get(doc_id, ""))
+    return table
+
+
+def _pairs(entry: TrainingList) -> Table:
+    table = Table(title="pairs", title_justify="left")
+    for column in ("ranks", "higher by its point", "lower", "log-odds for the higher", ""):
+        table.add_column(column, justify="right" if column.startswith("log") else "left")
+    for i, j, log_odds in entry.pairs:
+        contradiction = "contradicts the points" if log_odds < 0 else ""
+        table.add_row(f"{i + 1}, {j + 1}", entry.doc_ids[i], entry.doc_ids[j], f"{log_odds:+.3f}", contradiction)
+    return table

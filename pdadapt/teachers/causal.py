@@ -1,0 +1,142 @@
+"""Decoder-only teachers, through their chat template: label words, or the likelihood of the query.
+
+Prompts of a batch that begin alike (the instruction, the query, document A of several pairs) are computed once: they
+form a tree in a flat batch (packed.py). Architectures whose attention cannot be packed take padded batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+
+from pdadapt.recipe import ModelSettings, PairSettings, PointSettings
+from pdadapt.teachers import Point, Scores
+from pdadapt.teachers.language_model import ANSWER_ROOM, LanguageModelTeacher, pad
+from pdadapt.teachers.packed import ATTENTION, Plan, grow, prefixes
+from pdadapt.teachers.prompting import tokenised
+
+PROBE = (
+    [5] * 20 + [6, 7],
+    [5] * 20 + [8, 9, 6],
+    [7, 5, 8, 6],
+)  # token ids: two prompts that share a beginning, one not
+
+
+class CausalTeacher(LanguageModelTeacher):
+    kind = "causal"
+
+    def __init__(self, settings: ModelSettings, point: PointSettings | None, pair: PairSettings | None):
+        super().__init__(settings, point, pair)
+        self.packs = not settings.device_map and self._packing_agrees()
+
+    def score_points(self, points: Sequence[Point]) -> Iterator[Scores]:
+        yield from self._query_likelihood(points) if self.likelihood else super().score_points(points)
+
+    @torch.inference_mode()
+    def _log_odds(self, prompts: list[list[int]], columns: list[int]) -> Iterator[tuple[list[int], torch.Tensor]]:
+        for batch, logits in self._logits(prompts, [1] * len(prompts)):
+            scores = logits[:, columns[0]] - logits[:, columns[1]]
+            yield batch, scores
+
+    @torch.inference_mode()
+    def _query_likelihood(self, points: Sequence[Point]) -> Iterator[Scores]:
+        """Mean log p(query token | document, query so far): Sachan et al. 2022, equation 2."""
+        order = sorted(range(len(points)), key=lambda i: (points[i].document, points[i].query))
+        queries = [points[i].query for i in order]
+        answers = {
+            query: self.tokenizer.encode(query, add_special_tokens=False)[:ANSWER_ROOM] for query in set(queries)
+        }
+        documents = [{"document": points[i].document} for i in order]
+        for start, prefix in tokenised(documents, self._point_prompt):
+            asked = [answers[query] for query in queries[start : start + len(prefix)]]
+            prompts = [tokens + answer for tokens, answer in zip(prefix, asked, strict=True)]
+            own = [len(answer) + 1 for answer in asked]  # the logits that speak of the answer, and one more
+            for batch, logits in self._logits(prompts, own, lambda logits: logits.log_softmax(-1)):
+                rows = logits.split([own[i] for i in batch])
+                yield [(order[start + i], _mean_log_p(log_p, asked[i])) for i, log_p in zip(batch, rows, strict=True)]
+
+    def _logits(
+        self,
+        prompts: list[list[int]],
+        own: list[int],
+        finish: Callable[[torch.Tensor], torch.Tensor] = lambda logits: logits,
+    ) -> Iterator[tuple[list[int], torch.Tensor]]:
+        """Batches of (which prompts, logits of their last own[i] tokens, one below the other: (sum, rows of the head)).
+
+        finish: applied on the device before the logits leave it.
+        """
+        order = sorted(range(len(prompts)), key=lambda i: prompts[i] if self.packs else (-len(prompts[i]), i))
+        prompts, own = [prompts[i] for i in order], [own[i] for i in order]
+        lengths = [len(prompt) for prompt in prompts]
+        if self.packs:
+            shared = prefixes(prompts, own)
+            costs = [length - common for length, common in zip(lengths, shared, strict=True)]
+        else:
+            shared, costs = [], lengths
+
+        def score(batch: range) -> torch.Tensor:
+            asked, last = prompts[batch.start : batch.stop], own[batch.start : batch.stop]
+            if self.packs:
+                return finish(self._packed_logits(asked, shared[batch.start : batch.stop], last)).cpu()
+            return finish(self._padded_logits(asked, last)).cpu()
+
+        for batch, logits in self.budget.batches(costs, score, padded=not self.packs):
+            yield [order[i] for i in batch], logits
+
+    def _packed_logits(self, prompts: list[list[int]], shared: list[int], own: list[int]) -> torch.Tensor:
+        tree = grow(prompts, shared)
+        plan = Plan(tree.segments, tree.positions, self.device)
+        wanted = [row for last, count in zip(tree.last, own, strict=True) for row in range(last - count + 1, last + 1)]
+        output = self.model(
+            input_ids=torch.tensor([tree.tokens], device=self.device),
+            position_ids=torch.tensor([tree.positions], device=self.device),
+            use_cache=False,
+            logits_to_keep=torch.tensor(wanted, device=self.device),
+            packed=plan,
+        )
+        return output.logits[0]
+
+    def _padded_logits(self, prompts: list[list[int]], own: list[int]) -> torch.Tensor:
+        """The same by the model's own attention, padded on the left."""
+        ids, mask = pad(prompts, "left", self.device)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        keep = max(own)
+        output = self.model(
+            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=keep
+        )
+        return torch.cat([logits[keep - count :] for logits, count in zip(output.logits, own, strict=True)])
+
+    @torch.inference_mode()
+    def _packing_agrees(self) -> bool:
+        """Try the packed attention on a few tokens: whether this architecture takes it, and gives the same."""
+        own = self.model.config._attn_implementation
+        prompts = sorted(list(prompt) for prompt in PROBE)
+        last = [1] * len(prompts)
+        expected = self._padded_logits(prompts, last)
+        try:
+            self.model.set_attn_implementation(ATTENTION)
+            found = self._packed_logits(prompts, prefixes(prompts, last), last)
+            if torch.allclose(found, expected, rtol=0, atol=float(0.1 * expected.std())):
+                return True
+        except (NotImplementedError, ValueError, TypeError, IndexError, RuntimeError):
+            pass
+        self.model.set_attn_implementation(own)
+        return False
+
+    def _chat_format(self) -> tuple[Callable[[str], str], bool]:
+        if not self.tokenizer.chat_template:
+            return super()._chat_format()
+
+        def wrap(text: str) -> str:
+            message = [{"role": "user", "content": text}]
+            return str(self.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
+
+        return wrap, False
+
+
+def _mean_log_p(log_p: torch.Tensor, answer: list[int]) -> float | None:
+    """log_p: (len(answer) + 1, vocabulary), the last of it past the answer; None for a query of no tokens."""
+    if not answer:
+        return None
+    return float(log_p[:-1].gather(1, torch.tensor(answer)[:, None]).mean())

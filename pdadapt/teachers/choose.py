@@ -1,0 +1,175 @@
+"""Which teacher judges what: its kind, the key of its labels, and the loaded model."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pdadapt.errors import ModelError, RecipeError
+from pdadapt.models import ModelSource, hub_file, read_config, resolve_model
+from pdadapt.prompt import LIKELIHOOD_FIELDS, PAIR_FIELDS, POINT_FIELDS, load_prompt
+from pdadapt.recipe import ModelSettings, TeacherSettings
+from pdadapt.teachers import Pair, Point, Scores, Task
+from pdadapt.teachers.language_model import default_device, pick_dtype
+
+LANGUAGE_MODELS = ("seq2seq", "causal")
+PAIR_KINDS = ("seq2seq", "causal", "endpoint", "imported")
+IMPORTED = "imported:"
+
+
+def model_of(settings: TeacherSettings, task: Task) -> ModelSettings:
+    """The model that judges points or pairs: the task's own, or the teacher's."""
+    own = settings.point if task == "point" else settings.pair
+    shared = settings.model_dump(include=set(ModelSettings.model_fields))
+    if own.model:
+        shared |= {"model": own.model, "kind": own.kind}
+    return ModelSettings.model_validate(shared)
+
+
+def teacher_kind(settings: ModelSettings) -> str:
+    """As set, or as the name and the configuration say; weights are not loaded."""
+    if settings.kind != "auto":
+        return settings.kind
+    if settings.model.startswith(("http://", "https://")):
+        return "endpoint"
+    if settings.model.startswith(IMPORTED):
+        return "imported"
+    source = resolve_model(settings.model)
+    if source.gguf_file:
+        return "causal"
+    config = read_config(source)
+    architectures = " ".join(config.get("architectures") or [])
+    if config.get("is_encoder_decoder") and "ForSequenceClassification" not in architectures:
+        return "seq2seq"
+    if "ForSequenceClassification" in architectures:
+        return "cross_encoder"
+    if "ForCausalLM" in architectures or "LMHeadModel" in architectures:
+        return "bi_encoder" if _has_modules(source) else "causal"
+    return "bi_encoder"
+
+
+def _has_modules(source: ModelSource) -> bool:
+    """Whether sentence-transformers made it (an embedding model on top of a decoder)."""
+    if source.is_local:
+        return (Path(source.path) / "modules.json").is_file()
+    try:
+        return bool(hub_file(source, "modules.json"))
+    except FileNotFoundError:
+        return False
+
+
+def teacher_key(settings: TeacherSettings, task: Task) -> str:
+    """What a label depends on besides its texts, as JSON: the label store's key.
+
+    Raises RecipeError or ModelError when the teacher cannot do what is asked; nothing is loaded.
+    """
+    model = model_of(settings, task)
+    kind = teacher_kind(model)
+    if task == "pair" and kind not in PAIR_KINDS:
+        raise RecipeError(
+            f"The {kind} {model.model!r} judges documents one by one only; give a teacher of pairs "
+            f"({', '.join(PAIR_KINDS)}) with --pair-teacher, derive the pairs from the points with "
+            "--set teacher.pair.scoring=derived, or leave them out with --set teacher.pair.per_query=0."
+        )
+    key: dict[str, Any] = {"task": task, "kind": kind}
+    if kind == "imported":
+        return json.dumps({**key, "model": model.model.removeprefix(IMPORTED)}, sort_keys=True)
+    if kind == "endpoint":
+        from pdadapt.teachers.endpoint import served_model
+
+        key |= {"model": served_model(model.model)}
+    else:
+        check_precision(model, kind)
+        key |= {
+            "model": resolve_model(model.model).identity(),
+            "dtype": str(pick_dtype(model.dtype, default_device())).removeprefix("torch."),
+            "quantize": model.quantize,
+            "max_length": model.max_length,
+        }
+    if kind in LANGUAGE_MODELS or kind == "endpoint":
+        key |= {"max_document_length": model.max_document_length, **_prompt_key(settings, task, kind)}
+    return json.dumps(key, sort_keys=True)
+
+
+def _prompt_key(settings: TeacherSettings, task: Task, kind: str) -> dict[str, Any]:
+    if task == "pair":
+        prompt = load_prompt(settings.pair.prompt, PAIR_FIELDS)
+        return {"scoring": "labels", "prompt": prompt.sha256, "labels": list(settings.pair.labels)}
+    likelihood = settings.point.scoring == "query_likelihood"
+    if likelihood and kind != "causal":
+        raise RecipeError(
+            f"teacher.point.scoring: query_likelihood needs a decoder-only teacher, and this one is {kind}; use "
+            "--set teacher.point.scoring=labels --set teacher.point.prompt=yes-no."
+        )
+    prompt = load_prompt(settings.point.prompt, LIKELIHOOD_FIELDS if likelihood else POINT_FIELDS)
+    labels = None if likelihood else list(settings.point.labels)
+    return {"scoring": settings.point.scoring, "prompt": prompt.sha256, "labels": labels}
+
+
+def check_precision(settings: ModelSettings, kind: str) -> None:
+    """Raises RecipeError or ModelError when the weights cannot be loaded as asked."""
+    if not settings.quantize:
+        return
+    if kind not in LANGUAGE_MODELS or settings.model.endswith(".gguf"):
+        raise RecipeError(f"teacher.quantize works for language models in safetensors, not for {settings.model!r}.")
+    if not torch.cuda.is_available():
+        raise ModelError(
+            f"teacher.quantize={settings.quantize} needs a GPU (bitsandbytes), and there is none; leave it out."
+        )
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError:
+        raise ModelError("teacher.quantize needs bitsandbytes; run `pip install 'pdadapt[gpu]'`.") from None
+
+
+class ImportedTeacher:
+    """Labels made elsewhere: what was not imported has no answer."""
+
+    def score_points(self, points: Sequence[Point]) -> Iterator[Scores]:
+        yield [(index, None) for index in range(len(points))]
+
+    def score_pairs(self, pairs: Sequence[Pair]) -> Iterator[Scores]:
+        yield [(index, None) for index in range(len(pairs))]
+
+
+class Teachers:
+    """Loads the teacher of a task when it is first asked; one model at a time is in memory."""
+
+    def __init__(self, settings: TeacherSettings):
+        self.settings = settings
+        self._load = functools.lru_cache(maxsize=1)(self._load_model)
+
+    def __call__(self, task: Task) -> Any:
+        """A PointTeacher for `point`, a PairTeacher for `pair`. Raises ModelError when it does not load."""
+        return self._load(model_of(self.settings, task))
+
+    def _load_model(self, model: ModelSettings) -> Any:
+        kind = teacher_kind(model)
+        if kind == "imported":
+            return ImportedTeacher()
+        if kind == "cross_encoder":
+            from pdadapt.teachers.cross_encoder import CrossEncoderTeacher
+
+            return CrossEncoderTeacher(model)
+        if kind == "bi_encoder":
+            from pdadapt.teachers.bi_encoder import BiEncoderTeacher
+
+            return BiEncoderTeacher(model)
+        point = self.settings.point if model_of(self.settings, "point") == model else None
+        pair = self.settings.pair if self.settings.pair.asked and model_of(self.settings, "pair") == model else None
+        if kind == "endpoint":
+            from pdadapt.teachers.endpoint import EndpointTeacher
+
+            return EndpointTeacher(model, point, pair)
+        if kind == "seq2seq":
+            from pdadapt.teachers.seq2seq import Seq2SeqTeacher
+
+            return Seq2SeqTeacher(model, point, pair)
+        from pdadapt.teachers.causal import CausalTeacher
+
+        return CausalTeacher(model, point, pair)

@@ -1,0 +1,55 @@
+"""Cross-encoder teachers (MiniLM): sentence-transformers' CrossEncoder, whose raw logit is the point score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from pdadapt.errors import ModelError
+from pdadapt.models import resolve_model
+from pdadapt.recipe import ModelSettings
+from pdadapt.teachers import Point, Scores
+from pdadapt.teachers.language_model import CPU_BUDGET, default_device, pick_dtype
+from pdadapt.teachers.prompting import Budget
+
+GPU_BUDGET = 131_072
+
+
+class CrossEncoderTeacher:
+    def __init__(self, settings: ModelSettings):
+        """Raises ModelError when the model does not load, or has not one output but several."""
+        from sentence_transformers import CrossEncoder
+
+        source = resolve_model(settings.model)
+        device = default_device()
+        weights = {"use_safetensors": True, "dtype": pick_dtype(settings.dtype, device)}
+        try:
+            self.model = CrossEncoder(
+                source.path, revision=source.revision, model_kwargs=weights, device=device.type, num_labels=None
+            )
+        except (OSError, ValueError, KeyError) as error:
+            first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ModelError(f"Teacher {source.name!r} does not load as a cross_encoder: {first_line}") from error
+        if self.model.num_labels != 1:
+            raise ModelError(f"Teacher {source.name!r} has {self.model.num_labels} outputs; a point teacher has one.")
+        self.model.max_length = min(self.model.max_length or settings.max_length, settings.max_length)
+        self.budget = Budget(settings.batch_tokens or (GPU_BUDGET if device.type == "cuda" else CPU_BUDGET))
+
+    def score_points(self, points: Sequence[Point]) -> Iterator[Scores]:
+        """Raw logits: a sigmoid would flatten the distribution that the student learns."""
+        letters = [len(point.query) + len(point.document) for point in points]
+        order = sorted(range(len(points)), key=lambda i: (-letters[i], i))
+        costs = [min(letters[i] // 4 + 8, self.model.max_length or letters[i]) for i in order]  # tokens, about
+
+        def score(batch: range) -> torch.Tensor:
+            return self.model.predict(
+                [(points[order[i]].query, points[order[i]].document) for i in batch],
+                batch_size=len(batch),
+                activation_fn=torch.nn.Identity(),
+                show_progress_bar=False,
+                convert_to_tensor=True,
+            )
+
+        for batch, scores in self.budget.batches(costs, score, padded=True):
+            yield [(order[i], value) for i, value in zip(batch, scores.float().tolist(), strict=True)]

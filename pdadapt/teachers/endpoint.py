@@ -1,0 +1,158 @@
+"""A teacher behind an OpenAI-compatible server (vLLM, llama.cpp's server, a hosted API).
+
+Named `http://HOST/v1#NAME`. Each question is one chat completion of one token; the score is the log-odds of the label
+words among its `top_logprobs`. A server that does not list both words gives no score: nothing is invented.
+The key comes from the environment (PDADAPT_API_KEY, or OPENAI_API_KEY for api.openai.com) and is written nowhere.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any
+from urllib.parse import urldefrag, urlsplit
+
+import httpx
+
+from pdadapt.errors import ModelError, RecipeError
+from pdadapt.prompt import PAIR_FIELDS, POINT_FIELDS, Prompt, load_prompt
+from pdadapt.recipe import ModelSettings, PairSettings, PointSettings
+from pdadapt.teachers import Pair, Point, Scores
+
+TRIES = 7  # 0.5 s, 1 s, ... 16 s: half a minute of patience with a server that is busy or restarts
+TIMEOUT = 120.0  # seconds
+TOP = 20  # the most that OpenAI's API lists
+WORD_MARKS = " \n\tĠ▁"  # how tokenizers write the space before a word
+
+
+def served_model(name: str) -> str:
+    """The model behind `http://HOST/v1#NAME`. Raises RecipeError when the name lacks, or the URL holds a password."""
+    url, model = urldefrag(name)
+    if not url.startswith(("http://", "https://")) or not urlsplit(url).hostname or not model:
+        raise RecipeError(
+            f"{name!r} is no served model; write http://HOST:PORT/v1#NAME, NAME being the model that the server offers."
+        )
+    if urlsplit(url).username or urlsplit(url).password or urlsplit(url).query:
+        raise RecipeError("A server's URL must hold no user, password or query; give the key as PDADAPT_API_KEY.")
+    return model
+
+
+class EndpointTeacher:
+    def __init__(self, settings: ModelSettings, point: PointSettings | None, pair: PairSettings | None):
+        """Raises RecipeError when the model's name or a prompt is wrong."""
+        self.name = served_model(settings.model)
+        self.url = urldefrag(settings.model).url.rstrip("/")
+        self.point_prompt = load_prompt(point.prompt, POINT_FIELDS) if point else None
+        self.pair_prompt = load_prompt(pair.prompt, PAIR_FIELDS) if pair else None
+        self.point_labels = point.labels if point else None
+        self.pair_labels = pair.labels if pair else None
+        self.words = settings.max_document_length
+        self.concurrency = settings.concurrency
+
+    def score_points(self, points: Sequence[Point]) -> Iterator[Scores]:
+        yield from self._score(points, self.point_prompt, self.point_labels)
+
+    def score_pairs(self, pairs: Sequence[Pair]) -> Iterator[Scores]:
+        yield from self._score(pairs, self.pair_prompt, self.pair_labels)
+
+    def _score(
+        self, questions: Sequence[Any], prompt: Prompt | None, labels: tuple[str, str] | None
+    ) -> Iterator[Scores]:
+        """Ask `concurrency` questions at a time; yield what has come back. Raises ModelError when the server fails."""
+        assert prompt is not None and labels is not None
+        limits = httpx.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency)
+        waiting = iter(range(len(questions)))
+        asked: dict[Future[float | None], int] = {}
+        with (
+            httpx.Client(timeout=TIMEOUT, limits=limits, headers=authorization(self.url)) as client,
+            ThreadPoolExecutor(self.concurrency) as pool,
+        ):
+            try:
+                while True:
+                    while len(asked) < 2 * self.concurrency and (index := next(waiting, None)) is not None:
+                        text = prompt.render(cut_words(questions[index]._asdict(), self.words))
+                        asked[pool.submit(self._ask, client, text, labels)] = index
+                    if not asked:
+                        return
+                    done, _ = wait(asked, return_when=FIRST_COMPLETED)
+                    yield [(asked.pop(future), future.result()) for future in done]
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def _ask(self, client: httpx.Client, text: str, labels: tuple[str, str]) -> float | None:
+        """Log-odds of the first label; None when the server does not list both."""
+        request = {
+            "model": self.name,
+            "messages": [{"role": "user", "content": text}],
+            "max_tokens": 1,
+            "temperature": 0,
+            "logprobs": True,
+            "top_logprobs": TOP,
+        }
+        answer = self._post(client, request)
+        try:
+            listed = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+        except (KeyError, IndexError, TypeError):
+            raise ModelError(
+                f"{self.url} answered without `top_logprobs`, from which the label words' probabilities are read; "
+                "use a server that gives them (vLLM, llama.cpp's server, OpenAI)."
+            ) from None
+        first, second = (
+            [entry["logprob"] for entry in listed if entry["token"].strip(WORD_MARKS) == label] for label in labels
+        )
+        return log_sum(first) - log_sum(second) if first and second else None
+
+    def _post(self, client: httpx.Client, request: dict[str, Any]) -> Any:
+        """The server's JSON answer; asks again, ever later, when the server is busy, fails or is out of reach."""
+        for attempt in range(TRIES):
+            pause = 0.5 * 2**attempt
+            try:
+                response = client.post(f"{self.url}/chat/completions", json=request)
+            except httpx.TransportError as error:
+                problem = type(error).__name__
+            else:
+                if response.status_code == 200:
+                    return response.json()
+                problem = f"status {response.status_code}: {response.text[:200]}"
+                if response.status_code != 429 and response.status_code < 500:
+                    break
+                pause = max(pause, retry_after(response))
+            if attempt + 1 < TRIES:
+                time.sleep(min(pause, 60.0))
+        raise ModelError(
+            f"{self.url} did not answer ({problem}); what is labeled is kept: the same command goes on from there."
+        )
+
+
+def authorization(url: str) -> dict[str, str]:
+    """The header with the key, if there is one in the environment; OpenAI's own key goes to OpenAI alone."""
+    names = ["PDADAPT_API_KEY"] + ["OPENAI_API_KEY"] * (urlsplit(url).hostname == "api.openai.com")
+    key = next((os.environ[name] for name in names if os.environ.get(name)), None)
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+def retry_after(response: httpx.Response) -> float:
+    """Seconds that the server asks to wait; 0 when it does not say."""
+    try:
+        return float(response.headers.get("retry-after", 0))
+    except ValueError:
+        return 0.0
+
+
+def cut_words(values: dict[str, str], most: int | None) -> dict[str, str]:
+    """Documents cut to so many words; the server's tokenizer is not at hand."""
+    if most is None:
+        return values
+    return {
+        field: text if field == "query" else " ".join(text.split(maxsplit=most)[:most])
+        for field, text in values.items()
+    }
+
+
+def log_sum(log_p: Sequence[float]) -> float:
+    """log of the summed probabilities: `Yes` and ` Yes` are one answer."""
+    highest = max(log_p)
+    return highest + math.log(sum(math.exp(value - highest) for value in log_p))

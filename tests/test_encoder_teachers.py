@@ -1,0 +1,87 @@
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.util import maxsim
+from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+from pdadapt.errors import ModelError, RecipeError
+from pdadapt.recipe import PairSettings, TeacherSettings
+from pdadapt.students.colbert import load_colbert
+from pdadapt.teachers import Point
+from pdadapt.teachers.choose import Teachers, teacher_key
+
+POINTS = [
+    Point(query, document)
+    for query in ("spoke tension", "squeal of a rotor", "")
+    for document in ("rim spoke hub", "pad rotor lever " * 20, "", "chain {query} Yes 🚲 \u202b")
+]
+
+
+def ask(teacher, points=POINTS):
+    found = {index: score for batch in teacher.score_points(points) for index, score in batch}
+    assert sorted(found) == list(range(len(points)))
+    return [found[index] for index in range(len(points))]
+
+
+@pytest.mark.parametrize("budget", [1, 100, 4096])
+def test_a_cross_encoders_score_is_its_raw_logit(cross_encoder, budget):
+    settings = TeacherSettings(model=str(cross_encoder), dtype="float32", batch_tokens=budget, max_length=64)
+    model = BertForSequenceClassification.from_pretrained(cross_encoder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(cross_encoder)
+    expected = []
+    for point in POINTS:
+        ids = tokenizer([tuple(point)], return_tensors="pt", truncation="longest_first", max_length=64)
+        with torch.no_grad():
+            expected.append(model(**ids).logits.item())
+    assert ask(Teachers(settings)("point")) == pytest.approx(expected, abs=1e-4)
+    assert max(expected) - min(expected) > 0.01
+
+
+def test_a_classifier_of_several_classes_is_no_point_teacher(cross_encoder, tmp_path):
+    AutoTokenizer.from_pretrained(cross_encoder).save_pretrained(tmp_path)
+    config = BertConfig.from_pretrained(cross_encoder, num_labels=3)
+    BertForSequenceClassification(config).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="has 3 outputs"):
+        Teachers(TeacherSettings(model=str(tmp_path), dtype="float32"))("point")
+
+
+def test_a_dense_retriever_gives_its_own_similarity(encoder):
+    teacher = Teachers(TeacherSettings(model=str(encoder), dtype="float32", max_length=40))("point")
+    model = SentenceTransformer(str(encoder))
+    model.max_seq_length = 40
+    expected = [
+        model.similarity(model.encode_query(query), model.encode_document(document)).item()
+        for query, document in POINTS
+    ]
+    assert ask(teacher) == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_multi_vector_retriever_gives_maxsim(stanford):
+    teacher = Teachers(TeacherSettings(model=str(stanford), dtype="float32"))("point")
+    model = load_colbert(str(stanford))
+    expected = [
+        maxsim(model.encode_query([query]), model.encode_document([document])).item() for query, document in POINTS
+    ]
+    assert ask(teacher) == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["cross_encoder", "encoder"])
+def test_asked_for_pairs_they_say_who_can_before_anything_is_loaded(kind, request):
+    settings = TeacherSettings(model=str(request.getfixturevalue(kind)))
+    with pytest.raises(RecipeError, match=r"one by one only.*seq2seq, causal, endpoint.*derived"):
+        teacher_key(settings, "pair")
+
+
+def test_points_and_pairs_can_have_teachers_of_their_own_and_only_one_is_in_memory(cross_encoder, t5):
+    settings = TeacherSettings(model=str(cross_encoder), dtype="float32", pair=PairSettings(model=str(t5)))
+    teachers = Teachers(settings)
+    first, second = teachers("point"), teachers("pair")
+    assert (type(first).__name__, type(second).__name__) == ("CrossEncoderTeacher", "Seq2SeqTeacher")
+    assert teachers("pair") is second and teachers("point") is not first
+    assert teacher_key(settings, "pair") == teacher_key(TeacherSettings(model=str(t5), dtype="float32"), "pair")
+
+
+def test_bits_need_a_gpu_and_that_is_said_at_once(t5, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ModelError, match=r"teacher\.quantize=8bit needs a GPU"):
+        teacher_key(TeacherSettings(model=str(t5), quantize="8bit"), "point")

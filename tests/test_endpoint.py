@@ -1,0 +1,120 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pdadapt.errors import ModelError, RecipeError
+from pdadapt.label import ask_missing
+from pdadapt.labels import LabelStore
+from pdadapt.progress import Progress
+from pdadapt.recipe import PairSettings, PointSettings, TeacherSettings
+from pdadapt.teachers import Pair, Point, endpoint
+from pdadapt.teachers.choose import Teachers, teacher_key
+from pdadapt.teachers.endpoint import authorization, cut_words, log_sum, served_model
+
+POINTS = [
+    Point(f"spoke {word}", document) for word in ("hub", "rim") for document in ("pad rotor", "", "chain {query}")
+]
+PAIRS = [Pair(p.query, p.document, "valve bead") for p in POINTS]
+
+
+@pytest.fixture(scope="module")
+def server(llama):
+    script = Path(__file__).with_name("chat_server.py")
+    process = subprocess.Popen([sys.executable, str(script), str(llama)], stdout=subprocess.PIPE, text=True)
+    yield f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+@pytest.fixture(autouse=True)
+def _no_keys(monkeypatch):
+    for name in ("PDADAPT_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(endpoint, "TOP", 1_000)  # the whole of the tiny vocabulary
+
+
+def settings(url, name="tiny", **changes):
+    return TeacherSettings(model=f"{url}#{name}", **changes)
+
+
+def ask(scores):
+    found = {index: score for batch in scores for index, score in batch}
+    return [found[index] for index in range(len(found))]
+
+
+def local(llama):
+    return Teachers(TeacherSettings(model=str(llama), dtype="float32"))("point")
+
+
+def test_its_log_odds_are_those_of_the_model_that_is_served(server, llama):
+    teacher = Teachers(settings(server))("point")
+    assert ask(teacher.score_points(POINTS)) == pytest.approx(ask(local(llama).score_points(POINTS)), abs=1e-4)
+    assert ask(teacher.score_pairs(PAIRS)) == pytest.approx(ask(local(llama).score_pairs(PAIRS)), abs=1e-4)
+
+
+def test_a_busy_server_is_asked_again(server, llama):
+    teacher = Teachers(settings(server, "busy", concurrency=3))("point")
+    assert ask(teacher.score_points(POINTS)) == pytest.approx(ask(local(llama).score_points(POINTS)), abs=1e-4)
+
+
+def test_a_label_word_that_is_not_listed_gives_no_label_and_is_asked_again(server, tmp_path):
+    teacher = Teachers(settings(server, "short"))("point")
+    with LabelStore(tmp_path / "l.sqlite", "points", "t") as store:
+        assert ask_missing(POINTS, store, teacher.score_points, Progress(), "label") == len(POINTS)
+        assert [store.get(point) for point in POINTS] == [None] * len(POINTS)
+        assert ask_missing(POINTS, store, teacher.score_points, Progress(), "label") == len(POINTS)
+
+
+def test_a_server_without_log_probabilities_is_an_error(server):
+    with pytest.raises(ModelError, match="without `top_logprobs`"):
+        ask(Teachers(settings(server, "plain"))("point").score_points(POINTS))
+
+
+def test_a_server_that_cannot_be_reached_or_is_silent_is_an_error_that_keeps_what_is_labeled(server, monkeypatch):
+    monkeypatch.setattr(endpoint, "TRIES", 2)
+    with pytest.raises(ModelError, match=r"ConnectError.*what is labeled is kept"):
+        ask(Teachers(settings("http://127.0.0.1:9/v1"))("point").score_points(POINTS[:1]))
+    monkeypatch.setattr(endpoint, "TIMEOUT", 0.2)
+    with pytest.raises(ModelError, match="ReadTimeout"):
+        ask(Teachers(settings(server, "silent"))("point").score_points(POINTS[:1]))
+
+
+def test_the_key_comes_from_the_environment_and_shows_nowhere(server, monkeypatch):
+    locked = settings(server, "locked")
+    with pytest.raises(ModelError, match="status 401"):
+        ask(Teachers(locked)("point").score_points(POINTS))
+    monkeypatch.setenv("OPENAI_API_KEY", "sesame")  # is for OpenAI alone
+    with pytest.raises(ModelError, match="status 401"):
+        ask(Teachers(locked)("point").score_points(POINTS))
+    monkeypatch.setenv("PDADAPT_API_KEY", "sesame")
+    assert None not in ask(Teachers(locked)("point").score_points(POINTS))
+    assert "sesame" not in teacher_key(locked, "point") + locked.model_dump_json()
+    assert authorization("https://api.openai.com/v1") == {"Authorization": "Bearer sesame"}
+
+
+@pytest.mark.parametrize(
+    "name", ["http://127.0.0.1:1/v1", "http://user:word@host/v1#m", "https://host/v1?key=1#m", "x#m"]
+)
+def test_a_name_that_lacks_the_model_or_holds_a_secret_is_refused(name):
+    with pytest.raises(RecipeError, match=r"NAME|PDADAPT_API_KEY"):
+        served_model(name)
+
+
+def test_the_labels_are_the_models_wherever_it_is_served_and_need_a_prompt_of_labels():
+    at = [settings(f"http://{host}/v1", "m") for host in ("a", "b:8000")]
+    assert teacher_key(at[0], "pair") == teacher_key(at[1], "pair")
+    other = settings("http://a/v1", "m", pair=PairSettings(labels=("1", "2")))
+    assert teacher_key(other, "pair") != teacher_key(at[0], "pair")
+    likelihood = PointSettings(scoring="query_likelihood", prompt="query-likelihood")
+    with pytest.raises(RecipeError, match="needs a decoder-only teacher"):
+        teacher_key(settings("http://a/v1", "m", point=likelihood), "point")
+
+
+def test_documents_are_cut_by_words_and_spellings_of_a_label_are_one_answer():
+    values = {"query": "a b c", "document": "a b c d"}
+    assert cut_words(values, 2) == {"query": "a b c", "document": "a b"}
+    assert cut_words(values, None) is values
+    assert log_sum([-1.0]) == -1.0 and log_sum([-1.0, -1.0]) == pytest.approx(-1.0 + 0.6931, abs=1e-3)

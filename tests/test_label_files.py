@@ -1,0 +1,91 @@
+import io
+import json
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from pdadapt.cli import app
+from pdadapt.corpus import load_dataset
+from pdadapt.errors import DataError, RunError
+from pdadapt.label import read_lists
+from pdadapt.label_files import export_labels, import_labels, label_tables, read_labels
+from pdadapt.pipeline import adapt
+from pdadapt.progress import Progress
+from pdadapt.recipe import load_recipe
+
+
+@pytest.fixture(scope="module")
+def run(tiny_recipe, beir, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "run"
+    adapt(load_recipe(str(tiny_recipe), {"train.steps": 1}), load_dataset(str(beir)), out, Progress())
+    return out
+
+
+def rows_of(file):
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def test_exported_labels_bear_ids_and_texts_and_come_back(run, beir, tmp_path):
+    count = export_labels(run / "labels.sqlite", tmp_path / "l.jsonl", "jsonl")
+    rows = rows_of(tmp_path / "l.jsonl")
+    corpus = load_dataset(str(beir)).corpus
+    assert count == len(rows) and {row["task"] for row in rows} == {"point", "pair"}
+    for row in rows:
+        assert row["document"] == corpus[row["doc_id"]].contents and row["teacher"]["task"] == row["task"]
+        assert ("document_b" in row) == (row["task"] == "pair")
+    for file_format in ("jsonl", "parquet"):
+        file, store = tmp_path / f"l.{file_format}", tmp_path / f"{file_format}.sqlite"
+        export_labels(run / "labels.sqlite", file, file_format)
+        assert import_labels(file, store, None) == count
+        assert list(read_labels(store)) == list(read_labels(run / "labels.sqlite"))
+
+
+def test_imported_labels_teach_without_a_teacher(run, beir, tiny_recipe, tmp_path):
+    file, store = tmp_path / "bought.jsonl", tmp_path / "bought.sqlite"
+    export_labels(run / "labels.sqlite", tmp_path / "all.jsonl", "jsonl")
+    bought = [{key: row[key] for key in row if key != "teacher"} for row in rows_of(tmp_path / "all.jsonl")]
+    missing = bought.pop(0)
+    file.write_text("".join(json.dumps(row) + "\n" for row in bought), encoding="utf-8")
+    result = CliRunner().invoke(app, ["labels", "import", str(file), "--store", str(store), "--name", "expert"])
+    assert result.exit_code == 0 and f"{len(bought)} labels" in result.output
+    overrides = {"train.steps": 1, "teacher.model": "imported:expert", "label_store": str(store)}
+    metrics = adapt(load_recipe(str(tiny_recipe), overrides), load_dataset(str(beir)), tmp_path / "run", Progress())
+    figures = metrics["labels"][0]
+    assert missing["task"] == "point" and figures["points_unanswered"] == 1 and figures["pairs"] > 0
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ('{"query": "q", "document": "d", "score": "high"}', "x.jsonl:2: `score` must be a number"),
+        ('{"query": "q", "document": "d", "score": NaN}', "x.jsonl:2: `score` must be a number"),
+        ('{"query": "q", "score": 1}', "x.jsonl:2: needs the texts query, document"),
+        ('{"query": "q", "document": "d", "score": 1', "x.jsonl:2: not valid JSON"),
+        ("[1]", "x.jsonl:2: not a JSON object"),
+        ('{"task": "list", "query": "q", "document": "d", "score": 1}', "x.jsonl:2: `task` must be"),
+    ],
+)
+def test_a_wrong_line_is_named_and_nothing_is_taken(line, problem, tmp_path):
+    file = tmp_path / "x.jsonl"
+    file.write_text(f'{{"query": "q", "document": "d", "score": 1}}\n{line}\n', encoding="utf-8")
+    with pytest.raises(DataError, match=problem.replace(".", r"\.")):
+        import_labels(file, tmp_path / "s.sqlite", "n")
+    assert not (tmp_path / "s.sqlite").exists()
+    file.write_text('{"query": "q", "document": "d", "score": 1}\n', encoding="utf-8")
+    with pytest.raises(DataError, match="give one with --name"):
+        import_labels(file, tmp_path / "s.sqlite", None)
+
+
+def test_a_query_is_shown_with_its_documents_pairs_and_contradictions(run):
+    lists = read_lists(run / "iteration-1" / "lists.jsonl")
+    entry = next(entry for entry in lists if any(value < 0 for *_, value in entry.pairs))
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(label_tables(run, entry.query_id))
+    text = console.export_text()
+    assert all(doc_id in text for doc_id in entry.doc_ids) and "contradicts the points" in text
+    assert f"{entry.points[0]:+.3f}" in text
+    with pytest.raises(DataError, match="Query 'zebra' is not in"):
+        label_tables(run, "zebra")
+    with pytest.raises(RunError, match="holds no run"):
+        label_tables(run / "student", "q0")

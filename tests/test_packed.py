@@ -1,0 +1,121 @@
+from itertools import chain
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig, MistralForCausalLM
+
+from pdadapt.recipe import TeacherSettings
+from pdadapt.teachers import Pair
+from pdadapt.teachers.choose import Teachers
+from pdadapt.teachers.packed import LEAST_SHARED, Plan, common_prefix, grow, prefixes
+
+
+def beginnings():
+    """Prompts that share beginnings of many lengths."""
+    piece = st.sampled_from([[1] * 20, [2] * 17, [3] * 40, [4], [5, 6]])
+    return st.lists(
+        st.lists(piece, min_size=1, max_size=5).map(lambda pieces: list(chain.from_iterable(pieces))),
+        min_size=1,
+        max_size=12,
+    )
+
+
+@settings(deadline=None, max_examples=200)
+@given(beginnings())
+def test_each_prompt_is_read_whole_along_its_branch(prompts):
+    prompts = sorted(prompts)
+    tree = grow(prompts, prefixes(prompts, [1] * len(prompts)))
+    assert len(tree.last) == len(prompts) and len(set(tree.last)) == len(prompts)
+    ends = {segment.stop - 1: segment for segment in tree.segments}
+    for prompt, last in zip(prompts, tree.last, strict=True):
+        seen = ends[last].seen
+        assert [tree.tokens[row] for row in seen] == prompt
+        assert [tree.positions[row] for row in seen] == list(range(len(prompt)))
+    assert len(tree.tokens) <= sum(map(len, prompts))
+
+
+def test_a_long_common_beginning_is_kept_once_and_a_short_one_is_not_worth_it():
+    long, short = list(range(100, 100 + 3 * LEAST_SHARED)), list(range(100, 100 + LEAST_SHARED - 1))
+    for beginning, tokens in ((long, len(long) + 2), (short, 2 * len(short) + 2)):
+        prompts = [[*beginning, 1], [*beginning, 2]]
+        assert len(grow(prompts, prefixes(prompts, [1, 1])).tokens) == tokens
+    prompts = [[*long, 1], [*long, 1, 2, 3]]  # one is the beginning of the other: each keeps its own last token
+    assert prefixes(prompts, [1, 3]) == [0, len(long)]
+    assert common_prefix([1, 2, 3], [1, 2, 4], 3) == 2
+
+
+def test_alike_segments_are_padded_together_on_a_gpu_and_the_padding_is_never_seen():
+    prompts = [[7] * 10, [8] * 11, [9] * 30]
+    tree = grow(prompts, prefixes(prompts, [1] * 3))
+    plan = Plan(tree.segments, tree.positions, torch.device("cpu"))
+    assert [len(group.queries) for group in plan.groups] == [1, 1, 1]
+    on_gpu = Plan(tree.segments, tree.positions, torch.device("cpu"), slack=1.25)
+    assert [tuple(group.queries.shape) for group in on_gpu.groups] == [(2, 11), (1, 30)]
+    mask = on_gpu.masks(None)[0]
+    assert not mask[0, 0, :10, 10].any() and mask[0, 0, 10].all()  # row 10 of the first is padding
+    assert on_gpu.masks(3)[1].sum() == 30 * 3 - 3
+
+
+QUESTIONS = [
+    Pair(query, a, b)
+    for query in ("spoke tension wobble", "squeal")
+    for a in ("rim spoke hub nipple " * 6, "pad rotor lever caliper " * 8)
+    for b in ("tube valve bead", "chain cassette cog " * 9, "", "hose " * 30)
+]
+
+
+def alone(folder, questions):
+    """The reference: each full prompt alone, through the model's own attention."""
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    a, b = (tokenizer.convert_tokens_to_ids(word) for word in "AB")
+    teacher = Teachers(TeacherSettings(model=str(folder), dtype="float32"))("pair")
+    for question in questions:
+        ids = teacher._pair_prompt([question._asdict()])[0]
+        with torch.no_grad():
+            logits = model(torch.tensor([ids])).logits[0, -1]
+        yield (logits[a] - logits[b]).item()
+
+
+@pytest.mark.parametrize("slack", [1.0, 1.25, 3.0])
+@pytest.mark.parametrize("budget", [1, 200, 100_000])
+def test_prompts_that_share_their_beginning_score_as_if_alone(llama, budget, slack, monkeypatch):
+    monkeypatch.setitem(Plan.__init__.__kwdefaults__, "slack", slack)
+    teacher = Teachers(TeacherSettings(model=str(llama), dtype="float32", batch_tokens=budget))("pair")
+    assert teacher.packs
+    found = {index: score for batch in teacher.score_pairs(QUESTIONS) for index, score in batch}
+    assert [found[i] for i in range(len(QUESTIONS))] == pytest.approx(list(alone(llama, QUESTIONS)), abs=1e-4)
+
+
+def test_a_sliding_window_is_kept(llama, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(llama)
+    tokenizer.save_pretrained(tmp_path)
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        sliding_window=20,
+        initializer_range=0.2,
+    )
+    MistralForCausalLM(config).save_pretrained(tmp_path)
+    teacher = Teachers(TeacherSettings(model=str(tmp_path), dtype="float32"))("pair")
+    assert teacher.packs
+    found = {index: score for batch in teacher.score_pairs(QUESTIONS) for index, score in batch}
+    expected = list(alone(tmp_path, QUESTIONS))
+    assert [found[i] for i in range(len(QUESTIONS))] == pytest.approx(expected, abs=1e-4)
+
+
+def test_an_architecture_that_cannot_be_packed_is_padded(llama, monkeypatch):
+    from pdadapt.teachers import packed
+
+    expected = list(alone(llama, QUESTIONS))
+    monkeypatch.setattr(packed, "UNSUPPORTED", ("scaling", "dropout"))  # as if the architecture asked for more
+    teacher = Teachers(TeacherSettings(model=str(llama), dtype="float32"))("pair")
+    assert not teacher.packs
+    found = {index: score for batch in teacher.score_pairs(QUESTIONS) for index, score in batch}
+    assert [found[i] for i in range(len(QUESTIONS))] == pytest.approx(expected, abs=1e-4)

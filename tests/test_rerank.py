@@ -1,0 +1,104 @@
+from itertools import pairwise, permutations
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+from typer.testing import CliRunner
+
+from pdadapt.cli import app
+from pdadapt.corpus import load_dataset
+from pdadapt.errors import DataError
+from pdadapt.progress import Progress
+from pdadapt.rerank import aggregate_pairs, rerank, spread, win_matrix
+from pdadapt.run import read_run, write_run
+
+
+class Judge:
+    """Knows each document's worth, and prefers what stands first."""
+
+    def __init__(self, worth):
+        self.worth = worth
+
+    def score_points(self, points):
+        yield [(i, self.worth[point.document]) for i, point in enumerate(points)]
+
+    def score_pairs(self, pairs):
+        yield [(i, self.worth[p.document_a] - self.worth[p.document_b] + 2.0) for i, p in enumerate(pairs)]
+
+
+@pytest.mark.parametrize(("task", "aggregate"), [("point", "wins"), ("pair", "wins"), ("pair", "bradley-terry")])
+def test_the_first_documents_come_in_the_teachers_order_and_the_rest_stay(beir, tmp_path, task, aggregate):
+    dataset = load_dataset(str(beir))
+    ranking = {"q0": [(f"d{i}", 20.0 - i) for i in range(12)]}
+    worth = {dataset.corpus[f"d{i}"].contents: float((i * 5) % 7) for i in range(12)}
+    found = rerank(
+        ranking,
+        dataset.corpus,
+        dataset.queries,
+        task,
+        aggregate,
+        7,
+        tmp_path / "l.sqlite",
+        "key",
+        lambda task: Judge(worth),
+        Progress(),
+    )["q0"]
+    best = sorted(range(7), key=lambda i: -((i * 5) % 7))
+    assert [doc_id for doc_id, _ in found] == [f"d{i}" for i in best] + [f"d{i}" for i in range(7, 12)]
+    scores = [score for _, score in found]
+    assert all(a > b for a, b in pairwise(scores))
+
+
+def test_wins_average_both_orders_and_a_missing_answer_is_undecided():
+    answers = [2.0, None, 1.0, None, -3.0, None]  # (0,1) (0,2) (1,0) (1,2) (2,0) (2,1)
+    assert list(permutations(range(3), 2))[4] == (2, 0)
+    wins = win_matrix(answers, 3)
+    assert wins[0, 1] == pytest.approx(1 / (1 + np.exp(-0.5))) and wins[1, 0] == pytest.approx(1 - wins[0, 1])
+    assert wins[0, 2] == pytest.approx(1 / (1 + np.exp(-3.0))) and wins[1, 2] == wins[2, 1] == 0.5
+    assert aggregate_pairs(wins, "wins")[0] == pytest.approx((wins[0, 1] + wins[0, 2]) / 2)
+    assert aggregate_pairs(np.array([[0.5]]), "wins") == [0.5]
+
+
+def test_bradley_terry_is_the_likeliest():
+    rng = np.random.default_rng(0)
+    log_odds = rng.normal(size=(6, 6))
+    wins = 1 / (1 + np.exp(-(log_odds - log_odds.T)))
+
+    def loss(strengths):
+        with_anchor = np.append(strengths, 0.0)
+        outcomes = np.full((7, 7), 0.5)
+        outcomes[:6, :6] = wins
+        log_p = -np.logaddexp(0, -(with_anchor[:, None] - with_anchor[None, :]))
+        return -(outcomes * log_p)[~np.eye(7, dtype=bool)].sum()
+
+    assert aggregate_pairs(wins, "bradley-terry") == pytest.approx(minimize(loss, np.zeros(6)).x, abs=1e-3)
+    sure = np.array([[0.5, 1.0], [0.0, 0.5]])
+    assert np.isfinite(aggregate_pairs(sure, "bradley-terry")).all()
+
+
+def test_scores_fall_strictly_so_that_every_evaluator_reads_the_same_order():
+    found = spread([("a", 3.0), ("b", 3.0), ("c", float("-inf"))], ["d"])
+    assert [doc_id for doc_id, _ in found] == ["a", "b", "c", "d"]
+    assert all(x > y for (_, x), (_, y) in pairwise(found))
+
+
+def test_the_command_writes_a_run_and_measures_it(beir, tiny_recipe, tmp_path):
+    write_run(tmp_path / "base.run", {f"q{n}": [(f"d{i}", 9.0 - i) for i in range(6)] for n in (12, 13)}, "base")
+    command = ["rerank", "--corpus", str(beir), "--run", str(tmp_path / "base.run"), "--recipe", str(tiny_recipe)]
+    for by in ("points", "pairs"):
+        result = CliRunner().invoke(app, [*command, "--by", by, "--top", "4"])
+        assert result.exit_code == 0, result.output
+        assert "reranked" in result.output and "nDCG@10" in result.output
+        written = read_run(tmp_path / f"base-{by}.run")
+        assert {len(ranked) for ranked in written.values()} == {6}
+        assert [d for d, _ in written["q12"]][4:] == ["d4", "d5"]
+
+
+def test_a_run_of_another_corpus_is_an_error(beir, tmp_path):
+    dataset = load_dataset(str(beir))
+    for ranking, problem in (({"zebra": [("d0", 1.0)]}, "query 'zebra'"), ({"q0": [("d99", 1.0)]}, "document 'd99'")):
+        with pytest.raises(DataError, match=problem):
+            rerank(ranking, dataset.corpus, dataset.queries, "point", "wins", 5, tmp_path / "l", "k", None, Progress())
+    (tmp_path / "x.run").write_text("q Q0 d 1 high tag\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"x\.run:1: not a line of a TREC run"):
+        read_run(tmp_path / "x.run")

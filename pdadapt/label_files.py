@@ -56,9 +56,10 @@ def export_labels(store: Path, out: Path, file_format: Literal["jsonl", "parquet
 def _write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> int:
     count = 0
     with open(path, "w", encoding="utf-8") as file:
-        for count, row in enumerate(rows, 1):
+        for row in rows:
             kept = {name: value for name, value in row.items() if value is not None}
             file.write(json.dumps({**kept, "teacher": json.loads(row["teacher"])}, ensure_ascii=False) + "\n")
+            count += 1
     return count
 
 

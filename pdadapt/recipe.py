@@ -59,7 +59,8 @@ class PointSettings(Settings):
     labels: tuple[str, str] = ("Yes", "No")
     """The words for relevant and not relevant; each must be a single token."""
     student_weight: Annotated[float, Field(ge=0)] = 0.0
-    """Adds this times the student's own score, both standardised per query, to the teacher's; 0 trusts the teacher."""
+    """0 trusts the teacher alone; else documents are ordered by this times the student's own score plus the teacher's,
+    both standardised per query, on the scale of the student's scores."""
 
 
 class PairSettings(Settings):
@@ -111,7 +112,7 @@ class ModelSettings(Settings):
     max_document_length: Positive | None = None
     """Tokens kept of each document at most (words, for a server); null means as max_length allows."""
     batch_tokens: Positive | None = None
-    """Tokens scored at once; null means as the GPU's memory allows, and 2,048 on a CPU."""
+    """Tokens scored at once; null means as the GPU's memory allows, and 1,024 (decoder-only: 2,048) on a CPU."""
     concurrency: Positive = 16
     """Requests in flight to a server."""
 

@@ -10,10 +10,10 @@ from pdadapt.errors import ModelError
 from pdadapt.models import resolve_model
 from pdadapt.recipe import ModelSettings
 from pdadapt.teachers import Point, Scores
-from pdadapt.teachers.language_model import CPU_BUDGET, default_device, pick_dtype
+from pdadapt.teachers.language_model import default_device, pick_dtype
 from pdadapt.teachers.prompting import Budget
 
-GPU_BUDGET = 131_072
+CPU_BUDGET, GPU_BUDGET = 2_048, 131_072  # tokens at once, padding included
 
 
 class CrossEncoderTeacher:

@@ -24,7 +24,6 @@ from pdadapt.teachers import Pair, Point, Scores
 from pdadapt.teachers.prompting import Budget, PromptEncoder, label_ids, tokenised
 
 ANSWER_ROOM = 128  # tokens kept free for the query when it is the answer whose likelihood is asked
-CPU_BUDGET = 2_048  # tokens: more does not multiply faster
 GPU_BUDGET = 65_536
 COMPILED = ("MLP", "LayerFF", "Norm")  # parts of a model whose many small operations are worth fusing
 
@@ -73,6 +72,7 @@ class LanguageModelTeacher(ABC):
     """A Hugging Face language model that answers with label words; the kinds differ in how a batch is computed."""
 
     kind: str
+    cpu_budget = 1_024  # tokens at once: more does not multiply faster, and no longer fits the cache
 
     def __init__(self, settings: ModelSettings, point: PointSettings | None, pair: PairSettings | None):
         """Loads tokenizer and model, for the tasks whose settings are given.
@@ -81,7 +81,9 @@ class LanguageModelTeacher(ABC):
         """
         self.device = default_device()
         self.model, self.tokenizer = load_language_model(settings, self.kind, self.device)
-        self.budget = Budget(settings.batch_tokens or default_budget(self.model, self.device))
+        self.budget = Budget(
+            settings.batch_tokens or (gpu_budget(self.model) if self.device.type == "cuda" else self.cpu_budget)
+        )
         self.likelihood = point is not None and point.scoring == "query_likelihood"
         lengths = (settings.max_length, settings.max_document_length)
         wrap, special = self._chat_format()
@@ -128,14 +130,12 @@ class LanguageModelTeacher(ABC):
         return lambda text: text, True
 
 
-def default_budget(model: Any, device: torch.device) -> int:
-    """Tokens at once: on a GPU as half of the memory that is free holds, by the widths of the model."""
-    if device.type != "cuda":
-        return CPU_BUDGET
+def gpu_budget(model: Any) -> int:
+    """Tokens at once: as half of the GPU's memory that is free holds, by the widths of the model."""
     config = model.config.get_text_config()
     inner = getattr(config, "d_ff", None) or getattr(config, "intermediate_size", None) or 4 * config.hidden_size
     per_token = model.dtype.itemsize * (16 * config.hidden_size + 4 * inner)
-    free, _ = torch.cuda.mem_get_info(device)
+    free, _ = torch.cuda.mem_get_info(model.device)
     return int(max(1_024, min(GPU_BUDGET, free // 2 // per_token)))
 
 

@@ -45,6 +45,7 @@ class Group(NamedTuple):
     real: torch.Tensor | None  # (B, Q) bool, None where nothing is padding
     query_positions: torch.Tensor  # (B, Q)
     key_positions: torch.Tensor  # (B, K)
+    rows: slice | None  # of a segment that stands alone and sees itself only: views serve instead of copies
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int], most: int) -> int:
@@ -150,6 +151,7 @@ def _group(segments: Sequence[Segment], positions: Sequence[int], device: torch.
         None if bool(real.all()) else real.to(device),
         table[queries].to(device),
         key_positions.to(device),
+        slice(segments[0].start, segments[0].stop) if len(segments) == 1 and depth == width else None,
     )
 
 
@@ -186,15 +188,21 @@ def packed_attention(
     output = torch.empty_like(query)
     masks = packed.masks(sliding_window) if position_bias is None else position_bias
     for group, mask in zip(packed.groups, masks, strict=True):
+        if group.rows:
+            q, k, v = (tensor[group.rows].unsqueeze(0) for tensor in (query, key, value))
+        else:
+            q, k, v = query[group.queries], key[group.keys], value[group.keys]
         attended = functional.scaled_dot_product_attention(
-            query[group.queries].transpose(1, 2),
-            key[group.keys].transpose(1, 2),
-            value[group.keys].transpose(1, 2),
+            q.transpose(1, 2),
+            k.transpose(1, 2),
+            v.transpose(1, 2),
             attn_mask=mask,
             scale=scaling,
             enable_gqa=query.shape[1] != key.shape[1],
         ).transpose(1, 2)
-        if group.real is None:
+        if group.rows:
+            output[group.rows] = attended[0]
+        elif group.real is None:
             output[group.queries] = attended
         else:
             output[group.queries[group.real]] = attended[group.real]

@@ -14,6 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
+from transformers.activations import NewGELUActivation
+from transformers.models.mt5.modeling_mt5 import MT5DenseGatedActDense, MT5LayerNorm
+from transformers.models.t5.modeling_t5 import T5DenseGatedActDense, T5LayerNorm
 
 from pdadapt.recipe import ModelSettings, PairSettings, PointSettings
 from pdadapt.teachers.language_model import LanguageModelTeacher, pad
@@ -84,7 +87,7 @@ class Seq2SeqTeacher(LanguageModelTeacher):
         table = self.model.encoder.block[0].layer[0].SelfAttention.compute_bias(longest, longest, device=self.device)
         biases = []
         for group in plan.groups:
-            bias = table[:, :, : group.queries.shape[1], : group.keys.shape[1]]
+            bias = table[:, :, : group.queries.shape[1], : group.keys.shape[1]].contiguous()
             if group.real is not None:
                 bias = bias.masked_fill(~group.real[:, None, None, :], -torch.inf)
             biases.append(bias)
@@ -120,18 +123,19 @@ def cross_attention(attention: Any, query: torch.Tensor, states: torch.Tensor, m
 
 
 def fuse(model: Any) -> None:
-    """Replace T5's norms and activations, written as several operations, by the same functions in one."""
+    """Replace T5's norms and feed-forward parts, written as many operations, by the same functions in few."""
     for module in model.modules():
-        if type(module).__name__ == "T5LayerNorm" or type(module).__name__ == "MT5LayerNorm":
-            module.forward = _rms_norm.__get__(module)
-        elif type(module).__name__ == "NewGELUActivation":
-            module.forward = _gelu
+        if isinstance(module, (T5LayerNorm, MT5LayerNorm)):
+            module.forward = _rms_norm.__get__(module)  # type: ignore[method-assign]
+        elif isinstance(module, (T5DenseGatedActDense, MT5DenseGatedActDense)):
+            if isinstance(module.act, NewGELUActivation):
+                module.act = nn.GELU(approximate="tanh")
+            module.forward = _gated.__get__(module)  # type: ignore[method-assign]
 
 
-def _rms_norm(self: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
-    weight: Any = self.weight
-    return functional.rms_norm(hidden, weight.shape, weight, self.variance_epsilon)  # type: ignore[arg-type]
+def _rms_norm(self: Any, hidden: torch.Tensor) -> torch.Tensor:
+    return functional.rms_norm(hidden, self.weight.shape, self.weight, self.variance_epsilon)
 
 
-def _gelu(hidden: torch.Tensor) -> torch.Tensor:
-    return functional.gelu(hidden, approximate="tanh")
+def _gated(self: Any, hidden: torch.Tensor) -> torch.Tensor:
+    return self.wo(self.act(self.wi_0(hidden)).mul_(self.wi_1(hidden)))

@@ -65,6 +65,15 @@ def test_t5_equals_generate_tied_and_untied_whatever_the_batching(t5, budget, pa
     assert len({round(score, 4) for score in expected}) > 2
 
 
+def test_bfloat16_stays_near_float32_in_packed_batches(t5, llama):
+    for folder in (t5, llama):
+        exact, rough = (
+            ask(load(TeacherSettings(model=str(folder), dtype=dtype)).score_pairs, PAIRS)
+            for dtype in ("float32", "bfloat16")
+        )
+        assert rough == pytest.approx(exact, abs=0.1) and rough != exact
+
+
 @pytest.mark.parametrize("packs", [True, False])
 @pytest.mark.parametrize("budget", [1, 64, 4096])
 def test_causal_equals_generate_through_the_chat_template(llama, budget, packs):

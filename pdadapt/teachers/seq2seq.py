@@ -138,4 +138,5 @@ def _rms_norm(self: Any, hidden: torch.Tensor) -> torch.Tensor:
 
 
 def _gated(self: Any, hidden: torch.Tensor) -> torch.Tensor:
-    return self.wo(self.act(self.wi_0(hidden)).mul_(self.wi_1(hidden)))
+    inner = self.act(self.wi_0(hidden)).mul_(self.wi_1(hidden))
+    return self.wo(inner.to(self.wo.weight.dtype) if self.wo.weight.is_floating_point() else inner)

@@ -1,6 +1,6 @@
 """A BEIR folder whose judged queries are halved: a seeded half stays the test, the other half is text to adapt on.
 
-    python benchmarks/split_queries.py FOLDER OUT
+python benchmarks/split_queries.py FOLDER OUT
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,8 +14,9 @@ from pdadapt.recipe import ModelSettings
 from pdadapt.students.colbert import is_colbert, load_colbert
 from pdadapt.teachers import Point, Scores
 from pdadapt.teachers.language_model import default_device, pick_dtype
+from pdadapt.teachers.prompting import Budget
 
-BLOCK = 256  # documents encoded, scored and committed at once
+CPU_BUDGET, GPU_BUDGET = 1_024, 131_072  # tokens encoded at once, padding included
 
 
 class BiEncoderTeacher:
@@ -39,30 +40,38 @@ class BiEncoderTeacher:
                 first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 raise ModelError(f"Teacher {source.name!r} does not load as a bi_encoder: {first_line}") from error
             self.model.max_seq_length = min(self.model.max_seq_length or settings.max_length, settings.max_length)
-        self.options = {"batch_size": 32 if self.model.device.type == "cpu" else 256, "show_progress_bar": False}
+        on_gpu = self.model.device.type == "cuda"
+        self.budget = Budget(settings.batch_tokens or (GPU_BUDGET if on_gpu else CPU_BUDGET))
 
-    @torch.inference_mode()
     def score_points(self, points: Sequence[Point]) -> Iterator[Scores]:
         """The model's own similarity (cosine, dot product or MaxSim); every text is encoded once."""
-        queries = list(dict.fromkeys(point.query for point in points))
-        encoded = dict(zip(queries, self._encode(self.model.encode_query, queries), strict=True))
         asked: dict[str, list[int]] = {}
         for index, point in enumerate(points):
             asked.setdefault(point.document, []).append(index)
-        documents = sorted(asked, key=lambda text: (-len(text), text))
-        for start in range(0, len(documents), BLOCK):
-            block = documents[start : start + BLOCK]
+        queries: dict[str, torch.Tensor] = {}
+        for batch in self._encode(self.model.encode_query, {point.query for point in points}):
+            queries |= batch
+        for batch in self._encode(self.model.encode_document, asked):
             scores: Scores = []
-            for text, embedding in zip(block, self._encode(self.model.encode_document, block), strict=True):
-                asking = [encoded[points[index].query] for index in asked[text]]
-                scores += zip(asked[text], self._similarity(asking, embedding), strict=True)
+            for document, embedding in batch.items():
+                similar = self._similarity([queries[points[index].query] for index in asked[document]], embedding)
+                scores += zip(asked[document], similar, strict=True)
             yield scores
+
+    def _encode(self, encode: Any, texts: Iterable[str]) -> Iterator[dict[str, torch.Tensor]]:
+        """Batches of text -> float32 embedding, longest first, as many at once as the budget holds."""
+        ordered = sorted(texts, key=lambda text: (-len(text), text))
+        options = {"show_progress_bar": False} | ({} if self.multi_vector else {"convert_to_tensor": True})
+
+        def embed(batch: range) -> list[torch.Tensor]:
+            return list(encode([ordered[i] for i in batch], batch_size=len(batch), **options))
+
+        costs = [len(text) // 4 + 8 for text in ordered]  # tokens, about
+        for batch, embeddings in self.budget.batches(costs, embed, padded=True):
+            yield {ordered[i]: embedding.float() for i, embedding in zip(batch, embeddings, strict=True)}
 
     def _similarity(self, queries: list[torch.Tensor], document: torch.Tensor) -> list[float]:
         """Of one document to some queries: vectors (dim,), or matrices of token vectors (tokens, dim)."""
         if self.multi_vector:
             return maxsim(queries, [document])[:, 0].tolist()
         return self.model.similarity(torch.stack(queries), document[None])[:, 0].float().tolist()
-
-    def _encode(self, encode: Any, texts: list[str]) -> list[torch.Tensor]:
-        return list(encode(texts, **self.options, **({} if self.multi_vector else {"convert_to_tensor": True})))

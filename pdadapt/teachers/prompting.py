@@ -20,6 +20,7 @@ SMALLEST_CUT = 8  # tokens of each document that must remain
 CHUNK = 2_048  # questions tokenised at once, while the model works on those before
 
 Question = TypeVar("Question")
+Result = TypeVar("Result")
 
 
 def label_ids(tokenizer: PreTrainedTokenizerBase, words: Sequence[str]) -> list[int]:
@@ -134,12 +135,12 @@ class Budget:
         self.tokens = tokens
 
     def batches(
-        self, costs: Sequence[int], score: Callable[[range], torch.Tensor], padded: bool = False
-    ) -> Iterator[tuple[range, torch.Tensor]]:
+        self, costs: Sequence[int], score: Callable[[range], Result], padded: bool = False
+    ) -> Iterator[tuple[range, Result]]:
         """Score items in their order, as many at once as fit, one at least.
 
         costs: tokens of each item; padded: they are padded to the first of a batch, so they come longest first.
-        score: which items -> (B,) scores. Raises torch.OutOfMemoryError when a single item does not fit.
+        score: which items -> their scores. Raises torch.OutOfMemoryError when a single item does not fit.
         """
         start = 0
         while start < len(costs):

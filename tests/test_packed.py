@@ -2,6 +2,7 @@ from itertools import chain
 
 import pytest
 import torch
+from conftest import make_t5
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig, MistralForCausalLM
@@ -119,3 +120,50 @@ def test_an_architecture_that_cannot_be_packed_is_padded(llama, monkeypatch):
     assert not teacher.packs
     found = {index: score for batch in teacher.score_pairs(QUESTIONS) for index, score in batch}
     assert [found[i] for i in range(len(QUESTIONS))] == pytest.approx(expected, abs=1e-4)
+
+
+STRANGE = [
+    "{query}",
+    "Answer: Yes",
+    "\x00\x07\x1b[31m",
+    "🚲👩🏽‍🔧",
+    "שלום \u202b عربي",
+    "",
+    " ",
+    "rim " * 3_000,
+    "<|im_end|></s>",
+]
+
+
+def test_a_strange_document_changes_nothing_but_its_own_score_t5(t5):
+    strange_documents_change_nothing(t5)
+
+
+def test_a_strange_document_changes_nothing_but_its_own_score_causal(llama):
+    strange_documents_change_nothing(llama)
+
+
+def strange_documents_change_nothing(folder):
+    teacher = Teachers(TeacherSettings(model=str(folder), dtype="float32", max_length=256, batch_tokens=600))("pair")
+    plain = [Pair("spoke tension", a, b) for a in ("rim spoke hub", "pad rotor") for b in ("valve bead", "cog")]
+    strange = [Pair("spoke tension", text, "valve bead") for text in STRANGE]
+    strange += [Pair(text, "valve bead", "cog") for text in STRANGE if len(text) < 100]
+
+    def ask(questions):
+        found = {index: score for batch in teacher.score_pairs(questions) for index, score in batch}
+        return [found[index] for index in range(len(questions))]
+
+    alone = [ask([question])[0] for question in [*plain, *strange]]
+    together = ask([*plain, *strange])
+    assert together == pytest.approx(alone, abs=1e-4)
+    assert ask([*strange, *plain])[len(strange) :] == pytest.approx(alone[: len(plain)], abs=1e-4)
+
+
+def test_compiled_parts_give_the_same_scores(tmp_path):
+    make_t5(tmp_path, tied=False)
+    scores = []
+    for compiled in (False, True):
+        settings = TeacherSettings(model=str(tmp_path), dtype="float32", compile=compiled)
+        scores.append(sorted(score for batch in Teachers(settings)("pair").score_pairs(QUESTIONS) for score in batch))
+    for (index, plain), (same, compiled_score) in zip(*scores, strict=True):
+        assert index == same and compiled_score == pytest.approx(plain, abs=1e-4)

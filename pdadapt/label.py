@@ -15,7 +15,7 @@ from pdadapt.errors import ModelError
 from pdadapt.labels import LabelStore
 from pdadapt.pairs import sample_pairs
 from pdadapt.progress import Progress
-from pdadapt.recipe import PairSettings, Recipe
+from pdadapt.recipe import Recipe
 from pdadapt.run import Ranking, write_atomic
 from pdadapt.teachers import Pair, PairTeacher, Point, PointTeacher, Scores
 
@@ -111,28 +111,33 @@ def label(
         store.remember((query_id, queries[query_id]) for query_id in ranking)
         lists, figures = _label_points(ranking, texts, queries, recipe, store, lambda: teachers("point"), progress)
     pairs = [
-        [
-            (entry, i, j)
-            for i, j in sample_pairs(
-                len(entry.doc_ids),
-                recipe.teacher.pair.window,
-                recipe.teacher.pair.per_query,
-                f"{recipe.seed}/{entry.query_id}",
-            )
-        ]
-        for entry in lists
+        (row, i, j)
+        for row, entry in enumerate(lists)
+        for i, j in sample_pairs(
+            len(entry.doc_ids),
+            recipe.teacher.pair.window,
+            recipe.teacher.pair.per_query,
+            f"{recipe.seed}/{entry.query_id}",
+        )
     ]
+    log_odds: list[float | None] = [None] * len(pairs)
+    pair_figures: dict[str, float] = {"pair_prompts_asked": 0}
     if recipe.teacher.pair.scoring == "derived":
-        found = [_derive(wanted_pairs, recipe.train.temperature) for wanted_pairs in pairs]
-        figures |= {"pairs": sum(map(len, found)), "pair_prompts_asked": 0}
+        log_odds = [_derive(lists[row], i, j, recipe.train.temperature) for row, i, j in pairs]
     elif keys[1] is not None:
         with LabelStore(store_file, "pairs", keys[1]) as store:
-            found, pair_figures = _label_pairs(pairs, texts, queries, recipe, store, lambda: teachers("pair"), progress)
-        figures |= pair_figures
-    else:
-        found = [[] for _ in lists]
-        figures |= {"pairs": 0, "pair_prompts_asked": 0}
-    return [entry._replace(pairs=labels) for entry, labels in zip(lists, found, strict=True)], figures
+            log_odds, pair_figures = _label_pairs(
+                lists, pairs, texts, queries, recipe, store, lambda: teachers("pair"), progress
+            )
+    labels: list[list[PairLabel]] = [[] for _ in lists]
+    for (row, i, j), value in zip(pairs, log_odds, strict=True):
+        if value is not None:
+            labels[row].append((i, j, value))
+    known = [value for value in log_odds if value is not None]
+    figures |= {"pairs": len(known), **pair_figures}
+    if known and recipe.teacher.pair.asked:
+        figures["disagreement"] = statistics.fmean(value < 0 for value in known)
+    return [entry._replace(pairs=found) for entry, found in zip(lists, labels, strict=True)], figures
 
 
 def _label_points(
@@ -166,69 +171,58 @@ def _descending(label: float | None) -> float:
     return math.inf if label is None else -label
 
 
-def _derive(pairs: Sequence[tuple[TrainingList, int, int]], temperature: float) -> list[PairLabel]:
+def _derive(entry: TrainingList, i: int, j: int, temperature: float) -> float | None:
     """Log-odds from the point labels: sigmoid(s_i - s_j) is what points say of a pair."""
-    labels = [(i, j, entry.points[i], entry.points[j]) for entry, i, j in pairs]
-    return [(i, j, (a - b) / temperature) for i, j, a, b in labels if a is not None and b is not None]
+    first, second = entry.points[i], entry.points[j]
+    return None if first is None or second is None else (first - second) / temperature
 
 
 def _label_pairs(
-    pairs: Sequence[Sequence[tuple[TrainingList, int, int]]],
+    lists: Sequence[TrainingList],
+    pairs: Sequence[tuple[int, int, int]],
     texts: dict[str, str],
     queries: Queries,
     recipe: Recipe,
     store: LabelStore,
     teacher: Callable[[], PairTeacher],
     progress: Progress,
-) -> tuple[list[list[PairLabel]], dict[str, float]]:
-    """Each list's pairs with the mean log-odds of the orders asked, and what the answers say of the teacher.
+) -> tuple[list[float | None], dict[str, float]]:
+    """For each pair (list, i, j) the mean log-odds, for i, of the orders asked, None if one lacks its answer.
 
-    Figures: `flip_rate` (share of pairs whose answer changes with the order), `position_bias` (mean log-odds for
-    whatever stands first), `disagreement` (share that contradicts the order of the points; PairDistill, appendix A.2).
+    Figures: `flip_rate` (share of pairs whose answer changes with the order) and `position_bias` (mean log-odds for
+    whatever stands first); PairDistill, appendix A.2.
     """
-    settings: PairSettings = recipe.teacher.pair
+    order = recipe.teacher.pair.order
 
-    def question(entry: TrainingList, i: int, j: int) -> Pair:
-        return Pair(queries[entry.query_id], texts[entry.doc_ids[i]], texts[entry.doc_ids[j]])
+    def question(entry: TrainingList, a: int, b: int) -> Pair:
+        return Pair(queries[entry.query_id], texts[entry.doc_ids[a]], texts[entry.doc_ids[b]])
 
-    asked = [
-        [(i, j, asked_orders(settings.order, i, j, f"{recipe.seed}/{entry.query_id}")) for entry, i, j in wanted]
-        for wanted in pairs
+    asked = [asked_orders(order, i, j, f"{recipe.seed}/{lists[row].query_id}") for row, i, j in pairs]
+    questions = [
+        [question(lists[row], a, b) for a, b in orders] for (row, _, _), orders in zip(pairs, asked, strict=True)
     ]
-    questions = {
-        (row, a, b): question(pairs[row][0][0], a, b)
-        for row, wanted in enumerate(asked)
-        for _, _, orders in wanted
-        for a, b in orders
-    }
-    prompts = ask_missing(
-        list(questions.values()), store, lambda missing: teacher().score_pairs(missing), progress, "label pairs"
-    )
-    found: list[list[PairLabel]] = []
-    answers: list[tuple[float, ...]] = []  # of each pair with all its answers: log-odds for what stood first
-    unanswered = 0
-    for row, wanted in enumerate(asked):
-        found.append([])
-        for i, j, orders in wanted:
-            known = [(order, store.get(questions[row, *order])) for order in orders]
-            scores = [(score if order == (i, j) else -score) for order, score in known if score is not None]
-            unanswered += len(orders) - len(scores)
-            if len(scores) == len(orders):
-                found[-1].append((i, j, statistics.fmean(scores)))
-                answers.append(tuple(score for _, score in known if score is not None))
-    figures: dict[str, float] = {
-        "pairs": len(answers),
-        "pair_prompts_asked": prompts,
-        "pair_prompts_unanswered": unanswered,
-    }
-    if answers:
-        log_odds = [value for labels in found for _, _, value in labels]
-        figures["disagreement"] = statistics.fmean(value < 0 for value in log_odds)
-        if settings.order != "as_ranked":
-            figures["position_bias"] = statistics.fmean(statistics.fmean(scores) for scores in answers)
-        if settings.order == "both":
-            figures["flip_rate"] = statistics.fmean((first > 0) == (second > 0) for first, second in answers)
-    return found, figures
+    flat = [one for both in questions for one in both]
+    prompts = ask_missing(flat, store, lambda missing: teacher().score_pairs(missing), progress, "label pairs")
+
+    log_odds: list[float | None] = []
+    complete: list[list[float]] = []  # of the pairs with all their answers: log-odds for what stood first
+    for (_, i, j), orders, shown in zip(pairs, asked, questions, strict=True):
+        answers = [answer for one in shown if (answer := store.get(one)) is not None]
+        if len(answers) < len(orders):
+            log_odds.append(None)
+            continue
+        complete.append(answers)
+        log_odds.append(
+            statistics.fmean(
+                answer if which == (i, j) else -answer for which, answer in zip(orders, answers, strict=True)
+            )
+        )
+    figures: dict[str, float] = {"pair_prompts_asked": prompts, "pairs_unanswered": len(pairs) - len(complete)}
+    if complete and order != "as_ranked":
+        figures["position_bias"] = statistics.fmean(map(statistics.fmean, complete))
+    if complete and order == "both":
+        figures["flip_rate"] = statistics.fmean((first > 0) == (second > 0) for first, second in complete)
+    return log_odds, figures
 
 
 def write_lists(path: Path, lists: Iterable[TrainingList]) -> None:

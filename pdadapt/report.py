@@ -38,4 +38,7 @@ def label_summary(figures: Mapping[str, float]) -> str:
         )
     if "disagreement" in figures:
         text += f"; {figures['disagreement']:.0%} disagree with the points"
+    unanswered = {name: figures.get(f"{name}_unanswered", 0) for name in ("points", "pairs")}
+    if any(unanswered.values()):
+        text += "; no answer to " + " and ".join(f"{count:,} {name}" for name, count in unanswered.items() if count)
     return text + "."

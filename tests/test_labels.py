@@ -217,7 +217,7 @@ def test_what_the_teacher_does_not_answer_is_missing_and_counted(labeled):
     teacher.silent = silent
     lists, figures = run()
     unanswered = sum(dataset.corpus[d].contents in silent for ranked in ranking.values() for d, _ in ranked)
-    assert figures["points_unanswered"] == unanswered > 0 and figures["pair_prompts_unanswered"] > 0
+    assert figures["points_unanswered"] == unanswered > 0 and figures["pairs_unanswered"] > 0
     for entry in lists:
         for doc_id, point in zip(entry.doc_ids, entry.points, strict=True):
             assert (point is None) == (dataset.corpus[doc_id].contents in silent)

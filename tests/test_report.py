@@ -27,3 +27,5 @@ def test_the_label_summary_tells_how_far_pairs_can_be_trusted():
         "1,600 points (0 asked now), 50 pairs; the answer flips with the order in 90% of them "
         "(position bias +1.25 log-odds); 31% disagree with the points."
     )
+    figures |= {"points_unanswered": 12, "pairs_unanswered": 0}
+    assert label_summary(figures).endswith("; no answer to 12 points.")

@@ -65,17 +65,13 @@ def standardise(values: Sequence[float | None]) -> list[float | None]:
 
 
 def point_labels(teacher: Sequence[float | None], student_scores: Sequence[float], weight: float) -> list[float | None]:
-    """A query's point labels: the teacher's scores, or, with a weight, the student's own, corrected by the teacher.
-
-    The order is that of weight x student + teacher, both standardised; the scale is the student's own, so that a
-    teacher who agrees teaches nothing (with train.temperature equal to train.student_temperature).
-    """
+    """A query's point labels: the teacher's scores, or, with a weight, both standardised and added."""
     if not weight:
         return list(teacher)
-    correction = statistics.pstdev(student_scores) / weight
+    own, students = standardise(teacher), standardise(student_scores)
     return [
-        None if score is None else own + correction * score
-        for own, score in zip(student_scores, standardise(teacher), strict=True)
+        None if score is None or student is None else score + weight * student
+        for score, student in zip(own, students, strict=True)
     ]
 
 

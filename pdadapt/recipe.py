@@ -59,8 +59,7 @@ class PointSettings(Settings):
     labels: tuple[str, str] = ("Yes", "No")
     """The words for relevant and not relevant; each must be a single token."""
     student_weight: Annotated[float, Field(ge=0)] = 0.0
-    """0 trusts the teacher alone; else documents are ordered by this times the student's own score plus the teacher's,
-    both standardised per query, on the scale of the student's scores."""
+    """Adds this times the student's own score, both standardised per query, to the teacher's; 0 trusts the teacher."""
 
 
 class PairSettings(Settings):

@@ -110,13 +110,14 @@ def hub_file(source: ModelSource, filename: str) -> str:
 
     Raises FileNotFoundError when the model has no such file, ModelError when that cannot be told.
     """
-    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
+    from huggingface_hub import (
+        constants,
+        get_hf_file_metadata,
+        hf_hub_download,
+        hf_hub_url,
+        try_to_load_from_cache,
     )
+    from huggingface_hub.errors import EntryNotFoundError, HFValidationError, HTTPError, LocalEntryNotFoundError
 
     try:
         if constants.HF_HUB_OFFLINE and try_to_load_from_cache(source.path, "config.json", revision=source.revision):
@@ -124,6 +125,9 @@ def hub_file(source: ModelSource, filename: str) -> str:
             if not isinstance(found, str):
                 raise FileNotFoundError(f"{source.path} has no {filename} in the cache")
             return found
+        if try_to_load_from_cache(source.path, filename, revision=source.revision) is None:
+            # asked once: the download itself would try for a minute before it says that there is no network
+            get_hf_file_metadata(hf_hub_url(source.path, filename, revision=source.revision))
         return hf_hub_download(source.path, filename, revision=source.revision)
     except EntryNotFoundError as error:
         if isinstance(error, LocalEntryNotFoundError):
@@ -135,7 +139,7 @@ def hub_file(source: ModelSource, filename: str) -> str:
         raise ModelError(
             f"Model {source.name!r} is neither an existing folder nor a hub id such as `google/flan-t5-xl`."
         ) from None
-    except (HfHubHTTPError, OSError) as error:
+    except (HTTPError, OSError) as error:
         raise _undelivered(source, error) from None
 
 

@@ -164,3 +164,15 @@ def read_config(source: ModelSource) -> dict[str, Any]:
         raise ModelError(f"Model {source.name!r} has no config.json in {path.parent}.")
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found
+
+
+def is_colbert(source: ModelSource) -> bool:
+    """Whether the checkpoint is a ColBERT: Stanford's, PyLate's, or sentence-transformers' own."""
+    if "HF_ColBERT" in (read_config(source).get("architectures") or []):
+        return True
+    name = "config_sentence_transformers.json"
+    try:
+        path = Path(source.path) / name if source.is_local else Path(hub_file(source, name))
+        return json.loads(path.read_text(encoding="utf-8")).get("model_type") in ("ColBERT", "MultiVectorEncoder")
+    except FileNotFoundError:
+        return False

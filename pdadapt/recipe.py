@@ -44,7 +44,9 @@ class RetrieveSettings(Settings):
     """Documents encoded at once (sorted by length)."""
 
 
-TeacherKind = Literal["auto", "seq2seq", "causal", "cross_encoder", "bi_encoder", "endpoint", "imported"]
+TeacherKind = Literal[
+    "auto", "seq2seq", "causal", "cross_encoder", "bi_encoder", "multi_vector", "endpoint", "imported"
+]
 
 
 class PointSettings(Settings):
@@ -97,7 +99,7 @@ class ModelSettings(Settings):
     """Hub id, folder, package:NAME/PATH (a .gguf file too), http://HOST/v1#NAME (NAME behind an OpenAI-compatible
     server), or imported:NAME (nothing is asked: the labels came by `pdadapt labels import`)."""
     kind: TeacherKind = "auto"
-    """auto: what the model's configuration says."""
+    """auto: what the model's configuration says; multi_vector takes any encoder's token embeddings under MaxSim."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 on a GPU or CPU that computes in it, else float32; log-odds are float32 always."""
     quantize: Literal["8bit", "4bit"] | None = None

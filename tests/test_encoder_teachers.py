@@ -65,7 +65,19 @@ def test_a_multi_vector_retriever_gives_maxsim(stanford):
     assert ask(teacher) == pytest.approx(expected, abs=1e-3)
 
 
-@pytest.mark.parametrize("kind", ["cross_encoder", "encoder"])
+def test_a_plain_encoders_tokens_can_judge_by_maxsim_whole_texts(encoder):
+    settings = TeacherSettings(model=str(encoder), kind="multi_vector", dtype="float32", max_length=40)
+    model = load_colbert(str(encoder), 40, 40)
+    expected = [
+        maxsim(model.encode_query([query]), model.encode_document([document])).item() for query, document in POINTS
+    ]
+    assert ask(Teachers(settings)("point")) == pytest.approx(expected, abs=1e-3)
+    shorter = settings.model_copy(update={"max_document_length": 4})
+    assert ask(Teachers(shorter)("point")) != pytest.approx(expected, abs=1e-3)
+    assert teacher_key(shorter, "point") != teacher_key(settings, "point")
+
+
+@pytest.mark.parametrize("kind", ["cross_encoder", "encoder", "stanford"])
 def test_asked_for_pairs_they_say_who_can_before_anything_is_loaded(kind, request):
     settings = TeacherSettings(model=str(request.getfixturevalue(kind)))
     with pytest.raises(RecipeError, match=r"one by one only.*seq2seq, causal, endpoint.*derived"):

@@ -9,9 +9,9 @@ from sentence_transformers import MultiVectorEncoder
 from transformers import AutoModel, AutoTokenizer
 
 from pdadapt.errors import ModelError
-from pdadapt.models import resolve_model
+from pdadapt.models import is_colbert, resolve_model
 from pdadapt.students.checkpoint import save_checkpoint
-from pdadapt.students.colbert import is_colbert, load_colbert
+from pdadapt.students.colbert import load_colbert
 
 QUERY, DOCUMENT = "spoke tension", "rim spoke, hub. pad rotor!"
 

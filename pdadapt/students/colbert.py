@@ -6,10 +6,8 @@ embeddings: never by random numbers, so that the untrained student is already a 
 
 from __future__ import annotations
 
-import json
 import string
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,21 +17,9 @@ from sentence_transformers.base.modules.dense import Dense
 from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 
 from pdadapt.errors import ModelError
-from pdadapt.models import ModelSource, hub_file, read_config, resolve_model
+from pdadapt.models import is_colbert, resolve_model
 
 PCA_DOCUMENTS = 1_000  # passages whose token embeddings the projection is fitted to
-
-
-def is_colbert(source: ModelSource) -> bool:
-    """Whether the checkpoint is a ColBERT: Stanford's, PyLate's, or sentence-transformers' own."""
-    if "HF_ColBERT" in (read_config(source).get("architectures") or []):
-        return True
-    name = "config_sentence_transformers.json"
-    try:
-        path = Path(source.path) / name if source.is_local else Path(hub_file(source, name))
-        return json.loads(path.read_text(encoding="utf-8")).get("model_type") in ("ColBERT", "MultiVectorEncoder")
-    except FileNotFoundError:
-        return False
 
 
 def load_colbert(
@@ -90,7 +76,7 @@ def set_lengths(model: MultiVectorEncoder, query_length: int | None, document_le
     Raises ModelError when the encoder has fewer positions.
     """
     encoder: Any = model[0]
-    limit = min(encoder.config.max_position_embeddings, model.tokenizer.model_max_length)
+    limit = length_limit(model)
     if max(query_length or 0, document_length or 0) > limit:
         raise ModelError(
             f"The student reads at most {limit} tokens; lower query_length and document_length of student and train."
@@ -102,6 +88,12 @@ def set_lengths(model: MultiVectorEncoder, query_length: int | None, document_le
         encoder.query_length = query_length
     if document_length:
         encoder.document_length = document_length
+
+
+def length_limit(model: MultiVectorEncoder) -> int:
+    """Tokens that the encoder can read."""
+    encoder: Any = model[0]
+    return min(encoder.config.max_position_embeddings, model.tokenizer.model_max_length)
 
 
 def get_lengths(model: MultiVectorEncoder) -> tuple[int | None, int | None]:

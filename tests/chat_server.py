@@ -1,4 +1,4 @@
-"""A small OpenAI-compatible server over a real model: `python chat_server.py FOLDER` prints its port.
+"""A small OpenAI-compatible server over a real model: `python chat_server.py FOLDER` prints its URL.
 
 What it serves depends on the model that a request names: `tiny` is the model; `busy` answers every other request with
 429 or 503; `silent` never answers; `short` lists only the likeliest token; `plain` lists none; `locked` wants a key.
@@ -67,5 +67,5 @@ class Handler(BaseHTTPRequestHandler):
 
 
 server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-print(server.server_port, flush=True)
+print(f"http://127.0.0.1:{server.server_port}/v1", flush=True)
 server.serve_forever()

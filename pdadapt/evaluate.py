@@ -89,7 +89,7 @@ def evaluate(
     models: Sequence[str],
     dataset: Dataset,
     settings: EvaluateSettings,
-    student: dict[str, int],
+    student: dict[str, Any],
     out: Path,
     seed: int,
     batch_size: int,
@@ -97,7 +97,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Rank the test queries with each model by exact MaxSim; run files and metrics.json are left under `out`.
 
-    student: settings of the student that were asked for (lengths, projection); else they are the checkpoint's own.
+    student: settings of the student that were asked for (lengths, projection, dtype); else the checkpoint's.
     Raises DataError when the corpus brings no judgments, ModelError when a model does not load.
     """
     if not dataset.qrels:

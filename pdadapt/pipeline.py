@@ -87,7 +87,12 @@ def save_student(recipe: Recipe, corpus: Corpus, run: RunFolder) -> None:
         settings = recipe.student
         passages = [document.contents for document in corpus]
         model = load_colbert(
-            settings.model, settings.query_length, settings.document_length, settings.projection, passages
+            settings.model,
+            settings.query_length,
+            settings.document_length,
+            settings.projection,
+            passages,
+            settings.dtype,
         )
         lengths = get_lengths(model)
         set_lengths(model, recipe.train.query_length, recipe.train.document_length)  # found too long now, not later
@@ -113,7 +118,8 @@ def save_lists(
 
 
 def load_student(recipe: Recipe, checkpoint: Path) -> Any:
-    return load_colbert(str(checkpoint), recipe.student.query_length, recipe.student.document_length)
+    settings = recipe.student
+    return load_colbert(str(checkpoint), settings.query_length, settings.document_length, dtype=settings.dtype)
 
 
 def rank(

@@ -33,6 +33,9 @@ class StudentSettings(Settings):
     """Tokens kept of a query (a ColBERT checkpoint pads with [MASK] up to it)."""
     document_length: Positive = 300
     """Tokens kept of a document when the corpus is indexed."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What the encoder multiplies in, to index and to train; auto: bfloat16 where the hardware does, else float32.
+    Weights, embeddings and scores are float32 always."""
 
 
 class RetrieveSettings(Settings):

@@ -181,7 +181,6 @@ def train(
         data_seed=seed,
         report_to="none",
         disable_tqdm=True,
-        bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False),
         dataloader_pin_memory=torch.cuda.is_available(),
     )
     data = Dataset.from_dict({"list": [json.dumps(entry._asdict()) for entry in lists]})

@@ -126,3 +126,12 @@ def test_projections_that_cannot_be_are_refused(encoder):
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(ModelError, match=r"no config\.json"):
         load_colbert(str(tmp_path))
+
+
+def test_bfloat16_is_for_multiplying_only(stanford):
+    exact = load_colbert(str(stanford), document_length=180).encode_document([DOCUMENT])[0]
+    model = load_colbert(str(stanford), document_length=180, dtype="bfloat16")
+    found = model.encode_document([DOCUMENT])[0]
+    assert found.dtype == torch.float32 and {weight.dtype for weight in model.parameters()} == {torch.float32}
+    assert 0 < (found - exact).abs().max() < 0.05
+    assert found.norm(dim=1).tolist() == pytest.approx([1.0] * len(found), abs=1e-5)

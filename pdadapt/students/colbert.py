@@ -16,6 +16,7 @@ from sentence_transformers.base.modules import Normalize, Transformer
 from sentence_transformers.base.modules.dense import Dense
 from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 
+from pdadapt.device import compute_in
 from pdadapt.errors import ModelError
 from pdadapt.models import is_colbert, resolve_model
 
@@ -28,22 +29,28 @@ def load_colbert(
     document_length: int | None = None,
     projection: int = 0,
     passages: Sequence[str] = (),
+    dtype: str = "float32",
 ) -> MultiVectorEncoder:
     """A student ready to encode and to train.
 
     name: a model name (see models.py). query_length, document_length: tokens kept; None means as the checkpoint says,
-    or 32 and 300 for a plain encoder. For a plain encoder, `projection`
-    dimensions (0: none) are fitted to the token embeddings of `passages`.
+    or 32 and 300 for a plain encoder. For a plain encoder, `projection` dimensions (0: none) are fitted to the token
+    embeddings of `passages`. dtype: what the encoder multiplies in (see device.py); weights and embeddings are float32.
 
     Raises ModelError when the checkpoint does not load.
     """
     with torch.random.fork_rng():
         torch.manual_seed(0)  # weights that a checkpoint lacks, such as BERT's unused pooler, are the same every time
-        return _load(name, query_length, document_length, projection, passages)
+        return _load(name, query_length, document_length, projection, passages, dtype)
 
 
 def _load(
-    name: str, query_length: int | None, document_length: int | None, projection: int, passages: Sequence[str]
+    name: str,
+    query_length: int | None,
+    document_length: int | None,
+    projection: int,
+    passages: Sequence[str],
+    dtype: str,
 ) -> MultiVectorEncoder:
     source = resolve_model(name)
     weights = {"use_safetensors": True, "dtype": torch.float32}  # half-precision master weights would not learn
@@ -51,6 +58,7 @@ def _load(
         if is_colbert(source):
             model = MultiVectorEncoder(source.path, revision=source.revision, model_kwargs=weights)
             set_lengths(model, query_length, document_length)
+            compute_in(model, dtype)
             return model
         options: dict[str, Any] = {} if source.revision is None else {"revision": source.revision}
         encoder = Transformer(
@@ -65,6 +73,7 @@ def _load(
     tail = [MultiVectorMask(skiplist_words=list(string.punctuation)), Normalize(module_input_name="token_embeddings")]
     model = MultiVectorEncoder(modules=[encoder, *tail])
     set_lengths(model, query_length or 32, document_length or 300)
+    compute_in(model, dtype)
     if projection:
         model = MultiVectorEncoder(modules=[encoder, fit_projection(model, passages, projection), *tail])
     return model

@@ -9,12 +9,12 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import maxsim
 
+from pdadapt.device import default_device, pick_dtype
 from pdadapt.errors import ModelError
 from pdadapt.models import is_colbert, resolve_model
 from pdadapt.recipe import ModelSettings
 from pdadapt.students.colbert import length_limit, load_colbert, set_lengths
 from pdadapt.teachers import Point, Scores
-from pdadapt.teachers.language_model import default_device, pick_dtype
 from pdadapt.teachers.prompting import Budget
 
 CPU_BUDGET, GPU_BUDGET = 1_024, 131_072  # tokens encoded at once, padding included

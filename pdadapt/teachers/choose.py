@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
+from pdadapt.device import default_device, pick_dtype
 from pdadapt.errors import ModelError, RecipeError
 from pdadapt.models import ModelSource, hub_file, is_colbert, read_config, resolve_model
 from pdadapt.prompt import LIKELIHOOD_FIELDS, PAIR_FIELDS, POINT_FIELDS, load_prompt
 from pdadapt.recipe import ModelSettings, TeacherSettings
 from pdadapt.teachers import Pair, Point, Scores, Task
-from pdadapt.teachers.language_model import default_device, pick_dtype
 
 LANGUAGE_MODELS = ("seq2seq", "causal")
 PAIR_KINDS = ("seq2seq", "causal", "endpoint", "imported")

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from pdadapt.device import default_device, pick_dtype
 from pdadapt.errors import ModelError
 from pdadapt.models import resolve_model
 from pdadapt.recipe import ModelSettings
 from pdadapt.teachers import Point, Scores
-from pdadapt.teachers.language_model import default_device, pick_dtype
 from pdadapt.teachers.prompting import Budget
 
 CPU_BUDGET, GPU_BUDGET = 2_048, 131_072  # tokens at once, padding included

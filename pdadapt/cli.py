@@ -199,9 +199,11 @@ def rerank(
     task: Task = "point" if by is By.points else "pair"
     key = teacher_key(resolved.teacher, task)
     store = Path(resolved.label_store) if resolved.label_store else target.with_suffix(".labels.sqlite")
-    known = dataset.queries | dataset.test_queries
-    teachers, progress = Teachers(resolved.teacher), _progress()
-    reranked = rerank_run(ranking, dataset.corpus, known, task, aggregate.value, top, store, key, teachers, progress)
+    known = dataset.test_queries | dataset.queries
+    teachers, progress = Teachers(resolved.teacher, [task]), _progress()
+    reranked, unanswered = rerank_run(
+        ranking, dataset.corpus, known, task, aggregate.value, top, store, key, teachers, progress
+    )
     write_run(target, reranked, f"reranked-{by.value}")
     judged = {query_id: dataset.qrels[query_id] for query_id in ranking if query_id in dataset.qrels}
     if judged:
@@ -212,6 +214,8 @@ def rerank(
         measures = compare(pair, judged, resolved.evaluate, resolved.seed)
         counts = {"corpus": dataset.name, "documents": len(dataset.corpus), "test_queries": len(judged)}
         console.print(comparison_table({**counts, "measures": measures}, ["run", "reranked"]))
+    if unanswered:
+        console.print(f"The teacher gave no answer to {unanswered:,} {by.value}.", soft_wrap=True)
     console.print(f"Wrote {target}", soft_wrap=True)
 
 

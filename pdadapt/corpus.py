@@ -143,7 +143,11 @@ def read_qrels(path: Path) -> Qrels:
     """Read judgments: BEIR's TSV (query-id, corpus-id, score; one header line) or TREC's four columns."""
     qrels: Qrels = {}
     with _open(path) as lines:
-        for number, line in enumerate(lines, 1):
+        try:
+            numbered = list(enumerate(lines, 1))
+        except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise DataError(f"{path} cannot be read as UTF-8 text ({error}); convert the file and try again.") from None
+        for number, line in numbered:
             fields = line.split()
             if not fields or (number == 1 and not fields[-1].lstrip("-").isdigit()):
                 continue
@@ -214,6 +218,10 @@ def _text(row: dict[str, object], where: str) -> str:
     for field in TEXT_FIELDS:
         value = row.get(field)
         if isinstance(value, str):
+            if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+                raise DataError(
+                    f"{where}: the text holds half of a surrogate pair (\\ud800 to \\udfff), which is no text."
+                )
             return value
     raise DataError(f"{where}: no text; name it in a field `text`.")
 

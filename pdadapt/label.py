@@ -17,7 +17,7 @@ from pdadapt.pairs import sample_pairs
 from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe
 from pdadapt.run import Ranking, write_atomic
-from pdadapt.teachers import Pair, PairTeacher, Point, PointTeacher, Scores
+from pdadapt.teachers import Pair, PairTeacher, Point, PointTeacher, Scores, Task
 
 PairLabel = tuple[int, int, float]  # positions i and j in the list, log-odds that i is the more relevant
 
@@ -53,6 +53,17 @@ def ask_missing(
             store.add([(missing[index], score) for index, score in batch if score is not None])
             advance(len(batch))
     return len(missing)
+
+
+def check_answers(answers: Sequence[float | None], task: Task) -> int:
+    """How many answers are missing. Raises ModelError when all are: there is nothing to learn from."""
+    missing = answers.count(None)
+    if missing and missing == len(answers):
+        raise ModelError(
+            f"The teacher gave no answer to any of {missing:,} {task}s: an imported teacher needs labels of exactly "
+            "these texts and this --name, a server must list the label words among its top_logprobs."
+        )
+    return missing
 
 
 def standardise(values: Sequence[float | None]) -> list[float | None]:
@@ -103,8 +114,8 @@ def label(
     wanted = dict.fromkeys(doc_id for ranked in ranking.values() for doc_id, _ in ranked)
     texts = {doc_id: corpus[doc_id].contents for doc_id in wanted}  # each text once, however often it is asked about
     with LabelStore(store_file, "points", keys[0]) as store:
-        store.remember(texts.items())
-        store.remember((query_id, queries[query_id]) for query_id in ranking)
+        store.remember("document", texts.items())
+        store.remember("query", ((query_id, queries[query_id]) for query_id in ranking))
         lists, figures = _label_points(ranking, texts, queries, recipe, store, lambda: teachers("point"), progress)
     pairs = [
         (row, i, j)
@@ -152,11 +163,11 @@ def _label_points(
     }
     questions = [point for asked in points.values() for point in asked]
     asked = ask_missing(questions, store, lambda missing: teacher().score_points(missing), progress, "label points")
-    lists, unanswered = [], 0
+    answers = {query_id: [store.get(point) for point in asked_of] for query_id, asked_of in points.items()}
+    unanswered = check_answers([answer for scores in answers.values() for answer in scores], "point")
+    lists = []
     for query_id, ranked in ranking.items():
-        scores = [store.get(point) for point in points[query_id]]
-        unanswered += scores.count(None)
-        labels = point_labels(scores, [score for _, score in ranked], recipe.teacher.point.student_weight)
+        labels = point_labels(answers[query_id], [score for _, score in ranked], recipe.teacher.point.student_weight)
         order = sorted(range(len(ranked)), key=lambda i: (_descending(labels[i]), i))[: recipe.train.n_way]
         lists.append(TrainingList(query_id, [ranked[i][0] for i in order], [labels[i] for i in order], []))
     return lists, {"points": len(questions), "points_asked": asked, "points_unanswered": unanswered}
@@ -213,7 +224,7 @@ def _label_pairs(
                 answer if which == (i, j) else -answer for which, answer in zip(orders, answers, strict=True)
             )
         )
-    figures: dict[str, float] = {"pair_prompts_asked": prompts, "pairs_unanswered": len(pairs) - len(complete)}
+    figures: dict[str, float] = {"pair_prompts_asked": prompts, "pairs_unanswered": check_answers(log_odds, "pair")}
     if complete and order != "as_ranked":
         figures["position_bias"] = statistics.fmean(map(statistics.fmean, complete))
     if complete and order == "both":

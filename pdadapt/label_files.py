@@ -22,18 +22,22 @@ BATCH = 10_000  # rows
 
 
 def read_labels(store: Path) -> Iterator[dict[str, Any]]:
-    """Rows of COLUMNS, in the order of teacher, query and documents; doc_id_b and document_b are None for points.
+    """Rows of COLUMNS, one a label, in the order of teacher, query and documents; points have no document b.
 
-    score: a point's, or a pair's log-odds that `document` is more relevant than `document_b`.
+    score: a point's, or a pair's log-odds that `document` is more relevant than `document_b`. A text that several
+    documents share stands under one of their ids.
     """
     with sqlite3.connect(f"file:{store}?mode=ro", uri=True) as database:
-        point = """
+        named = "(SELECT hash, max(id) AS id, text FROM texts WHERE kind = '{}' GROUP BY hash)".format
+        query, document = named("query"), named("document")
+        point = f"""
             SELECT 'point', t.key, q.id, q.text, a.id, a.text, NULL, NULL, p.score FROM points p
-            JOIN teachers t ON t.id = p.teacher JOIN texts q ON q.hash = p.query JOIN texts a ON a.hash = p.document"""
-        pair = """
+            JOIN teachers t ON t.id = p.teacher JOIN {query} q ON q.hash = p.query
+            JOIN {document} a ON a.hash = p.document"""
+        pair = f"""
             SELECT 'pair', t.key, q.id, q.text, a.id, a.text, b.id, b.text, p.score FROM pairs p
-            JOIN teachers t ON t.id = p.teacher JOIN texts q ON q.hash = p.query
-            JOIN texts a ON a.hash = p.document_a JOIN texts b ON b.hash = p.document_b"""
+            JOIN teachers t ON t.id = p.teacher JOIN {query} q ON q.hash = p.query
+            JOIN {document} a ON a.hash = p.document_a JOIN {document} b ON b.hash = p.document_b"""
         for row in database.execute(f"{point} UNION ALL {pair} ORDER BY 1 DESC, 2, 3, 5, 7"):
             yield dict(zip(COLUMNS, row, strict=True))
 
@@ -88,13 +92,13 @@ def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 
 
 def import_labels(file: Path, store: Path, name: str | None) -> int:
-    """Take labels from a JSONL or Parquet file of COLUMNS into a store: all of them, or none; returns how many.
+    """Take labels from a JSONL or Parquet file of COLUMNS into a store; returns how many.
 
-    Rows without a `teacher` become those of the teacher `imported:NAME`. Raises DataError naming the line that is
-    wrong.
+    The whole file is checked before anything is written; what a kill left out, the same import adds. Rows without a
+    `teacher` become those of the teacher `imported:NAME`. Raises DataError naming the line that is wrong.
     """
     by_key: dict[tuple[str, str], list[tuple[tuple[str, ...], float]]] = {}
-    texts: dict[str, str] = {}  # text -> id, empty where the file gives none
+    texts: dict[Literal["query", "document"], dict[str, str]] = {"query": {}, "document": {}}  # text -> id, or empty
     for where, row in _read_rows(file):
         task, key = _teacher(row, name, where)
         fields = ("query", "document") if task == "point" else ("query", "document", "document_b")
@@ -106,10 +110,12 @@ def import_labels(file: Path, store: Path, name: str | None) -> int:
             raise DataError(f"{where}: `score` must be a number, and is {score!r}.")
         by_key.setdefault((task, key), []).append((found, float(score)))
         for name_of_id, text in zip(("query_id", "doc_id", "doc_id_b"), found, strict=False):
-            texts[text] = str(row.get(name_of_id) or "")
+            ids = texts["query" if name_of_id == "query_id" else "document"]
+            ids[text] = str(row.get(name_of_id) or ids.get(text, ""))
     for (task, key), labels in by_key.items():
         with LabelStore(store, "points" if task == "point" else "pairs", key) as target:
-            target.remember((text_id, text) for text, text_id in texts.items())
+            for kind, ids in texts.items():
+                target.remember(kind, ((text_id, text) for text, text_id in ids.items()))
             target.add(labels)
     return sum(map(len, by_key.values()))
 
@@ -146,6 +152,8 @@ def _read_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             return
         with open(file, encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
                 row = json.loads(line)
                 if not isinstance(row, dict):
                     raise DataError(f"{file}:{number}: not a JSON object.")
@@ -171,14 +179,24 @@ def label_tables(run: Path, query_id: str) -> Group:
             f"Query {query_id!r} is not in {files[-1]}; it holds, for instance, {next(iter(lists), None)!r}."
         )
     entry = lists[query_id]
-    texts = _texts(store, [query_id, *entry.doc_ids])
-    return Group(f"{query_id}: {texts.get(query_id, '')}", _documents(entry, texts), _pairs(entry))
+    query, texts = _texts(store, entry)
+    return Group(f"{query_id}: {query}", _documents(entry, texts), _pairs(entry))
 
 
-def _texts(store: Path, ids: list[str]) -> dict[str, str]:
-    marks = ", ".join("?" for _ in ids)
+def _texts(store: Path, entry: TrainingList) -> tuple[str, dict[str, str]]:
+    """(the query, document id -> text) of a list; of several corpora in one store, that whose ids fit best."""
+    marks = ", ".join("?" for _ in entry.doc_ids)
     with sqlite3.connect(f"file:{store}?mode=ro", uri=True) as database:
-        return dict(database.execute(f"SELECT id, text FROM texts WHERE id IN ({marks})", ids))
+        rows = database.execute(
+            f"""SELECT DISTINCT q.text, a.id, a.text FROM points p
+            JOIN texts q ON q.hash = p.query AND q.kind = 'query' AND q.id = ?
+            JOIN texts a ON a.hash = p.document AND a.kind = 'document' AND a.id IN ({marks})""",
+            [entry.query_id, *entry.doc_ids],
+        )
+        found: dict[str, dict[str, str]] = {}
+        for query, doc_id, document in rows:
+            found.setdefault(query, {})[doc_id] = document
+    return max(found.items(), key=lambda item: len(item[1]), default=("", {}))
 
 
 def _documents(entry: TrainingList, texts: Mapping[str, str]) -> Table:

@@ -5,7 +5,7 @@ committed before the next is asked, so a kill loses at most the batch in flight.
 that labels can be read, and given to other trainers, without the corpus.
 
     teachers(id, key)                                        key: JSON
-    texts(hash, id, text)                                    id: of the query or document
+    texts(hash, kind, id, text)                              kind: query or document; id: empty where it has none
     points(teacher, query, document, score)                  query, document: 16-byte hashes
     pairs(teacher, query, document_a, document_b, score)     score: log-odds that a is the more relevant
 """
@@ -16,13 +16,15 @@ import hashlib
 import sqlite3
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Literal
 
 from pdadapt.errors import DataError
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS teachers (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE);
 CREATE TABLE IF NOT EXISTS texts (
-    hash BLOB NOT NULL, id TEXT NOT NULL, text TEXT NOT NULL, PRIMARY KEY (hash, id)) WITHOUT ROWID;
+    hash BLOB NOT NULL, kind TEXT NOT NULL, id TEXT NOT NULL, text TEXT NOT NULL,
+    PRIMARY KEY (hash, kind, id)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS points (
     teacher INTEGER NOT NULL, query BLOB NOT NULL, document BLOB NOT NULL, score REAL NOT NULL,
     PRIMARY KEY (teacher, query, document)) WITHOUT ROWID;
@@ -66,12 +68,12 @@ class LabelStore:
     def __exit__(self, *_: object) -> None:
         self._db.close()
 
-    def remember(self, texts: Iterable[tuple[str, str]]) -> None:
+    def remember(self, kind: Literal["query", "document"], texts: Iterable[tuple[str, str]]) -> None:
         """Keep texts, (id, text) each, beside their hashes."""
         with self._db:
             self._db.executemany(
-                "INSERT OR IGNORE INTO texts VALUES (?, ?, ?)",
-                ((text_hash(text), text_id, text) for text_id, text in texts),
+                "INSERT OR IGNORE INTO texts VALUES (?, ?, ?, ?)",
+                ((text_hash(text), kind, text_id, text) for text_id, text in texts),
             )
 
     def get(self, texts: Sequence[str]) -> float | None:

@@ -8,11 +8,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pdadapt import evaluate, train
 from pdadapt.corpus import Corpus, Dataset, Queries, fingerprint
-from pdadapt.errors import DataError, RunError
+from pdadapt.errors import DataError
 from pdadapt.label import label, read_lists, write_lists
 from pdadapt.models import resolve_model
 from pdadapt.progress import Progress
@@ -21,6 +19,7 @@ from pdadapt.retrieve import index_corpus, retrieve, sample_queries
 from pdadapt.run import Ranking, RunFolder, read_run, write_atomic, write_run
 from pdadapt.students.checkpoint import save_checkpoint
 from pdadapt.students.colbert import get_lengths, load_colbert, set_lengths
+from pdadapt.teachers import Task
 from pdadapt.teachers.choose import Teachers, teacher_key
 
 PACKAGES = ("pdadapt", "torch", "transformers", "sentence-transformers")
@@ -40,8 +39,6 @@ def adapt(recipe: Recipe, dataset: Dataset, out: Path, progress: Progress) -> di
             f"Corpus {dataset.name!r} brings no queries to adapt on; give some with --queries FILE (one a line, TSV or "
             "JSONL)."
         )
-    if torch.cuda.device_count() > 1:
-        raise RunError("pdadapt uses one GPU so far, and there are several; set CUDA_VISIBLE_DEVICES=0.")
     evaluate.parse_measures(recipe.evaluate.measures)
     keys = (
         teacher_key(recipe.teacher, "point"),
@@ -112,7 +109,10 @@ def save_lists(
 ) -> None:
     """Label the candidates; a teacher is loaded only if it must be asked, and is gone before training."""
     store = Path(recipe.label_store) if recipe.label_store else run.path / "labels.sqlite"
-    lists, figures = label(candidates, corpus, queries, recipe, store, keys, Teachers(recipe.teacher), progress)
+    tasks: list[Task] = ["point", "pair"] if keys[1] else ["point"]
+    teachers = Teachers(recipe.teacher, tasks)
+    lists, figures = label(candidates, corpus, queries, recipe, store, keys, teachers, progress)
+    teachers.free()
     write_atomic(folder / "labels.json", json.dumps(figures, indent=2) + "\n")
     write_lists(folder / "lists.jsonl", lists)
 

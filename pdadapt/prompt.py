@@ -29,6 +29,7 @@ class Prompt:
     def __init__(self, template: str, fields: frozenset[str], source: str = "prompt"):
         """Raises RecipeError when a field is missing, unknown or repeated; `source` names the file in the message."""
         self.template = template.strip("\n")
+        self.fields = fields
         found = PLACEHOLDER.findall(self.template)
         wanted = ", ".join(f"{{{field}}}" for field in sorted(fields))
         if set(found) != fields or len(found) != len(fields):

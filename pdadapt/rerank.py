@@ -11,7 +11,7 @@ import numpy as np
 
 from pdadapt.corpus import Corpus, Queries
 from pdadapt.errors import DataError
-from pdadapt.label import ask_missing
+from pdadapt.label import ask_missing, check_answers
 from pdadapt.labels import LabelStore
 from pdadapt.progress import Progress
 from pdadapt.run import Ranking
@@ -31,19 +31,20 @@ def rerank(
     key: str,
     teachers: Callable[[Task], Any],
     progress: Progress,
-) -> Ranking:
+) -> tuple[Ranking, int]:
     """The run with the first `top` documents of each query in the teacher's order, the others below as they were.
 
     task: `point` sorts by the teacher's score; `pair` asks about all ordered pairs and aggregates them. key: the label
-    store's. What the teacher left unanswered ranks last (points) or counts as undecided (pairs).
-    Raises DataError when the run names a query or document that is not there.
+    store's. What the teacher left unanswered ranks last (points) or counts as undecided (pairs); returned too is how
+    much that is. Raises DataError when the run names a query or document that is not there, ModelError when the
+    teacher answers nothing at all.
     """
     check(ranking, corpus, queries)
     heads = {query_id: [doc_id for doc_id, _ in ranked[:top]] for query_id, ranked in ranking.items()}
     texts = {doc_id: corpus[doc_id].contents for doc_ids in heads.values() for doc_id in doc_ids}
     with LabelStore(store_file, "points" if task == "point" else "pairs", key) as store:
-        store.remember(texts.items())
-        store.remember((query_id, queries[query_id]) for query_id in heads)
+        store.remember("document", texts.items())
+        store.remember("query", ((query_id, queries[query_id]) for query_id in heads))
         if task == "point":
             questions: dict[str, list[Any]] = {
                 query_id: [Point(queries[query_id], texts[doc_id]) for doc_id in doc_ids]
@@ -61,9 +62,11 @@ def rerank(
             return teacher.score_points(missing) if task == "point" else teacher.score_pairs(missing)
 
         ask_missing(everything, store, ask, progress, "rerank")
+        labels = {query_id: [store.get(question) for question in asked] for query_id, asked in questions.items()}
+        unanswered = check_answers([answer for answers in labels.values() for answer in answers], task)
         reranked: Ranking = {}
         for query_id, doc_ids in heads.items():
-            answers = [store.get(question) for question in questions[query_id]]
+            answers = labels[query_id]
             if task == "point":
                 scores = [-np.inf if answer is None else answer for answer in answers]
             else:
@@ -71,7 +74,7 @@ def rerank(
             order = sorted(range(len(doc_ids)), key=lambda i: (-scores[i], i))
             rest = [doc_id for doc_id, _ in ranking[query_id][top:]]
             reranked[query_id] = spread([(doc_ids[i], float(scores[i])) for i in order], rest)
-    return reranked
+    return reranked, unanswered
 
 
 def check(ranking: Ranking, corpus: Corpus, queries: Queries) -> None:

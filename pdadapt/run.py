@@ -96,7 +96,8 @@ class RunFolder:
                 named = "; ".join(f"{key} was {old!r}, now {new!r}" for key, old, new in changes)
                 raise RunError(
                     f"{self.path} holds a run with other settings ({named}); give another --out "
-                    f"(labels are kept: --set label_store={self.path}/labels.sqlite)."
+                    "(its labels serve again where teacher and prompts are the same: "
+                    f"--set label_store={self.path}/labels.sqlite)."
                 )
         elif any(not entry.name.startswith(BEGINNINGS) for entry in self.path.iterdir()):
             raise RunError(f"{self.path} is not empty and holds no run; give another --out.")

@@ -183,6 +183,8 @@ def train(
         disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # one process trains on one GPU; a teacher may have been spread over more
     data = Dataset.from_dict({"list": [json.dumps(entry._asdict()) for entry in lists]})
     lengths = get_lengths(model)
     set_lengths(model, settings.query_length, settings.document_length)

@@ -1,7 +1,7 @@
 """A small OpenAI-compatible server over a real model: `python chat_server.py FOLDER` prints its URL.
 
 What it serves depends on the model that a request names: `tiny` is the model; `busy` answers every other request with
-429 or 503; `silent` never answers; `short` lists only the likeliest token; `plain` lists none; `locked` wants a key.
+429 or 503; `silent` never answers, `slow` every other time; `page` sends HTML; `short` lists only the likeliest token; `plain` lists none; `locked` wants a key.
 """
 
 import itertools
@@ -30,8 +30,10 @@ class Handler(BaseHTTPRequestHandler):
         name = request["model"]
         if self.path != "/v1/chat/completions":
             return self.send(404, {"error": "no such path"})
-        if name == "silent":
+        if name == "silent" or (name == "slow" and number % 2):
             time.sleep(60)
+        if name == "page":
+            return self.send(200, "<html>", raw=True)
         if name == "busy" and number % 2:
             return self.send(429 if number % 4 == 1 else 503, {"error": "busy"}, {"Retry-After": "0.01"})
         if name == "locked" and self.headers["authorization"] != "Bearer sesame":
@@ -50,8 +52,8 @@ class Handler(BaseHTTPRequestHandler):
         message = {"role": "assistant", "content": listed[0]["token"]}
         self.send(200, {"choices": [{"index": 0, "message": message, "logprobs": logprobs, "finish_reason": "length"}]})
 
-    def send(self, status, body, headers=None):
-        content = json.dumps(body).encode()
+    def send(self, status, body, headers=None, raw=False):
+        content = body.encode() if raw else json.dumps(body).encode()
         self.send_response(status)
         for name, value in {
             "content-type": "application/json",

@@ -65,6 +65,7 @@ def test_qrels_in_beir_and_trec_columns(tmp_path, text):
         ("c.jsonl", '{"text": "a"}\n', r"c\.jsonl:1: the document has no id"),
         ("c.jsonl", '{"_id": "1"}\n', r"c\.jsonl:1: no text"),
         ("c.jsonl", '{"_id": "a b", "text": "x"}\n', r"white space"),
+        ("c.jsonl", '{"_id": "1", "text": "bad \\ud83d half"}\n', r"c\.jsonl:1: the text holds half of a surrogate"),
         ("c.jsonl", "[1]\n", r"c\.jsonl:1: expected a JSON object"),
         ("c.tsv", "only-an-id\n", r"c\.tsv:1: expected id<TAB>text"),
         ("c.csv", "a,b\n1,2\n", r"c\.csv:1: a CSV file needs a header"),
@@ -82,6 +83,9 @@ def test_a_broken_archive_and_a_missing_file_are_said(tmp_path):
     (tmp_path / "c.jsonl.gz").write_bytes(b"not gzip")
     with pytest.raises(DataError, match="cannot be read"):
         read_corpus(tmp_path / "c.jsonl.gz")
+    (tmp_path / "test.tsv").write_bytes(b"q\xff\td\t1\n")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_qrels(tmp_path / "test.tsv")
     with pytest.raises(DataError, match="was not found"):
         load_dataset(str(tmp_path / "nowhere"))
     with pytest.raises(DataError, match=r"has no corpus\.jsonl"):

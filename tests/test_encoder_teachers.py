@@ -1,3 +1,5 @@
+import weakref
+
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
@@ -5,10 +7,10 @@ from sentence_transformers.util import maxsim
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from pdadapt.errors import ModelError, RecipeError
-from pdadapt.recipe import PairSettings, TeacherSettings
+from pdadapt.recipe import PairSettings, PointSettings, TeacherSettings
 from pdadapt.students.colbert import load_colbert
 from pdadapt.teachers import Point
-from pdadapt.teachers.choose import Teachers, teacher_key
+from pdadapt.teachers.choose import Teachers, model_of, teacher_key
 
 POINTS = [
     Point(query, document)
@@ -84,12 +86,18 @@ def test_asked_for_pairs_they_say_who_can_before_anything_is_loaded(kind, reques
         teacher_key(settings, "pair")
 
 
-def test_points_and_pairs_can_have_teachers_of_their_own_and_only_one_is_in_memory(cross_encoder, t5):
+def test_points_and_pairs_can_have_teachers_of_their_own_and_only_one_is_in_memory(cross_encoder, t5, monkeypatch):
     settings = TeacherSettings(model=str(cross_encoder), dtype="float32", pair=PairSettings(model=str(t5)))
     teachers = Teachers(settings)
-    first, second = teachers("point"), teachers("pair")
-    assert (type(first).__name__, type(second).__name__) == ("CrossEncoderTeacher", "Seq2SeqTeacher")
-    assert teachers("pair") is second and teachers("point") is not first
+    first = weakref.ref(teachers("point"))
+    assert type(first()).__name__ == "CrossEncoderTeacher"
+    load, alive = teachers._load, []
+    monkeypatch.setattr(teachers, "_load", lambda model: (alive.append(first()), load(model))[1])
+    second = weakref.ref(teachers("pair"))
+    assert type(second()).__name__ == "Seq2SeqTeacher" and alive == [None]
+    assert teachers("pair") is second()
+    teachers.free()
+    assert second() is None
     assert teacher_key(settings, "pair") == teacher_key(TeacherSettings(model=str(t5), dtype="float32"), "pair")
 
 
@@ -97,3 +105,21 @@ def test_bits_need_a_gpu_and_that_is_said_at_once(t5, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ModelError, match=r"teacher\.quantize=8bit needs a GPU"):
         teacher_key(TeacherSettings(model=str(t5), quantize="8bit"), "point")
+
+
+@pytest.mark.parametrize("kind", ["cross_encoder", "encoder"])
+def test_max_document_length_cuts_documents_and_no_query(kind, request):
+    folder = str(request.getfixturevalue(kind))
+    whole, cut = (
+        Teachers(TeacherSettings(model=folder, dtype="float32", max_document_length=keep))("point")
+        for keep in (None, 3)
+    )
+    query = "squeal of a rotor and a pad"
+    assert ask(cut, [Point(query, "rim spoke hub valve bead")]) == pytest.approx(
+        ask(whole, [Point(query, "rim spoke hub")]), abs=1e-5
+    )
+
+
+def test_a_kind_alone_can_be_set_for_the_points(encoder):
+    settings = TeacherSettings(model=str(encoder), point=PointSettings(kind="multi_vector"))
+    assert model_of(settings, "point").kind == "multi_vector" and model_of(settings, "pair").kind == "auto"

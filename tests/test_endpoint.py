@@ -3,6 +3,7 @@ import importlib.util
 import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,19 @@ def test_a_server_that_cannot_be_reached_or_is_silent_is_an_error_that_keeps_wha
     monkeypatch.setattr(endpoint, "TIMEOUT", 0.2)
     with pytest.raises(ModelError, match="ReadTimeout"):
         ask(Teachers(settings(server, "silent"))("point").score_points(POINTS[:1]))
+
+
+def test_stopped_nothing_stays_in_flight(server):
+    asking = Teachers(settings(server, "slow", concurrency=2))("point").score_points(POINTS)
+    assert len(next(asking)) == 1  # the other one takes a minute
+    started = time.monotonic()
+    asking.close()
+    assert time.monotonic() - started < 5
+
+
+def test_an_answer_that_is_not_json_is_an_error(server):
+    with pytest.raises(ModelError, match="something else than JSON"):
+        ask(Teachers(settings(server, "page"))("point").score_points(POINTS[:1]))
 
 
 def test_the_key_comes_from_the_environment_and_shows_nowhere(server, monkeypatch):

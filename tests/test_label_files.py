@@ -7,9 +7,9 @@ from typer.testing import CliRunner
 
 from pdadapt.cli import app
 from pdadapt.corpus import load_dataset
-from pdadapt.errors import DataError, RunError
-from pdadapt.label import read_lists
-from pdadapt.label_files import export_labels, import_labels, label_tables, read_labels
+from pdadapt.errors import DataError, ModelError, RunError
+from pdadapt.label import TrainingList, read_lists
+from pdadapt.label_files import _texts, export_labels, import_labels, label_tables, read_labels
 from pdadapt.pipeline import adapt
 from pdadapt.progress import Progress
 from pdadapt.recipe import load_recipe
@@ -39,6 +39,23 @@ def test_exported_labels_bear_ids_and_texts_and_come_back(run, beir, tmp_path):
         export_labels(run / "labels.sqlite", file, file_format)
         assert import_labels(file, store, None) == count
         assert list(read_labels(store)) == list(read_labels(run / "labels.sqlite"))
+
+
+def test_a_label_is_one_row_whatever_ids_its_texts_have_and_a_text_is_shown_by_its_kind(tmp_path):
+    file, store = tmp_path / "l.jsonl", tmp_path / "labels.sqlite"
+    row = {"query": "what is a rim", "document": "the hoop of a wheel", "score": 1.0}
+    named = {**row, "query_id": "1", "doc_id": "1"}
+    file.write_text("\n\n".join(map(json.dumps, [named, row, {**row, "doc_id": "7", "query_id": "1"}, row])))
+    import_labels(file, store, "n")
+    import_labels(file, store, "n")
+    (found,) = read_labels(store)
+    assert (found["query_id"], found["doc_id"]) == ("1", "7") and found["query"] == row["query"]
+    entry = TrainingList("1", ["7"], [1.0], [])
+    assert _texts(store, entry) == (row["query"], {"7": row["document"]})
+    other = {"query": "of another corpus", "document": "nothing", "score": 0.0, "query_id": "1", "doc_id": "8"}
+    file.write_text(json.dumps(other))
+    import_labels(file, store, "n")
+    assert _texts(store, entry) == (row["query"], {"7": row["document"]})
 
 
 def test_imported_labels_teach_without_a_teacher(run, beir, tiny_recipe, tmp_path):
@@ -89,3 +106,9 @@ def test_a_query_is_shown_with_its_documents_pairs_and_contradictions(run):
         label_tables(run, "zebra")
     with pytest.raises(RunError, match="holds no run"):
         label_tables(run / "student", "q0")
+
+
+def test_a_teacher_that_answers_nothing_is_an_error_not_a_run(beir, tiny_recipe, tmp_path):
+    recipe = load_recipe(str(tiny_recipe), {"teacher.model": "imported:typo"})
+    with pytest.raises(ModelError, match=r"no answer to any of 96 points"):
+        adapt(recipe, load_dataset(str(beir)), tmp_path / "run", Progress())

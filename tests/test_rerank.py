@@ -1,3 +1,4 @@
+import sqlite3
 from itertools import pairwise, permutations
 
 import numpy as np
@@ -7,7 +8,7 @@ from typer.testing import CliRunner
 
 from pdadapt.cli import app
 from pdadapt.corpus import load_dataset
-from pdadapt.errors import DataError
+from pdadapt.errors import DataError, ModelError
 from pdadapt.progress import Progress
 from pdadapt.rerank import aggregate_pairs, rerank, spread, win_matrix
 from pdadapt.run import read_run, write_run
@@ -42,7 +43,7 @@ def test_the_first_documents_come_in_the_teachers_order_and_the_rest_stay(beir, 
         "key",
         lambda task: Judge(worth),
         Progress(),
-    )["q0"]
+    )[0]["q0"]
     best = sorted(range(7), key=lambda i: -((i * 5) % 7))
     assert [doc_id for doc_id, _ in found] == [f"d{i}" for i in best] + [f"d{i}" for i in range(7, 12)]
     scores = [score for _, score in found]
@@ -85,13 +86,26 @@ def test_scores_fall_strictly_so_that_every_evaluator_reads_the_same_order():
 def test_the_command_writes_a_run_and_measures_it(beir, tiny_recipe, tmp_path):
     write_run(tmp_path / "base.run", {f"q{n}": [(f"d{i}", 9.0 - i) for i in range(6)] for n in (12, 13)}, "base")
     command = ["rerank", "--corpus", str(beir), "--run", str(tmp_path / "base.run"), "--recipe", str(tiny_recipe)]
-    for by in ("points", "pairs"):
-        result = CliRunner().invoke(app, [*command, "--by", by, "--top", "4"])
+    for by in ("points", "pairs"):  # also where `adapt` would ask about no pairs, as in recipe `small`
+        result = CliRunner().invoke(app, [*command, "--by", by, "--top", "4", "--set", "teacher.pair.per_query=0"])
         assert result.exit_code == 0, result.output
         assert "reranked" in result.output and "nDCG@10" in result.output
         written = read_run(tmp_path / f"base-{by}.run")
         assert {len(ranked) for ranked in written.values()} == {6}
         assert [d for d, _ in written["q12"]][4:] == ["d4", "d5"]
+
+
+def test_queries_of_a_file_come_before_those_of_the_corpus_and_silence_is_no_order(beir, tiny_recipe, tmp_path):
+    write_run(tmp_path / "base.run", {"q12": [("d0", 2.0), ("d1", 1.0)]}, "base")
+    (tmp_path / "queries.tsv").write_text("q12\tanother wording\n", encoding="utf-8")
+    command = ["rerank", "--corpus", str(beir), "--run", str(tmp_path / "base.run"), "--recipe", str(tiny_recipe)]
+    result = CliRunner().invoke(app, [*command, "--queries", str(tmp_path / "queries.tsv")])
+    assert result.exit_code == 0, result.output
+    with sqlite3.connect(tmp_path / "base-points.labels.sqlite") as store:
+        assert store.execute("SELECT text FROM texts WHERE kind = 'query'").fetchall() == [("another wording",)]
+    result = CliRunner().invoke(app, [*command, "--teacher", "imported:nobody", "--out", str(tmp_path / "none.run")])
+    assert isinstance(result.exception, ModelError) and "no answer to any of 2 points" in str(result.exception)
+    assert not (tmp_path / "none.run").exists()
 
 
 def test_a_run_of_another_corpus_is_an_error(beir, tmp_path):

@@ -1,6 +1,17 @@
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+from conftest import word_tokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    BartConfig,
+    BartForConditionalGeneration,
+    MT5Config,
+    MT5ForConditionalGeneration,
+    T5Config,
+    T5EncoderModel,
+)
 
 from pdadapt.errors import ModelError, RecipeError
 from pdadapt.prompt import PAIR_FIELDS, POINT_FIELDS, Prompt, load_prompt
@@ -63,6 +74,41 @@ def test_t5_equals_generate_tied_and_untied_whatever_the_batching(t5, budget, pa
     expected = [first_token_log_odds(model, tokenizer, pair.render(p._asdict()), ("A", "B")) for p in PAIRS]
     assert ask(teacher.score_pairs, PAIRS) == pytest.approx(expected, abs=1e-4)
     assert len({round(score, 4) for score in expected}) > 2
+
+
+@pytest.mark.parametrize("name", ["mt5", "bart"])
+def test_other_encoder_decoders_equal_generate_too(name, tmp_path):
+    size = word_tokenizer(tmp_path, end=True)
+    torch.manual_seed(0)
+    if name == "mt5":
+        config = MT5Config(vocab_size=size, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4)
+        MT5ForConditionalGeneration(config).save_pretrained(tmp_path)
+    else:
+        layers = {"encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4}
+        config = BartConfig(
+            vocab_size=size, d_model=32, encoder_ffn_dim=48, decoder_ffn_dim=48, init_std=0.3, forced_eos_token_id=None,
+            pad_token_id=0, decoder_start_token_id=1, **layers,
+        )  # fmt: skip
+        model = BartForConditionalGeneration(config)
+        model.final_logits_bias.normal_()
+        model.save_pretrained(tmp_path)
+    teacher = load(TeacherSettings(model=str(tmp_path), dtype="float32", batch_tokens=64))
+    model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
+    prompt = load_prompt("yes-no", POINT_FIELDS)
+    expected = [first_token_log_odds(model, tokenizer, prompt.render(p._asdict()), ("Yes", "No")) for p in POINTS]
+    assert ask(teacher.score_points, POINTS) == pytest.approx(expected, abs=1e-4)
+    assert len({round(score, 4) for score in expected}) > 2
+
+
+def test_half_a_model_is_no_teacher(tmp_path):
+    """An encoder-only T5, as sentence-transformers has them, must not judge with a random decoder."""
+    size = word_tokenizer(tmp_path, end=True)
+    T5EncoderModel(T5Config(vocab_size=size, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4)).save_pretrained(
+        tmp_path
+    )
+    assert teacher_kind(ModelSettings(model=str(tmp_path))) == "bi_encoder"
+    with pytest.raises(ModelError, match="lacks weights of a seq2seq model"):
+        load(TeacherSettings(model=str(tmp_path), kind="seq2seq"))
 
 
 def test_bfloat16_stays_near_float32_in_packed_batches(t5, llama):
@@ -181,6 +227,13 @@ def test_a_query_that_leaves_no_room_is_an_error_with_the_way_out(llama):
         one(encode, query="hub " * 28, document_a="rim " * 50, document_b="pad " * 50)
 
 
+def test_a_query_too_long_is_found_before_anything_is_asked(t5):
+    teacher = load(TeacherSettings(model=str(t5), dtype="float32", max_length=60))
+    asked = [*POINTS[:1] * 3, Point("hub " * 80, "rim")]
+    with pytest.raises(RecipeError, match=r"teacher\.max_length 60 leaves no room"):
+        next(teacher.score_points(asked))
+
+
 def test_max_document_length_cuts_each_document_alone(llama):
     tokenizer, encode = encoder_for(llama, 500, max_document_length=5)
     text = tokenizer.decode(one(encode, query="hub", document_a="rim " * 50, document_b="pad valve"))
@@ -248,7 +301,7 @@ def test_query_likelihood_needs_a_decoder_and_that_is_said_before_any_work(t5):
 
 def test_a_teacher_of_points_only_needs_no_pair_labels(t5):
     pair = PairSettings(per_query=0, labels=("zebra", "zebra"))
-    teacher = Teachers(TeacherSettings(model=str(t5), dtype="float32", pair=pair))("point")
+    teacher = Teachers(TeacherSettings(model=str(t5), dtype="float32", pair=pair), ["point"])("point")
     assert len(ask(teacher.score_points, POINTS)) == len(POINTS)
 
 

@@ -32,7 +32,3 @@ class PointTeacher(Protocol):
 class PairTeacher(Protocol):
     def score_pairs(self, pairs: Sequence[Pair]) -> Iterator[Scores]:
         """Yield log-odds that a is the more relevant document, batch by batch, in whatever order is quickest."""
-
-
-class Teacher(PointTeacher, PairTeacher, Protocol):
-    """A model that judges both."""

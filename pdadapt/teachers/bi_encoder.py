@@ -15,7 +15,7 @@ from pdadapt.models import is_colbert, resolve_model
 from pdadapt.recipe import ModelSettings
 from pdadapt.students.colbert import length_limit, load_colbert, set_lengths
 from pdadapt.teachers import Point, Scores
-from pdadapt.teachers.prompting import Budget
+from pdadapt.teachers.prompting import Budget, cut_tokens
 
 CPU_BUDGET, GPU_BUDGET = 1_024, 131_072  # tokens encoded at once, padding included
 
@@ -26,6 +26,7 @@ class BiEncoderTeacher:
     def __init__(self, settings: ModelSettings):
         """Raises ModelError when the model does not load."""
         self.model: Any = self._load(settings)
+        self.max_document_length = settings.max_document_length
         on_gpu = self.model.device.type == "cuda"
         self.budget = Budget(settings.batch_tokens or (GPU_BUDGET if on_gpu else CPU_BUDGET))
 
@@ -33,7 +34,7 @@ class BiEncoderTeacher:
         """Every text is encoded once."""
         asked: dict[str, list[int]] = {}
         for index, point in enumerate(points):
-            asked.setdefault(point.document, []).append(index)
+            asked.setdefault(self._cut(point.document), []).append(index)
         queries: dict[str, torch.Tensor] = {}
         for batch in self._encode(self.model.encode_query, {point.query for point in points}):
             queries |= batch
@@ -43,6 +44,10 @@ class BiEncoderTeacher:
                 similar = self._similarity([queries[points[index].query] for index in asked[document]], embedding)
                 scores += zip(asked[document], similar, strict=True)
             yield scores
+
+    def _cut(self, document: str) -> str:
+        keep = self.max_document_length
+        return document if keep is None else cut_tokens(self.model.tokenizer, document, keep)
 
     def _encode(self, encode: Any, texts: Iterable[str]) -> Iterator[dict[str, torch.Tensor]]:
         """Batches of text -> float32 embedding, longest first, as many at once as the budget holds."""
@@ -80,7 +85,7 @@ class MultiVectorTeacher(BiEncoderTeacher):
         model = load_colbert(settings.model)
         if not is_colbert(resolve_model(settings.model)):
             longest = min(settings.max_length, length_limit(model))
-            set_lengths(model, longest, min(settings.max_document_length or longest, longest))
+            set_lengths(model, longest, longest)
         return model.to(pick_dtype(settings.dtype, model.device))
 
     def _similarity(self, queries: list[torch.Tensor], document: torch.Tensor) -> list[float]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
+import gc
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ def model_of(settings: TeacherSettings, task: Task) -> ModelSettings:
     shared = settings.model_dump(include=set(ModelSettings.model_fields))
     if own.model:
         shared |= {"model": own.model, "kind": own.kind}
+    elif own.kind != "auto":
+        shared |= {"kind": own.kind}
     return ModelSettings.model_validate(shared)
 
 
@@ -44,17 +46,17 @@ def teacher_kind(settings: ModelSettings) -> str:
         return "causal"
     config = read_config(source)
     architectures = " ".join(config.get("architectures") or [])
-    if config.get("is_encoder_decoder") and "ForSequenceClassification" not in architectures:
-        return "seq2seq"
     if "ForSequenceClassification" in architectures:
         return "cross_encoder"
-    if "ForCausalLM" in architectures or "LMHeadModel" in architectures:
-        return "bi_encoder" if _has_modules(source) else "causal"
+    generates = "ForCausalLM" in architectures or "LMHeadModel" in architectures
+    encodes_and_decodes = config.get("is_encoder_decoder") and "EncoderModel" not in architectures
+    if (generates or encodes_and_decodes) and not _has_modules(source):
+        return "seq2seq" if encodes_and_decodes else "causal"
     return "multi_vector" if is_colbert(source) else "bi_encoder"
 
 
 def _has_modules(source: ModelSource) -> bool:
-    """Whether sentence-transformers made it (an embedding model on top of a decoder)."""
+    """Whether sentence-transformers made it (an embedding model on top of a language model)."""
     if source.is_local:
         return (Path(source.path) / "modules.json").is_file()
     try:
@@ -91,8 +93,7 @@ def teacher_key(settings: TeacherSettings, task: Task) -> str:
             "quantize": model.quantize,
             "max_length": model.max_length,
         }
-    if kind not in ("cross_encoder", "bi_encoder"):
-        key |= {"max_document_length": model.max_document_length}
+    key |= {"max_document_length": model.max_document_length}
     if kind in LANGUAGE_MODELS or kind == "endpoint":
         key |= _prompt_key(settings, task, kind)
     return json.dumps(key, sort_keys=True)
@@ -142,15 +143,28 @@ class ImportedTeacher:
 class Teachers:
     """Loads the teacher of a task when it is first asked; one model at a time is in memory."""
 
-    def __init__(self, settings: TeacherSettings):
+    def __init__(self, settings: TeacherSettings, tasks: Collection[Task] = ("point", "pair")):
+        """tasks: those that may be asked."""
         self.settings = settings
-        self._load = functools.lru_cache(maxsize=1)(self._load_model)
+        self.tasks = tasks
+        self._loaded: tuple[ModelSettings, Any] | None = None
 
     def __call__(self, task: Task) -> Any:
         """A PointTeacher for `point`, a PairTeacher for `pair`. Raises ModelError when it does not load."""
-        return self._load(model_of(self.settings, task))
+        model = model_of(self.settings, task)
+        if self._loaded is None or self._loaded[0] != model:
+            self.free()
+            self._loaded = model, self._load(model)
+        return self._loaded[1]
 
-    def _load_model(self, model: ModelSettings) -> Any:
+    def free(self) -> None:
+        """Give the memory back."""
+        self._loaded = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _load(self, model: ModelSettings) -> Any:
         kind = teacher_kind(model)
         if kind == "imported":
             return ImportedTeacher()
@@ -162,8 +176,9 @@ class Teachers:
             from pdadapt.teachers.bi_encoder import BiEncoderTeacher, MultiVectorTeacher
 
             return (BiEncoderTeacher if kind == "bi_encoder" else MultiVectorTeacher)(model)
-        point = self.settings.point if model_of(self.settings, "point") == model else None
-        pair = self.settings.pair if self.settings.pair.asked and model_of(self.settings, "pair") == model else None
+        asked = [task for task in self.tasks if model_of(self.settings, task) == model]
+        point = self.settings.point if "point" in asked else None
+        pair = self.settings.pair if "pair" in asked else None
         if kind == "endpoint":
             from pdadapt.teachers.endpoint import EndpointTeacher
 

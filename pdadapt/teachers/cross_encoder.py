@@ -11,7 +11,7 @@ from pdadapt.errors import ModelError
 from pdadapt.models import resolve_model
 from pdadapt.recipe import ModelSettings
 from pdadapt.teachers import Point, Scores
-from pdadapt.teachers.prompting import Budget
+from pdadapt.teachers.prompting import Budget, cut_tokens
 
 CPU_BUDGET, GPU_BUDGET = 2_048, 131_072  # tokens at once, padding included
 
@@ -33,11 +33,14 @@ class CrossEncoderTeacher:
             raise ModelError(f"Teacher {source.name!r} does not load as a cross_encoder: {first_line}") from error
         if self.model.num_labels != 1:
             raise ModelError(f"Teacher {source.name!r} has {self.model.num_labels} outputs; a point teacher has one.")
+        self.max_document_length = settings.max_document_length
         self.model.max_length = min(self.model.max_length or settings.max_length, settings.max_length)
         self.budget = Budget(settings.batch_tokens or (GPU_BUDGET if device.type == "cuda" else CPU_BUDGET))
 
     def score_points(self, points: Sequence[Point]) -> Iterator[Scores]:
         """Raw logits: a sigmoid would flatten the distribution that the student learns."""
+        if keep := self.max_document_length:
+            points = [Point(p.query, cut_tokens(self.model.tokenizer, p.document, keep)) for p in points]
         letters = [len(point.query) + len(point.document) for point in points]
         order = sorted(range(len(points)), key=lambda i: (-letters[i], i))
         costs = [min(letters[i] // 4 + 8, self.model.max_length or letters[i]) for i in order]  # tokens, about

@@ -7,11 +7,10 @@ The key comes from the environment (PDADAPT_API_KEY, or OPENAI_API_KEY for api.o
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
-import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 from urllib.parse import urldefrag, urlsplit
 
@@ -61,28 +60,32 @@ class EndpointTeacher:
     def _score(
         self, questions: Sequence[Any], prompt: Prompt | None, labels: tuple[str, str] | None
     ) -> Iterator[Scores]:
-        """Ask `concurrency` questions at a time; yield what has come back. Raises ModelError when the server fails."""
-        assert prompt is not None and labels is not None
-        limits = httpx.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency)
-        waiting = iter(range(len(questions)))
-        asked: dict[Future[float | None], int] = {}
-        with (
-            httpx.Client(timeout=TIMEOUT, limits=limits, headers=authorization(self.url)) as client,
-            ThreadPoolExecutor(self.concurrency) as pool,
-        ):
-            try:
-                while True:
-                    while len(asked) < 2 * self.concurrency and (index := next(waiting, None)) is not None:
-                        text = prompt.render(cut_words(questions[index]._asdict(), self.words))
-                        asked[pool.submit(self._ask, client, text, labels)] = index
-                    if not asked:
-                        return
-                    done, _ = wait(asked, return_when=FIRST_COMPLETED)
-                    yield [(asked.pop(future), future.result()) for future in done]
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+        """Ask `concurrency` questions at a time; yield what has come back. Raises ModelError when the server fails.
 
-    def _ask(self, client: httpx.Client, text: str, labels: tuple[str, str]) -> float | None:
+        The event loop runs while the answers are awaited, and is left with nothing in flight however this ends.
+        """
+        assert prompt is not None and labels is not None
+        waiting = iter(range(len(questions)))
+        asked: dict[asyncio.Task[float | None], int] = {}
+        loop = asyncio.new_event_loop()
+        limits = httpx.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency)
+        client = httpx.AsyncClient(timeout=TIMEOUT, limits=limits, headers=authorization(self.url))
+        try:
+            while True:
+                while len(asked) < self.concurrency and (index := next(waiting, None)) is not None:
+                    text = prompt.render(cut_words(questions[index]._asdict(), self.words))
+                    asked[loop.create_task(self._ask(client, text, labels))] = index
+                if not asked:
+                    return
+                done, _ = loop.run_until_complete(asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED))
+                yield [(asked.pop(task), task.result()) for task in done if task.exception() is None]
+                for task in done:
+                    task.result()  # raises what failed, once the answers beside it are kept
+        finally:
+            loop.run_until_complete(give_up(asked, client))
+            loop.close()
+
+    async def _ask(self, client: httpx.AsyncClient, text: str, labels: tuple[str, str]) -> float | None:
         """Log-odds of the first label; None when the server does not list both."""
         request = {
             "model": self.name,
@@ -92,7 +95,7 @@ class EndpointTeacher:
             "logprobs": True,
             "top_logprobs": TOP,
         }
-        answer = self._post(client, request)
+        answer = await self._post(client, request)
         try:
             listed = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
         except (KeyError, IndexError, TypeError):
@@ -105,26 +108,44 @@ class EndpointTeacher:
         )
         return log_sum(first) - log_sum(second) if first and second else None
 
-    def _post(self, client: httpx.Client, request: dict[str, Any]) -> Any:
+    async def _post(self, client: httpx.AsyncClient, request: dict[str, Any]) -> Any:
         """The server's JSON answer; asks again, ever later, when the server is busy, fails or is out of reach."""
         for attempt in range(TRIES):
             pause = 0.5 * 2**attempt
             try:
-                response = client.post(f"{self.url}/chat/completions", json=request)
+                response = await client.post(f"{self.url}/chat/completions", json=request)
             except httpx.TransportError as error:
                 problem = type(error).__name__
             else:
                 if response.status_code == 200:
-                    return response.json()
+                    return parse(response)
                 problem = f"status {response.status_code}: {response.text[:200]}"
                 if response.status_code != 429 and response.status_code < 500:
                     break
                 pause = max(pause, retry_after(response))
             if attempt + 1 < TRIES:
-                time.sleep(min(pause, 60.0))
+                await asyncio.sleep(min(pause, 60.0))
         raise ModelError(
             f"{self.url} did not answer ({problem}); what is labeled is kept: the same command goes on from there."
         )
+
+
+async def give_up(asked: Collection[asyncio.Task[Any]], client: httpx.AsyncClient) -> None:
+    """Leave nothing in flight."""
+    for task in asked:
+        task.cancel()
+    await asyncio.gather(*asked, return_exceptions=True)
+    await client.aclose()
+
+
+def parse(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError:
+        raise ModelError(
+            f"{response.url} answered with something else than JSON ({response.text[:80]!r}); give the address of an "
+            "OpenAI-compatible server."
+        ) from None
 
 
 def authorization(url: str) -> dict[str, str]:

@@ -39,6 +39,8 @@ def float32_head(model: Any, rows: list[int] | None) -> None:
     head.weight = nn.Parameter((weight if rows is None else weight[rows]).float(), requires_grad=False)
     if getattr(head, "bias", None) is not None:
         head.bias = nn.Parameter((head.bias if rows is None else head.bias[rows]).detach().float(), requires_grad=False)
+    if rows is not None and getattr(model, "final_logits_bias", None) is not None:  # BART
+        model.final_logits_bias = model.final_logits_bias[:, rows].float()
     head.register_forward_pre_hook(lambda _module, inputs: (inputs[0].float(), *inputs[1:]))
 
 
@@ -103,6 +105,7 @@ class LanguageModelTeacher(ABC):
         """Scores of the questions, which are asked in order of their texts: what begins alike comes together."""
         order = sorted(range(len(questions)), key=lambda i: questions[i])
         fields = [questions[i]._asdict() for i in order]
+        encode.check_queries({question.query for question in questions})
         for start, prompts in tokenised(fields, encode):
             for which, scores in self._log_odds(prompts, columns):
                 yield [(order[start + i], score) for i, score in zip(which, scores.tolist(), strict=True)]
@@ -140,13 +143,21 @@ def load_language_model(settings: ModelSettings, kind: str, device: torch.device
     try:
         with contextlib.redirect_stderr(bars):
             tokenizer = transformers.AutoTokenizer.from_pretrained(source.path, **source.kwargs)
-            model = model_class.from_pretrained(source.path, dtype=dtype, **options, **source.kwargs)
+            loaded: Any = model_class.from_pretrained(
+                source.path, dtype=dtype, output_loading_info=True, **options, **source.kwargs
+            )
+            model, found = loaded
     except (OSError, ValueError, ImportError, KeyError) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"Teacher {source.name!r} does not load as a {kind} model: {first_line}") from error
+    if found["missing_keys"]:
+        raise ModelError(
+            f"Teacher {source.name!r} lacks weights of a {kind} model ({', '.join(sorted(found['missing_keys'])[:3])} "
+            "...), which would be random numbers; give a model of that kind, or its kind with --set teacher.kind=KIND."
+        )
     model.eval().requires_grad_(False)
     if "device_map" not in options:
-        model.to(device)  # type: ignore[arg-type]
+        model.to(device)
     return model, tokenizer
 
 

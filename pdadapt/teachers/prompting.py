@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 DOCUMENT_FIELDS = ("document", "document_a", "document_b")
 SMALLEST_CUT = 8  # tokens of each document that must remain
+LONGEST = 32  # queries, by letters, of which the one with the most tokens is among
 CHUNK = 2_048  # questions tokenised at once, while the model works on those before
 
 Question = TypeVar("Question")
@@ -77,22 +78,34 @@ class PromptEncoder:
             for ids, filled in zip(encoded, values, strict=True)
         ]
 
+    def check_queries(self, queries: Iterable[str]) -> None:
+        """Raises RecipeError when a query leaves no room for the documents: before the work, not in the middle."""
+        fields = dict.fromkeys((field for field in DOCUMENT_FIELDS if field in self.prompt.fields), "")
+        for query in sorted(queries, key=len, reverse=True)[:LONGEST]:
+            self._room({"query": query, **fields}, len(fields))
+
+    def _room(self, frame: Mapping[str, str], documents: int) -> int:
+        """Tokens left for the documents by a prompt without them. Raises RecipeError when they are too few."""
+        taken = len(self._encode([frame])[0])
+        room = self.max_length - taken
+        if room < SMALLEST_CUT * documents:
+            raise RecipeError(
+                f"teacher.max_length {self.max_length} leaves no room for the documents beside a prompt and query of "
+                f"{taken} tokens; raise it with --set teacher.max_length={2 * self.max_length}."
+            )
+        return room
+
     def _fit(self, values: Mapping[str, str]) -> list[int]:
         """One prompt whose documents are cut evenly until it fits."""
         fields = [field for field in DOCUMENT_FIELDS if field in values]
-        frame = len(self._encode([{**values, **dict.fromkeys(fields, "")}])[0])
-        room = self.max_length - frame
+        room = self._room({**values, **dict.fromkeys(fields, "")}, len(fields))
         lengths = {field: self._length(values[field]) for field in fields}
-        while room >= SMALLEST_CUT * len(fields):
+        while True:
             cut = {field: self._cut(values[field], keep=keep) for field, keep in share(lengths, room).items()}
             ids = self._encode([{**values, **cut}])[0]
             if len(ids) <= self.max_length:
                 return ids
             room -= len(ids) - self.max_length  # a token more may arise where the cut text meets the prompt
-        raise RecipeError(
-            f"teacher.max_length {self.max_length} leaves no room for the documents beside a prompt and query of "
-            f"{frame} tokens; raise it with --set teacher.max_length={2 * self.max_length}."
-        )
 
     def _encode(self, values: Sequence[Mapping[str, str]]) -> list[list[int]]:
         texts = [self.wrap(self.prompt.render(filled)) for filled in values]
@@ -103,8 +116,13 @@ class PromptEncoder:
         return len(self.tokenizer.encode(text, add_special_tokens=False))
 
     def _cut(self, text: str, keep: int) -> str:
-        offsets = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-        return text if len(offsets) <= keep else text[: offsets[keep - 1][1]]
+        return cut_tokens(self.tokenizer, text, keep)
+
+
+def cut_tokens(tokenizer: Any, text: str, keep: int) -> str:
+    """The text's first `keep` tokens, as text."""
+    offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    return text if len(offsets) <= keep else text[: offsets[keep - 1][1]]
 
 
 def share(lengths: dict[str, int], room: int) -> dict[str, int]:

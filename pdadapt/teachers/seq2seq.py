@@ -105,7 +105,7 @@ class Seq2SeqTeacher(LanguageModelTeacher):
             hidden = hidden + cross_attention(cross.EncDecAttention, cross.layer_norm(hidden), states, mask)
             hidden = feed_forward(hidden)
         hidden = decoder.final_layer_norm(hidden)
-        if self.model.config.scale_decoder_outputs:  # T5 v1.0, whose head is tied to its embeddings
+        if getattr(self.model.config, "scale_decoder_outputs", False):  # T5 v1.0, whose head is tied to its embeddings
             hidden = hidden * self.model.model_dim**-0.5
         return self.model.lm_head(hidden)
 

@@ -1,7 +1,8 @@
 """A small OpenAI-compatible server over a real model: `python chat_server.py FOLDER` prints its URL.
 
 What it serves depends on the model that a request names: `tiny` is the model; `busy` answers every other request with
-429 or 503; `silent` never answers, `slow` every other time; `page` sends HTML; `short` lists only the likeliest token; `plain` lists none; `locked` wants a key.
+429 or 503; `silent` never answers, `slow` every other time; `page` sends HTML; `short` lists only the likeliest token;
+`plain` lists none; `locked` wants a key.
 """
 
 import itertools

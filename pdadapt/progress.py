@@ -75,11 +75,11 @@ class Progress:
             yield advance
         self._live.remove_task(task_id)
         self.tasks += 1
-        seconds = time.monotonic() - started
+        seconds = max(time.monotonic() - started, 1e-9)
         if self.log:
             with open(self.log, "a", encoding="utf-8") as log:
                 log.write(json.dumps({"task": name, "units": done, "unit": unit, "seconds": round(seconds, 2)}) + "\n")
-        rate = f"{done / seconds:,.1f} {unit}/s" if seconds > 0 else ""
+        rate = f"{seconds / done:,.1f} s each" if 0 < done < seconds else f"{done / seconds:,.1f} {unit}/s"
         line = f"{name}: {done:,} {unit} in {seconds:,.1f} s ({rate}) {last_note}".rstrip()
         self.console.print(line, highlight=False, soft_wrap=True)
 

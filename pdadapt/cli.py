@@ -130,11 +130,11 @@ def evaluate(
     from pdadapt.corpus import load_dataset
     from pdadapt.recipe import apply_overrides, parse_override, parse_recipe
 
-    tree = apply_overrides({"evaluate": {"split": split}}, dict(map(parse_override, settings or [])))
-    resolved = parse_recipe(tree, "--set")
+    overrides = dict(map(parse_override, settings or []))
+    tree = apply_overrides({"evaluate": {"split": split}}, overrides)
+    resolved = parse_recipe(tree, "--split", overrides)
     dataset = load_dataset(corpus, None, split)
     folder = out or Path("runs") / f"evaluate-{dataset.name}"
-    folder.mkdir(parents=True, exist_ok=True)
 
     from pdadapt import evaluate as evaluation
     from pdadapt.report import comparison_table
@@ -200,7 +200,8 @@ def rerank(
     key = teacher_key(resolved.teacher, task)
     store = Path(resolved.label_store) if resolved.label_store else target.with_suffix(".labels.sqlite")
     known = dataset.test_queries | dataset.queries
-    teachers, progress = Teachers(resolved.teacher, [task]), _progress()
+    progress = _progress()
+    teachers = Teachers(resolved.teacher, [task], progress)
     reranked, unanswered = rerank_run(
         ranking, dataset.corpus, known, task, aggregate.value, top, store, key, teachers, progress
     )

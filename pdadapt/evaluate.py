@@ -106,6 +106,7 @@ def evaluate(
             f"BEIR folder with qrels/{settings.split}.tsv."
         )
     parse_measures(settings.measures)
+    out.mkdir(parents=True, exist_ok=True)
     queries = sample_queries(dataset.test_queries, settings.max_queries, seed)
     passages = [document.contents for document in dataset.corpus]
     rankings = []

@@ -34,18 +34,20 @@ class TrainingList(NamedTuple):
 def ask_missing(
     questions: Sequence[tuple[str, ...]],
     store: LabelStore,
-    ask: Callable[[Sequence[Any]], Iterator[Scores]],
+    load: Callable[[], Callable[[Sequence[Any]], Iterator[Scores]]],
     progress: Progress,
     name: str,
 ) -> int:
     """Have the teacher answer what the store lacks, each distinct question once, a batch committed at a time.
 
-    ask: yields (index, score) batches for the questions given to it; no score where the teacher gave no answer.
+    load: called when there is something to ask; what it gives yields (index, score) batches for the questions put to
+    it, and no score where the teacher gave no answer.
     Returns how many were asked. Raises ModelError when a score is not finite: it would be no label.
     """
     missing = [question for question in dict.fromkeys(questions) if store.get(question) is None]
     if not missing:
         return 0
+    ask = load()
     with progress.task(name, len(missing), "prompts") as advance:
         for batch in ask(missing):
             if not all(score is None or math.isfinite(score) for _, score in batch):
@@ -162,7 +164,7 @@ def _label_points(
         for query_id, ranked in ranking.items()
     }
     questions = [point for asked in points.values() for point in asked]
-    asked = ask_missing(questions, store, lambda missing: teacher().score_points(missing), progress, "label points")
+    asked = ask_missing(questions, store, lambda: teacher().score_points, progress, "label points")
     answers = {query_id: [store.get(point) for point in asked_of] for query_id, asked_of in points.items()}
     unanswered = check_answers([answer for scores in answers.values() for answer in scores], "point")
     lists = []
@@ -209,7 +211,7 @@ def _label_pairs(
         [question(lists[row], a, b) for a, b in orders] for (row, _, _), orders in zip(pairs, asked, strict=True)
     ]
     flat = [one for both in questions for one in both]
-    prompts = ask_missing(flat, store, lambda missing: teacher().score_pairs(missing), progress, "label pairs")
+    prompts = ask_missing(flat, store, lambda: teacher().score_pairs, progress, "label pairs")
 
     log_odds: list[float | None] = []
     complete: list[list[float]] = []  # of the pairs with all their answers: log-odds for what stood first

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Literal
 
 from rich.console import Group
@@ -19,6 +21,7 @@ from pdadapt.run import label_store
 
 COLUMNS = ("task", "teacher", "query_id", "query", "doc_id", "document", "doc_id_b", "document_b", "score")
 BATCH = 10_000  # rows
+SHOWN = 120  # letters of a document in a table
 
 
 def read_labels(store: Path) -> Iterator[dict[str, Any]]:
@@ -27,7 +30,7 @@ def read_labels(store: Path) -> Iterator[dict[str, Any]]:
     score: a point's, or a pair's log-odds that `document` is more relevant than `document_b`. A text that several
     documents share stands under one of their ids.
     """
-    with sqlite3.connect(f"file:{store}?mode=ro", uri=True) as database:
+    with contextlib.closing(sqlite3.connect(store)) as database:
         named = "(SELECT hash, max(id) AS id, text FROM texts WHERE kind = '{}' GROUP BY hash)".format
         query, document = named("query"), named("document")
         point = f"""
@@ -186,7 +189,7 @@ def label_tables(run: Path, query_id: str) -> Group:
 def _texts(store: Path, entry: TrainingList) -> tuple[str, dict[str, str]]:
     """(the query, document id -> text) of a list; of several corpora in one store, that whose ids fit best."""
     marks = ", ".join("?" for _ in entry.doc_ids)
-    with sqlite3.connect(f"file:{store}?mode=ro", uri=True) as database:
+    with contextlib.closing(sqlite3.connect(store)) as database:
         rows = database.execute(
             f"""SELECT DISTINCT q.text, a.id, a.text FROM points p
             JOIN texts q ON q.hash = p.query AND q.kind = 'query' AND q.id = ?
@@ -202,17 +205,19 @@ def _texts(store: Path, entry: TrainingList) -> tuple[str, dict[str, str]]:
 def _documents(entry: TrainingList, texts: Mapping[str, str]) -> Table:
     table = Table(title="documents, by their point labels", title_justify="left")
     for column in ("rank", "document", "point label"):
-        table.add_column(column, justify="left" if column == "document" else "right")
-    table.add_column("text", no_wrap=True, overflow="ellipsis")
+        table.add_column(column, justify="left" if column == "document" else "right", no_wrap=True)
+    table.add_column("text")
     for rank, (doc_id, point) in enumerate(zip(entry.doc_ids, entry.points, strict=True), 1):
-        table.add_row(str(rank), doc_id, "no answer" if point is None else f"{point:+.3f}", texts.get(doc_id, ""))
+        table.add_row(
+            str(rank), doc_id, "no answer" if point is None else f"{point:+.3f}", shorten(texts.get(doc_id, ""), SHOWN)
+        )
     return table
 
 
 def _pairs(entry: TrainingList) -> Table:
     table = Table(title="pairs", title_justify="left")
     for column in ("ranks", "higher by its point", "lower", "log-odds for the higher", ""):
-        table.add_column(column, justify="right" if column.startswith("log") else "left")
+        table.add_column(column, justify="right" if column.startswith("log") else "left", overflow="fold")
     for i, j, log_odds in entry.pairs:
         contradiction = "contradicts the points" if log_odds < 0 else ""
         table.add_row(f"{i + 1}, {j + 1}", entry.doc_ids[i], entry.doc_ids[j], f"{log_odds:+.3f}", contradiction)

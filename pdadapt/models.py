@@ -85,6 +85,8 @@ def resolve_model(name: str) -> ModelSource:
     path = Path(name).expanduser()
     if path.exists() or name.startswith((".", "/", "~")):
         return _local(name, path)
+    if "/" in name and path.parent.is_dir():
+        raise ModelError(f"Model {name!r} was not found: there is a folder {path.parent}, but no {path.name} in it.")
     repo, _, revision = name.partition("@")
     if repo.count("/") > 1 or not repo:
         raise ModelError(f"Model {name!r} is neither an existing folder nor a hub id such as `google/flan-t5-xl`.")

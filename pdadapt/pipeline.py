@@ -110,7 +110,7 @@ def save_lists(
     """Label the candidates; a teacher is loaded only if it must be asked, and is gone before training."""
     store = Path(recipe.label_store) if recipe.label_store else run.path / "labels.sqlite"
     tasks: list[Task] = ["point", "pair"] if keys[1] else ["point"]
-    teachers = Teachers(recipe.teacher, tasks)
+    teachers = Teachers(recipe.teacher, tasks, progress)
     lists, figures = label(candidates, corpus, queries, recipe, store, keys, teachers, progress)
     teachers.free()
     write_atomic(folder / "labels.json", json.dumps(figures, indent=2) + "\n")

@@ -23,6 +23,8 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
+EVERY = 60.0  # seconds between lines where there is no terminal
+
 
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
@@ -59,17 +61,22 @@ class Progress:
     def task(self, name: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
         """A task of `total` units. Yields `advance(units, note="...")`."""
         name = self.prefix + name
-        started = time.monotonic()
+        started = said = time.monotonic()
         done = 0
         last_note = ""
         task_id = self._live.add_task(name, total=total, unit=unit, note="")
 
         def advance(units: int, note: str = "") -> None:
-            nonlocal done, last_note
+            nonlocal done, last_note, said
             done += units
             last_note = note or last_note
             changes: dict[str, Any] = {"note": note} if note else {}
             self._live.update(task_id, advance=units, **changes)
+            if not self.console.is_terminal and (now := time.monotonic()) - said >= EVERY and 0 < done < total:
+                said = now
+                left = (now - started) / done * (total - done)
+                line = f"{name}: {done:,} of {total:,} {unit}, about {left / 60:,.0f} minutes left {last_note}"
+                self.console.print(line.rstrip(), highlight=False, soft_wrap=True)
 
         with self._live if not self._live.live.is_started else contextlib.nullcontext():
             yield advance

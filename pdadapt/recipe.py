@@ -6,6 +6,7 @@ Unknown keys are refused with the nearest right name; every problem is reported 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -229,7 +230,7 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
         raise RecipeError(f"{where}: not valid YAML ({getattr(error, 'problem', error)}).") from None
     if not isinstance(tree, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of keys to values.")
-    return parse_recipe(apply_overrides(tree, overrides or {}), str(path))
+    return parse_recipe(apply_overrides(tree, overrides or {}), str(path), overrides or {})
 
 
 def apply_overrides(tree: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
@@ -245,7 +246,8 @@ def apply_overrides(tree: dict[str, Any], overrides: dict[str, Any]) -> dict[str
     return tree
 
 
-def parse_recipe(tree: dict[str, Any], source: str) -> Recipe:
+def parse_recipe(tree: dict[str, Any], source: str, overrides: Collection[str] = ()) -> Recipe:
+    """source: the file that is named in errors; overrides: keys that did not come from it but from the command."""
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
@@ -254,10 +256,11 @@ def parse_recipe(tree: dict[str, Any], source: str) -> Recipe:
             key = ".".join(str(part) for part in item["loc"])
             if item["type"] == "extra_forbidden":
                 near = difflib.get_close_matches(key, _all_keys(Recipe), 1, cutoff=0.5)
-                problems.append(f"{key}: unknown key" + (f"; did you mean {near[0]}?" if near else ""))
+                problem = f"{key}: unknown key" + (f" (did you mean {near[0]}?)" if near else "")
             else:
-                problems.append(f"{key or 'recipe'}: {item['msg']} (got {item['input']!r})")
-        raise RecipeError(f"{source}: " + "; ".join(problems) + ".") from None
+                problem = f"{key or 'recipe'}: {item['msg']} (got {item['input']!r})"
+            problems.append(f"--set {problem}" if key in overrides else f"{source}: {problem}")
+        raise RecipeError("; ".join(problems) + ".") from None
 
 
 def _all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:

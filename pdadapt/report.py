@@ -30,7 +30,8 @@ def comparison_table(metrics: dict[str, Any], systems: Sequence[str]) -> Group:
 
 def label_summary(figures: Mapping[str, float]) -> str:
     """One sentence on what the teacher said: how much was asked, and how far its pairs can be trusted."""
-    text = f"{figures['points']:,} points ({figures['points_asked']:,} asked now), {figures['pairs']:,} pairs"
+    points, new = figures["points"], figures["points_asked"]
+    text = f"{points:,} points ({new:,} not in the store before), {figures['pairs']:,} pairs"
     if "flip_rate" in figures:
         text += (
             f"; the answer flips with the order in {figures['flip_rate']:.0%} of them "

@@ -57,11 +57,11 @@ def rerank(
             }
         everything = [question for asked in questions.values() for question in asked]
 
-        def ask(missing: Sequence[Any]) -> Any:
+        def load() -> Any:
             teacher = teachers(task)
-            return teacher.score_points(missing) if task == "point" else teacher.score_pairs(missing)
+            return teacher.score_points if task == "point" else teacher.score_pairs
 
-        ask_missing(everything, store, ask, progress, "rerank")
+        ask_missing(everything, store, load, progress, "rerank")
         labels = {query_id: [store.get(question) for question in asked] for query_id, asked in questions.items()}
         unanswered = check_answers([answer for answers in labels.values() for answer in answers], task)
         reranked: Ranking = {}

@@ -63,8 +63,12 @@ class RunFolder:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other processes out of this folder. Raises RunError when one is in it; a killed one leaves no lock."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / "lock", "a+") as lock:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock_file = open(self.path / "lock", "a+")  # noqa: SIM115
+        except OSError as error:
+            raise RunError(f"{self.path} cannot be a run folder ({error.strerror}); give another --out.") from None
+        with lock_file as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -136,6 +140,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     yield temporary
+    mask = os.umask(0)
+    os.umask(mask)
+    for file in temporary.rglob("*"):
+        file.chmod((0o777 if file.is_dir() else 0o666) & ~mask)  # safetensors writes for its user alone
     shutil.rmtree(path, ignore_errors=True)
     os.replace(temporary, path)
 

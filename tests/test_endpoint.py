@@ -75,9 +75,9 @@ def test_a_busy_server_is_asked_again(server, llama):
 def test_a_label_word_that_is_not_listed_gives_no_label_and_is_asked_again(server, tmp_path):
     teacher = Teachers(settings(server, "short"))("point")
     with LabelStore(tmp_path / "l.sqlite", "points", "t") as store:
-        assert ask_missing(POINTS, store, teacher.score_points, Progress(), "label") == len(POINTS)
+        assert ask_missing(POINTS, store, lambda: teacher.score_points, Progress(), "label") == len(POINTS)
         assert [store.get(point) for point in POINTS] == [None] * len(POINTS)
-        assert ask_missing(POINTS, store, teacher.score_points, Progress(), "label") == len(POINTS)
+        assert ask_missing(POINTS, store, lambda: teacher.score_points, Progress(), "label") == len(POINTS)
 
 
 def test_a_server_without_log_probabilities_is_an_error(server):

@@ -102,6 +102,11 @@ def test_a_query_is_shown_with_its_documents_pairs_and_contradictions(run):
     text = console.export_text()
     assert all(doc_id in text for doc_id in entry.doc_ids) and "contradicts the points" in text
     assert f"{entry.points[0]:+.3f}" in text
+    narrow = Console(width=60, record=True, file=io.StringIO())
+    narrow.print(label_tables(run, entry.query_id))
+    text = narrow.export_text()
+    assert all(doc_id in text for doc_id in entry.doc_ids) and f"{entry.points[0]:+.3f}" in text
+    assert not list(run.glob("labels.sqlite-*"))
     with pytest.raises(DataError, match="Query 'zebra' is not in"):
         label_tables(run, "zebra")
     with pytest.raises(RunError, match="holds no run"):

@@ -65,9 +65,9 @@ def test_only_what_is_missing_is_asked_and_each_question_once(tmp_path):
     with LabelStore(tmp_path / "l.sqlite", "points", "t") as store:
         store.add([(("q", "known"), 1.0)])
         questions = [Point("q", "known"), Point("q", "new"), Point("q", "new"), Point("p", "new")]
-        assert ask_missing(questions, store, teacher.score_points, Progress(), "label") == 2
+        assert ask_missing(questions, store, lambda: teacher.score_points, Progress(), "label") == 2
         assert teacher.asked == [Point("q", "new"), Point("p", "new")]
-        assert ask_missing(questions, store, teacher.score_points, Progress(), "label") == 0
+        assert ask_missing(questions, store, lambda: teacher.score_points, Progress(), "label") == 0
 
 
 def test_a_nan_is_never_a_label(tmp_path):
@@ -75,7 +75,7 @@ def test_a_nan_is_never_a_label(tmp_path):
         LabelStore(tmp_path / "l.sqlite", "points", "t") as store,
         pytest.raises(ModelError, match=r"teacher\.dtype=float32"),
     ):
-        ask_missing([("q", "d")], store, lambda questions: iter([[(0, float("nan"))]]), Progress(), "label")
+        ask_missing([("q", "d")], store, lambda: lambda questions: iter([[(0, float("nan"))]]), Progress(), "label")
     with LabelStore(tmp_path / "l.sqlite", "points", "t") as store:
         assert store.get(("q", "d")) is None
 
@@ -94,7 +94,7 @@ def slow(questions):
         print(i, flush=True)
         time.sleep(0.05)
 with LabelStore(Path({str(tmp_path / "l.sqlite")!r}), "points", "t") as store:
-    ask_missing([("q", str(i)) for i in range(1000)], store, slow, Progress(), "label")
+    ask_missing([("q", str(i)) for i in range(1000)], store, lambda: slow, Progress(), "label")
 """
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     for _ in range(5):

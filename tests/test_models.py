@@ -53,6 +53,13 @@ def test_identity_follows_the_content_not_the_place(tmp_path):
     assert first.identity() != second.identity()
 
 
+def test_a_folder_that_is_not_there_is_no_hub_id(tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match=r"there is a folder runs, but no mine in it"):
+        resolve_model("runs/mine")
+
+
 def test_without_a_network_a_hub_model_says_what_to_do():
     with pytest.raises(ModelError, match="hf download google/flan-t5-xl-not-there"):
         hub_file(resolve_model("google/flan-t5-xl-not-there"), "config.json")

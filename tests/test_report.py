@@ -1,7 +1,9 @@
 import io
+import time
 
 from rich.console import Console
 
+from pdadapt.progress import Progress
 from pdadapt.report import comparison_table, label_summary
 
 
@@ -21,11 +23,23 @@ def test_the_table_shows_each_system_the_change_and_p():
 
 def test_the_label_summary_tells_how_far_pairs_can_be_trusted():
     figures = {"points": 1600, "points_asked": 0, "pairs": 0, "pair_prompts_asked": 0}
-    assert label_summary(figures) == "1,600 points (0 asked now), 0 pairs."
+    assert label_summary(figures) == "1,600 points (0 not in the store before), 0 pairs."
     figures |= {"pairs": 50, "disagreement": 0.31, "flip_rate": 0.9, "position_bias": 1.25}
     assert label_summary(figures) == (
-        "1,600 points (0 asked now), 50 pairs; the answer flips with the order in 90% of them "
+        "1,600 points (0 not in the store before), 50 pairs; the answer flips with the order in 90% of them "
         "(position bias +1.25 log-odds); 31% disagree with the points."
     )
     figures |= {"points_unanswered": 12, "pairs_unanswered": 0}
     assert label_summary(figures).endswith("; no answer to 12 points.")
+
+
+def test_without_a_terminal_long_work_says_every_minute_how_far_it_is(monkeypatch):
+    clock = iter(range(0, 10_000, 40))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+    console = Console(width=200, file=io.StringIO())
+    with Progress(console).task("label points", 10, "prompts") as advance:
+        for _ in range(10):
+            advance(1)
+    lines = console.file.getvalue().splitlines()
+    assert lines[0] == "label points: 2 of 10 prompts, about 5 minutes left"
+    assert 3 < len(lines) < 8 and lines[-1].startswith("label points: 10 prompts in")

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -101,3 +102,17 @@ def test_settings_of_memory_may_change_when_a_run_goes_on(tmp_path):
         run.claim(Recipe.model_validate({"train": {"accumulation": 8}, "teacher": {"batch_tokens": 512}}), {})
         with pytest.raises(RunError, match=r"label_store=.*labels\.sqlite"):
             run.claim(Recipe.model_validate({"train": {"learning_rate": 1}}), {})
+
+
+def test_an_out_that_is_a_file_is_said(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="cannot be a run folder"), RunFolder(tmp_path / "file").locked():
+        pass
+
+
+def test_files_of_a_folder_are_readable_as_the_umask_says(tmp_path):
+    with atomic_folder(tmp_path / "out") as out:
+        (out / "model").touch(mode=0o600)
+    mask = os.umask(0)
+    os.umask(mask)
+    assert (tmp_path / "out" / "model").stat().st_mode & 0o777 == 0o666 & ~mask

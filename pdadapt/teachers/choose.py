@@ -13,6 +13,7 @@ import torch
 from pdadapt.device import default_device, pick_dtype
 from pdadapt.errors import ModelError, RecipeError
 from pdadapt.models import ModelSource, hub_file, is_colbert, read_config, resolve_model
+from pdadapt.progress import Progress
 from pdadapt.prompt import LIKELIHOOD_FIELDS, PAIR_FIELDS, POINT_FIELDS, load_prompt
 from pdadapt.recipe import ModelSettings, TeacherSettings
 from pdadapt.teachers import Pair, Point, Scores, Task
@@ -143,8 +144,11 @@ class ImportedTeacher:
 class Teachers:
     """Loads the teacher of a task when it is first asked; one model at a time is in memory."""
 
-    def __init__(self, settings: TeacherSettings, tasks: Collection[Task] = ("point", "pair")):
+    def __init__(
+        self, settings: TeacherSettings, tasks: Collection[Task] = ("point", "pair"), progress: Progress | None = None
+    ):
         """tasks: those that may be asked."""
+        self.progress = progress or Progress()
         self.settings = settings
         self.tasks = tasks
         self._loaded: tuple[ModelSettings, Any] | None = None
@@ -154,7 +158,9 @@ class Teachers:
         model = model_of(self.settings, task)
         if self._loaded is None or self._loaded[0] != model:
             self.free()
-            self._loaded = model, self._load(model)
+            with self.progress.task("load teacher", 1, "model") as advance:
+                self._loaded = model, self._load(model)
+                advance(1)
         return self._loaded[1]
 
     def free(self) -> None:

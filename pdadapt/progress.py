@@ -75,7 +75,7 @@ class Progress:
             if not self.console.is_terminal and (now := time.monotonic()) - said >= EVERY and 0 < done < total:
                 said = now
                 left = (now - started) / done * (total - done)
-                line = f"{name}: {done:,} of {total:,} {unit}, about {left / 60:,.0f} minutes left {last_note}"
+                line = f"{name}: {done:,} of {total:,} {unit}, about {left / 60:,.1f} min left {last_note}"
                 self.console.print(line.rstrip(), highlight=False, soft_wrap=True)
 
         with self._live if not self._live.live.is_started else contextlib.nullcontext():

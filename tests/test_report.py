@@ -41,5 +41,5 @@ def test_without_a_terminal_long_work_says_every_minute_how_far_it_is(monkeypatc
         for _ in range(10):
             advance(1)
     lines = console.file.getvalue().splitlines()
-    assert lines[0] == "label points: 2 of 10 prompts, about 5 minutes left"
+    assert lines[0] == "label points: 2 of 10 prompts, about 5.3 min left"
     assert 3 < len(lines) < 8 and lines[-1].startswith("label points: 10 prompts in")

@@ -61,9 +61,10 @@ def check_answers(answers: Sequence[float | None], task: Task) -> int:
     """How many answers are missing. Raises ModelError when all are: there is nothing to learn from."""
     missing = answers.count(None)
     if missing and missing == len(answers):
+        without = " Without pairs: --set teacher.pair.per_query=0." if task == "pair" else ""
         raise ModelError(
             f"The teacher gave no answer to any of {missing:,} {task}s: an imported teacher needs labels of exactly "
-            "these texts and this --name, a server must list the label words among its top_logprobs."
+            f"these texts and this --name, a server must list the label words among its top_logprobs.{without}"
         )
     return missing
 

@@ -145,6 +145,8 @@ class TrainSettings(Settings):
     """Share of the steps over which the learning rate rises; it then falls linearly to 0."""
     weight_decay: NonNegative = 0.01
     max_grad_norm: PositiveFloat = 2.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Of all dropout layers while training; null means as the model's configuration says. 0 halves a step on a CPU."""
     lambda_kd: NonNegative = 1.0
     lambda_pair: NonNegative = 3.0
     temperature: PositiveFloat = 1.0

@@ -188,6 +188,10 @@ def train(
     data = Dataset.from_dict({"list": [json.dumps(entry._asdict()) for entry in lists]})
     lengths = get_lengths(model)
     set_lengths(model, settings.query_length, settings.document_length)
+    if settings.dropout is not None:
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = settings.dropout
     with progress.task("train", steps, "steps") as advance:
         trainer = _Trainer(
             model=model,

@@ -29,19 +29,25 @@ def data(beir):
     return dataset, lists
 
 
-def test_the_batch_holds_each_document_once_and_the_loss_equals_encoding_one_by_one(data, stanford):
-    dataset, lists = data
-    model = load_colbert(str(stanford), document_length=180).eval()
+def collate(model, dataset, lists):
+    """What the Trainer hands to the loss: [query features, document features], labels."""
     batch = ListCollator(model, dataset.corpus, dataset.queries)(
-        [{"list": json.dumps(entry._asdict())} for entry in lists[:4]]
+        [{"list": json.dumps(entry._asdict())} for entry in lists]
     )
-    distinct = {doc_id for entry in lists[:4] for doc_id in entry.doc_ids}
-    assert len(batch["document_input_ids"]) == len(distinct) < sum(len(entry.doc_ids) for entry in lists[:4])
     features = [
         {key.removeprefix(f"{task}_"): value for key, value in batch.items() if key.startswith(f"{task}_")}
         for task in ("query", "document")
     ]
-    terms = PairDistillLoss(model, SETTINGS)(features, batch["label"])
+    return features, batch["label"]
+
+
+def test_the_batch_holds_each_document_once_and_the_loss_equals_encoding_one_by_one(data, stanford):
+    dataset, lists = data
+    model = load_colbert(str(stanford), document_length=180).eval()
+    features, labels = collate(model, dataset, lists[:4])
+    distinct = {doc_id for entry in lists[:4] for doc_id in entry.doc_ids}
+    assert len(features[1]["input_ids"]) == len(distinct) < sum(len(entry.doc_ids) for entry in lists[:4])
+    terms = PairDistillLoss(model, SETTINGS)(features, labels)
 
     scores = torch.zeros(4, 4)
     for row, entry in enumerate(lists[:4]):
@@ -76,14 +82,8 @@ def test_only_the_wanted_losses_are_computed(data, stanford):
     dataset, lists = data
     model = load_colbert(str(stanford))
     settings = SETTINGS.model_copy(update={"lambda_pair": 0.0})
-    batch = ListCollator(model, dataset.corpus, dataset.queries)(
-        [{"list": json.dumps(entry._asdict())} for entry in lists[:2]]
-    )
-    features = [
-        {key.removeprefix(f"{task}_"): value for key, value in batch.items() if key.startswith(f"{task}_")}
-        for task in ("query", "document")
-    ]
-    assert set(PairDistillLoss(model, settings)(features, batch["label"])) == {"kd"}
+    features, labels = collate(model, dataset, lists[:2])
+    assert set(PairDistillLoss(model, settings)(features, labels)) == {"kd"}
 
 
 class Killed(Exception):
@@ -157,3 +157,18 @@ def test_training_has_its_own_lengths_and_the_checkpoint_keeps_the_others(data, 
     train(model, lists, dataset.corpus, dataset.queries, settings, 1, tmp_path, Progress())
     assert set(seen) == {(40, 9)}
     assert get_lengths(load_colbert(str(tmp_path / "checkpoint"))) == (64, 100)
+
+
+def test_without_dropout_the_first_loss_is_that_of_the_model_as_it_evaluates(data, stanford, tmp_path):
+    dataset, lists = data
+
+    def first_loss(dropout):
+        settings = SETTINGS.model_copy(update={"steps": 1, "batch_size": len(lists), "dropout": dropout})
+        model = load_colbert(str(stanford))
+        train(model, lists, dataset.corpus, dataset.queries, settings, 1, tmp_path / str(dropout), Progress())
+        return json.loads((tmp_path / str(dropout) / "train.jsonl").read_text(encoding="utf-8"))["loss"]
+
+    model = load_colbert(str(stanford)).eval()
+    expected = sum(PairDistillLoss(model, SETTINGS)(*collate(model, dataset, lists)).values()).item()
+    assert first_loss(0.0) == pytest.approx(expected, rel=1e-4)
+    assert first_loss(None) != pytest.approx(expected, rel=1e-4)

@@ -52,3 +52,20 @@ def pair_loss(
         F.logsigmoid(-teacher) - F.logsigmoid(-student)
     )
     return divergence.mean() if reduction == "mean" else divergence.sum() / len(scores)
+
+
+def contrastive_loss(scores: Tensor, relevant: Tensor, counted: Tensor, student_temperature: float = 1.0) -> Tensor:
+    """L_CL (InfoNCE; the supervised term of PairDistill): a labeled document against the query's other documents.
+
+    scores: (B, N) student scores; relevant: (B, N) bool, documents labeled relevant; counted: (B, N) bool, documents
+    that are the query's own or its in-batch negatives. Each relevant document is set against all counted ones that are
+    not relevant; the mean is over a query's relevant documents, then over the queries that have any. Returns a scalar,
+    in nats.
+    """
+    labeled = relevant.any(1)
+    scores, relevant, counted = scores[labeled] / student_temperature, relevant[labeled], counted[labeled]
+    if not len(scores):
+        return scores.sum()
+    negatives = scores.masked_fill(relevant | ~counted, torch.finfo(scores.dtype).min).logsumexp(1, keepdim=True)
+    each = F.softplus(negatives - scores).masked_fill(~relevant, 0.0)
+    return (each.sum(1) / relevant.sum(1)).mean()

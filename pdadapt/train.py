@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from sentence_transformers import (
 )
 from sentence_transformers.util import maxsim_pairwise
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from pdadapt.corpus import Corpus, Queries
@@ -103,17 +105,60 @@ class PairDistillLoss(nn.Module):
     def score(self, query: dict[str, Tensor], document: dict[str, Tensor], documents: Tensor) -> Tensor:
         """MaxSim of each query with its documents. documents: (B, N) rows of the document batch -> (B, N) float32."""
         query_out = self.model(query, task="query")
-        document_out = self.model(document, task="document")
-        tokens, mask = document_out["token_embeddings"], document_out["attention_mask"].bool()
+        tokens, mask = self.encode_documents(document)
         rows = [
             maxsim_pairwise(
-                query_tokens.expand(len(own), -1, -1), tokens[own], query_mask.expand(len(own), -1), mask[own]
+                query_tokens.expand(len(own), -1, -1),
+                tokens.index_select(0, own),
+                query_mask.expand(len(own), -1),
+                mask.index_select(0, own),
             )
             for query_tokens, query_mask, own in zip(
                 query_out["token_embeddings"], query_out["attention_mask"].bool(), documents, strict=True
             )
         ]
         return torch.stack(rows)
+
+    def encode_documents(self, features: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Token embeddings (D, L, dim) and their mask (D, L) of D documents, encoded in chunks, the longest first.
+
+        With gradient_cache a chunk's activations are dropped, and computed again when its gradient is (Gao et al. 2021,
+        "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup"): the same gradient, the memory of
+        one chunk.
+        """
+        lengths = features["attention_mask"].sum(1).tolist()
+        order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+        longest = lengths[order[0]]
+        tokens, masks = [], []
+        for rows in chunks(order, lengths, self.settings.chunk_tokens):
+            chunk = cut(features, rows, lengths[rows[0]])
+            if self.settings.gradient_cache:
+                encoded, mask = checkpoint(self._encode, chunk, use_reentrant=False)
+            else:
+                encoded, mask = self._encode(chunk)
+            missing = longest - encoded.shape[1]
+            tokens.append(F.pad(encoded, (0, 0, 0, missing)))
+            masks.append(F.pad(mask, (0, missing)))
+        back = torch.tensor(order, device=tokens[0].device).argsort()
+        return torch.cat(tokens).index_select(0, back), torch.cat(masks).index_select(0, back)
+
+    def _encode(self, documents: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        output = self.model(dict(documents), task="document")  # which the model changes: the cache needs it again
+        return output["token_embeddings"], output["attention_mask"].bool()
+
+
+def chunks(order: Sequence[int], lengths: Sequence[int], most_tokens: int) -> Iterator[list[int]]:
+    """`order`, longest first, cut where the next chunk's longest times its rows would exceed `most_tokens`."""
+    start = 0
+    while start < len(order):
+        end = start + max(1, most_tokens // lengths[order[start]])
+        yield list(order[start:end])
+        start = end
+
+
+def cut(features: dict[str, Any], rows: Sequence[int], length: int) -> dict[str, Any]:
+    """These rows of right-padded features, `length` tokens each."""
+    return {key: value[list(rows), :length] if isinstance(value, Tensor) else value for key, value in features.items()}
 
 
 class _Trainer(MultiVectorEncoderTrainer):

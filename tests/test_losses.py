@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from pdadapt.losses import kd_loss, pair_loss
+from pdadapt.losses import contrastive_loss, kd_loss, pair_loss
 
 NAN = math.nan
 
@@ -31,6 +31,23 @@ def naive_pair(scores, pairs, log_odds):
         q = 1 / (1 + math.exp(-(scores[query][i] - scores[query][j]).item()))
         values.append(p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q)))
     return values
+
+
+def naive_contrastive(scores, relevant, counted):
+    """InfoNCE of each relevant document, one at a time, against what is counted and not relevant."""
+    queries = []
+    for row, own, others in zip(scores.tolist(), relevant.tolist(), counted.tolist(), strict=True):
+        negatives = sum(
+            math.exp(s) for s, is_relevant, other in zip(row, own, others, strict=True) if other and not is_relevant
+        )
+        values = [
+            math.log((math.exp(s) + negatives) / math.exp(s))
+            for s, is_relevant in zip(row, own, strict=True)
+            if is_relevant
+        ]
+        if values:
+            queries.append(sum(values) / len(values))
+    return sum(queries) / len(queries)
 
 
 @pytest.fixture
@@ -79,11 +96,41 @@ def test_pair_gradient_is_that_of_the_released_bce(batch):
     torch.testing.assert_close(ours.grad, theirs.grad)
 
 
-def test_gradcheck(batch):
+@pytest.fixture
+def labeled():
+    """Which of the batch's documents are relevant, and which are counted: the last query has no label."""
+    relevant = torch.tensor([[1, 0, 0, 0, 0], [1, 0, 0, 1, 0], [0, 0, 0, 0, 0]]).bool()
+    counted = torch.tensor([[1, 1, 1, 1, 0], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1]]).bool()
+    return relevant, counted
+
+
+def test_contrastive_equals_the_textbook_formula(batch, labeled):
+    scores = batch[0]
+    assert contrastive_loss(scores, *labeled).item() == pytest.approx(naive_contrastive(scores, *labeled), abs=1e-12)
+    # one relevant document: softmax cross-entropy over the documents
+    one = torch.tensor([[True, False, False, False, False]])
+    expected = torch.nn.functional.cross_entropy(scores[:1] / 0.5, torch.tensor([0]))
+    found = contrastive_loss(scores[:1], one, torch.ones(1, 5, dtype=torch.bool), 0.5)
+    torch.testing.assert_close(found, expected)
+
+
+def test_contrastive_ignores_what_is_not_counted_and_queries_without_a_label(batch, labeled):
+    scores = batch[0].requires_grad_()
+    contrastive_loss(scores, *labeled).backward()
+    assert scores.grad[0, 4] == 0 and (scores.grad[0, :4] != 0).all()
+    assert (scores.grad[2] == 0).all()
+    alone = scores.detach().clone().requires_grad_()  # nothing to set the relevant document against
+    loss = contrastive_loss(alone, labeled[0], labeled[0])
+    loss.backward()
+    assert loss.item() == 0 and (alone.grad == 0).all()
+
+
+def test_gradcheck(batch, labeled):
     scores, points, pairs, log_odds = batch
     scores.requires_grad_()
     assert torch.autograd.gradcheck(lambda s: kd_loss(s, points, 0.7, 1.3), scores)
     assert torch.autograd.gradcheck(lambda s: pair_loss(s, pairs, log_odds, "sum", 1.3), scores)
+    assert torch.autograd.gradcheck(lambda s: contrastive_loss(s, *labeled, 1.3), scores)
 
 
 def test_a_student_that_agrees_has_no_loss_and_missing_labels_no_gradient(batch):
@@ -101,7 +148,13 @@ def test_nothing_labeled_is_zero_and_differentiable():
     scores = torch.randn(2, 3, requires_grad=True)
     empty = torch.full((2, 3), NAN)
     none = torch.zeros(0, 3, dtype=torch.long)
-    (kd_loss(scores, empty) + pair_loss(scores, none, torch.zeros(0))).backward()
+    unlabeled = torch.zeros(2, 3, dtype=torch.bool)
+    terms = (
+        kd_loss(scores, empty),
+        pair_loss(scores, none, torch.zeros(0)),
+        contrastive_loss(scores, unlabeled, ~unlabeled),
+    )
+    sum(terms).backward()
     assert (scores.grad == 0).all()
 
 

@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import pytest
@@ -9,7 +10,7 @@ from pdadapt.losses import kd_loss, pair_loss
 from pdadapt.progress import Progress
 from pdadapt.recipe import TrainSettings
 from pdadapt.students.colbert import get_lengths, load_colbert
-from pdadapt.train import ListCollator, PairDistillLoss, train
+from pdadapt.train import ListCollator, PairDistillLoss, chunks, train
 
 SETTINGS = TrainSettings(steps=6, batch_size=4, n_way=4, learning_rate=1e-3, save_steps=2)
 
@@ -76,6 +77,38 @@ def test_training_lowers_the_loss_and_leaves_a_checkpoint_that_loads(data, stanf
     again = load_colbert(str(tmp_path / "checkpoint"))
     torch.testing.assert_close(again.encode_query(["spoke"])[0], model.eval().encode_query(["spoke"])[0])
     assert not (tmp_path / "trainer").exists()
+
+
+def test_chunks_and_the_gradient_cache_change_nothing(data, stanford):
+    dataset, lists = data
+
+    def gradient(dropout, **changes):
+        model = load_colbert(str(stanford)).train(dropout)
+        features, labels = collate(model, dataset, lists[:4])
+        torch.manual_seed(0)
+        sum(PairDistillLoss(model, SETTINGS.model_copy(update=changes))(features, labels).values()).backward()
+        return torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.grad is not None])
+
+    def difference(found, expected):
+        return ((found - expected).norm() / expected.norm()).item()
+
+    whole = gradient(False)
+    assert difference(gradient(False, chunk_tokens=16), whole) < 1e-5
+    # with dropout, the second computation of a chunk drops what the first did
+    kept = gradient(True, chunk_tokens=16)
+    assert difference(gradient(True, chunk_tokens=16, gradient_cache=True), kept) < 1e-6
+    assert difference(kept, whole) > 1e-2
+
+
+@pytest.mark.parametrize("most", [1, 10, 24, 1000])
+def test_chunks_hold_each_row_once_within_the_tokens(most):
+    lengths = [3, 9, 1, 12, 12, 5]
+    order = sorted(range(6), key=lambda row: -lengths[row])
+    found = list(chunks(order, lengths, most))
+    assert [row for rows in found for row in rows] == order
+    assert all(len(rows) == 1 or len(rows) * lengths[rows[0]] <= most for rows in found)
+    for rows, following in itertools.pairwise(found):
+        assert (len(rows) + 1) * lengths[rows[0]] > most, (rows, following)
 
 
 def test_only_the_wanted_losses_are_computed(data, stanford):

@@ -29,6 +29,8 @@ class TrainingList(NamedTuple):
     doc_ids: list[str]
     points: list[float | None]
     pairs: list[PairLabel]
+    relevant: Sequence[str] = ()
+    """Documents that people labeled relevant, for L_CL."""
 
 
 def ask_missing(
@@ -243,6 +245,5 @@ def write_lists(path: Path, lists: Iterable[TrainingList]) -> None:
 def read_lists(path: Path) -> list[TrainingList]:
     with open(path, encoding="utf-8") as lines:
         return [
-            TrainingList(row["query_id"], row["doc_ids"], row["points"], [tuple(pair) for pair in row["pairs"]])
-            for row in map(json.loads, lines)
+            TrainingList(**row | {"pairs": [tuple(pair) for pair in row["pairs"]]}) for row in map(json.loads, lines)
         ]

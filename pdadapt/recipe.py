@@ -152,6 +152,10 @@ class TrainSettings(Settings):
     max_grad_norm: PositiveFloat = 2.0
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Of all dropout layers while training; null means as the model's configuration says. 0 halves a step on a CPU."""
+    lambda_cl: NonNegative = 0.0
+    """Of L_CL, on the queries that have labels."""
+    in_batch_negatives: bool = True
+    """L_CL sets a labeled document against the other queries' documents too."""
     lambda_kd: NonNegative = 1.0
     lambda_pair: NonNegative = 3.0
     temperature: PositiveFloat = 1.0
@@ -174,8 +178,8 @@ class TrainSettings(Settings):
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> TrainSettings:
-        if not self.lambda_kd and not self.lambda_pair:
-            raise ValueError("lambda_kd and lambda_pair are both 0, so there is nothing to learn")
+        if not self.lambda_cl and not self.lambda_kd and not self.lambda_pair:
+            raise ValueError("lambda_cl, lambda_kd and lambda_pair are all 0, so there is nothing to learn")
         return self
 
 

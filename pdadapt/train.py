@@ -16,7 +16,7 @@ from sentence_transformers import (
     MultiVectorEncoderTrainer,
     MultiVectorEncoderTrainingArguments,
 )
-from sentence_transformers.util import maxsim_pairwise
+from sentence_transformers.util import maxsim, maxsim_pairwise
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -24,14 +24,15 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from pdadapt.corpus import Corpus, Queries
 from pdadapt.label import TrainingList
-from pdadapt.losses import kd_loss, pair_loss
+from pdadapt.losses import contrastive_loss, kd_loss, pair_loss
 from pdadapt.progress import Progress
 from pdadapt.recipe import TrainSettings
 from pdadapt.run import write_atomic
 from pdadapt.students.checkpoint import save_checkpoint
 from pdadapt.students.colbert import get_lengths, set_lengths
 
-CURVE = ("step", "loss", "kd", "pair", "learning_rate", "grad_norm")  # what train.jsonl keeps of a logged step
+TERMS = ("loss", "cl", "kd", "pair")
+CURVE = ("step", *TERMS, "learning_rate", "grad_norm")  # what train.jsonl keeps of a logged step
 COMPLETE = "complete"  # marks a resumable state that was written to its end
 
 
@@ -39,7 +40,8 @@ class ListCollator:
     """Training lists -> one batch of the Trainer: queries, the distinct documents, and where each belongs.
 
     The labels are a dict: `documents` (B, N) int64, rows of the document batch, 0 where a list is shorter; `points`
-    (B, N) float32, NaN where missing; `pairs` (M, 3) int64 rows (query, i, j); `log_odds` (M,) float32.
+    (B, N) float32, NaN where missing; `pairs` (M, 3) int64 rows (query, i, j); `log_odds` (M,) float32; `listed`
+    (B, N) bool, False where a list is shorter; `relevant` (B, D) bool, which of the batch's D documents are labeled so.
     """
 
     valid_label_columns = ("label",)
@@ -56,9 +58,13 @@ class ListCollator:
         width = max(len(entry.doc_ids) for entry in lists)
         documents = torch.zeros(len(lists), width, dtype=torch.long)
         points = torch.full((len(lists), width), math.nan)
+        listed = torch.zeros(len(lists), width, dtype=torch.bool)
+        relevant = torch.zeros(len(lists), len(doc_ids), dtype=torch.bool)
         for row, entry in enumerate(lists):
             documents[row, : len(entry.doc_ids)] = torch.tensor([position[doc_id] for doc_id in entry.doc_ids])
             points[row, : len(entry.points)] = torch.tensor([math.nan if p is None else p for p in entry.points])
+            listed[row, : len(entry.doc_ids)] = True
+            relevant[row, [position[doc_id] for doc_id in entry.relevant if doc_id in position]] = True
         pairs = [(row, i, j, log_odds) for row, entry in enumerate(lists) for i, j, log_odds in entry.pairs]
         batch: dict[str, Any] = {
             "label": {
@@ -66,6 +72,8 @@ class ListCollator:
                 "points": points,
                 "pairs": torch.tensor([pair[:3] for pair in pairs], dtype=torch.long).reshape(-1, 3),
                 "log_odds": torch.tensor([pair[3] for pair in pairs], dtype=torch.float32),
+                "listed": listed,
+                "relevant": relevant,
             }
         }
         texts = {
@@ -79,7 +87,10 @@ class ListCollator:
 
 
 class PairDistillLoss(nn.Module):
-    """L_ZS = lambda_KD L_KD + lambda_pair L_pair (PairDistill equation 7) on a batch of ListCollator."""
+    """lambda_CL L_CL + lambda_KD L_KD + lambda_pair L_pair on a batch of ListCollator.
+
+    Without L_CL this is L_ZS (PairDistill equation 7); with it, the supervised objective.
+    """
 
     def __init__(self, model: MultiVectorEncoder, settings: TrainSettings):
         super().__init__()
@@ -90,8 +101,29 @@ class PairDistillLoss(nn.Module):
         """The weighted terms, by name; the Trainer adds them up and logs each."""
         settings = self.settings
         query, document = features
-        scores = self.score(query, document, labels["documents"])
+        query_out = self.model(query, task="query")
+        queries = query_out["token_embeddings"], query_out["attention_mask"].bool()
+        documents = self.encode_documents(document)
+        in_batch = settings.lambda_cl > 0 and settings.in_batch_negatives
+        if in_batch:
+            of_batch = maxsim(queries[0], documents[0], queries[1], documents[1])
+            scores = of_batch.gather(1, labels["documents"])
+        else:
+            scores = score_listed(queries, documents, labels["documents"])
         terms: dict[str, Tensor] = {}
+        if settings.lambda_cl:
+            relevant = labels["relevant"]
+            contrastive = (
+                contrastive_loss(of_batch, relevant, torch.ones_like(relevant), settings.student_temperature)
+                if in_batch
+                else contrastive_loss(
+                    scores,
+                    relevant.gather(1, labels["documents"]) & labels["listed"],
+                    labels["listed"],
+                    settings.student_temperature,
+                )
+            )
+            terms["cl"] = settings.lambda_cl * contrastive
         if settings.lambda_kd:
             kd = kd_loss(scores, labels["points"], settings.temperature, settings.student_temperature)
             terms["kd"] = settings.lambda_kd * kd
@@ -101,23 +133,6 @@ class PairDistillLoss(nn.Module):
             )
             terms["pair"] = settings.lambda_pair * pairwise
         return terms
-
-    def score(self, query: dict[str, Tensor], document: dict[str, Tensor], documents: Tensor) -> Tensor:
-        """MaxSim of each query with its documents. documents: (B, N) rows of the document batch -> (B, N) float32."""
-        query_out = self.model(query, task="query")
-        tokens, mask = self.encode_documents(document)
-        rows = [
-            maxsim_pairwise(
-                query_tokens.expand(len(own), -1, -1),
-                tokens.index_select(0, own),
-                query_mask.expand(len(own), -1),
-                mask.index_select(0, own),
-            )
-            for query_tokens, query_mask, own in zip(
-                query_out["token_embeddings"], query_out["attention_mask"].bool(), documents, strict=True
-            )
-        ]
-        return torch.stack(rows)
 
     def encode_documents(self, features: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Token embeddings (D, L, dim) and their mask (D, L) of D documents, encoded in chunks, the longest first.
@@ -145,6 +160,23 @@ class PairDistillLoss(nn.Module):
     def _encode(self, documents: dict[str, Any]) -> tuple[Tensor, Tensor]:
         output = self.model(dict(documents), task="document")  # which the model changes: the cache needs it again
         return output["token_embeddings"], output["attention_mask"].bool()
+
+
+def score_listed(queries: tuple[Tensor, Tensor], documents: tuple[Tensor, Tensor], listed: Tensor) -> Tensor:
+    """MaxSim of each query with its own documents: (B, N) float32.
+
+    queries, documents: embeddings (B or D, L, dim) and masks (B or D, L); listed: (B, N) rows of `documents`.
+    """
+    rows = [
+        maxsim_pairwise(
+            tokens.expand(len(own), -1, -1),
+            documents[0].index_select(0, own),
+            mask.expand(len(own), -1),
+            documents[1].index_select(0, own),
+        )
+        for tokens, mask, own in zip(*queries, listed, strict=True)
+    ]
+    return torch.stack(rows)
 
 
 def chunks(order: Sequence[int], lengths: Sequence[int], most_tokens: int) -> Iterator[list[int]]:
@@ -184,7 +216,7 @@ class _Watch(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         if logs and "loss" in logs:
-            self.advance(0, note="  ".join(f"{key} {logs[key]:.4f}" for key in ("loss", "kd", "pair") if key in logs))
+            self.advance(0, note="  ".join(f"{key} {logs[key]:.4f}" for key in TERMS if key in logs))
             logged = [row for row in state.log_history if "loss" in row]
             rows = [json.dumps({key: row[key] for key in CURVE if key in row}) for row in logged]
             write_atomic(self.curve, "\n".join(rows) + "\n")

@@ -65,6 +65,27 @@ def test_the_batch_holds_each_document_once_and_the_loss_equals_encoding_one_by_
     assert terms["pair"].item() == pytest.approx(3 * pair_loss(scores, pairs, log_odds).item(), rel=1e-3)
 
 
+@pytest.mark.parametrize("in_batch", [True, False])
+def test_a_labeled_document_is_set_against_its_own_list_or_the_whole_batch(data, stanford, in_batch):
+    dataset, lists = data
+    lists = [entry._replace(relevant=entry.doc_ids[1:2]) for entry in lists[:3]] + lists[3:4]  # the last has no label
+    model = load_colbert(str(stanford), document_length=180).eval()
+    settings = SETTINGS.model_copy(
+        update={"lambda_cl": 2.0, "lambda_kd": 0.0, "lambda_pair": 0.0, "in_batch_negatives": in_batch}
+    )
+    terms = PairDistillLoss(model, settings)(*collate(model, dataset, lists))
+
+    batch = dict.fromkeys(doc_id for entry in lists for doc_id in entry.doc_ids)
+    expected = []
+    for entry in lists[:3]:
+        against = list(batch) if in_batch else entry.doc_ids
+        documents = model.encode_document([dataset.corpus[doc_id].contents for doc_id in against])
+        scores = model.similarity(model.encode_query([dataset.queries[entry.query_id]]), documents)[0]
+        expected.append(-scores.log_softmax(0)[against.index(entry.doc_ids[1])].item())
+    assert set(terms) == {"cl"}
+    assert terms["cl"].item() == pytest.approx(2 * sum(expected) / 3, rel=1e-3)
+
+
 def test_training_lowers_the_loss_and_leaves_a_checkpoint_that_loads(data, stanford, tmp_path):
     dataset, lists = data
     settings = SETTINGS.model_copy(update={"steps": 30, "save_steps": 100})

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import MultiVectorEncoder
-from sentence_transformers.util import maxsim
+from torch import Tensor
 
 SHARD = 1_024  # documents
-QUERY_BLOCK = 128  # queries scored at once, of like length, so that little is padding
+QUERY_BLOCK = 1_024  # queries that meet a shard at once
+BLOCK_TOKENS = 8_192  # of documents, multiplied at once
+BLOCK_SIMILARITIES = {"cpu": 2**22, "cuda": 2**28}  # of a block: 16 MiB stay near the cores' caches, 1 GiB fits a GPU
 
 Advance = Callable[[int], None]
 
@@ -45,17 +49,18 @@ def index(
             advance(len(block))
             continue
         order = sorted(range(len(block)), key=lambda i: (-len(block[i]), i))
-        tokens: list[torch.Tensor] = []
+        encoded: list[tuple[int, Tensor]] = []
         for first in range(0, len(order), batch_size):
-            batch = [block[i] for i in order[first : first + batch_size]]
-            embeddings = model.encode_document(batch, batch_size=batch_size, show_progress_bar=False)
-            tokens += [matrix.to("cpu", torch.float16) for matrix in embeddings]
-            advance(len(batch))
+            rows = order[first : first + batch_size]
+            embeddings = model.encode_document([block[i] for i in rows], batch_size=batch_size, show_progress_bar=False)
+            encoded += [(i, matrix.to("cpu", torch.float16)) for i, matrix in zip(rows, embeddings, strict=True)]
+            advance(len(rows))
+        encoded.sort(key=lambda document: -len(document[1]))
         temporary = file.with_suffix(".part")
         shard = {
-            "tokens": torch.cat(tokens).contiguous(),
-            "lengths": torch.tensor([len(matrix) for matrix in tokens], dtype=torch.int32),
-            "documents": torch.tensor([start + i for i in order]),
+            "tokens": torch.cat([matrix for _, matrix in encoded]).contiguous(),
+            "lengths": torch.tensor([len(matrix) for _, matrix in encoded], dtype=torch.int32),
+            "documents": torch.tensor([start + i for i, _ in encoded]),
         }
         save_file(shard, temporary)
         os.replace(temporary, file)
@@ -74,17 +79,18 @@ def search(
     Raises FileNotFoundError when the index is incomplete. advance: told how many (query, document) scores more are
     done.
     """
-    embeddings = model.encode_query(list(queries), batch_size=32, show_progress_bar=False)
-    by_length = sorted(range(len(embeddings)), key=lambda i: len(embeddings[i]))
-    blocks = [by_length[first : first + QUERY_BLOCK] for first in range(0, len(by_length), QUERY_BLOCK)]
+    embeddings: Any = model.encode_query(list(queries), batch_size=32, show_progress_bar=False)
+    blocks = [
+        (torch.cat(matrices).float(), torch.tensor([len(matrix) for matrix in matrices], device=model.device))
+        for matrices in (embeddings[i : i + QUERY_BLOCK] for i in range(0, len(queries), QUERY_BLOCK))
+    ]
     best_scores = torch.empty(len(queries), 0)
     best_documents = torch.empty(len(queries), 0, dtype=torch.long)
     for file in _shard_files(folder, documents):
         shard = load_file(file)
-        matrices = list(shard["tokens"].to(model.device).float().split(shard["lengths"].tolist()))
-        scores = torch.empty(len(queries), len(matrices))
-        for block in blocks:
-            scores[block] = maxsim([embeddings[i] for i in block], matrices).cpu()
+        tokens = shard["tokens"].to(model.device).float()
+        lengths = shard["lengths"].tolist()
+        scores = torch.cat([maxsim(*block, tokens, lengths).cpu() for block in blocks])
         scores, columns = scores.topk(min(k, scores.shape[1]))
         scores = torch.cat([best_scores, scores], 1)
         positions = torch.cat([best_documents, shard["documents"][columns]], 1)
@@ -92,6 +98,33 @@ def search(
         scores, positions = scores.gather(1, order), positions.gather(1, order)
         keep = scores.argsort(dim=1, descending=True, stable=True)[:, :k]
         best_scores, best_documents = scores.gather(1, keep), positions.gather(1, keep)
-        advance(len(queries) * len(matrices))
+        advance(len(queries) * len(lengths))
     for scores, positions in zip(best_scores, best_documents, strict=True):
         yield positions.tolist(), scores.tolist()
+
+
+def maxsim(query_tokens: Tensor, query_lengths: Tensor, tokens: Tensor, lengths: Sequence[int]) -> Tensor:
+    """MaxSim of every query with every document: (queries, documents) float32.
+
+    query_tokens: (sum of query_lengths, dim); tokens: (sum of lengths, dim). Documents of one length, which stand next
+    to each other, are multiplied together, so that nothing is padded or masked.
+    """
+    best = query_tokens.new_zeros(len(query_tokens), len(lengths))
+    start = column = 0
+    for count, length in _blocks(lengths):  # the special tokens alone make every length positive
+        block = tokens[start : start + count * length].T
+        rows = max(1, BLOCK_SIMILARITIES[tokens.device.type] // block.shape[1])
+        for first in range(0, len(query_tokens), rows):
+            similarities = query_tokens[first : first + rows] @ block
+            best[first : first + rows, column : column + count] = similarities.unflatten(1, (count, length)).amax(2)
+        start, column = start + count * length, column + count
+    return torch.segment_reduce(best, "sum", lengths=query_lengths, axis=0)
+
+
+def _blocks(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """(documents, length of each): neighbours of one length, at most BLOCK_TOKENS tokens or one document."""
+    for length, same in groupby(lengths):
+        documents = len(list(same))
+        most = max(1, BLOCK_TOKENS // length)
+        for first in range(0, documents, most):
+            yield min(most, documents - first), length

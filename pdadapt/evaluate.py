@@ -19,7 +19,7 @@ from pdadapt.progress import Progress
 from pdadapt.recipe import EvaluateSettings
 from pdadapt.retrieve import index_corpus, retrieve, sample_queries
 from pdadapt.run import Ranking, write_atomic, write_run
-from pdadapt.students.colbert import load_colbert
+from pdadapt.students import load_student
 
 PerQuery = dict[str, float]  # query_id -> value
 
@@ -111,7 +111,7 @@ def evaluate(
     passages = [document.contents for document in dataset.corpus]
     rankings = []
     for model_name in models:
-        model = load_colbert(model_name, **student, passages=passages)
+        model = load_student(model_name, **student, passages=passages)
         slug = re.sub(r"[^\w.-]+", "_", model_name).strip("._")
         index = out / "index"
         shutil.rmtree(index, ignore_errors=True)  # of an evaluation that was killed

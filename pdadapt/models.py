@@ -178,3 +178,13 @@ def is_colbert(source: ModelSource) -> bool:
         return json.loads(path.read_text(encoding="utf-8")).get("model_type") in ("ColBERT", "MultiVectorEncoder")
     except FileNotFoundError:
         return False
+
+
+def has_modules(source: ModelSource) -> bool:
+    """Whether sentence-transformers made it: a transformer with what stands on top of it."""
+    if source.is_local:
+        return (Path(source.path) / "modules.json").is_file()
+    try:
+        return bool(hub_file(source, "modules.json"))
+    except FileNotFoundError:
+        return False

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pdadapt import evaluate, train
+from pdadapt import evaluate, students, train
 from pdadapt.corpus import Corpus, Dataset, Queries, fingerprint
 from pdadapt.errors import DataError
 from pdadapt.label import label, read_lists, write_lists
@@ -17,8 +18,7 @@ from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe
 from pdadapt.retrieve import index_corpus, retrieve, sample_queries
 from pdadapt.run import Ranking, RunFolder, read_run, write_atomic, write_run
-from pdadapt.students.checkpoint import save_checkpoint
-from pdadapt.students.colbert import get_lengths, load_colbert, set_lengths
+from pdadapt.students.colbert import get_lengths, set_lengths
 from pdadapt.teachers import Task
 from pdadapt.teachers.choose import Teachers, teacher_key
 
@@ -65,7 +65,7 @@ def adapt(recipe: Recipe, dataset: Dataset, out: Path, progress: Progress) -> di
             if not lists_file.exists():
                 save_lists(recipe, dataset.corpus, queries, candidates, keys, run, folder, progress)
             if not run.checkpoint(iteration).exists():
-                model = load_student(recipe, run.checkpoint(iteration - 1))
+                model = load_student(recipe, str(run.checkpoint(iteration - 1)))
                 lists = read_lists(lists_file)
                 train.train(
                     model, lists, dataset.corpus, queries, recipe.train, recipe.seed + iteration, folder, progress
@@ -81,20 +81,11 @@ def adapt(recipe: Recipe, dataset: Dataset, out: Path, progress: Progress) -> di
 def save_student(recipe: Recipe, corpus: Corpus, run: RunFolder) -> None:
     """The student before training, with its projection, as a checkpoint of its own."""
     if not run.student.exists():
-        settings = recipe.student
-        passages = [document.contents for document in corpus]
-        model = load_colbert(
-            settings.model,
-            settings.query_length,
-            settings.document_length,
-            settings.projection,
-            passages,
-            settings.dtype,
-        )
+        model = load_student(recipe, recipe.student.model, [document.contents for document in corpus])
         lengths = get_lengths(model)
         set_lengths(model, recipe.train.query_length, recipe.train.document_length)  # found too long now, not later
         set_lengths(model, *lengths)
-        save_checkpoint(model, run.student)
+        students.save_student(model, run.student)
 
 
 def save_lists(
@@ -117,9 +108,8 @@ def save_lists(
     write_lists(folder / "lists.jsonl", lists)
 
 
-def load_student(recipe: Recipe, checkpoint: Path) -> Any:
-    settings = recipe.student
-    return load_colbert(str(checkpoint), settings.query_length, settings.document_length, dtype=settings.dtype)
+def load_student(recipe: Recipe, name: str, passages: Sequence[str] = ()) -> Any:
+    return students.load_student(name, **recipe.student.model_dump(exclude={"model"}), passages=passages)
 
 
 def rank(
@@ -140,7 +130,7 @@ def rank(
     missing = [file for file in (test_file if test_queries else None, candidates_file) if file and not file.exists()]
     index = run.iteration(iteration) / "index"
     if missing:
-        model = load_student(recipe, run.checkpoint(iteration))
+        model = load_student(recipe, str(run.checkpoint(iteration)))
         index_corpus(model, corpus, index, recipe.retrieve.batch_size, progress)
         for file in missing:
             asked, k = (test_queries, recipe.evaluate.k) if file == test_file else (queries, recipe.retrieve.k)

@@ -28,6 +28,12 @@ class Settings(BaseModel):
 class StudentSettings(Settings):
     model: str = "colbert-ir/colbertv2.0"
     """Hub id, folder or package:NAME/PATH: a ColBERT checkpoint, or a plain encoder to start from."""
+    kind: Literal["colbert", "dense"] = "colbert"
+    """colbert: a vector a token, MaxSim; dense: a vector a text."""
+    pooling: Literal["cls", "mean"] | None = None
+    """Of a dense student; null means as its checkpoint says, or cls for a plain encoder."""
+    similarity: Literal["dot", "cosine"] | None = None
+    """Of a dense student; null means as its checkpoint says, or dot for a plain encoder."""
     projection: Annotated[int, Field(ge=0)] = 0
     """For a plain encoder: dimensions of a PCA projection of the token embeddings; 0 keeps them as they are."""
     query_length: Positive = 32

@@ -28,7 +28,7 @@ from pdadapt.losses import contrastive_loss, kd_loss, pair_loss
 from pdadapt.progress import Progress
 from pdadapt.recipe import TrainSettings
 from pdadapt.run import write_atomic
-from pdadapt.students.checkpoint import save_checkpoint
+from pdadapt.students import save_student
 from pdadapt.students.colbert import get_lengths, set_lengths
 
 TERMS = ("loss", "cl", "kd", "pair")
@@ -282,7 +282,7 @@ def train(
             trainer.remove_callback(callback)
         trainer.train(resume_from_checkpoint=last_complete(states))
     set_lengths(model, *lengths)
-    save_checkpoint(model, folder / "checkpoint")
+    save_student(model, folder / "checkpoint")
     shutil.rmtree(states, ignore_errors=True)
 
 

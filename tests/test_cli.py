@@ -96,10 +96,10 @@ def test_evaluate_without_judgments_says_what_is_missing(beir, encoder, tmp_path
 
 
 def test_evaluate_keeps_the_lengths_of_the_checkpoint_unless_told(beir, stanford, tmp_path):
-    from pdadapt.students.checkpoint import save_checkpoint
+    from pdadapt.students.checkpoint import save_colbert
     from pdadapt.students.colbert import get_lengths, load_colbert
 
-    save_checkpoint(load_colbert(str(stanford), query_length=64, document_length=200), tmp_path / "model")
+    save_colbert(load_colbert(str(stanford), query_length=64, document_length=200), tmp_path / "model")
     assert get_lengths(load_colbert(str(tmp_path / "model"))) == (64, 200)
     assert get_lengths(load_colbert(str(tmp_path / "model"), document_length=20)) == (64, 20)
 

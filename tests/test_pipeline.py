@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from sentence_transformers import SentenceTransformer
 
 from pdadapt.corpus import load_dataset
 from pdadapt.errors import DataError, RunError
@@ -121,6 +122,13 @@ def test_a_t5_teacher_and_a_stanford_student_run_the_same_loop(tiny_recipe, beir
     recipe = load_recipe(str(tiny_recipe), {"teacher.model": str(t5), "student.model": str(stanford), "train.steps": 2})
     metrics = adapt(recipe, load_dataset(str(beir)), tmp_path / "run", Progress())
     assert metrics["labels"][0]["pair_prompts_asked"] > 0
+
+
+def test_a_dense_student_runs_the_same_loop(tiny_recipe, beir, tmp_path, encoder):
+    overrides = {"student.kind": "dense", "student.model": str(encoder), "train.steps": 2}
+    metrics = adapt(load_recipe(str(tiny_recipe), overrides), load_dataset(str(beir)), tmp_path / "run", Progress())
+    assert len(metrics["measures"]["nDCG@10"]["means"]) == 2
+    assert SentenceTransformer(str(tmp_path / "run/iteration-1/checkpoint")).similarity_fn_name == "dot"
 
 
 def test_without_judgments_there_is_a_checkpoint_and_no_table(tiny_recipe, beir, tmp_path):

@@ -10,7 +10,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from pdadapt.errors import ModelError
 from pdadapt.models import is_colbert, resolve_model
-from pdadapt.students.checkpoint import save_checkpoint
+from pdadapt.students.checkpoint import save_colbert
 from pdadapt.students.colbert import load_colbert
 
 QUERY, DOCUMENT = "spoke tension", "rim spoke, hub. pad rotor!"
@@ -71,7 +71,7 @@ def student(request, stanford, encoder):
 
 
 def test_a_saved_checkpoint_loads_again_to_the_same_vectors(student, tmp_path):
-    save_checkpoint(student, tmp_path / "saved")
+    save_colbert(student, tmp_path / "saved")
     assert not list((tmp_path / "saved").rglob("*.bin"))
     for again in (load_colbert(str(tmp_path / "saved")), MultiVectorEncoder(str(tmp_path / "saved"))):
         torch.testing.assert_close(again.encode_query([QUERY])[0], student.encode_query([QUERY])[0])
@@ -81,7 +81,7 @@ def test_a_saved_checkpoint_loads_again_to_the_same_vectors(student, tmp_path):
 @pytest.mark.skipif("PYLATE_PYTHON" not in os.environ, reason="PYLATE_PYTHON does not name a Python with PyLate")
 def test_pylate_loads_it_to_the_same_vectors(student, tmp_path):
     """PyLate 1.6 pins sentence-transformers 5, so it runs in an environment of its own."""
-    save_checkpoint(student, tmp_path / "saved")
+    save_colbert(student, tmp_path / "saved")
     script = f"""
 import numpy
 from pylate.models import ColBERT

@@ -9,6 +9,7 @@ from pdadapt.label import TrainingList
 from pdadapt.losses import kd_loss, pair_loss
 from pdadapt.progress import Progress
 from pdadapt.recipe import TrainSettings
+from pdadapt.students import load_student
 from pdadapt.students.colbert import get_lengths, load_colbert
 from pdadapt.train import ListCollator, PairDistillLoss, chunks, train
 
@@ -175,11 +176,13 @@ class KilledAt(Progress):
         return Counting()
 
 
-def test_training_stopped_in_the_middle_goes_on_to_the_same_bytes(data, stanford, tmp_path):
+@pytest.mark.parametrize("kind", ["colbert", "dense"])
+def test_training_stopped_in_the_middle_goes_on_to_the_same_bytes(data, stanford, encoder, tmp_path, kind):
     dataset, lists = data
+    start = {"colbert": stanford, "dense": encoder}[kind]
 
     def run(folder, progress):
-        model = load_colbert(str(stanford))
+        model = load_student(str(start), kind)
         train(model, lists, dataset.corpus, dataset.queries, SETTINGS, 1, folder, progress)
         return (folder / "checkpoint" / "model.safetensors").read_bytes()
 

@@ -25,7 +25,7 @@ from pdadapt.run import atomic_folder
 DENSE_KEYS = ("in_features", "out_features", "bias", "activation_function")
 
 
-def save_checkpoint(model: MultiVectorEncoder, folder: Path) -> None:
+def save_colbert(model: MultiVectorEncoder, folder: Path) -> None:
     """Write `model` (safetensors) to `folder`, which appears whole or not at all.
 
     A student without a projection gets one that is the identity: PyLate would else add a random one.

@@ -5,14 +5,13 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from pdadapt.device import default_device, pick_dtype
 from pdadapt.errors import ModelError, RecipeError
-from pdadapt.models import ModelSource, hub_file, is_colbert, read_config, resolve_model
+from pdadapt.models import has_modules, is_colbert, read_config, resolve_model
 from pdadapt.progress import Progress
 from pdadapt.prompt import LIKELIHOOD_FIELDS, PAIR_FIELDS, POINT_FIELDS, load_prompt
 from pdadapt.recipe import ModelSettings, TeacherSettings
@@ -51,19 +50,9 @@ def teacher_kind(settings: ModelSettings) -> str:
         return "cross_encoder"
     generates = "ForCausalLM" in architectures or "LMHeadModel" in architectures
     encodes_and_decodes = config.get("is_encoder_decoder") and "EncoderModel" not in architectures
-    if (generates or encodes_and_decodes) and not _has_modules(source):
+    if (generates or encodes_and_decodes) and not has_modules(source):
         return "seq2seq" if encodes_and_decodes else "causal"
     return "multi_vector" if is_colbert(source) else "bi_encoder"
-
-
-def _has_modules(source: ModelSource) -> bool:
-    """Whether sentence-transformers made it (an embedding model on top of a language model)."""
-    if source.is_local:
-        return (Path(source.path) / "modules.json").is_file()
-    try:
-        return bool(hub_file(source, "modules.json"))
-    except FileNotFoundError:
-        return False
 
 
 def teacher_key(settings: TeacherSettings, task: Task) -> str:

@@ -1,0 +1,89 @@
+"""The dense (DPR) student: one vector a text, from a sentence-transformers model or a plain encoder.
+
+It is carried as a multi-vector student whose texts have one vector each. MaxSim of one query vector with one document
+vector is their dot product, so that retrieval, losses and engines are the same for both.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from sentence_transformers import MultiVectorEncoder, SentenceTransformer
+from sentence_transformers.base.modules import Normalize, Transformer
+from sentence_transformers.base.modules.module import Module
+from sentence_transformers.sentence_transformer.modules import Pooling
+from torch import Tensor
+
+from pdadapt.device import compute_in
+from pdadapt.errors import ModelError
+from pdadapt.models import has_modules, resolve_model
+from pdadapt.run import atomic_folder
+from pdadapt.students.colbert import set_lengths
+
+
+class OneVector(Module):
+    """A text's pooled embedding as its only token."""
+
+    def forward(self, features: dict[str, Tensor], **kwargs: Any) -> dict[str, Tensor]:
+        vectors = features["sentence_embedding"].unsqueeze(1)
+        mask = torch.ones(vectors.shape[:2], dtype=torch.long, device=vectors.device)
+        return features | {"token_embeddings": vectors, "attention_mask": mask}
+
+    def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
+        self.save_config(output_path)
+
+
+def load_dense(
+    name: str,
+    query_length: int | None = None,
+    document_length: int | None = None,
+    pooling: str | None = None,
+    similarity: str | None = None,
+    dtype: str = "float32",
+) -> MultiVectorEncoder:
+    """A dense student ready to encode and to train.
+
+    name: a model name (see models.py). query_length, document_length: tokens kept; None means as the encoder reads.
+    pooling (`cls`, `mean`) and similarity (`dot`, `cosine`): None means as the checkpoint says, or for a plain encoder
+    those of DPR (Karpukhin et al. 2020), cls and dot. dtype: see device.py.
+
+    Raises ModelError when the checkpoint does not load, or has no vector for a whole text.
+    """
+    source = resolve_model(name)
+    weights = {"use_safetensors": True, "dtype": torch.float32}
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            loaded = SentenceTransformer(source.path, revision=source.revision, model_kwargs=weights)
+    except (OSError, ValueError, KeyError) as error:
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"Student {name!r} does not load as a dense model: {first_line}") from error
+    modules = list(loaded)
+    if not isinstance(modules[0], Transformer) or not isinstance(modules[1], Pooling):
+        raise ModelError(f"Student {name!r} is no dense model made of a transformer and a pooling.")
+    plain = not has_modules(source)
+    if pooling or plain:
+        modules[1] = Pooling(modules[1].embedding_dimension, pooling or "cls")
+    wanted = similarity or ("dot" if plain else loaded.similarity_fn_name)
+    normalises = isinstance(modules[-1], Normalize)
+    if wanted == "cosine" and not normalises:
+        modules.append(Normalize())
+    elif wanted == "dot" and similarity and normalises:
+        modules.pop()
+    prompts = {task: loaded.prompts.get(task) or "" for task in ("query", "document")}
+    model = MultiVectorEncoder(modules=[*modules, OneVector()], prompts=prompts)
+    set_lengths(model, query_length, document_length)
+    compute_in(model, dtype)
+    return model
+
+
+def save_dense(model: MultiVectorEncoder, folder: Path) -> None:
+    """Write `model` as a SentenceTransformer (safetensors) to `folder`, which appears whole or not at all."""
+    modules = list(model)[:-1]
+    prompts = {task: text for task, text in model.prompts.items() if text}
+    similarity: Any = "cosine" if isinstance(modules[-1], Normalize) else "dot"
+    plain = SentenceTransformer(modules=modules, prompts=prompts, similarity_fn_name=similarity)
+    with atomic_folder(folder) as out:
+        plain.save_pretrained(str(out), create_model_card=False)

@@ -1,26 +1,24 @@
-"""Documents, queries and judgments, and the readers of their files.
+"""Documents, queries and judgments.
 
 Ids are strings. A document's text for every model, student or teacher, is `Document.contents`.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
 import hashlib
-import json
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
+
+import numpy as np
 
 from pdadapt.errors import DataError
+from pdadapt.readers import LineFile, Row, on_disk, open_text, read_id, read_rows, read_text
 
 Queries = dict[str, str]  # query_id -> text
 Qrels = dict[str, dict[str, int]]  # query_id -> doc_id -> relevance
 
-ID_FIELDS = ("_id", "id", "doc_id", "docid", "query_id", "qid", "pid")
-TEXT_FIELDS = ("text", "contents", "body", "query", "passage")
 DEMO_FOLDER = Path(__file__).parent / "demo"
 
 
@@ -36,11 +34,19 @@ class Document(NamedTuple):
 
 
 class Corpus:
-    """Documents in the order of their file, found again by id."""
+    """Documents in the order of their file, found again by id.
 
-    def __init__(self, documents: list[Document]):
+    `documents` may be a sequence that reads a document from its file when asked; of the ids a hash is kept.
+    """
+
+    def __init__(self, documents: Sequence[Document], id_hashes: Sequence[int] | None = None):
+        """id_hashes: hash_id of each document's id, in order; None: the documents are asked for their ids."""
         self.documents = documents
-        self._position = {document.doc_id: i for i, document in enumerate(documents)}
+        if id_hashes is None:
+            id_hashes = array("Q", (hash_id(document.doc_id) for document in documents))
+        hashes = np.asarray(id_hashes, dtype=np.uint64)
+        self._order = hashes.argsort(kind="stable")
+        self._sorted = hashes[self._order]
 
     def __len__(self) -> int:
         return len(self.documents)
@@ -49,10 +55,39 @@ class Corpus:
         return iter(self.documents)
 
     def __contains__(self, doc_id: str) -> bool:
-        return doc_id in self._position
+        return any(document.doc_id == doc_id for document in self._candidates(doc_id))
 
     def __getitem__(self, doc_id: str) -> Document:
-        return self.documents[self._position[doc_id]]
+        for document in self._candidates(doc_id):
+            if document.doc_id == doc_id:
+                return document
+        raise KeyError(doc_id)
+
+    def _candidates(self, doc_id: str) -> Iterator[Document]:
+        """Documents whose id has the same hash: nearly always the one, or none."""
+        wanted = np.uint64(hash_id(doc_id))
+        first, last = np.searchsorted(self._sorted, wanted, "left"), np.searchsorted(self._sorted, wanted, "right")
+        return (self.documents[int(position)] for position in self._order[first:last])
+
+    def repeated_id(self) -> int | None:
+        """The position of the first document whose id another had before it; None: all ids differ."""
+        same = np.flatnonzero(self._sorted[1:] == self._sorted[:-1])
+        repeated = []
+        for rank in same:
+            before, position = int(self._order[rank]), int(self._order[rank + 1])
+            if self.documents[before].doc_id == self.documents[position].doc_id:
+                repeated.append(position)
+        return min(repeated, default=None)
+
+    def sample(self, most: int) -> list[str]:
+        """Contents of at most so many documents, spread evenly."""
+        step = max(1, len(self) // most)
+        return [self.documents[i].contents for i in range(0, len(self), step)][:most]
+
+
+def hash_id(doc_id: str) -> int:
+    """64 bits."""
+    return int.from_bytes(hashlib.blake2b(doc_id.encode(), digest_size=8).digest(), "little")
 
 
 class Dataset(NamedTuple):
@@ -65,10 +100,10 @@ class Dataset(NamedTuple):
     qrels: Qrels
 
 
-def fingerprint(texts: Mapping[str, str]) -> str:
-    """SHA-256 over ids and texts in order: 16 hex digits."""
+def fingerprint(texts: Iterable[tuple[str, str]]) -> str:
+    """SHA-256 over (id, text) in order: 16 hex digits."""
     digest = hashlib.sha256()
-    for key, text in texts.items():
+    for key, text in texts:
         digest.update(f"{key}\0{text}\0".encode())
     return digest.hexdigest()[:16]
 
@@ -113,15 +148,26 @@ def load_dataset(source: str, queries_file: Path | None = None, split: str = "te
 def read_corpus(path: Path) -> Corpus:
     """Read documents: JSONL (`_id`, `title`, `text`), TSV (id, text[, title]: MS MARCO's order) or CSV with a header.
 
-    Empty documents are kept, so that ids stay complete. Raises DataError, with file and line, on what cannot be read.
+    Of an uncompressed JSONL or TSV file the texts stay on disk until they are asked for. Empty documents are kept, so
+    that ids stay complete. Raises DataError, with file and line, on what cannot be read.
     """
-    documents: list[Document] = []
-    for doc_id, row, where in _rows(path, "document"):
-        title, text = row.get("title") or "", _text(row, where)
-        documents.append(Document(doc_id, str(title), text))
-    if not documents:
+    if on_disk(path):
+        lines = LineFile(path, to_document)
+        corpus = Corpus(lines, array("Q", (hash_id(document.doc_id) for document in lines.read())))
+    else:
+        corpus = Corpus([to_document(row, where) for row, where in read_rows(path, "document")])
+    if not len(corpus):
         raise DataError(f"{path} holds no documents.")
-    return Corpus(documents)
+    if (repeated := corpus.repeated_id()) is not None:
+        where = next(where for i, (_, where) in enumerate(read_rows(path, "document")) if i == repeated)
+        raise DataError(
+            f"{where}: the document id {corpus.documents[repeated].doc_id!r} stands twice; ids must be unique."
+        )
+    return corpus
+
+
+def to_document(row: Row, where: str) -> Document:
+    return Document(read_id(row, "document", where), str(row.get("title") or ""), read_text(row, where))
 
 
 def read_queries(path: Path) -> Queries:
@@ -130,8 +176,11 @@ def read_queries(path: Path) -> Queries:
     Raises DataError, with file and line, on what cannot be read, on empty queries and on an empty file.
     """
     queries: Queries = {}
-    for query_id, row, where in _rows(path, "query"):
-        queries[query_id] = _text(row, where).strip()
+    for row, where in read_rows(path, "query"):
+        query_id = read_id(row, "query", where)
+        if query_id in queries:
+            raise DataError(f"{where}: the query id {query_id!r} stands twice; ids must be unique.")
+        queries[query_id] = read_text(row, where).strip()
         if not queries[query_id]:
             raise DataError(f"{where}: query {query_id!r} is empty; remove the line.")
     if not queries:
@@ -142,12 +191,8 @@ def read_queries(path: Path) -> Queries:
 def read_qrels(path: Path) -> Qrels:
     """Read judgments: BEIR's TSV (query-id, corpus-id, score; one header line) or TREC's four columns."""
     qrels: Qrels = {}
-    with _open(path) as lines:
-        try:
-            numbered = list(enumerate(lines, 1))
-        except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise DataError(f"{path} cannot be read as UTF-8 text ({error}); convert the file and try again.") from None
-        for number, line in numbered:
+    with open_text(path) as lines:
+        for number, line in enumerate(lines, 1):
             fields = line.split()
             if not fields or (number == 1 and not fields[-1].lstrip("-").isdigit()):
                 continue
@@ -169,98 +214,3 @@ def _one_of(folder: Path, stem: str) -> Path:
     raise DataError(
         f"{folder} has no {stem}.jsonl: a BEIR folder holds corpus.jsonl, queries.jsonl and qrels/test.tsv."
     )
-
-
-def _open(path: Path) -> IO[str]:
-    if not path.is_file():
-        raise DataError(f"File {path} was not found.")
-    if path.name.endswith(".gz"):
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-    return open(path, encoding="utf-8-sig", newline="")
-
-
-def _rows(path: Path, kind: str) -> Iterator[tuple[str, dict[str, object], str]]:
-    """Yield (id, fields, "file:line") of every record; the ids are checked to be there and unique."""
-    ending = Path(path.name.removesuffix(".gz")).suffix.lower()
-    readers: dict[str, Callable[[IO[str], Path], Iterator[tuple[int, dict[str, object]]]]] = {
-        ".jsonl": _jsonl,
-        ".json": _jsonl,
-        ".csv": _csv,
-        ".tsv": _tsv,
-        ".txt": _lines,
-    }
-    if ending not in readers or (ending == ".txt" and kind == "document"):
-        raise DataError(
-            f"{path}: cannot tell the format of {ending or 'a file without an ending'}; use .jsonl, .tsv or .csv."
-        )
-    seen: set[str] = set()
-    try:
-        with _open(path) as lines:
-            for number, row in readers[ending](lines, path):
-                where = f"{path}:{number}"
-                found = next((row[field] for field in ID_FIELDS if row.get(field) not in (None, "")), None)
-                if found is None:
-                    raise DataError(f"{where}: the {kind} has no id; name it in a field `_id`.")
-                record_id = str(found)
-                if any(character.isspace() for character in record_id):
-                    raise DataError(
-                        f"{where}: the id {record_id!r} holds white space, which TREC run files cannot carry."
-                    )
-                if record_id in seen:
-                    raise DataError(f"{where}: the {kind} id {record_id!r} stands twice; ids must be unique.")
-                seen.add(record_id)
-                yield record_id, row, where
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as UTF-8 text ({error}); convert the file and try again.") from None
-
-
-def _text(row: dict[str, object], where: str) -> str:
-    for field in TEXT_FIELDS:
-        value = row.get(field)
-        if isinstance(value, str):
-            if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
-                raise DataError(
-                    f"{where}: the text holds half of a surrogate pair (\\ud800 to \\udfff), which is no text."
-                )
-            return value
-    raise DataError(f"{where}: no text; name it in a field `text`.")
-
-
-def _jsonl(lines: IO[str], path: Path) -> Iterator[tuple[int, dict[str, object]]]:
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}:{number}: not valid JSON ({error.msg}); one object a line is expected.") from None
-        if not isinstance(row, dict):
-            raise DataError(f"{path}:{number}: expected a JSON object with `_id` and `text`, got {type(row).__name__}.")
-        yield number, row
-
-
-def _tsv(lines: IO[str], path: Path) -> Iterator[tuple[int, dict[str, object]]]:
-    for number, line in enumerate(lines, 1):
-        fields = line.rstrip("\r\n").split("\t")
-        if fields == [""]:
-            continue
-        if len(fields) < 2:
-            raise DataError(f"{path}:{number}: expected id<TAB>text, found no tab.")
-        if number == 1 and fields[0].lower() in ID_FIELDS:
-            continue
-        yield number, {"_id": fields[0], "text": fields[1], "title": fields[2] if len(fields) > 2 else ""}
-
-
-def _csv(lines: IO[str], path: Path) -> Iterator[tuple[int, dict[str, object]]]:
-    csv.field_size_limit(2**30)
-    reader = csv.DictReader(lines)
-    if not set(ID_FIELDS) & set(reader.fieldnames or ()) or not set(TEXT_FIELDS) & set(reader.fieldnames or ()):
-        raise DataError(f"{path}:1: a CSV file needs a header with an id (`_id`) and a `text` column.")
-    for row in reader:
-        yield reader.line_num, dict(row)
-
-
-def _lines(lines: IO[str], path: Path) -> Iterator[tuple[int, dict[str, object]]]:
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            yield number, {"_id": f"q{number}", "text": line.strip()}

@@ -20,6 +20,7 @@ from pdadapt.recipe import EvaluateSettings
 from pdadapt.retrieve import index_corpus, retrieve, sample_queries
 from pdadapt.run import Ranking, write_atomic, write_run
 from pdadapt.students import load_student
+from pdadapt.students.colbert import PCA_DOCUMENTS
 
 PerQuery = dict[str, float]  # query_id -> value
 
@@ -108,7 +109,7 @@ def evaluate(
     parse_measures(settings.measures)
     out.mkdir(parents=True, exist_ok=True)
     queries = sample_queries(dataset.test_queries, settings.max_queries, seed)
-    passages = [document.contents for document in dataset.corpus]
+    passages = dataset.corpus.sample(PCA_DOCUMENTS)
     rankings = []
     for model_name in models:
         model = load_student(model_name, **student, passages=passages)

@@ -18,7 +18,7 @@ from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe
 from pdadapt.retrieve import index_corpus, retrieve, sample_queries
 from pdadapt.run import Ranking, RunFolder, read_run, write_atomic, write_run
-from pdadapt.students.colbert import get_lengths, set_lengths
+from pdadapt.students.colbert import PCA_DOCUMENTS, get_lengths, set_lengths
 from pdadapt.teachers import Task
 from pdadapt.teachers.choose import Teachers, teacher_key
 
@@ -46,9 +46,9 @@ def adapt(recipe: Recipe, dataset: Dataset, out: Path, progress: Progress) -> di
     )
     origin = {
         "corpus": dataset.name,
-        "corpus_sha256": fingerprint({document.doc_id: document.contents for document in dataset.corpus}),
-        "queries_sha256": fingerprint(queries),
-        "test_queries_sha256": fingerprint(test_queries),
+        "corpus_sha256": fingerprint((document.doc_id, document.contents) for document in dataset.corpus),
+        "queries_sha256": fingerprint(queries.items()),
+        "test_queries_sha256": fingerprint(test_queries.items()),
         "student": resolve_model(recipe.student.model).identity(),
         "teachers": [json.loads(key)["model"] for key in keys if key],
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
@@ -81,7 +81,7 @@ def adapt(recipe: Recipe, dataset: Dataset, out: Path, progress: Progress) -> di
 def save_student(recipe: Recipe, corpus: Corpus, run: RunFolder) -> None:
     """The student before training, with its projection, as a checkpoint of its own."""
     if not run.student.exists():
-        model = load_student(recipe, recipe.student.model, [document.contents for document in corpus])
+        model = load_student(recipe, recipe.student.model, corpus.sample(PCA_DOCUMENTS))
         lengths = get_lengths(model)
         set_lengths(model, recipe.train.query_length, recipe.train.document_length)  # found too long now, not later
         set_lengths(model, *lengths)

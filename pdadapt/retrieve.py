@@ -26,7 +26,7 @@ def sample_queries(queries: Queries, most: int | None, seed: int) -> Queries:
 def index_corpus(model: MultiVectorEncoder, corpus: Corpus, folder: Path, batch_size: int, progress: Progress) -> None:
     """Encode the corpus into `folder`; goes on where a killed indexing stopped."""
     with progress.task("encode", len(corpus), "documents") as advance:
-        exact.index(model, [document.contents for document in corpus], folder, batch_size, advance)
+        exact.index(model, corpus.documents, folder, batch_size, advance)
 
 
 def retrieve(

@@ -26,7 +26,7 @@ def test_search_equals_naive_maxsim_over_several_shards(model, beir, tmp_path, m
     dataset = load_dataset(str(beir))
     passages = [document.contents for document in dataset.corpus]
     queries = list(dataset.queries.values())[:4]
-    exact.index(model, passages, tmp_path, batch_size=3)
+    exact.index(model, dataset.corpus.documents, tmp_path, batch_size=3)
     assert len(list(tmp_path.glob("*.safetensors"))) == 3
     documents = [matrix.half().float() for matrix in model.encode_document(passages, convert_to_numpy=False)]
     found = list(exact.search(model, queries, tmp_path, len(passages), k=5))
@@ -39,12 +39,13 @@ def test_search_equals_naive_maxsim_over_several_shards(model, beir, tmp_path, m
 
 def test_shards_that_are_there_are_not_encoded_again(model, tmp_path, monkeypatch):
     monkeypatch.setattr(exact, "SHARD", 2)
-    passages = ["rim spoke", "pad rotor", "chain cable", "tube valve", "hub axle"]
-    exact.index(model, passages, tmp_path)
+    texts = ["rim spoke", "pad rotor", "chain cable", "tube valve", "hub axle"]
+    documents = [Document(f"d{i}", "", text) for i, text in enumerate(texts)]
+    exact.index(model, documents, tmp_path)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     (tmp_path / "shard-00001.safetensors").unlink()
     encoded = []
-    exact.index(model, passages, tmp_path, advance=encoded.append)
+    exact.index(model, documents, tmp_path, advance=encoded.append)
     assert sum(encoded) == 5
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 

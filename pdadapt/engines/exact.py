@@ -18,6 +18,8 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import MultiVectorEncoder
 from torch import Tensor
 
+from pdadapt.corpus import Document
+
 SHARD = 1_024  # documents
 QUERY_BLOCK = 1_024  # queries that meet a shard at once
 BLOCK_TOKENS = 8_192  # of documents, multiplied at once
@@ -32,22 +34,22 @@ def _shard_files(folder: Path, documents: int) -> list[Path]:
 
 def index(
     model: MultiVectorEncoder,
-    passages: Sequence[str],
+    documents: Sequence[Document],
     folder: Path,
     batch_size: int = 32,
     advance: Advance = lambda n: None,
 ) -> None:
-    """Encode passages into shards under `folder`; shards that are there already are kept.
+    """Encode documents into shards under `folder`; shards that are there already are kept.
 
     advance: told how many documents more are done.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for number, file in enumerate(_shard_files(folder, len(passages))):
+    for number, file in enumerate(_shard_files(folder, len(documents))):
         start = number * SHARD
-        block = passages[start : start + SHARD]
         if file.exists():
-            advance(len(block))
+            advance(min(SHARD, len(documents) - start))
             continue
+        block = [document.contents for document in documents[start : start + SHARD]]
         order = sorted(range(len(block)), key=lambda i: (-len(block[i]), i))
         encoded: list[tuple[int, Tensor]] = []
         for first in range(0, len(order), batch_size):

@@ -21,7 +21,8 @@ def load_student(
     dtype: str = "float32",
     passages: Sequence[str] = (),
 ) -> MultiVectorEncoder:
-    """The student that recipe.StudentSettings describe, whose names these are; `passages` are the corpus.
+    """The student that recipe.StudentSettings describe, whose names these are; `passages` are a sample
+    of the corpus, for a projection.
 
     Raises ModelError when it does not load.
     """

@@ -20,7 +20,7 @@ from pdadapt.device import compute_in
 from pdadapt.errors import ModelError
 from pdadapt.models import is_colbert, resolve_model
 
-PCA_DOCUMENTS = 1_000  # passages whose token embeddings the projection is fitted to
+PCA_DOCUMENTS = 1_000  # as many passages are enough to fit a projection to their token embeddings
 
 
 def load_colbert(
@@ -119,8 +119,7 @@ def fit_projection(model: MultiVectorEncoder, passages: Sequence[str], dimension
     """
     if not passages:
         raise ModelError("student.projection needs a corpus to be fitted to; set it to 0.")
-    step = max(1, len(passages) // PCA_DOCUMENTS)
-    embeddings = model.encode_document(list(passages[::step][:PCA_DOCUMENTS]), batch_size=8, show_progress_bar=False)
+    embeddings = model.encode_document(list(passages), batch_size=8, show_progress_bar=False)
     tokens = torch.cat([matrix.float().cpu() for matrix in embeddings])
     if dimensions > tokens.shape[1]:
         raise ModelError(f"student.projection {dimensions} exceeds the encoder's {tokens.shape[1]} dimensions.")

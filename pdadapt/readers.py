@@ -1,0 +1,185 @@
+"""Records of JSONL, TSV, CSV and text files: fields by name, and errors that name file and line."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import mmap
+import zlib
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Generic, TypeVar, overload
+
+from pdadapt.errors import DataError
+
+Row = dict[str, object]
+T = TypeVar("T")
+
+ID_FIELDS = ("_id", "id", "doc_id", "docid", "query_id", "qid", "pid")
+TEXT_FIELDS = ("text", "contents", "body", "query", "passage")
+UNREADABLE = (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error, csv.Error)
+
+
+def read_rows(path: Path, kind: str) -> Iterator[tuple[Row, str]]:
+    """Yield (fields, "file:line") of every record of a `document` or `query` file.
+
+    Raises DataError, with file and line, on what cannot be read.
+    """
+    ending = _ending(path)
+    if (ending not in LINE_READERS and ending != ".csv") or (ending == ".txt" and kind == "document"):
+        raise DataError(
+            f"{path}: cannot tell the format of {ending or 'a file without an ending'}; use .jsonl, .tsv or .csv."
+        )
+    with open_text(path) as lines:
+        if ending == ".csv":
+            yield from _csv(lines, path)
+            return
+        for number, line in enumerate(lines, 1):
+            where = f"{path}:{number}"
+            if (row := LINE_READERS[ending](line, number, where)) is not None:
+                yield row, where
+
+
+def read_id(row: Row, kind: str, where: str) -> str:
+    found = next((row[field] for field in ID_FIELDS if row.get(field) not in (None, "")), None)
+    if found is None:
+        raise DataError(f"{where}: the {kind} has no id; name it in a field `_id`.")
+    record_id = str(found)
+    if any(character.isspace() for character in record_id):
+        raise DataError(f"{where}: the id {record_id!r} holds white space, which TREC run files cannot carry.")
+    return record_id
+
+
+def read_text(row: Row, where: str) -> str:
+    for field in TEXT_FIELDS:
+        value = row.get(field)
+        if isinstance(value, str):
+            if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+                raise DataError(
+                    f"{where}: the text holds half of a surrogate pair (\\ud800 to \\udfff), which is no text."
+                )
+            return value
+    raise DataError(f"{where}: no text; name it in a field `text`.")
+
+
+@contextmanager
+def open_text(path: Path) -> Iterator[IO[str]]:
+    """A file of UTF-8 text, `.gz` too. Raises DataError when it is missing, or turns out to be something else."""
+    if not path.is_file():
+        raise DataError(f"File {path} was not found.")
+    opened = gzip.open if path.name.endswith(".gz") else open
+    try:
+        with opened(path, "rt", encoding="utf-8-sig", newline="") as lines:
+            yield lines
+    except UNREADABLE as error:
+        raise DataError(f"{path} cannot be read as UTF-8 text ({error}); convert the file and try again.") from None
+
+
+def on_disk(path: Path) -> bool:
+    """Whether LineFile can read it: uncompressed, and a record is a line."""
+    return path.suffix.lower() in (".jsonl", ".json", ".tsv")
+
+
+class LineFile(Sequence[T], Generic[T]):
+    """The records of a file, each read from it when asked for: in memory are eight bytes a record.
+
+    read() must have gone through the file once: it finds the records, and checks them.
+    """
+
+    def __init__(self, path: Path, build: Callable[[Row, str], T]):
+        """build: what a record is, of its fields and "file:line". Raises DataError when the file is missing."""
+        if not path.is_file():
+            raise DataError(f"File {path} was not found.")
+        self.path = path
+        self.build = build
+        self._starts = array("Q")
+        with open(path, "rb") as file:
+            self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""
+
+    def read(self) -> Iterator[T]:
+        """Yield every record, from the first. Raises DataError, with file and line, on what cannot be read."""
+        self._starts = array("Q")
+        start, number = 0, 1
+        while start < len(self._bytes):
+            record = self._record(start, number)
+            if record is not None:
+                self._starts.append(start)
+                yield record
+            start, number = self._end(start) + 1, number + 1
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[T]: ...
+    def __getitem__(self, index: int | slice) -> T | list[T]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        record = self._record(self._starts[index])
+        assert record is not None, "the file has changed"
+        return record
+
+    def _record(self, start: int, number: int = 0) -> T | None:
+        """Of the line that starts here; None when it is blank or a header."""
+        where = f"{self.path}:{number}" if number else str(self.path)
+        try:
+            line = self._bytes[start : self._end(start)].decode()
+        except UnicodeDecodeError as error:
+            raise DataError(f"{where}: not UTF-8 text ({error}); convert the file and try again.") from None
+        row = LINE_READERS[_ending(self.path)](line.removeprefix("\ufeff") if not start else line, number, where)
+        return None if row is None else self.build(row, where)
+
+    def _end(self, start: int) -> int:
+        newline = self._bytes.find(b"\n", start)
+        return len(self._bytes) if newline < 0 else newline
+
+
+def _ending(path: Path) -> str:
+    return Path(path.name.removesuffix(".gz")).suffix.lower()
+
+
+def _jsonl(line: str, number: int, where: str) -> Row | None:
+    if not line.strip():
+        return None
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}: not valid JSON ({error.msg}); one object a line is expected.") from None
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: expected a JSON object with `_id` and `text`, got {type(row).__name__}.")
+    return row
+
+
+def _tsv(line: str, number: int, where: str) -> Row | None:
+    fields = line.rstrip("\r\n").split("\t")
+    if fields == [""] or (number == 1 and fields[0].lower() in ID_FIELDS):
+        return None
+    if len(fields) < 2:
+        raise DataError(f"{where}: expected id<TAB>text, found no tab.")
+    return {"_id": fields[0], "text": fields[1], "title": fields[2] if len(fields) > 2 else ""}
+
+
+def _plain(line: str, number: int, where: str) -> Row | None:
+    return {"_id": f"q{number}", "text": line.strip()} if line.strip() else None
+
+
+LINE_READERS: dict[str, Callable[[str, int, str], Row | None]] = {
+    ".jsonl": _jsonl,
+    ".json": _jsonl,
+    ".tsv": _tsv,
+    ".txt": _plain,
+}
+
+
+def _csv(lines: IO[str], path: Path) -> Iterator[tuple[Row, str]]:
+    csv.field_size_limit(2**30)
+    reader = csv.DictReader(lines)
+    if not set(ID_FIELDS) & set(reader.fieldnames or ()) or not set(TEXT_FIELDS) & set(reader.fieldnames or ()):
+        raise DataError(f"{path}:1: a CSV file needs a header with an id (`_id`) and a `text` column.")
+    for row in reader:
+        yield dict(row), f"{path}:{reader.line_num}"

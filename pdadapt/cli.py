@@ -6,7 +6,7 @@ import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -79,24 +79,63 @@ def adapt(
     debug: DebugOption = False,
 ) -> None:
     """Adapt a retriever to a corpus. The same command again continues a run that was stopped."""
+    models = {
+        "student.model": student,
+        "teacher.model": teacher,
+        "teacher.point.model": point_teacher,
+        "teacher.pair.model": pair_teacher,
+        "iterations": iterations,
+    }
+    _run(corpus, queries, recipe or _default_recipe(_console()), out, settings, models)
+
+
+@app.command(epilog="Example: pdadapt train-msmarco --corpus msmarco/ --out runs/msmarco")
+def train_msmarco(
+    corpus: Annotated[
+        str,
+        typer.Option(
+            "--corpus",
+            help="A folder with MS MARCO's files (collection.tsv, queries.train.tsv, qrels.train.tsv), or in BEIR "
+            "layout with qrels/train.tsv.",
+        ),
+    ],
+    recipe: Annotated[str, typer.Option(help="A recipe's name or file.")] = "msmarco",
+    out: Annotated[Path | None, typer.Option(help="The run folder. Default: runs/CORPUS-RECIPE.")] = None,
+    student: Annotated[str | None, typer.Option(help="Sets student.model.")] = None,
+    point_teacher: Annotated[str | None, typer.Option(help="Sets teacher.point.model.")] = None,
+    pair_teacher: Annotated[str | None, typer.Option(help="Sets teacher.pair.model.")] = None,
+    iterations: Annotated[int | None, typer.Option(min=1, help="Rounds of retrieve, label, train.")] = None,
+    settings: SetOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Train a retriever where some queries are labeled: L_CL on those, distillation on all."""
+    models = {
+        "student.model": student,
+        "teacher.point.model": point_teacher,
+        "teacher.pair.model": pair_teacher,
+        "iterations": iterations,
+    }
+    _run(corpus, None, recipe, out, settings, models)
+
+
+def _run(
+    corpus: str,
+    queries: Path | None,
+    recipe: str,
+    out: Path | None,
+    settings: list[str] | None,
+    options: dict[str, Any],
+) -> None:
+    """Resolve the recipe, run the stages, print what came out. options: keys of settings, None where not given."""
     from pdadapt.corpus import load_dataset
     from pdadapt.recipe import load_recipe, parse_override
 
     console = _console()
-    name = recipe or _default_recipe(console)
     overrides = dict(map(parse_override, settings or []))
-    for key, value in (
-        ("student.model", student),
-        ("teacher.model", teacher),
-        ("teacher.point.model", point_teacher),
-        ("teacher.pair.model", pair_teacher),
-        ("iterations", iterations),
-    ):
-        if value is not None:
-            overrides[key] = value
-    resolved = load_recipe(name, overrides)
+    overrides |= {key: value for key, value in options.items() if value is not None}
+    resolved = load_recipe(recipe, overrides)
     dataset = load_dataset(corpus, queries, resolved.evaluate.split)
-    folder = out or Path("runs") / f"{dataset.name}-{Path(name).stem}"
+    folder = out or Path("runs") / f"{dataset.name}-{Path(recipe).stem}"
 
     from pdadapt.pipeline import adapt as run_adapt
     from pdadapt.report import comparison_table, label_summary

@@ -95,9 +95,10 @@ class Dataset(NamedTuple):
 
     name: str
     corpus: Corpus
-    queries: Queries  # unlabeled: their text is all that adaptation reads
+    queries: Queries  # their text is all that adaptation reads
     test_queries: Queries
-    qrels: Qrels
+    qrels: Qrels  # of the test queries
+    train_qrels: Qrels  # of some of the queries, read by supervised training only
 
 
 def fingerprint(texts: Iterable[tuple[str, str]]) -> str:
@@ -111,38 +112,59 @@ def fingerprint(texts: Iterable[tuple[str, str]]) -> str:
 def load_dataset(source: str, queries_file: Path | None = None, split: str = "test") -> Dataset:
     """Read what `--corpus` and `--queries` name.
 
-    source: `demo`; a BEIR folder (`corpus.jsonl`, `queries.jsonl`, `qrels/<split>.tsv`); or a JSONL, TSV or CSV
-    file (`.gz` too) of documents. Of a BEIR folder the queries to adapt on are those that `qrels/<split>.tsv` does
-    not list; `queries_file` replaces them.
+    source: `demo`; a BEIR folder (`corpus.jsonl`, `queries.jsonl`, `qrels/<split>.tsv`); a folder with MS MARCO's files
+    (`collection.tsv`, `queries.train.tsv`); or a JSONL, TSV or CSV file (`.gz` too) of documents. `queries_file`
+    replaces the queries to adapt on.
 
     Raises DataError when a file is missing or malformed.
     """
     path = DEMO_FOLDER if source == "demo" else Path(source)
+    name = source if source == "demo" else path.name.split(".")[0]
     if not path.exists():
         raise DataError(
             f"Corpus {source!r} was not found: give `demo`, a folder in BEIR layout, or a .jsonl, .tsv or .csv file "
             "(.gz too)."
         )
-    queries: Queries = {}
-    test_queries: Queries = {}
-    qrels: Qrels = {}
-    if path.is_dir():
-        corpus = read_corpus(_one_of(path, "corpus"))
-        known = read_queries(_one_of(path, "queries"))
-        qrels_file = path / "qrels" / f"{split}.tsv"
-        if qrels_file.exists():
-            qrels = read_qrels(qrels_file)
-            test_queries = {query_id: known[query_id] for query_id in qrels if query_id in known}
-            qrels = {query_id: qrels[query_id] for query_id in test_queries}
-            if not test_queries:
-                raise DataError(f"{qrels_file} names no query of {path}/queries.jsonl: check the query ids.")
-        queries = {query_id: text for query_id, text in known.items() if query_id not in test_queries}
+    if not path.is_dir():
+        dataset = Dataset(name, read_corpus(path), {}, {}, {}, {})
+    elif (path / "collection.tsv").exists():
+        dataset = _load_msmarco(name, path, split)
     else:
-        corpus = read_corpus(path)
+        dataset = _load_beir(name, path, split)
     if queries_file is not None:
-        queries = read_queries(queries_file)
-    name = source if source == "demo" else path.name.split(".")[0]
-    return Dataset(name, corpus, queries, test_queries, qrels)
+        dataset = dataset._replace(queries=read_queries(queries_file), train_qrels={})
+    return dataset
+
+
+def _load_beir(name: str, folder: Path, split: str) -> Dataset:
+    """The queries to adapt on are those that `qrels/<split>.tsv` does not list."""
+    corpus = read_corpus(_one_of(folder, "corpus"))
+    queries = read_queries(_one_of(folder, "queries"))
+    test_queries, qrels = _judged(folder / "qrels" / f"{split}.tsv", queries)
+    train_queries = {query_id: text for query_id, text in queries.items() if query_id not in test_queries}
+    train_file = folder / "qrels" / "train.tsv"
+    train_qrels = _judged(train_file, train_queries)[1] if split != "train" else {}
+    return Dataset(name, corpus, train_queries, test_queries, qrels, train_qrels)
+
+
+def _load_msmarco(name: str, folder: Path, split: str) -> Dataset:
+    """The official files; the test is `dev.small` unless another split is asked for."""
+    split = "dev.small" if split == "test" else split
+    corpus = read_corpus(folder / "collection.tsv")
+    queries = read_queries(folder / "queries.train.tsv")
+    test_file, qrels_file = folder / f"queries.{split}.tsv", folder / f"qrels.{split}.tsv"
+    test_queries, qrels = _judged(qrels_file, read_queries(test_file)) if test_file.exists() else ({}, {})
+    return Dataset(name, corpus, queries, test_queries, qrels, _judged(folder / "qrels.train.tsv", queries)[1])
+
+
+def _judged(qrels_file: Path, queries: Queries) -> tuple[Queries, Qrels]:
+    """Those of the queries that the file judges, and how; nothing when there is no such file."""
+    if not qrels_file.exists():
+        return {}, {}
+    qrels = {query_id: judged for query_id, judged in read_qrels(qrels_file).items() if query_id in queries}
+    if not qrels:
+        raise DataError(f"{qrels_file} names none of the queries: check the query ids.")
+    return {query_id: queries[query_id] for query_id in qrels}, qrels
 
 
 def read_corpus(path: Path) -> Corpus:

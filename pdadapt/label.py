@@ -6,7 +6,7 @@ import json
 import math
 import random
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from pdadapt.recipe import Recipe
 from pdadapt.run import Ranking, write_atomic
 from pdadapt.teachers import Pair, PairTeacher, Point, PointTeacher, Scores, Task
 
+Candidates = Mapping[str, Sequence[tuple[str, float | None]]]  # by query: document, and the student's score of it
 PairLabel = tuple[int, int, float]  # positions i and j in the list, log-odds that i is the more relevant
 
 
@@ -80,7 +81,9 @@ def standardise(values: Sequence[float | None]) -> list[float | None]:
     return [None if value is None else (value - center) / deviation if deviation else 0.0 for value in values]
 
 
-def point_labels(teacher: Sequence[float | None], student_scores: Sequence[float], weight: float) -> list[float | None]:
+def point_labels(
+    teacher: Sequence[float | None], student_scores: Sequence[float | None], weight: float
+) -> list[float | None]:
     """A query's point labels: the teacher's scores, or, with a weight, both standardised and added."""
     if not weight:
         return list(teacher)
@@ -109,19 +112,25 @@ def label(
     keys: tuple[str, str | None],
     teachers: Callable[[Any], Any],
     progress: Progress,
+    relevant: Mapping[str, Sequence[str]] | None = None,
 ) -> tuple[list[TrainingList], dict[str, float]]:
     """Points for every candidate, then pairs in the re-ordered lists.
 
     keys: the store's keys of points and pairs (None: no teacher is asked about pairs); teachers: loads the teacher of
-    a task, called only when something must be asked. Returns the training lists in the order of `ranking`, and
-    figures about the labels.
+    a task, called only when something must be asked; relevant: documents that people labeled so, each of which is a
+    candidate and in its query's list. Returns the training lists in the order of `ranking`, and figures about the
+    labels.
     """
-    wanted = dict.fromkeys(doc_id for ranked in ranking.values() for doc_id, _ in ranked)
+    relevant = relevant or {}
+    candidates = {query_id: add_relevant(ranked, relevant.get(query_id, ())) for query_id, ranked in ranking.items()}
+    wanted = dict.fromkeys(doc_id for ranked in candidates.values() for doc_id, _ in ranked)
     texts = {doc_id: corpus[doc_id].contents for doc_id in wanted}  # each text once, however often it is asked about
     with LabelStore(store_file, "points", keys[0]) as store:
         store.remember("document", texts.items())
         store.remember("query", ((query_id, queries[query_id]) for query_id in ranking))
-        lists, figures = _label_points(ranking, texts, queries, recipe, store, lambda: teachers("point"), progress)
+        lists, figures = _label_points(
+            candidates, relevant, texts, queries, recipe, store, lambda: teachers("point"), progress
+        )
     pairs = [
         (row, i, j)
         for row, entry in enumerate(lists)
@@ -152,8 +161,15 @@ def label(
     return [entry._replace(pairs=found) for entry, found in zip(lists, labels, strict=True)], figures
 
 
+def add_relevant(ranked: Sequence[tuple[str, float]], relevant: Sequence[str]) -> list[tuple[str, float | None]]:
+    """The candidates, then those labeled relevant that the student did not retrieve."""
+    retrieved = {doc_id for doc_id, _ in ranked}
+    return [*ranked, *((doc_id, None) for doc_id in relevant if doc_id not in retrieved)]
+
+
 def _label_points(
-    ranking: Ranking,
+    candidates: Candidates,
+    relevant: Mapping[str, Sequence[str]],
     texts: dict[str, str],
     queries: Queries,
     recipe: Recipe,
@@ -161,20 +177,28 @@ def _label_points(
     teacher: Callable[[], PointTeacher],
     progress: Progress,
 ) -> tuple[list[TrainingList], dict[str, float]]:
-    """Training lists without pairs yet: each query's n_way best candidates by the point labels."""
+    """Training lists without pairs yet: each query's n_way best candidates by the point labels, best first.
+
+    Documents labeled relevant take the places of the worst, if they are not among the best.
+    """
     points = {
         query_id: [Point(queries[query_id], texts[doc_id]) for doc_id, _ in ranked]
-        for query_id, ranked in ranking.items()
+        for query_id, ranked in candidates.items()
     }
     questions = [point for asked in points.values() for point in asked]
     asked = ask_missing(questions, store, lambda: teacher().score_points, progress, "label points")
     answers = {query_id: [store.get(point) for point in asked_of] for query_id, asked_of in points.items()}
     unanswered = check_answers([answer for scores in answers.values() for answer in scores], "point")
     lists = []
-    for query_id, ranked in ranking.items():
+    for query_id, ranked in candidates.items():
         labels = point_labels(answers[query_id], [score for _, score in ranked], recipe.teacher.point.student_weight)
-        order = sorted(range(len(ranked)), key=lambda i: (_descending(labels[i]), i))[: recipe.train.n_way]
-        lists.append(TrainingList(query_id, [ranked[i][0] for i in order], [labels[i] for i in order], []))
+        labeled = set(relevant.get(query_id, ()))
+        order = sorted(range(len(ranked)), key=lambda i: (_descending(labels[i]), i))
+        kept = set(sorted(order, key=lambda i: ranked[i][0] not in labeled)[: recipe.train.n_way])
+        order = [i for i in order if i in kept]
+        doc_ids = [ranked[i][0] for i in order]
+        own = [doc_id for doc_id in doc_ids if doc_id in labeled]
+        lists.append(TrainingList(query_id, doc_ids, [labels[i] for i in order], [], own))
     return lists, {"points": len(questions), "points_asked": asked, "points_unanswered": unanswered}
 
 

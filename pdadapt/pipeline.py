@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,9 @@ def adapt(recipe: Recipe, dataset: Dataset, out: Path, progress: Progress) -> di
         "teachers": [json.loads(key)["model"] for key in keys if key],
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
+    relevant = labeled_relevant(recipe, dataset, queries)
+    if relevant:
+        origin["relevant_sha256"] = fingerprint((query_id, " ".join(doc_ids)) for query_id, doc_ids in relevant.items())
     with run.locked():
         run.claim(recipe, origin)
         progress.log = run.path / "timings.jsonl"
@@ -63,7 +66,7 @@ def adapt(recipe: Recipe, dataset: Dataset, out: Path, progress: Progress) -> di
             candidates = rank(recipe, dataset.corpus, queries, test_queries, run, iteration - 1, progress)
             lists_file = folder / "lists.jsonl"
             if not lists_file.exists():
-                save_lists(recipe, dataset.corpus, queries, candidates, keys, run, folder, progress)
+                save_lists(recipe, dataset.corpus, queries, candidates, relevant, keys, run, folder, progress)
             if not run.checkpoint(iteration).exists():
                 model = load_student(recipe, str(run.checkpoint(iteration - 1)))
                 lists = read_lists(lists_file)
@@ -76,6 +79,26 @@ def adapt(recipe: Recipe, dataset: Dataset, out: Path, progress: Progress) -> di
         metrics = summarise(recipe, dataset, run, len(queries), list(test_queries))
         write_atomic(run.metrics_file, json.dumps(metrics, indent=2) + "\n")
     return metrics
+
+
+def labeled_relevant(recipe: Recipe, dataset: Dataset, queries: Queries) -> dict[str, list[str]]:
+    """What people labeled relevant to these queries, when L_CL asks for it. Raises DataError when there is nothing."""
+    if not recipe.train.lambda_cl:
+        return {}
+    relevant = {
+        query_id: found
+        for query_id in queries
+        if (found := [doc for doc, grade in dataset.train_qrels.get(query_id, {}).items() if grade > 0])
+    }
+    unknown = [doc_id for doc_ids in relevant.values() for doc_id in doc_ids if doc_id not in dataset.corpus]
+    if unknown:
+        raise DataError(f"The training qrels name document {unknown[0]!r}, which the corpus does not hold.")
+    if not relevant:
+        raise DataError(
+            f"train.lambda_cl needs labeled queries, and corpus {dataset.name!r} brings none: give qrels/train.tsv of "
+            "a BEIR folder (qrels.train.tsv in MS MARCO's layout), or set it to 0."
+        )
+    return relevant
 
 
 def save_student(recipe: Recipe, corpus: Corpus, run: RunFolder) -> None:
@@ -93,6 +116,7 @@ def save_lists(
     corpus: Corpus,
     queries: Queries,
     candidates: Ranking,
+    relevant: Mapping[str, Sequence[str]],
     keys: tuple[str, str | None],
     run: RunFolder,
     folder: Path,
@@ -102,7 +126,7 @@ def save_lists(
     store = Path(recipe.label_store) if recipe.label_store else run.path / "labels.sqlite"
     tasks: list[Task] = ["point", "pair"] if keys[1] else ["point"]
     teachers = Teachers(recipe.teacher, tasks, progress)
-    lists, figures = label(candidates, corpus, queries, recipe, store, keys, teachers, progress)
+    lists, figures = label(candidates, corpus, queries, recipe, store, keys, teachers, progress, relevant)
     teachers.free()
     write_atomic(folder / "labels.json", json.dumps(figures, indent=2) + "\n")
     write_lists(folder / "lists.jsonl", lists)

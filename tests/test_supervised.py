@@ -1,0 +1,89 @@
+"""Queries with labels beside queries without: how they are read, listed and trained on."""
+
+import json
+
+import pytest
+
+from pdadapt.corpus import load_dataset
+from pdadapt.errors import DataError
+from pdadapt.label import read_lists
+from pdadapt.pipeline import adapt
+from pdadapt.progress import Progress
+from pdadapt.recipe import load_recipe
+
+
+@pytest.fixture
+def labeled(beir, tmp_path):
+    """The BEIR folder with labels for two of the queries to adapt on: documents that nothing else points to."""
+    folder = tmp_path / "labeled"
+    (folder / "qrels").mkdir(parents=True)
+    for name in ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv"):
+        (folder / name).write_bytes((beir / name).read_bytes())
+    queries = list(load_dataset(str(beir)).queries)[:2]
+    rows = [f"{queries[0]}\td19\t1", f"{queries[0]}\td3\t0", f"{queries[1]}\td18\t2", f"{queries[1]}\td17\t1"]
+    (folder / "qrels" / "train.tsv").write_text(
+        "query-id\tcorpus-id\tscore\n" + "\n".join(rows) + "\n", encoding="utf-8"
+    )
+    return folder, {queries[0]: ["d19"], queries[1]: ["d18", "d17"]}
+
+
+@pytest.fixture
+def msmarco(labeled, tmp_path):
+    """The same in MS MARCO's files."""
+    source, folder = load_dataset(str(labeled[0])), tmp_path / "marco"
+    folder.mkdir()
+
+    def write(name, rows):
+        (folder / name).write_text("".join("\t".join(map(str, row)) + "\n" for row in rows), encoding="utf-8")
+
+    write("collection.tsv", [(document.doc_id, document.contents) for document in source.corpus])
+    write("queries.train.tsv", source.queries.items())
+    write("queries.dev.small.tsv", source.test_queries.items())
+    for name, qrels in (("train", source.train_qrels), ("dev.small", source.qrels)):
+        write(f"qrels.{name}.tsv", [(q, 0, d, grade) for q, found in qrels.items() for d, grade in found.items()])
+    return folder
+
+
+def test_ms_marcos_files_are_the_same_dataset(labeled, msmarco):
+    beir, marco = load_dataset(str(labeled[0])), load_dataset(str(msmarco))
+    assert [(d.doc_id, d.contents) for d in marco.corpus] == [(d.doc_id, d.contents) for d in beir.corpus]
+    for field in ("queries", "test_queries", "qrels", "train_qrels"):
+        assert getattr(marco, field) == getattr(beir, field), field
+    assert len(beir.train_qrels) == 2
+
+
+def supervised(tiny_recipe, **changes):
+    return load_recipe(str(tiny_recipe), {"train.lambda_cl": 1.0, "train.n_way": 3, "train.steps": 2} | changes)
+
+
+def test_every_relevant_document_is_labeled_listed_and_trained_on(labeled, tiny_recipe, tmp_path):
+    folder, relevant = labeled
+    adapt(supervised(tiny_recipe, **{"retrieve.k": 4}), load_dataset(str(folder)), tmp_path / "run", Progress())
+    lists = {entry.query_id: entry for entry in read_lists(tmp_path / "run/iteration-1/lists.jsonl")}
+    for query_id, entry in lists.items():
+        assert len(entry.doc_ids) == 3
+        assert sorted(entry.relevant) == sorted(relevant.get(query_id, []))
+        assert set(entry.relevant) <= set(entry.doc_ids)
+        assert None not in entry.points, "the teacher was asked about them too"
+        assert entry.points == sorted(entry.points, reverse=True)
+    rows = (tmp_path / "run/iteration-1/train.jsonl").read_text(encoding="utf-8").splitlines()
+    assert any(json.loads(row)["cl"] > 0 for row in rows)
+
+
+def test_adaptation_reads_no_label(labeled, beir, tiny_recipe, tmp_path):
+    recipe = load_recipe(str(tiny_recipe), {"train.steps": 1})
+    found = []
+    for name, folder in (("with", labeled[0]), ("without", beir)):
+        adapt(recipe, load_dataset(str(folder)), tmp_path / name, Progress())
+        found.append((tmp_path / name / "iteration-1/checkpoint/model.safetensors").read_bytes())
+    assert found[0] == found[1]
+
+
+def test_labels_that_are_not_there_are_asked_for_before_any_work(labeled, beir, tiny_recipe, tmp_path):
+    with pytest.raises(DataError, match=r"give qrels/train\.tsv"):
+        adapt(supervised(tiny_recipe), load_dataset(str(beir)), tmp_path / "run", Progress())
+    file = labeled[0] / "qrels" / "train.tsv"
+    file.write_text(file.read_text(encoding="utf-8").replace("d19", "d99"), encoding="utf-8")
+    with pytest.raises(DataError, match="'d99', which the corpus does not hold"):
+        adapt(supervised(tiny_recipe), load_dataset(str(labeled[0])), tmp_path / "run", Progress())
+    assert not (tmp_path / "run").exists()

@@ -142,6 +142,8 @@ def _run(
 
     progress = _progress()
     metrics = run_adapt(resolved, dataset, folder, progress)
+    if not metrics:
+        return  # rank 0 says it
     for number, figures in enumerate(metrics["labels"], 1):
         console.print(f"Labels of iteration {number}: {label_summary(figures)}", highlight=False, soft_wrap=True)
     if metrics["measures"]:
@@ -351,10 +353,13 @@ def _console() -> Console:
 
 
 def _progress() -> Progress:
+    from rich.console import Console
+
+    from pdadapt.distributed import rank
     from pdadapt.progress import Progress, quiet_libraries
 
     quiet_libraries()
-    return Progress()
+    return Progress(Console(quiet=True) if rank() > 0 else None)
 
 
 def _default_recipe(console: Console) -> str:

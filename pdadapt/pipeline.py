@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pdadapt import evaluate, students, train
+from pdadapt import distributed, evaluate, students, train
 from pdadapt.corpus import Corpus, Dataset, Queries, fingerprint
 from pdadapt.errors import DataError
 from pdadapt.label import label, read_lists, write_lists
@@ -32,6 +32,8 @@ def adapt(recipe: Recipe, dataset: Dataset, out: Path, progress: Progress) -> di
     Raises PdadaptError on anything the user can mend.
     """
     run = RunFolder(out)
+    if distributed.rank() > 0:
+        return join_training(recipe, dataset, run, progress)
     queries = sample_queries(dataset.queries, recipe.retrieve.max_queries, recipe.seed)
     test_queries = sample_queries(dataset.test_queries, recipe.evaluate.max_queries, recipe.seed)
     if not queries:
@@ -64,21 +66,35 @@ def adapt(recipe: Recipe, dataset: Dataset, out: Path, progress: Progress) -> di
             progress.prefix = f"iteration {iteration}: "
             folder = run.iteration(iteration)
             candidates = rank(recipe, dataset.corpus, queries, test_queries, run, iteration - 1, progress)
-            lists_file = folder / "lists.jsonl"
-            if not lists_file.exists():
+            if not (folder / "lists.jsonl").exists():
                 save_lists(recipe, dataset.corpus, queries, candidates, relevant, keys, run, folder, progress)
             if not run.checkpoint(iteration).exists():
-                model = load_student(recipe, str(run.checkpoint(iteration - 1)))
-                lists = read_lists(lists_file)
-                train.train(
-                    model, lists, dataset.corpus, queries, recipe.train, recipe.seed + iteration, folder, progress
-                )
+                fit(recipe, dataset.corpus, queries, run, iteration, progress)
         progress.prefix = ""
         if test_queries:
             rank(recipe, dataset.corpus, {}, test_queries, run, recipe.iterations, progress)
         metrics = summarise(recipe, dataset, run, len(queries), list(test_queries))
         write_atomic(run.metrics_file, json.dumps(metrics, indent=2) + "\n")
     return metrics
+
+
+def join_training(recipe: Recipe, dataset: Dataset, run: RunFolder, progress: Progress) -> dict[str, Any]:
+    """What the ranks other than 0 do: their part of each training, as soon as rank 0 has left its lists."""
+    distributed.take_device()
+    queries = sample_queries(dataset.queries, recipe.retrieve.max_queries, recipe.seed)
+    for iteration in range(1, recipe.iterations + 1):
+        if not run.checkpoint(iteration).exists():
+            distributed.wait_for(run.iteration(iteration) / "lists.jsonl")
+            fit(recipe, dataset.corpus, queries, run, iteration, progress)
+    return {}
+
+
+def fit(recipe: Recipe, corpus: Corpus, queries: Queries, run: RunFolder, iteration: int, progress: Progress) -> None:
+    """Train the student of the iteration before on this iteration's lists."""
+    model = load_student(recipe, str(run.checkpoint(iteration - 1)))
+    folder = run.iteration(iteration)
+    lists = read_lists(folder / "lists.jsonl")
+    train.train(model, lists, corpus, queries, recipe.train, recipe.seed + iteration, folder, progress)
 
 
 def labeled_relevant(recipe: Recipe, dataset: Dataset, queries: Queries) -> dict[str, list[str]]:

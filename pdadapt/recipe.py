@@ -6,6 +6,7 @@ Unknown keys are refused with the nearest right name; every problem is reported 
 from __future__ import annotations
 
 import difflib
+import importlib.util
 from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -149,6 +150,10 @@ class TrainSettings(Settings):
     gradient_cache: bool = False
     """Compute a chunk's activations again for its gradient instead of keeping them: memory no longer grows with
     batch_size x n_way, a step takes about a third longer, and the gradient is the same."""
+    gradient_checkpointing: bool = False
+    """Compute each layer's activations again for its gradient: less memory still, and slower."""
+    compile: bool = False
+    """Compile the encoder (torch.compile); worth its minutes on long trainings."""
     n_way: Annotated[int, Field(gt=1)] = 64
     """Documents per query in training, all of a pair's documents among them."""
     learning_rate: PositiveFloat = 1e-5
@@ -175,6 +180,8 @@ class TrainSettings(Settings):
     """Tokens kept of a document in training."""
     save_steps: Positive = 500
     """A resumable checkpoint is written every so many steps."""
+    report_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    """Where losses by term, learning rate, gradient norm and examples per second go besides train.jsonl."""
 
     @model_validator(mode="after")
     def _accumulation_divides(self) -> TrainSettings:
@@ -186,6 +193,13 @@ class TrainSettings(Settings):
     def _something_to_learn(self) -> TrainSettings:
         if not self.lambda_cl and not self.lambda_kd and not self.lambda_pair:
             raise ValueError("lambda_cl, lambda_kd and lambda_pair are all 0, so there is nothing to learn")
+        return self
+
+    @model_validator(mode="after")
+    def _reporters_are_installed(self) -> TrainSettings:
+        for name in self.report_to:
+            if importlib.util.find_spec(name) is None:
+                raise ValueError(f"report_to: {name} is not installed; run `pip install {name}`")
         return self
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,13 +19,17 @@ from sentence_transformers import (
     MultiVectorEncoderTrainer,
     MultiVectorEncoderTrainingArguments,
 )
+from sentence_transformers.base.sampler import DefaultBatchSampler
 from sentence_transformers.util import maxsim, maxsim_pairwise
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from pdadapt.corpus import Corpus, Queries
+from pdadapt.distributed import barrier, gather_documents, processes, rank, shares, together
+from pdadapt.errors import ModelError, RecipeError
 from pdadapt.label import TrainingList
 from pdadapt.losses import contrastive_loss, kd_loss, pair_loss
 from pdadapt.progress import Progress
@@ -41,7 +48,8 @@ class ListCollator:
 
     The labels are a dict: `documents` (B, N) int64, rows of the document batch, 0 where a list is shorter; `points`
     (B, N) float32, NaN where missing; `pairs` (M, 3) int64 rows (query, i, j); `log_odds` (M,) float32; `listed`
-    (B, N) bool, False where a list is shorter; `relevant` (B, D) bool, which of the batch's D documents are labeled so.
+    (B, N) bool, False where a list is shorter; `keys` (D,) int64, one for each distinct document; `relevant` (B, R)
+    int64, the keys of those labeled so, -1 where a query has fewer; `query_ids`, B of them.
     """
 
     valid_label_columns = ("label",)
@@ -59,12 +67,13 @@ class ListCollator:
         documents = torch.zeros(len(lists), width, dtype=torch.long)
         points = torch.full((len(lists), width), math.nan)
         listed = torch.zeros(len(lists), width, dtype=torch.bool)
-        relevant = torch.zeros(len(lists), len(doc_ids), dtype=torch.bool)
+        keys = [document_key(doc_id) for doc_id in doc_ids]
+        relevant = torch.full((len(lists), max(len(entry.relevant) for entry in lists)), -1)
         for row, entry in enumerate(lists):
             documents[row, : len(entry.doc_ids)] = torch.tensor([position[doc_id] for doc_id in entry.doc_ids])
             points[row, : len(entry.points)] = torch.tensor([math.nan if p is None else p for p in entry.points])
             listed[row, : len(entry.doc_ids)] = True
-            relevant[row, [position[doc_id] for doc_id in entry.relevant if doc_id in position]] = True
+            relevant[row, : len(entry.relevant)] = torch.tensor([document_key(doc_id) for doc_id in entry.relevant])
         pairs = [(row, i, j, log_odds) for row, entry in enumerate(lists) for i, j, log_odds in entry.pairs]
         batch: dict[str, Any] = {
             "label": {
@@ -73,7 +82,9 @@ class ListCollator:
                 "pairs": torch.tensor([pair[:3] for pair in pairs], dtype=torch.long).reshape(-1, 3),
                 "log_odds": torch.tensor([pair[3] for pair in pairs], dtype=torch.float32),
                 "listed": listed,
+                "keys": torch.tensor(keys),
                 "relevant": relevant,
+                "query_ids": [entry.query_id for entry in lists],
             }
         }
         texts = {
@@ -96,43 +107,55 @@ class PairDistillLoss(nn.Module):
         super().__init__()
         self.model = model
         self.settings = settings
+        self.query_ids: list[str] = []  # of this optimizer step
 
-    def forward(self, features: list[dict[str, Tensor]], labels: dict[str, Tensor]) -> dict[str, Tensor]:
+    def forward(self, features: list[dict[str, Tensor]], labels: dict[str, Any]) -> dict[str, Tensor]:
         """The weighted terms, by name; the Trainer adds them up and logs each."""
         settings = self.settings
+        self.query_ids += labels["query_ids"]
         query, document = features
         query_out = self.model(query, task="query")
         queries = query_out["token_embeddings"], query_out["attention_mask"].bool()
-        documents = self.encode_documents(document)
+        tokens, mask = self.encode_documents(document)
+        keys, own, listed = labels["keys"], labels["documents"], labels["listed"]
         in_batch = settings.lambda_cl > 0 and settings.in_batch_negatives
         if in_batch:
-            of_batch = maxsim(queries[0], documents[0], queries[1], documents[1])
-            scores = of_batch.gather(1, labels["documents"])
+            if together():
+                tokens, mask, keys, first = gather_documents(tokens, mask, keys)
+                own = own + first
+            of_batch = maxsim(queries[0], tokens, queries[1], mask)
+            scores = of_batch.gather(1, own)
         else:
-            scores = score_listed(queries, documents, labels["documents"])
+            scores = score_listed(queries, (tokens, mask), own)
+        relevant = (labels["relevant"][:, :, None] == keys).any(1)
+        weight = self.weights(labels, relevant)
         terms: dict[str, Tensor] = {}
         if settings.lambda_cl:
-            relevant = labels["relevant"]
-            contrastive = (
-                contrastive_loss(of_batch, relevant, torch.ones_like(relevant), settings.student_temperature)
-                if in_batch
-                else contrastive_loss(
-                    scores,
-                    relevant.gather(1, labels["documents"]) & labels["listed"],
-                    labels["listed"],
-                    settings.student_temperature,
-                )
-            )
-            terms["cl"] = settings.lambda_cl * contrastive
+            if in_batch:
+                counted = first_of_each(keys).expand_as(relevant)
+                contrastive = contrastive_loss(of_batch, relevant & counted, counted, settings.student_temperature)
+            else:
+                relevant = relevant.gather(1, own) & listed
+                contrastive = contrastive_loss(scores, relevant, listed, settings.student_temperature)
+            terms["cl"] = weight["cl"] * contrastive
         if settings.lambda_kd:
             kd = kd_loss(scores, labels["points"], settings.temperature, settings.student_temperature)
-            terms["kd"] = settings.lambda_kd * kd
+            terms["kd"] = weight["kd"] * kd
         if settings.lambda_pair:
             pairwise = pair_loss(
                 scores, labels["pairs"], labels["log_odds"], settings.pair_reduction, settings.student_temperature
             )
-            terms["pair"] = settings.lambda_pair * pairwise
+            terms["pair"] = weight["pair"] * pairwise
         return terms
+
+    def weights(self, labels: dict[str, Any], relevant: Tensor) -> dict[str, Tensor]:
+        """Each lambda, times this rank's share of what the term is a mean over."""
+        settings = self.settings
+        points = (~labels["points"].isnan()).sum(1) > 1
+        pairs = ~labels["log_odds"].isnan() if settings.pair_reduction == "mean" else labels["listed"][:, 0]
+        share = shares(torch.stack([counted.sum() for counted in (relevant.any(1), points, pairs)]))
+        lambdas = share.new_tensor([settings.lambda_cl, settings.lambda_kd, settings.lambda_pair])
+        return dict(zip(("cl", "kd", "pair"), lambdas * share, strict=True))
 
     def encode_documents(self, features: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Token embeddings (D, L, dim) and their mask (D, L) of D documents, encoded in chunks, the longest first.
@@ -158,7 +181,8 @@ class PairDistillLoss(nn.Module):
         return torch.cat(tokens).index_select(0, back), torch.cat(masks).index_select(0, back)
 
     def _encode(self, documents: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        output = self.model(dict(documents), task="document")  # which the model changes: the cache needs it again
+        plain = getattr(self.model, "module", self.model)  # DDP's forward must not run again within backward
+        output = plain(dict(documents), task="document")  # a copy, since the model changes it
         return output["token_embeddings"], output["attention_mask"].bool()
 
 
@@ -179,6 +203,17 @@ def score_listed(queries: tuple[Tensor, Tensor], documents: tuple[Tensor, Tensor
     return torch.stack(rows)
 
 
+def document_key(doc_id: str) -> int:
+    """63 bits of the id's hash: the same document on every rank."""
+    return int.from_bytes(hashlib.blake2b(doc_id.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def first_of_each(keys: Tensor) -> Tensor:
+    """(D,) bool: the first document of each key, without the rows that fill up (-1)."""
+    again = (keys[:, None] == keys).tril(-1).any(1)
+    return ~again & (keys >= 0)
+
+
 def chunks(order: Sequence[int], lengths: Sequence[int], most_tokens: int) -> Iterator[list[int]]:
     """`order`, longest first, cut where the next chunk's longest times its rows would exceed `most_tokens`."""
     start = 0
@@ -197,29 +232,60 @@ class _Trainer(MultiVectorEncoderTrainer):
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """No model card, and no search of the data for its examples: the run folder says how a model was made."""
 
+    def get_batch_sampler(self, dataset: Any, batch_size: int, drop_last: bool, *_: Any, **__: Any) -> Any:
+        """The lists as they stand, which is the order of `schedule`: the same for any number of processes."""
+        return DefaultBatchSampler(SequentialSampler(dataset), batch_size=batch_size, drop_last=drop_last)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the rate since the last time."""
+        if "loss" in logs:
+            now, step = time.monotonic(), self.state.global_step
+            then, before = getattr(self, "_logged", (now, step))
+            self._logged = now, step
+            if step > before:
+                per_step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+                logs = logs | {"examples_per_second": round((step - before) * per_step / (now - then), 3)}
+        super().log(logs, start_time)
+
 
 class _Watch(TrainerCallback):
-    """Feeds the live view, and keeps the loss curve (one JSON object a logged step) through kills."""
+    """Feeds the live view, keeps the loss curve (one JSON object a logged step) through kills, stops on NaN."""
 
-    def __init__(self, advance: Any, curve: Path):
+    def __init__(self, advance: Any, folder: Path, loss: PairDistillLoss):
         self.advance = advance
-        self.curve = curve
+        self.folder = folder
+        self.loss = loss
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.advance(state.global_step)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.loss.query_ids = []
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        """Raises ModelError rather than let a gradient that is not finite into the weights."""
+        norm = nn.utils.get_total_norm([weight.grad for weight in model.parameters() if weight.grad is not None])
+        if not norm.isfinite():
+            raise ModelError(
+                f"Training stopped at step {state.global_step + 1}, before it harmed the weights: the gradient is not "
+                f"a finite number (queries {', '.join(self.loss.query_ids)}); the labels and the last good state under "
+                f"{self.folder} are kept. Begin anew in another --out, with --set label_store=FILE of this run's "
+                "labels.sqlite and a lower train.learning_rate, or student.dtype=float32."
+            )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.advance(1)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        barrier()
         (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        if logs and "loss" in logs:
+        if logs and "loss" in logs and state.is_world_process_zero:
             self.advance(0, note="  ".join(f"{key} {logs[key]:.4f}" for key in TERMS if key in logs))
             logged = [row for row in state.log_history if "loss" in row]
             rows = [json.dumps({key: row[key] for key in CURVE if key in row}) for row in logged]
-            write_atomic(self.curve, "\n".join(rows) + "\n")
+            write_atomic(self.folder / "train.jsonl", "\n".join(rows) + "\n")
 
 
 def train(
@@ -235,16 +301,24 @@ def train(
     """Fine-tune `model` on the lists; the result is `folder`/checkpoint, the loss curve `folder`/train.jsonl.
 
     Resumable states are kept in `folder`/trainer every save_steps steps until the end; a run that was killed goes on
-    from the last.
+    from the last. Under a launcher of several processes each takes its part of every batch, and rank 0 writes.
+    Raises RecipeError when a batch cannot be shared out, ModelError when a gradient is not finite.
     """
     states = folder / "trainer"
-    per_step = settings.batch_size
-    steps = settings.steps or max(1, math.ceil(settings.epochs * len(lists) / per_step))
+    at_once, rest = divmod(settings.batch_size, settings.accumulation * processes())
+    if rest:
+        raise RecipeError(
+            f"train.batch_size: {settings.batch_size} queries cannot be shared by {processes()} processes x "
+            f"accumulation {settings.accumulation}; set one that can."
+        )
+    steps = settings.steps or max(1, math.ceil(settings.epochs * len(lists) / settings.batch_size))
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "tensorboard")  # not among the states, which go
     arguments = MultiVectorEncoderTrainingArguments(
         output_dir=str(states),
         max_steps=steps,
-        per_device_train_batch_size=max(1, per_step // settings.accumulation),
+        per_device_train_batch_size=at_once,
         gradient_accumulation_steps=settings.accumulation,
+        gradient_checkpointing=settings.gradient_checkpointing,
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
@@ -256,34 +330,55 @@ def train(
         save_total_limit=2,
         seed=seed,
         data_seed=seed,
-        report_to="none",
+        report_to=list(settings.report_to) or "none",
+        run_name=folder.parent.name,
         disable_tqdm=True,
+        use_cpu=not torch.cuda.is_available(),
         dataloader_pin_memory=torch.cuda.is_available(),
+        ddp_backend="gloo" if processes() > 1 and not torch.cuda.is_available() else None,
     )
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1  # one process trains on one GPU; a teacher may have been spread over more
     data = Dataset.from_dict({"list": [json.dumps(entry._asdict()) for entry in lists]})
+    data = data.select(schedule(len(lists), steps * settings.batch_size, seed))
     lengths = get_lengths(model)
     set_lengths(model, settings.query_length, settings.document_length)
     if settings.dropout is not None:
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = settings.dropout
+    if settings.compile:
+        encoder: Any = model[0]
+        encoder.auto_model.compile(dynamic=True)
+    loss = PairDistillLoss(model, settings)
     with progress.task("train", steps, "steps") as advance:
         trainer = _Trainer(
             model=model,
             args=arguments,
             train_dataset=data,
             data_collator=ListCollator(model, corpus, queries),  # type: ignore[arg-type]
-            loss=PairDistillLoss(model, settings),
-            callbacks=[_Watch(advance, folder / "train.jsonl")],
+            loss=loss,
+            callbacks=[_Watch(advance, folder, loss)],
         )
         for callback in (PrinterCallback, ProgressCallback):
             trainer.remove_callback(callback)
-        trainer.train(resume_from_checkpoint=last_complete(states))
+        with arguments.main_process_first(local=False):
+            state = last_complete(states)
+        trainer.train(resume_from_checkpoint=state)
     set_lengths(model, *lengths)
-    save_student(model, folder / "checkpoint")
-    shutil.rmtree(states, ignore_errors=True)
+    if rank() == 0:
+        save_student(model, folder / "checkpoint")
+        shutil.rmtree(states, ignore_errors=True)
+    barrier()
+
+
+def schedule(lists: int, wanted: int, seed: int) -> list[int]:
+    """Which list stands where in training: `wanted` positions, each pass over all lists shuffled anew."""
+    order: list[int] = []
+    generator = torch.Generator().manual_seed(seed)
+    while len(order) < wanted:
+        order += torch.randperm(lists, generator=generator).tolist()
+    return order[:wanted]
 
 
 def last_complete(states: Path) -> str | None:

@@ -1,0 +1,83 @@
+"""Several processes that train one student (`torchrun`, `accelerate launch`): who I am, and what ranks share.
+
+Only training is shared. Every other stage is rank 0's, which alone writes; the others wait for its files.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, distributed
+from torch.distributed.nn.functional import all_gather
+
+POLL = 1.0  # seconds
+
+
+def rank() -> int:
+    """Of this process, as its launcher says; 0 without one."""
+    return int(os.environ.get("RANK", 0))
+
+
+def processes() -> int:
+    """How many train together."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def take_device() -> None:
+    """Use the GPU that the launcher means for this process, if there is one."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+
+
+def wait_for(path: Path) -> None:
+    """Until rank 0 has left this file; a launcher ends the others when rank 0 fails."""
+    while not path.exists():
+        time.sleep(POLL)
+
+
+def together() -> bool:
+    """Whether ranks can speak to one another now."""
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+def barrier() -> None:
+    """Wait until every rank is here."""
+    if together():
+        distributed.barrier()
+
+
+def shares(counts: Tensor) -> Tensor:
+    """counts: (K,) of what this rank's K means are over. Returns the (K,) weights that make the mean over ranks of
+    the weighted means the mean over all."""
+    if not together():
+        return torch.ones_like(counts, dtype=torch.float32)
+    total = counts.clone()
+    distributed.all_reduce(total)
+    return counts * distributed.get_world_size() / total.clamp(min=1)
+
+
+def gather_documents(tokens: Tensor, mask: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor, int]:
+    """Every rank's documents, with gradients that flow back to theirs; and where this rank's begin.
+
+    tokens: (D, L, dim); mask: (D, L); keys: (D,) int64, one a document. Ranks' D and L may differ: rows that fill up
+    have key -1.
+    """
+    shape = torch.tensor(mask.shape, device=mask.device)
+    distributed.all_reduce(shape, distributed.ReduceOp.MAX)
+    rows, length = shape.tolist()
+    more, longer = rows - mask.shape[0], length - mask.shape[1]
+    tokens = torch.nn.functional.pad(tokens, (0, 0, 0, longer, 0, more))
+    mask = torch.nn.functional.pad(mask, (0, longer, 0, more))
+    keys = torch.nn.functional.pad(keys, (0, more), value=-1)
+    mask[keys < 0, 0] = True  # a document of no token at all has no score
+    everywhere = torch.cat(all_gather(tokens.contiguous()))
+    masks, all_keys = (
+        [torch.empty_like(mask, dtype=torch.uint8) for _ in range(distributed.get_world_size())],
+        [torch.empty_like(keys) for _ in range(distributed.get_world_size())],
+    )
+    distributed.all_gather(masks, mask.to(torch.uint8))
+    distributed.all_gather(all_keys, keys)
+    return everywhere, torch.cat(masks).bool(), torch.cat(all_keys), rows * distributed.get_rank()

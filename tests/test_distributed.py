@@ -1,0 +1,43 @@
+"""Several processes learn what one does."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+SCRIPT = Path(__file__).with_name("distributed_training.py")
+
+
+def run(processes, *arguments):
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[1])}
+    subprocess.run(
+        [sys.executable, *launcher, *map(str, arguments)], check=True, env=environment, capture_output=True, timeout=300
+    )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"lambda_cl": 1.0, "in_batch_negatives": False, "pair_reduction": "sum"},
+        {"lambda_cl": 1.0, "gradient_cache": True, "chunk_tokens": 64},
+    ],
+    ids=["own negatives", "in-batch negatives, gradient cache"],
+)
+def test_two_processes_learn_what_one_does(settings, stanford, beir, tmp_path):
+    weights = []
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        run(processes, SCRIPT, stanford, beir, out, json.dumps(settings))
+        weights.append(load_file(out / "checkpoint" / "model.safetensors"))
+    word = "embeddings.word_embeddings.weight"
+    assert (weights[0][word] - load_file(stanford / "model.safetensors")[f"bert.{word}"]).abs().max() > 1e-4
+    for name, expected in weights[0].items():
+        if name.endswith("key.bias"):
+            continue  # softmax does not see it: its gradient is rounding noise, of which Adam makes whole steps
+        torch.testing.assert_close(weights[1][name], expected, rtol=0, atol=1e-5, msg=name)

@@ -318,7 +318,7 @@ def recipes(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         for name in recipe_names():
             first = recipe_path(name).read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
-            typer.echo(f"{name:15} {first}")
+            typer.echo(f"{name:24} {first}")
 
 
 @recipes_app.command("show")

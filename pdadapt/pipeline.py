@@ -18,7 +18,7 @@ from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe
 from pdadapt.retrieve import index_corpus, retrieve, sample_queries
 from pdadapt.run import Ranking, RunFolder, read_run, write_atomic, write_run
-from pdadapt.students.colbert import PCA_DOCUMENTS, get_lengths, set_lengths
+from pdadapt.students.colbert import PCA_DOCUMENTS, get_lengths, load_colbert, set_lengths
 from pdadapt.teachers import Task
 from pdadapt.teachers.choose import Teachers, teacher_key
 
@@ -55,6 +55,8 @@ def adapt(recipe: Recipe, dataset: Dataset, out: Path, progress: Progress) -> di
         "teachers": [json.loads(key)["model"] for key in keys if key],
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
+    if recipe.retrieve.model:
+        origin["retriever"] = resolve_model(recipe.retrieve.model).identity()
     relevant = labeled_relevant(recipe, dataset, queries)
     if relevant:
         origin["relevant_sha256"] = fingerprint((query_id, " ".join(doc_ids)) for query_id, doc_ids in relevant.items())
@@ -163,20 +165,33 @@ def rank(
 ) -> Ranking:
     """Rank the test queries, and the queries to adapt on for the next iteration, with the student of `iteration`.
 
-    One index serves both, and is removed when both are on disk. Returns the next iteration's candidates.
+    The first candidates may come from another model (retrieve.model). One index serves all rankings of a model, and is
+    removed when they are on disk. Returns the next iteration's candidates.
     """
     test_file = run.iteration(iteration) / "test.run"
-    candidates_file = run.iteration(iteration + 1) / "candidates.run" if queries else None
-    missing = [file for file in (test_file if test_queries else None, candidates_file) if file and not file.exists()]
+    candidates_file = run.iteration(iteration + 1) / "candidates.run"
+    student = str(run.checkpoint(iteration))
+    starter = student if iteration or not recipe.retrieve.model else recipe.retrieve.model
     index = run.iteration(iteration) / "index"
-    if missing:
-        model = load_student(recipe, str(run.checkpoint(iteration)))
-        index_corpus(model, corpus, index, recipe.retrieve.batch_size, progress)
-        for file in missing:
-            asked, k = (test_queries, recipe.evaluate.k) if file == test_file else (queries, recipe.retrieve.k)
-            write_run(file, retrieve(model, corpus, asked, index, k, progress), f"iteration-{iteration}")
-    shutil.rmtree(index, ignore_errors=True)
-    return read_run(candidates_file) if candidates_file else {}
+    for name in dict.fromkeys([student, starter]):
+        asked = []
+        if test_queries and name == student and not test_file.exists():
+            asked.append((test_file, test_queries, recipe.evaluate.k))
+        if queries and name == starter and not candidates_file.exists():
+            asked.append((candidates_file, queries, recipe.retrieve.k))
+        if asked:
+            model = load_student(recipe, name) if name == student else load_starter(recipe)
+            index_corpus(model, corpus, index, recipe.retrieve.batch_size, progress)
+            for file, texts, k in asked:
+                write_run(file, retrieve(model, corpus, texts, index, k, progress), f"iteration-{iteration}")
+        shutil.rmtree(index, ignore_errors=True)
+    return read_run(candidates_file) if queries else {}
+
+
+def load_starter(recipe: Recipe) -> Any:
+    """The retriever of the first candidates, when it is not the student."""
+    lengths = recipe.student.query_length, recipe.student.document_length
+    return load_colbert(str(recipe.retrieve.model), *lengths, dtype=recipe.student.dtype)
 
 
 def summarise(

@@ -47,6 +47,8 @@ class StudentSettings(Settings):
 
 
 class RetrieveSettings(Settings):
+    model: str | None = None
+    """A ColBERT model, or plain encoder, that retrieves the first iteration's candidates; null means the student."""
     k: Positive = 100
     """Candidates retrieved per query: those the teacher judges one by one."""
     max_queries: Positive | None = None
@@ -232,7 +234,10 @@ class Recipe(Settings):
 
 
 def recipe_names() -> list[str]:
-    return sorted(file.stem for file in resource_folder("recipes").glob("*.yaml"))
+    """The shipped ones: `fiqa`, `ablations/no-pair`."""
+    folder = resource_folder("recipes")
+    names = (file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.yaml"))
+    return sorted(names, key=lambda name: ("/" in name, name))
 
 
 def recipe_path(name: str) -> Path:
@@ -252,7 +257,18 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
 
     Raises RecipeError naming every wrong key, type or value with its path.
     """
+    tree = read_tree(name)
+    return parse_recipe(apply_overrides(tree, overrides or {}), str(recipe_path(name)), overrides or {})
+
+
+def read_tree(name: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The settings that a recipe's file holds, over those of the recipe that its key `base` names.
+
+    above: the files that led here by their `base`. Raises RecipeError when a file is not YAML, or is its own base.
+    """
     path = recipe_path(name)
+    if path in above:
+        raise RecipeError(f"{path}: is its own `base`, by way of {above[-1]}.")
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
@@ -261,7 +277,16 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
         raise RecipeError(f"{where}: not valid YAML ({getattr(error, 'problem', error)}).") from None
     if not isinstance(tree, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of keys to values.")
-    return parse_recipe(apply_overrides(tree, overrides or {}), str(path), overrides or {})
+    base = tree.pop("base", None)
+    return tree if base is None else merge(read_tree(str(base), (*above, path)), tree)
+
+
+def merge(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`tree` with the values of `changes`, branch by branch."""
+    for key, value in changes.items():
+        old = tree.get(key)
+        tree[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return tree
 
 
 def apply_overrides(tree: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:

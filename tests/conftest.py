@@ -34,7 +34,7 @@ TOPICS = {
 WORDS = sorted(set(" ".join(TOPICS.values()).split()))
 PROMPT_TEXT = (
     "Is the document relevant to query Yes or No Which more Answer only A B Query Document Passage Please write a "
-    "question based on this passage user assistant ( ) ? : . , '"
+    "question based on this passage user assistant true false ( ) ? : . , '"
 )
 PROMPT_WORDS = list(dict.fromkeys(PROMPT_TEXT.split()))
 CHAT = (
@@ -88,6 +88,11 @@ def make_t5(folder: Path, tied: bool) -> Path:
 @pytest.fixture(scope="session", params=[True, False], ids=["tied", "untied"])
 def t5(request, tmp_path_factory) -> Path:
     return make_t5(tmp_path_factory.mktemp("t5"), request.param)
+
+
+@pytest.fixture(scope="session")
+def t5_untied(tmp_path_factory) -> Path:
+    return make_t5(tmp_path_factory.mktemp("t5"), tied=False)
 
 
 @pytest.fixture(scope="session")

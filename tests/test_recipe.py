@@ -8,13 +8,22 @@ from pdadapt.recipe import load_recipe, parse_override, recipe_names, recipe_pat
 def test_every_shipped_recipe_is_valid_and_says_how_to_run_it(name):
     load_recipe(name)
     head = [line for line in recipe_path(name).read_text(encoding="utf-8").splitlines() if line.startswith("#")]
-    assert any("pdadapt adapt --corpus" in line for line in head)
+    assert any("--corpus" in line and ("pdadapt adapt" in line or "pdadapt train-msmarco" in line) for line in head)
     assert any("Reproduces" in line for line in head)
     assert any("Cost" in line for line in head)
 
 
-def test_the_six_recipes_ship():
-    assert set(recipe_names()) >= {"paper", "fiqa", "bioasq", "climate-fever", "small", "demo"}
+def test_the_recipes_ship():
+    assert set(recipe_names()) >= {
+        "paper",
+        "fiqa",
+        "bioasq",
+        "climate-fever",
+        "small",
+        "demo",
+        "msmarco",
+        "ablations/no-pair",
+    }
 
 
 def test_the_paper_recipe_holds_the_papers_settings():
@@ -25,6 +34,18 @@ def test_the_paper_recipe_holds_the_papers_settings():
     assert (recipe.train.batch_size, recipe.train.n_way, recipe.train.learning_rate) == (32, 64, 1e-5)
     assert (recipe.train.temperature, recipe.train.lambda_kd, recipe.train.lambda_pair) == (1.0, 1.0, 3.0)
     assert (recipe.train.query_length, recipe.train.document_length) == (32, 180)
+
+
+def test_a_recipe_changes_its_base_key_by_key(tmp_path):
+    assert load_recipe("ablations/no-kd").model_dump() == load_recipe("msmarco", {"train.lambda_kd": 0}).model_dump()
+    mine, yours = tmp_path / "mine.yaml", tmp_path / "yours.yaml"
+    mine.write_text("base: ablations/no-kd\nteacher: {pair: {window: 3}}\n", encoding="utf-8")
+    expected = load_recipe("msmarco", {"train.lambda_kd": 0, "teacher.pair.window": 3})
+    assert load_recipe(str(mine)).model_dump() == expected.model_dump()
+    mine.write_text(f"base: {yours}\n", encoding="utf-8")
+    yours.write_text(f"base: {mine}\n", encoding="utf-8")
+    with pytest.raises(RecipeError, match=r"mine\.yaml: is its own `base`, by way of .*yours\.yaml"):
+        load_recipe(str(mine))
 
 
 def test_set_changes_one_key_and_reads_numbers():

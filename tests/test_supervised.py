@@ -9,7 +9,7 @@ from pdadapt.errors import DataError
 from pdadapt.label import read_lists
 from pdadapt.pipeline import adapt
 from pdadapt.progress import Progress
-from pdadapt.recipe import load_recipe
+from pdadapt.recipe import load_recipe, recipe_names
 
 
 @pytest.fixture
@@ -87,3 +87,23 @@ def test_labels_that_are_not_there_are_asked_for_before_any_work(labeled, beir, 
     with pytest.raises(DataError, match="'d99', which the corpus does not hold"):
         adapt(supervised(tiny_recipe), load_dataset(str(labeled[0])), tmp_path / "run", Progress())
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", [name for name in recipe_names() if name.startswith("ablations/")])
+def test_every_ablation_runs_on_small_models(name, labeled, stanford, encoder, cross_encoder, t5_untied, tmp_path):
+    tree = load_recipe(name)
+    starts_plain = tree.retrieve.model is not None
+    models = {
+        "student.model": str(encoder if starts_plain else stanford),
+        "teacher.point.model": str(cross_encoder),
+        "teacher.pair.model": str(t5_untied),
+    }
+    if starts_plain:
+        models |= {"retrieve.model": str(stanford), "student.projection": min(16, tree.student.projection)}
+    sizes = {"train.steps": 1, "train.batch_size": 4, "teacher.pair.per_query": min(3, tree.teacher.pair.per_query)}
+    recipe = load_recipe(name, models | sizes | {"retrieve.max_queries": 4, "train.document_length": 32})
+    metrics = adapt(recipe, load_dataset(str(labeled[0])), tmp_path / "run", Progress())
+    assert len(metrics["measures"]["nDCG@10"]["means"]) == tree.iterations + 1
+    curve = (tmp_path / "run/iteration-1/train.jsonl").read_text(encoding="utf-8").splitlines()
+    terms = {"cl": True, "kd": tree.train.lambda_kd > 0, "pair": tree.train.lambda_pair > 0}
+    assert {term: term in json.loads(curve[0]) for term in terms} == terms

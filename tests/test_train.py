@@ -3,15 +3,17 @@ import json
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pdadapt.corpus import load_dataset
+from pdadapt.errors import ModelError
 from pdadapt.label import TrainingList
 from pdadapt.losses import kd_loss, pair_loss
 from pdadapt.progress import Progress
 from pdadapt.recipe import TrainSettings
 from pdadapt.students import load_student
 from pdadapt.students.colbert import get_lengths, load_colbert
-from pdadapt.train import ListCollator, PairDistillLoss, chunks, train
+from pdadapt.train import ListCollator, PairDistillLoss, chunks, last_complete, schedule, train
 
 SETTINGS = TrainSettings(steps=6, batch_size=4, n_way=4, learning_rate=1e-3, save_steps=2)
 
@@ -229,3 +231,30 @@ def test_without_dropout_the_first_loss_is_that_of_the_model_as_it_evaluates(dat
     expected = sum(PairDistillLoss(model, SETTINGS)(*collate(model, dataset, lists)).values()).item()
     assert first_loss(0.0) == pytest.approx(expected, rel=1e-4)
     assert first_loss(None) != pytest.approx(expected, rel=1e-4)
+
+
+def test_a_gradient_that_is_no_number_stops_the_run_and_harms_nothing(data, stanford, tmp_path):
+    dataset, lists = data
+    settings = SETTINGS.model_copy(update={"learning_rate": 1e30, "warmup": 0.0, "save_steps": 1})
+    with pytest.raises(ModelError, match=r"stopped at step 2.*\(queries q\d+, q\d+, q\d+, q\d+\).*lower train"):
+        train(load_colbert(str(stanford)), lists, dataset.corpus, dataset.queries, settings, 1, tmp_path, Progress())
+    assert not (tmp_path / "checkpoint").exists()
+    assert last_complete(tmp_path / "trainer") == str(tmp_path / "trainer" / "checkpoint-1")
+
+
+def test_the_curve_goes_to_tensorboard_too(data, stanford, tmp_path):
+    dataset, lists = data
+    settings = SETTINGS.model_copy(update={"report_to": ("tensorboard",)})
+    train(load_colbert(str(stanford)), lists, dataset.corpus, dataset.queries, settings, 1, tmp_path, Progress())
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    expected = ("loss", "kd", "pair", "learning_rate", "grad_norm", "examples_per_second")
+    assert {f"train/{name}" for name in expected} <= set(events.Tags()["scalars"])
+
+
+def test_every_pass_goes_over_all_lists_whatever_the_number_of_processes():
+    order = schedule(5, 12, 7)
+    assert len(order) == 12
+    assert sorted(order[:5]) == sorted(order[5:10]) == list(range(5))
+    assert order[:5] != order[5:10]
+    assert schedule(5, 12, 7) == order != schedule(5, 12, 8)

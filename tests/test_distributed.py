@@ -16,9 +16,15 @@ SCRIPT = Path(__file__).with_name("distributed_training.py")
 def run(processes, *arguments):
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[1])}
-    subprocess.run(
-        [sys.executable, *launcher, *map(str, arguments)], check=True, env=environment, capture_output=True, timeout=300
-    )
+    command = [sys.executable, *launcher, *map(str, arguments)]
+    return subprocess.run(command, check=True, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def compare(one, two):
+    for name, expected in one.items():
+        if name.endswith("key.bias"):
+            continue  # softmax does not see it: its gradient is rounding noise, of which Adam makes whole steps
+        torch.testing.assert_close(two[name], expected, rtol=0, atol=1e-5, msg=name)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +43,21 @@ def test_two_processes_learn_what_one_does(settings, stanford, beir, tmp_path):
         weights.append(load_file(out / "checkpoint" / "model.safetensors"))
     word = "embeddings.word_embeddings.weight"
     assert (weights[0][word] - load_file(stanford / "model.safetensors")[f"bert.{word}"]).abs().max() > 1e-4
-    for name, expected in weights[0].items():
-        if name.endswith("key.bias"):
-            continue  # softmax does not see it: its gradient is rounding noise, of which Adam makes whole steps
-        torch.testing.assert_close(weights[1][name], expected, rtol=0, atol=1e-5, msg=name)
+    compare(*weights)
+
+
+def test_the_whole_command_under_a_launcher(tiny_recipe, beir, tmp_path):
+    """Rank 0 retrieves, labels and writes; the other waits for its lists, and trains along."""
+    changes = ["--set", "train.dropout=0", "--set", "train.steps=3", "--set", "student.dtype=float32"]
+    weights, said = [], []
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        arguments = ["adapt", "--corpus", beir, "--recipe", tiny_recipe, "--out", out, *changes]
+        process = run(processes, "-m", "pdadapt", *arguments)
+        said.append(process.stdout)
+        weights.append(load_file(out / "iteration-1" / "checkpoint" / "model.safetensors"))
+    assert said[0].replace("/1/", "/2/") == said[1]
+    assert sorted(path.name for path in (tmp_path / "1").rglob("*")) == sorted(
+        path.name for path in (tmp_path / "2").rglob("*")
+    )
+    compare(*weights)

@@ -192,6 +192,36 @@ def evaluate(
     console.print(f"Run files and metrics.json: {folder}")
 
 
+class ExportFormat(StrEnum):
+    stanford = "stanford"
+    pylate = "pylate"
+    sentence_transformers = "sentence-transformers"
+    onnx = "onnx"
+
+
+@app.command(epilog="Example: pdadapt export runs/mine --format stanford --out colbert-mine")
+def export(
+    model: Annotated[str, typer.Argument(help="A run folder, a checkpoint folder, a hub id, or package:NAME/PATH.")],
+    out: Annotated[Path, typer.Option(help="The new folder.")],
+    file_format: Annotated[
+        ExportFormat, typer.Option("--format", help="stanford is what colbert-ai opens.")
+    ] = ExportFormat.pylate,
+    push_to_hub: Annotated[
+        str | None, typer.Option(metavar="NAME/REPO", help="Upload it, to a repository that only you can see.")
+    ] = None,
+    debug: DebugOption = False,
+) -> None:
+    """Write a student in the form that another tool opens; of a run, with a model card."""
+    from pdadapt.export import export_checkpoint, push
+    from pdadapt.progress import quiet_libraries
+
+    quiet_libraries()
+    export_checkpoint(model, out, file_format.value)
+    typer.echo(f"Wrote {out}")
+    if push_to_hub:
+        typer.echo(f"Uploaded to {push(out, push_to_hub)}")
+
+
 class By(StrEnum):
     points = "points"
     pairs = "pairs"

@@ -31,7 +31,7 @@ def save_colbert(model: MultiVectorEncoder, folder: Path) -> None:
     A student without a projection gets one that is the identity: PyLate would else add a random one.
     Raises ModelError for a model that the layout cannot express.
     """
-    encoder, projections, mask = _parts(model)
+    encoder, projections, mask = colbert_parts(model)
     with atomic_folder(folder) as out:
         model.save_pretrained(str(out), create_model_card=False)
         for module in json.loads((out / "modules.json").read_text(encoding="utf-8")):
@@ -63,13 +63,13 @@ def save_colbert(model: MultiVectorEncoder, folder: Path) -> None:
         }
         for role in ("query", "document"):
             text = model.prompts.get(role) or ""
-            marker = _marker(model.tokenizer, text)
+            marker = single_token(model.tokenizer, text)
             settings[f"{role}_prefix"] = marker
             settings["prompts"][role] = "" if marker else text
         _write(settings_file, settings)
 
 
-def _parts(model: MultiVectorEncoder) -> tuple[Any, list[Dense], MultiVectorMask]:
+def colbert_parts(model: MultiVectorEncoder) -> tuple[Any, list[Dense], MultiVectorMask]:
     """(encoder, projections, mask) of a model that is Transformer, Dense..., MultiVectorMask, Normalize."""
     modules = list(model)
     projections = [module for module in modules if isinstance(module, Dense)]
@@ -94,7 +94,7 @@ def _parts(model: MultiVectorEncoder) -> tuple[Any, list[Dense], MultiVectorMask
     return encoder, projections, masks[0]
 
 
-def _marker(tokenizer: Any, text: str) -> str:
+def single_token(tokenizer: Any, text: str) -> str:
     """The prompt as the single special token that ColBERT's marker is; empty when it is text, or none."""
     known = tokenizer.get_vocab()
     return next((form for form in (text, text.strip()) if form in known and tokenizer.tokenize(form) == [form]), "")

@@ -84,7 +84,7 @@ def test_the_graph_gives_the_embeddings(colbert, tmp_path, task):
 
 
 def test_a_dense_student_goes_to_what_can_hold_it(encoder, tmp_path):
-    model = load_dense(str(encoder), 16, 16, "mean", "cosine")
+    model = load_dense(str(encoder), 16, 64, "mean", "cosine")
     save_dense(model, tmp_path / "student")
     expected = SentenceTransformer(str(tmp_path / "student")).encode(DOCUMENTS)
     export_checkpoint(str(tmp_path / "student"), tmp_path / "st", "sentence-transformers")

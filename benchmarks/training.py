@@ -125,7 +125,7 @@ def ours(model: Any, lists: Any, corpus: Any, queries: Any, options: Any, clock:
     from pdadapt.progress import Progress
     from pdadapt.recipe import TrainSettings
 
-    class Watch(train._Watch):
+    class Watch(train.Watch):
         """Ours, and the clock."""
 
         def on_train_begin(self, *arguments: Any, **options: Any) -> None:
@@ -137,7 +137,7 @@ def ours(model: Any, lists: Any, corpus: Any, queries: Any, options: Any, clock:
         def on_log(self, *arguments: Any, logs: Any = None, **options: Any) -> None:
             clock.on_log(logs=logs)
 
-    train._Watch = Watch  # type: ignore[misc]
+    train.Watch = Watch  # type: ignore[misc]
     settings = TrainSettings(
         steps=options.steps,
         batch_size=options.queries,

@@ -118,6 +118,30 @@ def train_msmarco(
     _run(corpus, None, recipe, out, settings, models)
 
 
+@app.command(epilog="Example: pdadapt train-reranker --corpus squad/ --out rerankers/squad")
+def train_reranker(
+    corpus: Annotated[
+        str, typer.Option("--corpus", help="A BEIR folder with qrels/train.tsv, or one with MS MARCO's files.")
+    ],
+    out: Annotated[Path, typer.Option(help="The run folder; the classifier will be its `model`.")],
+    recipe: Annotated[str | None, typer.Option(help="Whose student finds negatives. Default as of `adapt`.")] = None,
+    model: Annotated[str | None, typer.Option(help="Sets reranker.model: the encoder to start from.")] = None,
+    settings: SetOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Fit a classifier teacher to labels: of pairs, or of points (--set reranker.task=point)."""
+    from pdadapt.corpus import load_dataset
+    from pdadapt.recipe import load_recipe, parse_override
+    from pdadapt.reranker import train_reranker as run_training
+
+    overrides = dict(map(parse_override, settings or []))
+    overrides |= {} if model is None else {"reranker.model": model}
+    resolved = load_recipe(recipe or _default_recipe(_console()), overrides)
+    folder = run_training(resolved, load_dataset(corpus), out, _progress())
+    option = "--pair-teacher" if resolved.reranker.task == "pair" else "--point-teacher"
+    typer.echo(f"Done. Use it with {option} {folder}")
+
+
 def _run(
     corpus: str,
     queries: Path | None,

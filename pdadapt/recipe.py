@@ -205,6 +205,29 @@ class TrainSettings(Settings):
         return self
 
 
+class RerankerSettings(Settings):
+    """Of `pdadapt train-reranker`: a classifier teacher, fitted to labels."""
+
+    model: str = "microsoft/MiniLM-L12-H384-uncased"
+    """The encoder to start from: a hub id, a folder or package:NAME/PATH."""
+    task: Literal["point", "pair"] = "pair"
+    """point: is the document relevant; pair: which of two is the more relevant (PairDistill, section 4.1)."""
+    negatives: Positive = 4
+    """Per relevant document: so many of the query's candidates that are not labeled relevant."""
+    max_length: Positive = 512
+    """Tokens of query and documents together; documents are cut, evenly, to fit."""
+    steps: Positive | None = None
+    """Optimizer steps; null means `epochs` passes."""
+    epochs: PositiveFloat = 1.0
+    """Passes over the examples, when steps is null."""
+    batch_size: Positive = 32
+    learning_rate: PositiveFloat = 2e-5
+    warmup: NonNegative = 0.1
+    """Share of the steps over which the learning rate rises; it then falls linearly to 0."""
+    save_steps: Positive = 500
+    """A resumable state is written every so many steps."""
+
+
 class EvaluateSettings(Settings):
     k: Positive = 100
     """Depth of the test runs."""
@@ -230,6 +253,7 @@ class Recipe(Settings):
     retrieve: RetrieveSettings = RetrieveSettings()
     teacher: TeacherSettings = TeacherSettings()
     train: TrainSettings = TrainSettings()
+    reranker: RerankerSettings = RerankerSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
 
 

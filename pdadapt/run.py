@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from pdadapt.errors import DataError, RunError
 from pdadapt.recipe import Recipe
@@ -38,6 +39,7 @@ FREE = (
     "retrieve.batch_size",
     "train.accumulation",
     "train.save_steps",
+    "train.report_to",
 )
 BEGINNINGS = ("lock", "recipe.yaml", "run.json")  # what a run that was killed as it began may have left
 
@@ -91,7 +93,7 @@ class RunFolder:
         """
         wanted = json.loads(recipe.model_dump_json())
         if self.run_file.exists():
-            begun = yaml.safe_load(self.recipe_file.read_text(encoding="utf-8"))
+            begun = with_defaults(yaml.safe_load(self.recipe_file.read_text(encoding="utf-8")))
             found = json.loads(self.run_file.read_text(encoding="utf-8"))
             changes = differences(begun, wanted) + differences(found, {**origin, "versions": found.get("versions")})
             changes = [change for change in changes if change[0] not in FREE]
@@ -108,6 +110,15 @@ class RunFolder:
         write_atomic(self.recipe_file, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))
         if not self.run_file.exists():
             write_atomic(self.run_file, json.dumps(origin, indent=2) + "\n")
+
+
+def with_defaults(tree: dict[str, Any]) -> dict[str, Any]:
+    """A recipe of an earlier version with the settings that came since; as it is when it is no recipe any more."""
+    try:
+        filled: dict[str, Any] = json.loads(Recipe.model_validate(tree).model_dump_json())
+    except ValidationError:
+        return tree
+    return filled
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:

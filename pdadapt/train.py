@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -248,19 +248,20 @@ class _Trainer(MultiVectorEncoderTrainer):
         super().log(logs, start_time)
 
 
-class _Watch(TrainerCallback):
+class Watch(TrainerCallback):
     """Feeds the live view, keeps the loss curve (one JSON object a logged step) through kills, stops on NaN."""
 
-    def __init__(self, advance: Any, folder: Path, loss: PairDistillLoss):
+    def __init__(self, advance: Any, folder: Path, query_ids: Callable[[], list[str]]):
+        """query_ids: those of the optimizer step at hand; the list is emptied when it begins."""
         self.advance = advance
         self.folder = folder
-        self.loss = loss
+        self.query_ids = query_ids
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.advance(state.global_step)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.loss.query_ids = []
+        self.query_ids().clear()
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         """Raises ModelError rather than let a gradient that is not finite into the weights."""
@@ -268,7 +269,7 @@ class _Watch(TrainerCallback):
         if not norm.isfinite():
             raise ModelError(
                 f"Training stopped at step {state.global_step + 1}, before it harmed the weights: the gradient is not "
-                f"a finite number (queries {', '.join(self.loss.query_ids)}); the labels and the last good state under "
+                f"a finite number (queries {', '.join(self.query_ids())}); the labels and the last good state under "
                 f"{self.folder} are kept. Begin anew in another --out, with --set label_store=FILE of this run's "
                 "labels.sqlite and a lower train.learning_rate, or student.dtype=float32."
             )
@@ -358,7 +359,7 @@ def train(
             train_dataset=data,
             data_collator=ListCollator(model, corpus, queries),  # type: ignore[arg-type]
             loss=loss,
-            callbacks=[_Watch(advance, folder, loss)],
+            callbacks=[Watch(advance, folder, lambda: loss.query_ids)],
         )
         for callback in (PrinterCallback, ProgressCallback):
             trainer.remove_callback(callback)

@@ -17,6 +17,7 @@ from pdadapt.prompt import LIKELIHOOD_FIELDS, PAIR_FIELDS, POINT_FIELDS, load_pr
 from pdadapt.recipe import ModelSettings, TeacherSettings
 from pdadapt.teachers import Pair, Point, Scores, Task
 
+TASK = "pdadapt_task"  # in a cross-encoder's config.json: point, also when it is not there, or pair
 LANGUAGE_MODELS = ("seq2seq", "causal")
 PAIR_KINDS = ("seq2seq", "causal", "endpoint", "imported")
 IMPORTED = "imported:"
@@ -62,7 +63,13 @@ def teacher_key(settings: TeacherSettings, task: Task) -> str:
     """
     model = model_of(settings, task)
     kind = teacher_kind(model)
-    if task == "pair" and kind not in PAIR_KINDS:
+    pairwise = kind == "cross_encoder" and read_config(resolve_model(model.model)).get(TASK) == "pair"
+    if task == "point" and pairwise:
+        raise RecipeError(
+            f"The cross_encoder {model.model!r} was trained to judge pairs only; give it with --pair-teacher, and "
+            "another one with --point-teacher."
+        )
+    if task == "pair" and kind not in PAIR_KINDS and not pairwise:
         raise RecipeError(
             f"The {kind} {model.model!r} judges documents one by one only; give a teacher of pairs "
             f"({', '.join(PAIR_KINDS)}) with --pair-teacher, derive the pairs from the points with "

@@ -1,8 +1,13 @@
-"""Cross-encoder teachers (MiniLM): sentence-transformers' CrossEncoder, whose raw logit is the point score."""
+"""Cross-encoder teachers: sentence-transformers' CrossEncoder, whose raw logit is the score.
+
+MiniLM and its like judge points. One that `pdadapt train-reranker` fitted to pairs judges those: its second text is
+both documents, its logit the log-odds that the first is the more relevant. Which it is, its config.json says.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 
@@ -10,8 +15,8 @@ from pdadapt.device import default_device, pick_dtype
 from pdadapt.errors import ModelError
 from pdadapt.models import resolve_model
 from pdadapt.recipe import ModelSettings
-from pdadapt.teachers import Point, Scores
-from pdadapt.teachers.prompting import Budget, cut_tokens
+from pdadapt.teachers import Pair, Point, Scores
+from pdadapt.teachers.prompting import Budget, cut_tokens, share
 
 CPU_BUDGET, GPU_BUDGET = 2_048, 131_072  # tokens at once, padding included
 
@@ -41,13 +46,21 @@ class CrossEncoderTeacher:
         """Raw logits: a sigmoid would flatten the distribution that the student learns."""
         if keep := self.max_document_length:
             points = [Point(p.query, cut_tokens(self.model.tokenizer, p.document, keep)) for p in points]
-        letters = [len(point.query) + len(point.document) for point in points]
-        order = sorted(range(len(points)), key=lambda i: (-letters[i], i))
+        return self._score(points)
+
+    def score_pairs(self, pairs: Sequence[Pair]) -> Iterator[Scores]:
+        """Log-odds that document a is the more relevant (PairDistill, section 4.1)."""
+        length, keep = self.model.max_length, self.max_document_length
+        return self._score([join(self.model.tokenizer, pair, length, keep) for pair in pairs])
+
+    def _score(self, texts: Sequence[tuple[str, str]]) -> Iterator[Scores]:
+        letters = [len(query) + len(document) for query, document in texts]
+        order = sorted(range(len(texts)), key=lambda i: (-letters[i], i))
         costs = [min(letters[i] // 4 + 8, self.model.max_length or letters[i]) for i in order]  # tokens, about
 
         def score(batch: range) -> torch.Tensor:
             return self.model.predict(
-                [(points[order[i]].query, points[order[i]].document) for i in batch],
+                [tuple(texts[order[i]]) for i in batch],
                 batch_size=len(batch),
                 activation_fn=torch.nn.Identity(),
                 show_progress_bar=False,
@@ -56,3 +69,14 @@ class CrossEncoderTeacher:
 
         for batch, scores in self.budget.batches(costs, score, padded=True):
             yield [(order[i], value) for i, value in zip(batch, scores.float().tolist(), strict=True)]
+
+
+def join(tokenizer: Any, pair: Pair, max_length: int, max_document_length: int | None = None) -> tuple[str, str]:
+    """(query, both documents around the tokenizer's separator), the documents cut evenly to fit `max_length` tokens."""
+    documents = {"a": pair.document_a, "b": pair.document_b}
+    lengths = {name: len(tokenizer.tokenize(text)) for name, text in documents.items()}
+    lengths = {name: min(length, max_document_length or length) for name, length in lengths.items()}
+    room = max_length - len(tokenizer.tokenize(pair.query)) - tokenizer.num_special_tokens_to_add(pair=True) - 1
+    kept = share(lengths, max(room, 2))
+    first, second = (cut_tokens(tokenizer, text, kept[name]) if kept[name] else "" for name, text in documents.items())
+    return pair.query, f"{first} {tokenizer.sep_token} {second}"

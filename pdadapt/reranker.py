@@ -1,0 +1,196 @@
+"""A classifier teacher (PairDistill, section 4.1): a cross-encoder fitted to labels, of points or of pairs."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from datasets import Dataset as Rows
+from sentence_transformers import CrossEncoder
+from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
+from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
+from transformers import PrinterCallback, ProgressCallback
+
+from pdadapt.corpus import Corpus, Dataset, Qrels, Queries, fingerprint
+from pdadapt.device import default_device, pick_dtype
+from pdadapt.errors import DataError, ModelError
+from pdadapt.models import resolve_model
+from pdadapt.pipeline import PACKAGES, load_student
+from pdadapt.progress import Progress
+from pdadapt.recipe import Recipe, RerankerSettings
+from pdadapt.retrieve import index_corpus, retrieve, sample_queries
+from pdadapt.run import Ranking, RunFolder, atomic_folder, read_run, write_run
+from pdadapt.teachers import Pair
+from pdadapt.teachers.choose import TASK
+from pdadapt.teachers.cross_encoder import join
+from pdadapt.train import Watch, last_complete
+
+
+class Example(NamedTuple):
+    """What the classifier is asked, and what it should say: 1 for relevant, or for the first of a pair."""
+
+    query_id: str
+    doc_ids: tuple[str, ...]
+    label: float
+
+
+def train_reranker(recipe: Recipe, dataset: Dataset, out: Path, progress: Progress) -> Path:
+    """Fit `recipe.reranker` to the dataset's training qrels; returns the model's folder, `out`/model.
+
+    Negatives are candidates of recipe.student that nobody labeled relevant. The same call goes on after a kill.
+    Raises DataError when there are no labels, ModelError when the encoder does not load.
+    """
+    labeled = {query_id: text for query_id, text in dataset.queries.items() if _relevant(dataset.train_qrels, query_id)}
+    queries = sample_queries(labeled, recipe.retrieve.max_queries, recipe.seed)
+    if not queries:
+        raise DataError(
+            f"Corpus {dataset.name!r} brings no labeled queries to train on: give qrels/train.tsv of a BEIR folder "
+            "(qrels.train.tsv in MS MARCO's layout)."
+        )
+    run = RunFolder(out)
+    origin = {
+        "corpus": dataset.name,
+        "corpus_sha256": fingerprint((document.doc_id, document.contents) for document in dataset.corpus),
+        "queries_sha256": fingerprint(queries.items()),
+        "qrels_sha256": fingerprint((query_id, json.dumps(dataset.train_qrels[query_id])) for query_id in queries),
+        "student": resolve_model(recipe.student.model).identity(),
+        "reranker": resolve_model(recipe.reranker.model).identity(),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+    with run.locked():
+        run.claim(recipe, origin)
+        progress.log = run.path / "timings.jsonl"
+        model = run.path / "model"
+        if not model.exists():
+            candidates = _candidates(recipe, dataset.corpus, queries, run, progress)
+            examples = list(make_examples(candidates, dataset, recipe.reranker, recipe.seed))
+            fit(recipe.reranker, examples, dataset.corpus, queries, recipe.seed, run.path, progress)
+    return model
+
+
+def _relevant(qrels: Qrels, query_id: str) -> list[str]:
+    return [doc_id for doc_id, grade in qrels.get(query_id, {}).items() if grade > 0]
+
+
+def _candidates(recipe: Recipe, corpus: Corpus, queries: Queries, run: RunFolder, progress: Progress) -> Ranking:
+    file, index = run.path / "candidates.run", run.path / "index"
+    if not file.exists():
+        model = load_student(recipe, recipe.student.model)
+        index_corpus(model, corpus, index, recipe.retrieve.batch_size, progress)
+        write_run(file, retrieve(model, corpus, queries, index, recipe.retrieve.k, progress), "candidates")
+    shutil.rmtree(index, ignore_errors=True)
+    return read_run(file)
+
+
+def make_examples(candidates: Ranking, dataset: Dataset, settings: RerankerSettings, seed: int) -> Iterator[Example]:
+    """Each relevant document with its negatives, drawn by the seed; a pair's order too.
+
+    Of pairs the better graded is the more relevant; what is not labeled counts as grade 0.
+    """
+    for query_id, ranked in candidates.items():
+        grades = dataset.train_qrels[query_id]
+        chosen = random.Random(f"{seed}/{query_id}")
+        for relevant in _relevant(dataset.train_qrels, query_id):
+            if relevant not in dataset.corpus:
+                raise DataError(f"The training qrels name document {relevant!r}, which the corpus does not hold.")
+            worse = [doc_id for doc_id, _ in ranked if grades.get(doc_id, 0) < grades[relevant]]
+            if settings.task == "point":
+                worse = [doc_id for doc_id in worse if grades.get(doc_id, 0) <= 0]
+                yield Example(query_id, (relevant,), 1.0)
+            for other in chosen.sample(worse, min(settings.negatives, len(worse))):
+                if settings.task == "point":
+                    yield Example(query_id, (other,), 0.0)
+                else:
+                    first = chosen.random() < 0.5
+                    yield Example(query_id, (relevant, other) if first else (other, relevant), float(first))
+
+
+def fit(
+    settings: RerankerSettings,
+    examples: list[Example],
+    corpus: Corpus,
+    queries: Queries,
+    seed: int,
+    folder: Path,
+    progress: Progress,
+) -> None:
+    """Train on the examples (binary cross-entropy); leaves `folder`/model and `folder`/train.jsonl.
+
+    Resumable states are kept in `folder`/trainer until the end. Raises ModelError when the encoder does not load.
+    """
+    model = load_encoder(settings, seed)
+    random.Random(seed).shuffle(examples)
+    rows = Rows.from_list(list(_rows(examples, corpus, queries, model)))
+    steps = settings.steps or max(1, math.ceil(settings.epochs * len(examples) / settings.batch_size))
+    states = folder / "trainer"
+    arguments = CrossEncoderTrainingArguments(
+        output_dir=str(states),
+        max_steps=steps,
+        per_device_train_batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        warmup_steps=round(settings.warmup * steps),
+        logging_steps=max(1, min(10, steps // 20)),
+        logging_first_step=True,
+        save_steps=settings.save_steps,
+        save_total_limit=2,
+        seed=seed,
+        data_seed=seed,
+        bf16=pick_dtype("auto", default_device()) == torch.bfloat16,
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=not torch.cuda.is_available(),
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
+    with progress.task("train reranker", steps, "steps") as advance:
+        trainer = CrossEncoderTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=rows,
+            loss=BinaryCrossEntropyLoss(model),
+            callbacks=[Watch(advance, folder, list)],
+        )
+        for callback in (PrinterCallback, ProgressCallback):
+            trainer.remove_callback(callback)
+        trainer.train(resume_from_checkpoint=last_complete(states))
+    with atomic_folder(folder / "model") as target:
+        model.save_pretrained(str(target))
+        config = json.loads((target / "config.json").read_text(encoding="utf-8"))
+        config |= {TASK: settings.task}
+        (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    shutil.rmtree(states, ignore_errors=True)
+
+
+def load_encoder(settings: RerankerSettings, seed: int) -> CrossEncoder:
+    """An encoder with a new head of one output. Raises ModelError when it does not load."""
+    source = resolve_model(settings.model)
+    weights = {"use_safetensors": True, "dtype": torch.float32}
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return CrossEncoder(
+                source.path,
+                revision=source.revision,
+                num_labels=1,
+                max_length=settings.max_length,
+                model_kwargs=weights,
+                device=default_device().type,
+            )
+    except (OSError, ValueError, KeyError) as error:
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"Reranker {settings.model!r} does not load: {first_line}") from error
+
+
+def _rows(examples: list[Example], corpus: Corpus, queries: Queries, model: CrossEncoder) -> Iterator[dict[str, Any]]:
+    for query_id, doc_ids, label in examples:
+        texts = [corpus[doc_id].contents for doc_id in doc_ids]
+        query, document = queries[query_id], texts[0]
+        if len(texts) == 2:
+            query, document = join(model.tokenizer, Pair(query, *texts), model.max_length)
+        yield {"query": query, "document": document, "label": label}

@@ -21,6 +21,10 @@ from pdadapt.students.colbert import get_lengths, load_colbert
 from pdadapt.students.dense import load_dense, save_dense
 
 Format = Literal["stanford", "pylate", "sentence-transformers", "onnx"]
+TOKENIZER_KEYS = (  # that transformers 4 knows, which colbert-ai needs
+    *("cls_token", "mask_token", "pad_token", "sep_token", "unk_token", "do_lower_case", "strip_accents"),
+    *("tokenize_chinese_chars", "model_max_length", "tokenizer_class"),
+)
 CARD = """---
 library_name: {library}
 tags: [retrieval, distillation, pdadapt]
@@ -171,6 +175,11 @@ def save_stanford(model: Any, out: Path) -> None:
             {key: value.detach().cpu().contiguous() for key, value in weights.items()}, folder / "model.safetensors"
         )
         model.tokenizer.save_pretrained(str(folder))
+        settings_file = folder / "tokenizer_config.json"
+        settings = json.loads(settings_file.read_text(encoding="utf-8"))
+        kept = {key: value for key, value in settings.items() if key in TOKENIZER_KEYS}
+        kept["additional_special_tokens"] = list(settings.get("extra_special_tokens", []))  # its name before version 5
+        settings_file.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
         config = encoder.auto_model.config.to_dict() | {"architectures": ["HF_ColBERT"]}
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         (folder / "artifact.metadata").write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")

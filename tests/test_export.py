@@ -86,7 +86,7 @@ from colbert.infra import ColBERTConfig
 from colbert.modeling.checkpoint import Checkpoint
 folder = {str(tmp_path / "out")!r}
 checkpoint = Checkpoint(folder, colbert_config=ColBERTConfig.load_from_checkpoint(folder))
-documents, _ = checkpoint.docFromText({DOCUMENTS!r}, keep_dims="flatten")
+documents = checkpoint.docFromText({DOCUMENTS!r}, bsize=8, keep_dims="flatten")[0]
 queries = checkpoint.queryFromText({QUERIES!r})
 numpy.savez({str(tmp_path / "found.npz")!r}, queries=queries.float().numpy(), documents=documents.float().numpy())
 """

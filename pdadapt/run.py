@@ -54,9 +54,7 @@ class RunFolder:
 
     def iteration(self, number: int) -> Path:
         """The folder of one iteration; 0 is the base student."""
-        folder = self.path / f"iteration-{number}"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        return self.path / f"iteration-{number}"
 
     def checkpoint(self, number: int) -> Path:
         """The student after `number` iterations."""

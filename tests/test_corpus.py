@@ -97,7 +97,7 @@ def test_qrels_of_foreign_queries_are_refused(tmp_path, beir):
     for name in ("corpus.jsonl", "queries.jsonl"):
         (tmp_path / name).write_text((beir / name).read_text(encoding="utf-8"), encoding="utf-8")
     (tmp_path / "qrels" / "test.tsv").write_text("zz\td1\t1\n", encoding="utf-8")
-    with pytest.raises(DataError, match="names no query"):
+    with pytest.raises(DataError, match="names none of the queries"):
         load_dataset(str(tmp_path))
 
 

@@ -17,7 +17,9 @@ def run(processes, *arguments):
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[1])}
     command = [sys.executable, *launcher, *map(str, arguments)]
-    return subprocess.run(command, check=True, env=environment, capture_output=True, text=True, timeout=300)
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert process.returncode == 0, process.stderr
+    return process
 
 
 def compare(one, two):

@@ -448,8 +448,9 @@ def main() -> None:
             message = str(error)
         elif type(error).__name__ == "OutOfMemoryError":
             message = (
-                "the GPU's memory is full; what is finished is kept: go on with the same command and a lower "
-                "--set teacher.batch_tokens=4096 (labeling) or a higher --set train.accumulation=32 (training)."
+                "the GPU's memory is full; what is finished is kept: go on with the same command and "
+                "--set teacher.batch_tokens=4096 (labeling), or --set train.gradient_cache=true and a lower "
+                "--set train.chunk_tokens=4096 (training)."
             )
         else:
             message = f"unexpected {type(error).__name__}: {error} (--debug shows where)"

@@ -5,6 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+FLOAT32_ATTENTION = "sdpa_float32"
 
 
 def default_device() -> torch.device:
@@ -28,6 +33,8 @@ def compute_in(model: Any, dtype: str) -> None:
     chosen = pick_dtype(dtype, model.device)
     if chosen == torch.float32:
         return
+    if model.device.type == "cpu" and encoder.auto_model.config._attn_implementation == "sdpa":
+        encoder.auto_model.set_attn_implementation(FLOAT32_ATTENTION)
     forward = encoder.forward
 
     def mixed(features: dict[str, Any], **options: Any) -> dict[str, Any]:
@@ -37,3 +44,20 @@ def compute_in(model: Any, dtype: str) -> None:
         return output
 
     encoder.forward = mixed
+
+
+def float32_attention(
+    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any, **options: Any
+) -> tuple[torch.Tensor, None]:
+    """transformers' sdpa, in float32 where a gradient goes through its fused kernel, which is thrice as fast so.
+
+    With dropout there is no fused kernel on a CPU, and bfloat16 is faster.
+    """
+    if not torch.is_grad_enabled() or options.get("dropout"):
+        return sdpa_attention_forward(module, query, key, value, mask, **options)
+    with torch.autocast("cpu", enabled=False):
+        return sdpa_attention_forward(module, query.float(), key.float(), value.float(), mask, **options)
+
+
+AttentionInterface.register(FLOAT32_ATTENTION, float32_attention)
+AttentionMaskInterface.register(FLOAT32_ATTENTION, sdpa_mask)

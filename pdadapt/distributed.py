@@ -49,14 +49,11 @@ def barrier() -> None:
         distributed.barrier()
 
 
-def shares(counts: Tensor) -> Tensor:
-    """counts: (K,) of what this rank's K means are over. Returns the (K,) weights that make the mean over ranks of
-    the weighted means the mean over all."""
-    if not together():
-        return torch.ones_like(counts, dtype=torch.float32)
-    total = counts.clone()
-    distributed.all_reduce(total)
-    return counts * distributed.get_world_size() / total.clamp(min=1)
+def add_up(counts: Tensor) -> Tensor:
+    """The counts of all ranks."""
+    if together():
+        distributed.all_reduce(counts)
+    return counts
 
 
 def gather_documents(tokens: Tensor, mask: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor, int]:

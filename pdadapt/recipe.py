@@ -145,8 +145,9 @@ class TrainSettings(Settings):
     """Passes over the queries, when steps is null."""
     batch_size: Positive = 32
     """Queries per optimizer step."""
-    accumulation: Positive = 1
-    """Split each batch into so many parts to save memory (must divide batch_size)."""
+    accumulation: Positive | None = None
+    """Parts in which a batch is taken to save memory (must divide batch_size); null: whole queries, as many at a time
+    as chunk_tokens hold, or the whole batch where in-batch negatives tie it together. The gradient is the same."""
     chunk_tokens: Positive = 8_192
     """Document tokens encoded at once, sorted by length."""
     gradient_cache: bool = False
@@ -187,7 +188,7 @@ class TrainSettings(Settings):
 
     @model_validator(mode="after")
     def _accumulation_divides(self) -> TrainSettings:
-        if self.batch_size % self.accumulation:
+        if self.batch_size % (self.accumulation or 1):
             raise ValueError(f"accumulation {self.accumulation} must divide batch_size {self.batch_size}")
         return self
 

@@ -38,6 +38,9 @@ FREE = (
     "teacher.device_map",
     "retrieve.batch_size",
     "train.accumulation",
+    "train.chunk_tokens",
+    "train.gradient_cache",
+    "train.gradient_checkpointing",
     "train.save_steps",
     "train.report_to",
 )

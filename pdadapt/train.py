@@ -28,7 +28,7 @@ from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from pdadapt.corpus import Corpus, Queries
-from pdadapt.distributed import barrier, gather_documents, processes, rank, shares, together
+from pdadapt.distributed import add_up, barrier, gather_documents, processes, rank, together
 from pdadapt.errors import ModelError, RecipeError
 from pdadapt.label import TrainingList
 from pdadapt.losses import contrastive_loss, kd_loss, pair_loss
@@ -108,6 +108,8 @@ class PairDistillLoss(nn.Module):
         self.model = model
         self.settings = settings
         self.query_ids: list[str] = []  # of this optimizer step
+        self.parts = 1  # in which this optimizer step's batch is taken, over all ranks
+        self.counts: Tensor | None = None  # what the means of the terms are over, in all of them
 
     def forward(self, features: list[dict[str, Tensor]], labels: dict[str, Any]) -> dict[str, Tensor]:
         """The weighted terms, by name; the Trainer adds them up and logs each."""
@@ -128,7 +130,7 @@ class PairDistillLoss(nn.Module):
         else:
             scores = score_listed(queries, (tokens, mask), own)
         relevant = (labels["relevant"][:, :, None] == keys).any(1)
-        weight = self.weights(labels, relevant)
+        weight = self.weights(labels)
         terms: dict[str, Tensor] = {}
         if settings.lambda_cl:
             if in_batch:
@@ -148,14 +150,20 @@ class PairDistillLoss(nn.Module):
             terms["pair"] = weight["pair"] * pairwise
         return terms
 
-    def weights(self, labels: dict[str, Any], relevant: Tensor) -> dict[str, Tensor]:
-        """Each lambda, times this rank's share of what the term is a mean over."""
-        settings = self.settings
-        points = (~labels["points"].isnan()).sum(1) > 1
-        pairs = ~labels["log_odds"].isnan() if settings.pair_reduction == "mean" else labels["listed"][:, 0]
-        share = shares(torch.stack([counted.sum() for counted in (relevant.any(1), points, pairs)]))
+    def weights(self, labels: dict[str, Any]) -> dict[str, Tensor]:
+        """Each lambda, times this part's share of what the term is a mean over: parts' mean is the batch's mean."""
+        settings, counts = self.settings, self.count(labels)
+        total = counts if self.counts is None else self.counts
+        share = counts * self.parts / total.clamp(min=1)
         lambdas = share.new_tensor([settings.lambda_cl, settings.lambda_kd, settings.lambda_pair])
         return dict(zip(("cl", "kd", "pair"), lambdas * share, strict=True))
+
+    def count(self, labels: dict[str, Any]) -> Tensor:
+        """(3,): of these lists those with a relevant document, those with points, and the pairs (or those with any)."""
+        relevant = (labels["relevant"][:, :, None] == labels["keys"]).any(2).any(1)
+        points = (~labels["points"].isnan()).sum(1) > 1
+        pairs = ~labels["log_odds"].isnan() if self.settings.pair_reduction == "mean" else labels["listed"][:, 0]
+        return torch.stack([counted.sum() for counted in (relevant, points, pairs)])
 
     def encode_documents(self, features: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Token embeddings (D, L, dim) and their mask (D, L) of D documents, encoded in chunks, the longest first.
@@ -229,6 +237,15 @@ def cut(features: dict[str, Any], rows: Sequence[int], length: int) -> dict[str,
 
 
 class _Trainer(MultiVectorEncoderTrainer):
+    def get_batch_samples(self, *arguments: Any) -> tuple[list[Any], Any]:
+        """The parts of the next optimizer step; tells the loss how much is in them all."""
+        parts, items = super().get_batch_samples(*arguments)
+        if parts:
+            loss: Any = self.loss
+            loss.counts = add_up(torch.stack([loss.count(part["label"]) for part in parts]).sum(0))
+            loss.parts = len(parts) * processes()
+        return parts, items
+
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """No model card, and no search of the data for its examples: the run folder says how a model was made."""
 
@@ -306,19 +323,14 @@ def train(
     Raises RecipeError when a batch cannot be shared out, ModelError when a gradient is not finite.
     """
     states = folder / "trainer"
-    at_once, rest = divmod(settings.batch_size, settings.accumulation * processes())
-    if rest:
-        raise RecipeError(
-            f"train.batch_size: {settings.batch_size} queries cannot be shared by {processes()} processes x "
-            f"accumulation {settings.accumulation}; set one that can."
-        )
+    at_once = queries_at_once(settings)
     steps = settings.steps or max(1, math.ceil(settings.epochs * len(lists) / settings.batch_size))
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "tensorboard")  # not among the states, which go
     arguments = MultiVectorEncoderTrainingArguments(
         output_dir=str(states),
         max_steps=steps,
         per_device_train_batch_size=at_once,
-        gradient_accumulation_steps=settings.accumulation,
+        gradient_accumulation_steps=settings.batch_size // (at_once * processes()),
         gradient_checkpointing=settings.gradient_checkpointing,
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
@@ -371,6 +383,28 @@ def train(
         save_student(model, folder / "checkpoint")
         shutil.rmtree(states, ignore_errors=True)
     barrier()
+
+
+def queries_at_once(settings: TrainSettings) -> int:
+    """Queries whose documents a process encodes before it computes their gradient.
+
+    As `accumulation` says; without, all of its share of the batch where in-batch negatives tie it together, else the
+    most whose documents fill no more than chunk_tokens, but one.
+
+    Raises RecipeError when a batch cannot be shared out.
+    """
+    parts = processes() * (settings.accumulation or 1)
+    share, rest = divmod(settings.batch_size, parts)
+    if rest:
+        accumulation = f" x accumulation {settings.accumulation}" if settings.accumulation else ""
+        raise RecipeError(
+            f"train.batch_size: {settings.batch_size} queries cannot be shared by {processes()} processes"
+            f"{accumulation}; set one that can."
+        )
+    if settings.accumulation or (settings.lambda_cl and settings.in_batch_negatives):
+        return share
+    most = max(1, settings.chunk_tokens // (settings.n_way * settings.document_length))
+    return next(queries for queries in range(min(most, share), 0, -1) if share % queries == 0)
 
 
 def schedule(lists: int, wanted: int, seed: int) -> list[int]:

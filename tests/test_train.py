@@ -13,7 +13,7 @@ from pdadapt.progress import Progress
 from pdadapt.recipe import TrainSettings
 from pdadapt.students import load_student
 from pdadapt.students.colbert import get_lengths, load_colbert
-from pdadapt.train import ListCollator, PairDistillLoss, chunks, last_complete, schedule, train
+from pdadapt.train import ListCollator, PairDistillLoss, chunks, last_complete, queries_at_once, schedule, train
 
 SETTINGS = TrainSettings(steps=6, batch_size=4, n_way=4, learning_rate=1e-3, save_steps=2)
 
@@ -122,6 +122,40 @@ def test_chunks_and_the_gradient_cache_change_nothing(data, stanford):
     kept = gradient(True, chunk_tokens=16)
     assert difference(gradient(True, chunk_tokens=16, gradient_cache=True), kept) < 1e-6
     assert difference(kept, whole) > 1e-2
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_a_batch_taken_in_parts_teaches_the_same(data, stanford, tmp_path, reduction):
+    """Although the parts have different numbers of pairs, points and relevant documents."""
+    dataset, lists = data
+    lists = [
+        entry._replace(
+            pairs=entry.pairs[: i % 3], relevant=entry.doc_ids[: i % 2], points=[None] * len(p) if i == 3 else p
+        )
+        for i, (entry, p) in enumerate((entry, entry.points) for entry in lists)
+    ]
+    changes = {"lambda_cl": 1.0, "in_batch_negatives": False, "pair_reduction": reduction, "dropout": 0}
+    weights = []
+    for parts in (1, 4):
+        settings = SETTINGS.model_copy(update=changes | {"steps": 3, "accumulation": parts})
+        model = load_colbert(str(stanford))
+        train(model, lists, dataset.corpus, dataset.queries, settings, 1, tmp_path / str(parts), Progress())
+        weights.append({name: weight.clone() for name, weight in model.named_parameters()})
+    for name, expected in weights[0].items():
+        if not name.endswith("key.bias"):  # its gradient is rounding noise, of which Adam makes whole steps
+            torch.testing.assert_close(weights[1][name], expected, rtol=0, atol=1e-5, msg=name)
+
+
+def test_a_part_holds_whole_queries_within_the_tokens_unless_in_batch_negatives_tie_them():
+    def at_once(**changes):
+        return queries_at_once(TrainSettings(batch_size=12, n_way=10, document_length=100, **changes))
+
+    assert at_once(chunk_tokens=5_000) == 4
+    assert at_once(chunk_tokens=999) == 1
+    assert at_once(chunk_tokens=50_000) == 12
+    assert at_once(chunk_tokens=999, lambda_cl=1.0) == 12
+    assert at_once(chunk_tokens=5_000, lambda_cl=1.0, in_batch_negatives=False) == 4
+    assert at_once(chunk_tokens=50_000, accumulation=6) == 2
 
 
 @pytest.mark.parametrize("most", [1, 10, 24, 1000])

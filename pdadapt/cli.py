@@ -162,7 +162,7 @@ def _run(
     folder = out or Path("runs") / f"{dataset.name}-{Path(recipe).stem}"
 
     from pdadapt.pipeline import adapt as run_adapt
-    from pdadapt.report import comparison_table, label_summary
+    from pdadapt.report import agreement_summary, comparison_table, label_summary
 
     progress = _progress()
     metrics = run_adapt(resolved, dataset, folder, progress)
@@ -170,13 +170,20 @@ def _run(
         return  # rank 0 says it
     for number, figures in enumerate(metrics["labels"], 1):
         console.print(f"Labels of iteration {number}: {label_summary(figures)}", highlight=False, soft_wrap=True)
+    for number, figures in enumerate(metrics["agreement"], 1):
+        text = f"Agreement with the teacher on queries held out, iteration {number}: {agreement_summary(figures)}."
+        console.print(text, highlight=False, soft_wrap=True)
+    done = len(metrics["labels"])
+    if metrics["iteration"] < done:
+        kept = f"iteration {done - 1}" if done > 1 else "the student as it was"
+        console.print(f"Iteration {done} brought no more agreement, so {kept} is kept for use.", soft_wrap=True)
     if metrics["measures"]:
-        systems = ["base"] + [f"iteration {number}" for number in range(1, resolved.iterations + 1)]
-        console.print(comparison_table(metrics, [*systems[:-1], "adapted"] if resolved.iterations == 1 else systems))
+        systems = ["base"] + [f"iteration {number}" for number in range(1, done + 1)]
+        console.print(comparison_table(metrics, ["base", "adapted"] if done == 1 else systems))
     else:
         console.print("No judgments (qrels/test.tsv) came with the corpus, so nothing was measured.")
-    done = "Done" if progress.tasks else "Finished before: nothing was left to do"
-    console.print(f"{done}. Checkpoint: {metrics['checkpoint']}")
+    ended = "Done" if progress.tasks else "Finished before: nothing was left to do"
+    console.print(f"{ended}. Checkpoint: {metrics['checkpoint']}")
 
 
 @app.command(epilog="Example: pdadapt evaluate --corpus demo --model runs/demo --against runs/demo/student")

@@ -76,13 +76,18 @@ def paired_test(base: PerQuery, other: PerQuery, resamples: int, seed: int) -> f
 
 def compare(rankings: Sequence[Ranking], qrels: Qrels, settings: EvaluateSettings, seed: int) -> dict[str, Any]:
     """For each measure: the mean of every ranking, and the p-value of each but the first against the first."""
-    values = [per_query(ranking, qrels, settings.measures) for ranking in rankings]
+    return compare_values([per_query(ranking, qrels, settings.measures) for ranking in rankings], settings, seed)
+
+
+def compare_values(systems: Sequence[Mapping[str, PerQuery]], settings: EvaluateSettings, seed: int) -> dict[str, Any]:
+    """The same, of the values of every system: measure -> query_id -> value."""
+    base, *others = systems
     return {
         name: {
-            "means": [mean(system[name]) for system in values],
-            "p_values": [paired_test(values[0][name], other[name], settings.resamples, seed) for other in values[1:]],
+            "means": [mean(system[name]) for system in systems],
+            "p_values": [paired_test(base[name], other[name], settings.resamples, seed) for other in others],
         }
-        for name in settings.measures
+        for name in base
     }
 
 

@@ -144,7 +144,7 @@ def label(
     log_odds: list[float | None] = [None] * len(pairs)
     pair_figures: dict[str, float] = {"pair_prompts_asked": 0}
     if recipe.teacher.pair.scoring == "derived":
-        log_odds = [_derive(lists[row], i, j, recipe.train.temperature) for row, i, j in pairs]
+        log_odds = [derive(lists[row], i, j, recipe.train.temperature) for row, i, j in pairs]
     elif keys[1] is not None:
         with LabelStore(store_file, "pairs", keys[1]) as store:
             log_odds, pair_figures = _label_pairs(
@@ -207,7 +207,7 @@ def _descending(label: float | None) -> float:
     return math.inf if label is None else -label
 
 
-def _derive(entry: TrainingList, i: int, j: int, temperature: float) -> float | None:
+def derive(entry: TrainingList, i: int, j: int, temperature: float) -> float | None:
     """Log-odds from the point labels: sigmoid(s_i - s_j) is what points say of a pair."""
     first, second = entry.points[i], entry.points[j]
     return None if first is None or second is None else (first - second) / temperature

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pdadapt import distributed, evaluate, students, train
+from pdadapt.agreement import DECISIVE, agreement, held_out
 from pdadapt.corpus import Corpus, Dataset, Queries, fingerprint
 from pdadapt.errors import DataError
 from pdadapt.label import label, read_lists, write_lists
@@ -72,10 +73,16 @@ def adapt(recipe: Recipe, dataset: Dataset, out: Path, progress: Progress) -> di
                 save_lists(recipe, dataset.corpus, queries, candidates, relevant, keys, run, folder, progress)
             if not run.checkpoint(iteration).exists():
                 fit(recipe, dataset.corpus, queries, run, iteration, progress)
+            if recipe.train.held_out and not (folder / "agreement.json").exists():
+                save_agreement(recipe, dataset.corpus, queries, run, iteration, progress)
+            learned = has_learned(recipe, folder)
+            if not learned:
+                break
         progress.prefix = ""
         if test_queries:
-            rank(recipe, dataset.corpus, {}, test_queries, run, recipe.iterations, progress)
-        metrics = summarise(recipe, dataset, run, len(queries), list(test_queries))
+            rank(recipe, dataset.corpus, {}, test_queries, run, iteration, progress)
+        best = iteration if learned else iteration - 1
+        metrics = summarise(recipe, dataset, run, len(queries), list(test_queries), iteration, best)
         write_atomic(run.metrics_file, json.dumps(metrics, indent=2) + "\n")
     return metrics
 
@@ -88,15 +95,44 @@ def join_training(recipe: Recipe, dataset: Dataset, run: RunFolder, progress: Pr
         if not run.checkpoint(iteration).exists():
             distributed.wait_for(run.iteration(iteration) / "lists.jsonl")
             fit(recipe, dataset.corpus, queries, run, iteration, progress)
+        if recipe.train.held_out:
+            distributed.wait_for(run.iteration(iteration) / "agreement.json")
+        if not has_learned(recipe, run.iteration(iteration)):
+            break
     return {}
 
 
 def fit(recipe: Recipe, corpus: Corpus, queries: Queries, run: RunFolder, iteration: int, progress: Progress) -> None:
-    """Train the student of the iteration before on this iteration's lists."""
+    """Train the student of the iteration before on this iteration's lists, but those held out."""
     model = load_student(recipe, str(run.checkpoint(iteration - 1)))
     folder = run.iteration(iteration)
-    lists = read_lists(folder / "lists.jsonl")
+    kept_out = held_out(queries, recipe.train.held_out, recipe.seed)
+    lists = [entry for entry in read_lists(folder / "lists.jsonl") if entry.query_id not in kept_out]
     train.train(model, lists, corpus, queries, recipe.train, recipe.seed + iteration, folder, progress)
+
+
+def save_agreement(
+    recipe: Recipe, corpus: Corpus, queries: Queries, run: RunFolder, iteration: int, progress: Progress
+) -> None:
+    """How far the student agrees with the teacher on the lists held out, before this iteration's training and after."""
+    kept_out = held_out(queries, recipe.train.held_out, recipe.seed)
+    lists = [entry for entry in read_lists(run.iteration(iteration) / "lists.jsonl") if entry.query_id in kept_out]
+    values = []
+    with progress.task("agreement", 2 * len(lists), "lists") as advance:
+        for number in (iteration - 1, iteration):
+            model = load_student(recipe, str(run.checkpoint(number)))
+            size = recipe.retrieve.batch_size
+            values.append(agreement(model, lists, corpus, queries, recipe.train.temperature, size, advance))
+    found = evaluate.compare_values(values, recipe.evaluate, recipe.seed) if values[0][DECISIVE] else {}
+    write_atomic(run.iteration(iteration) / "agreement.json", json.dumps(found, indent=2) + "\n")
+
+
+def has_learned(recipe: Recipe, folder: Path) -> bool:
+    """Whether the agreement rose in this iteration; without queries that could tell, it is taken to have."""
+    if not recipe.train.held_out:
+        return True
+    found = json.loads((folder / "agreement.json").read_text(encoding="utf-8"))
+    return not found or found[DECISIVE]["means"][1] > found[DECISIVE]["means"][0]
 
 
 def labeled_relevant(recipe: Recipe, dataset: Dataset, queries: Queries) -> dict[str, list[str]]:
@@ -195,24 +231,30 @@ def load_starter(recipe: Recipe) -> Any:
 
 
 def summarise(
-    recipe: Recipe, dataset: Dataset, run: RunFolder, queries: int, test_queries: list[str]
+    recipe: Recipe, dataset: Dataset, run: RunFolder, queries: int, test_queries: list[str], done: int, best: int
 ) -> dict[str, Any]:
-    """Base against adapted on the test queries, and the figures of each iteration's labels."""
-    labels = [
-        json.loads((run.iteration(number) / "labels.json").read_text(encoding="utf-8"))
-        for number in range(1, recipe.iterations + 1)
-    ]
+    """Base against adapted on the test queries, and the figures of each iteration's labels and agreement.
+
+    done: iterations that there were; best: the one whose checkpoint is kept for use, 0 for the student as it was.
+    """
+
+    def figures(name: str) -> list[Any]:
+        files = [run.iteration(number) / name for number in range(1, done + 1)]
+        return [json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()]
+
     metrics: dict[str, Any] = {
         "corpus": dataset.name,
         "documents": len(dataset.corpus),
         "queries": queries,
         "test_queries": len(test_queries),
-        "checkpoint": str(run.checkpoint(recipe.iterations)),
-        "labels": labels,
+        "iteration": best,
+        "checkpoint": str(run.checkpoint(best)),
+        "labels": figures("labels.json"),
+        "agreement": figures("agreement.json"),
         "measures": {},
     }
     if test_queries:
         qrels = {query_id: dataset.qrels[query_id] for query_id in test_queries}
-        rankings = [read_run(run.iteration(number) / "test.run") for number in range(recipe.iterations + 1)]
+        rankings = [read_run(run.iteration(number) / "test.run") for number in range(done + 1)]
         metrics["measures"] = evaluate.compare(rankings, qrels, recipe.evaluate, recipe.seed)
     return metrics

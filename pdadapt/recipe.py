@@ -166,6 +166,9 @@ class TrainSettings(Settings):
     max_grad_norm: PositiveFloat = 2.0
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Of all dropout layers while training; null means as the model's configuration says. 0 halves a step on a CPU."""
+    held_out: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    """Share of the queries (at most 500) that is labeled but not trained on, to see whether the student comes to agree
+    with the teacher; iterations end, and the checkpoint before is kept, when it does so no more than before."""
     lambda_cl: NonNegative = 0.0
     """Of L_CL, on the queries that have labels."""
     in_batch_negatives: bool = True

@@ -43,3 +43,12 @@ def label_summary(figures: Mapping[str, float]) -> str:
     if any(unanswered.values()):
         text += "; no answer to " + " and ".join(f"{count:,} {name}" for name, count in unanswered.items() if count)
     return text + "."
+
+
+def agreement_summary(figures: Mapping[str, Any]) -> str:
+    """One sentence on whether the student came to agree with the teacher on the queries held out."""
+    parts = []
+    for name, values in figures.items():
+        (before, after), (p,) = values["means"], values["p_values"]
+        parts.append(f"{name} {before:.3f} -> {after:.3f} (p {f'{p:.3f}' if p >= 0.001 else '<0.001'})")
+    return "; ".join(parts) if parts else "no query held out says enough"

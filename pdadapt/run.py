@@ -204,11 +204,12 @@ def label_store(folder: Path) -> Path:
 
 
 def last_checkpoint(name: str) -> str:
-    """The newest checkpoint when `name` is a run folder; any other model name as it is."""
-    folder = Path(name)
-    if not (folder / "run.json").is_file():
+    """Of a run folder the checkpoint for use, or the newest while it goes on; any other model name as it is."""
+    run = RunFolder(Path(name))
+    if not run.run_file.is_file():
         return name
-    found = sorted(folder.glob("iteration-*/checkpoint"), key=lambda path: int(path.parent.name.split("-")[1]))
+    found = [int(path.parent.name.split("-")[1]) for path in run.path.glob("iteration-*/checkpoint")]
     if not found:
         raise RunError(f"{name} holds no checkpoint yet; finish it by running the same `pdadapt adapt` again.")
-    return str(found[-1])
+    metrics = json.loads(run.metrics_file.read_text(encoding="utf-8")) if run.metrics_file.exists() else {}
+    return str(run.checkpoint(metrics.get("iteration", max(found))))

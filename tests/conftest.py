@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -221,9 +224,31 @@ teacher:
   batch_tokens: 256
   pair: {{per_query: 4, window: 4}}
 retrieve: {{k: 8, batch_size: 4}}
-train: {{batch_size: 4, n_way: 6, steps: 12, learning_rate: 1.0e-3, save_steps: 1}}
+train: {{batch_size: 4, n_way: 6, steps: 12, learning_rate: 1.0e-3, save_steps: 1, held_out: 0}}
 evaluate: {{k: 10, resamples: 200}}
 """,
         encoding="utf-8",
     )
     return file
+
+
+@pytest.fixture
+def kill_while_saving():
+    """Runs a training command, kills it with SIGKILL about each of its first saves, then lets it end."""
+
+    def run(command, states, kills=3):
+        chosen, arguments = random.Random(0), list(map(str, command))
+        for _ in range(kills):
+            with subprocess.Popen(
+                list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            ) as process:
+                known, deadline = set(states.glob("*")), time.monotonic() + 120
+                while set(states.glob("*")) <= known and process.poll() is None and time.monotonic() < deadline:
+                    time.sleep(0.001)
+                time.sleep(chosen.random() * 0.1)
+                process.kill()
+                assert process.wait() == -signal.SIGKILL, process.stderr.read().decode()
+        process = subprocess.run(arguments, capture_output=True, text=True)
+        assert process.returncode == 0, process.stderr
+
+    return run

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-SCRIPT = Path(__file__).with_name("distributed_training.py")
+SCRIPT = Path(__file__).with_name("training_script.py")
 
 
 def run(processes, *arguments):
@@ -51,6 +51,7 @@ def test_two_processes_learn_what_one_does(settings, stanford, beir, tmp_path):
 def test_the_whole_command_under_a_launcher(tiny_recipe, beir, tmp_path):
     """Rank 0 retrieves, labels and writes; the other waits for its lists, and trains along."""
     changes = ["--set", "train.dropout=0", "--set", "train.steps=3", "--set", "student.dtype=float32"]
+    changes += ["--set", "train.held_out=0.25", "--iterations", "2"]
     weights, said = [], []
     for processes in (1, 2):
         out = tmp_path / str(processes)

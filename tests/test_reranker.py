@@ -110,3 +110,16 @@ def test_the_command(judged, tiny_recipe, encoder, tmp_path):
     process = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
     assert f"--pair-teacher {tmp_path / 'out' / 'model'}" in process.stdout.replace("\n", "")
+
+
+def test_killed_while_saving_it_goes_on_to_the_same_bytes(judged, tiny_recipe, encoder, tmp_path, kill_while_saving):
+    models = []
+    for kills in (0, 3):
+        out = tmp_path / str(kills)
+        command = [sys.executable, "-m", "pdadapt", "train-reranker", "--corpus", judged, "--recipe", tiny_recipe]
+        command += ["--model", encoder, "--out", out]
+        for setting in ("steps=12", "save_steps=3"):
+            command += ["--set", f"reranker.{setting}"]
+        kill_while_saving(command, out / "trainer", kills)
+        models.append((out / "model" / "model.safetensors").read_bytes())
+    assert models[0] == models[1]

@@ -1,5 +1,7 @@
 import itertools
 import json
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -232,6 +234,17 @@ def test_training_stopped_in_the_middle_goes_on_to_the_same_bytes(data, stanford
     assert run(tmp_path / "stopped", Progress()) == whole
     curves = [(tmp_path / name / "train.jsonl").read_text(encoding="utf-8") for name in ("whole", "stopped")]
     assert curves[0] == curves[1]
+
+
+def test_killed_while_saving_it_goes_on_to_the_same_bytes(stanford, beir, tmp_path, kill_while_saving):
+    script = Path(__file__).with_name("training_script.py")
+    checkpoints = []
+    for kills in (0, 3):
+        out = tmp_path / str(kills)
+        changes = json.dumps({"steps": 12, "save_steps": 3, "dropout": 0.1, "lambda_cl": 1.0})
+        kill_while_saving([sys.executable, script, stanford, beir, out, changes], out / "trainer", kills)
+        checkpoints.append((out / "checkpoint" / "model.safetensors").read_bytes())
+    assert checkpoints[0] == checkpoints[1]
 
 
 def test_training_has_its_own_lengths_and_the_checkpoint_keeps_the_others(data, stanford, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""One process of a training: python distributed_training.py STUDENT CORPUS OUT OVERRIDES(JSON)."""
+"""One process of a training: python training_script.py STUDENT CORPUS OUT OVERRIDES(JSON)."""
 
 import json
 import sys
@@ -13,9 +13,8 @@ from pdadapt.train import train
 
 student, corpus, out, overrides = sys.argv[1:]
 dataset = load_dataset(corpus)
-settings = TrainSettings(
-    batch_size=4, n_way=4, learning_rate=1e-3, steps=5, save_steps=2, dropout=0, **json.loads(overrides)
-)
+defaults = {"batch_size": 4, "n_way": 4, "learning_rate": 1e-3, "steps": 5, "save_steps": 2, "dropout": 0}
+settings = TrainSettings(**defaults | json.loads(overrides))
 lists = [
     TrainingList(
         query_id,
@@ -26,5 +25,5 @@ lists = [
     )
     for start, query_id in enumerate(list(dataset.queries)[:8])
 ]
-Path(out).mkdir(exist_ok=True)
+Path(out).mkdir(parents=True, exist_ok=True)
 train(load_colbert(student), lists, dataset.corpus, dataset.queries, settings, 1, Path(out), Progress())

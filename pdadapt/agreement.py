@@ -1,0 +1,73 @@
+"""How far a student agrees with its teacher on queries it is not trained on: does it learn? No judgments needed."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
+
+from scipy.stats import kendalltau
+from sklearn.metrics import ndcg_score
+
+from pdadapt.corpus import Corpus, Queries
+from pdadapt.label import TrainingList, derive
+
+MOST = 500  # queries: enough to see a difference worth having
+MEASURES = ("pair accuracy", "rank correlation", "nDCG@10")
+DECISIVE = MEASURES[0]
+
+
+def held_out(query_ids: Collection[str], share: float, seed: int) -> set[str]:
+    """Those kept out of training: so large a share, at most MOST, drawn by the seed."""
+    count = min(MOST, round(share * len(query_ids)))
+    return set(random.Random(seed).sample(sorted(query_ids), count))
+
+
+def agreement(
+    model: Any,
+    lists: Sequence[TrainingList],
+    corpus: Corpus,
+    queries: Queries,
+    temperature: float,
+    batch_size: int,
+    advance: Callable[[int], None] = lambda n: None,
+) -> dict[str, dict[str, float]]:
+    """Each of MEASURES for every list that says enough, by query id; the teacher's labels are the truth.
+
+    pair accuracy: share of the pairs, weighted by the teacher's confidence |2 P_pair - 1|, that the student orders
+    alike; without pair labels, of all pairs by their points / temperature. rank correlation: Kendall's tau-b with the
+    points. nDCG@10: with sigmoid(points / temperature) as gains. advance: told how many lists more are done.
+    """
+    values: dict[str, dict[str, float]] = {name: {} for name in MEASURES}
+    for entry in lists:
+        texts = [corpus[doc_id].contents for doc_id in entry.doc_ids]
+        documents = model.encode_document(texts, batch_size=batch_size, show_progress_bar=False)
+        query = model.encode_query([queries[entry.query_id]], show_progress_bar=False)
+        scores = model.similarity(query, documents)[0].tolist()
+        labeled = [(found, point) for found, point in zip(scores, entry.points, strict=True) if point is not None]
+        weighed = [
+            (abs(math.tanh(odds / 2)), (scores[i] - scores[j]) * odds > 0) for i, j, odds in pairs(entry, temperature)
+        ]
+        if len({point for _, point in labeled}) > 1 and any(weight for weight, _ in weighed):
+            found, points = zip(*labeled, strict=True)
+            gains = [1 / (1 + math.exp(-point / temperature)) for point in points]
+            right = sum(weight for weight, alike in weighed if alike) / sum(weight for weight, _ in weighed)
+            tau = kendalltau(found, points).statistic
+            measured = (right, 0.0 if math.isnan(tau) else tau, ndcg_score([gains], [found], k=10))
+            for name, value in zip(MEASURES, measured, strict=True):
+                values[name][entry.query_id] = float(value)
+        advance(1)
+    return values
+
+
+def pairs(entry: TrainingList, temperature: float) -> Iterator[tuple[int, int, float]]:
+    """The pairs that the teacher judged, or all that its points order: (i, j, log-odds that i is the more relevant)."""
+    if entry.pairs:
+        yield from entry.pairs
+        return
+    for i, j in itertools.combinations(range(len(entry.doc_ids)), 2):
+        odds = derive(entry, i, j, temperature)
+        if odds is not None:
+            yield i, j, odds

@@ -1,0 +1,101 @@
+"""Agreement with the teacher on queries held out, and what follows from it."""
+
+import json
+import math
+
+import pytest
+from typer.testing import CliRunner
+
+from pdadapt.agreement import MEASURES, agreement, held_out, pairs
+from pdadapt.cli import app
+from pdadapt.corpus import load_dataset
+from pdadapt.label import TrainingList, read_lists
+from pdadapt.pipeline import adapt
+from pdadapt.progress import Progress
+from pdadapt.recipe import TrainSettings, load_recipe
+from pdadapt.run import last_checkpoint, read_run
+from pdadapt.students.colbert import load_colbert
+from pdadapt.train import train
+
+
+def test_the_share_held_out_is_drawn_by_the_seed_and_never_more_than_500():
+    queries = [f"q{i}" for i in range(40)]
+    assert len(held_out(queries, 0.1, 1)) == 4
+    assert held_out(queries, 0.1, 1) == held_out(queries[::-1], 0.1, 1) != held_out(queries, 0.1, 2)
+    assert held_out(queries, 0.0, 1) == set()
+    assert len(held_out([f"q{i}" for i in range(50_000)], 0.1, 1)) == 500
+
+
+def test_agreement_is_one_where_the_teacher_says_what_the_student_does(stanford, beir):
+    dataset = load_dataset(str(beir))
+    model = load_colbert(str(stanford))
+    query_id = next(iter(dataset.queries))
+    doc_ids = [document.doc_id for document in dataset.corpus.documents][:6]
+    documents = model.encode_document([dataset.corpus[doc_id].contents for doc_id in doc_ids])
+    own = model.similarity(model.encode_query([dataset.queries[query_id]]), documents)[0].tolist()
+
+    def measured(points, labels=()):
+        entry = TrainingList(query_id, doc_ids, points, list(labels))
+        found = agreement(model, [entry], dataset.corpus, dataset.queries, 1.0, 8)
+        return [found[name].get(query_id) for name in MEASURES]
+
+    assert measured(own) == pytest.approx([1.0, 1.0, 1.0])
+    opposite = measured([-score for score in own])
+    assert opposite[:2] == pytest.approx([0.0, -1.0]) and opposite[2] < 1
+    best, worst = own.index(max(own)), own.index(min(own))
+    # the pairs that were judged count, each with the teacher's confidence, |2 P - 1|
+    judged = measured(own, [(best, worst, 3.0), (worst, best, 1.0)])
+    sure, unsure = math.tanh(1.5), math.tanh(0.5)
+    assert judged[0] == pytest.approx(sure / (sure + unsure))
+    assert measured([1.0] * 6) == [None] * 3, "a teacher that cannot tell documents apart says nothing"
+    assert measured([None] * 6) == [None] * 3
+
+
+def test_without_judged_pairs_the_points_order_them():
+    entry = TrainingList("q", ["a", "b", "c"], [2.0, None, -1.0], [])
+    assert list(pairs(entry, 2.0)) == [(0, 2, 1.5)]
+
+
+def test_training_brings_agreement(stanford, beir, tmp_path):
+    dataset = load_dataset(str(beir))
+    lists = [
+        TrainingList(query_id, [f"d{(start + 3 * i) % 20}" for i in range(6)], [3.0, 2.0, 1.0, 0.0, -1.0, -2.0], [])
+        for start, query_id in enumerate(dataset.queries)
+    ]
+    model = load_colbert(str(stanford))
+    found = [agreement(model, lists, dataset.corpus, dataset.queries, 1.0, 8)]
+    settings = TrainSettings(steps=30, batch_size=4, n_way=6, learning_rate=1e-3, lambda_pair=0, dropout=0)
+    train(model, lists, dataset.corpus, dataset.queries, settings, 1, tmp_path, Progress())
+    found.append(agreement(model, lists, dataset.corpus, dataset.queries, 1.0, 8))
+    for name in MEASURES:
+        before, after = (sum(values[name].values()) / len(lists) for values in found)
+        assert after > before + 0.1, name
+
+
+def test_iterations_end_when_agreement_does_not_rise_and_the_better_student_is_kept(tiny_recipe, beir, tmp_path):
+    dataset = load_dataset(str(beir))
+    still = {"train.held_out": 0.25, "train.learning_rate": 1e-30, "train.weight_decay": 0, "train.steps": 1}
+    out = tmp_path / "run"
+    metrics = adapt(load_recipe(str(tiny_recipe), still | {"iterations": 3}), dataset, out, Progress())
+    assert (metrics["iteration"], len(metrics["labels"]), len(metrics["agreement"])) == (0, 1, 1)
+    before, after = metrics["agreement"][0]["pair accuracy"]["means"]
+    assert before == after
+    assert metrics["checkpoint"] == last_checkpoint(str(out)) == str(out / "student")
+    assert len(metrics["measures"]["nDCG@10"]["means"]) == 2 and not (out / "iteration-2").exists()
+    # what is held out is labeled all the same
+    assert len(read_lists(out / "iteration-1" / "lists.jsonl")) == len(read_run(out / "iteration-1/candidates.run"))
+
+    sets = [part for key, value in still.items() for part in ("--set", f"{key}={value}")]
+    command = ["adapt", "--corpus", str(beir), "--recipe", str(tiny_recipe), "--out", str(out), "--iterations", "3"]
+    said = CliRunner().invoke(app, [*command, *sets])
+    assert said.exit_code == 0, said.output
+    assert "Iteration 1 brought no more agreement, so the student as it was is kept for use." in said.output
+    assert "pair accuracy" in said.output and "Finished before" in said.output
+
+    # a run whose agreement rose goes on
+    (out / "iteration-1" / "agreement.json").write_text(
+        json.dumps({"pair accuracy": {"means": [0.5, 0.6], "p_values": [0.1]}}), encoding="utf-8"
+    )
+    metrics = adapt(load_recipe(str(tiny_recipe), still | {"iterations": 3}), dataset, out, Progress())
+    assert (metrics["iteration"], len(metrics["labels"])) == (1, 2)
+    assert last_checkpoint(str(out)) == str(out / "iteration-1" / "checkpoint")

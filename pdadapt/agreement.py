@@ -14,15 +14,15 @@ from sklearn.metrics import ndcg_score
 from pdadapt.corpus import Corpus, Queries
 from pdadapt.label import TrainingList, derive
 
-MOST = 500  # queries: enough to see a difference worth having
+LEAST, MOST = 20, 500  # queries: fewer say nothing, so they had better teach; more see no difference worth having
 MEASURES = ("pair accuracy", "rank correlation", "nDCG@10")
 DECISIVE = MEASURES[0]
 
 
 def held_out(query_ids: Collection[str], share: float, seed: int) -> set[str]:
-    """Those kept out of training: so large a share, at most MOST, drawn by the seed."""
+    """Those kept out of training: so large a share, at most MOST, none if they are not LEAST; drawn by the seed."""
     count = min(MOST, round(share * len(query_ids)))
-    return set(random.Random(seed).sample(sorted(query_ids), count))
+    return set(random.Random(seed).sample(sorted(query_ids), count)) if count >= LEAST else set()
 
 
 def agreement(

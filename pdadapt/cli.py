@@ -70,7 +70,9 @@ def adapt(
     student: Annotated[str | None, typer.Option(help="Sets student.model.")] = None,
     teacher: Annotated[
         str | None,
-        typer.Option(help="Sets teacher.model: a hub id, a folder, package:NAME/PATH, or http://HOST/v1#NAME."),
+        typer.Option(
+            help="Sets teacher.model, of points and pairs: a hub id, a folder, package:NAME/PATH, http://HOST/v1#NAME."
+        ),
     ] = None,
     point_teacher: Annotated[str | None, typer.Option(help="Sets teacher.point.model: another one for points.")] = None,
     pair_teacher: Annotated[str | None, typer.Option(help="Sets teacher.pair.model: another one for pairs.")] = None,
@@ -152,11 +154,10 @@ def _run(
 ) -> None:
     """Resolve the recipe, run the stages, print what came out. options: keys of settings, None where not given."""
     from pdadapt.corpus import load_dataset
-    from pdadapt.recipe import load_recipe, parse_override
+    from pdadapt.recipe import load_recipe
 
     console = _console()
-    overrides = dict(map(parse_override, settings or []))
-    overrides |= {key: value for key, value in options.items() if value is not None}
+    overrides = _overrides(settings, options)
     resolved = load_recipe(recipe, overrides)
     dataset = load_dataset(corpus, queries, resolved.evaluate.split)
     folder = out or Path("runs") / f"{dataset.name}-{Path(recipe).stem}"
@@ -184,6 +185,20 @@ def _run(
         console.print("No judgments (qrels/test.tsv) came with the corpus, so nothing was measured.")
     ended = "Done" if progress.tasks else "Finished before: nothing was left to do"
     console.print(f"{ended}. Checkpoint: {metrics['checkpoint']}")
+
+
+def _overrides(settings: list[str] | None, options: dict[str, Any]) -> dict[str, Any]:
+    """The settings that a command changes: those of --set, and options (None where not given).
+
+    A teacher that is given stands for those of points and pairs that the recipe may name.
+    """
+    from pdadapt.recipe import parse_override
+
+    overrides = dict(map(parse_override, settings or []))
+    overrides |= {key: value for key, value in options.items() if value is not None}
+    if "teacher.model" in overrides:
+        overrides = {"teacher.point.model": None, "teacher.pair.model": None} | overrides
+    return overrides
 
 
 @app.command(epilog="Example: pdadapt evaluate --corpus demo --model runs/demo --against runs/demo/student")
@@ -269,8 +284,8 @@ def rerank(
     run: Annotated[Path, typer.Option(help="A TREC run file, such as `pdadapt evaluate` writes.")],
     by: Annotated[By, typer.Option(help="Judge documents one by one, or all pairs of them.")] = By.points,
     aggregate: Annotated[
-        Aggregation, typer.Option(help="Of pairs: mean win probability, or Bradley-Terry strengths.")
-    ] = Aggregation.wins,
+        Aggregation | None, typer.Option(help="Of pairs: mean win probability (default), or Bradley-Terry strengths.")
+    ] = None,
     top: Annotated[int, typer.Option(min=2, help="Documents re-ordered per query; pairs grow with its square.")] = 20,
     queries: Annotated[Path | None, typer.Option(help="The run's queries, if they are not the corpus' own.")] = None,
     split: Annotated[str, typer.Option(help="qrels/SPLIT.tsv of the BEIR folder, to measure with.")] = "test",
@@ -282,30 +297,41 @@ def rerank(
 ) -> None:
     """Re-order a run with a teacher, and measure it where there are judgments. Stopped, it goes on from its labels."""
     from pdadapt.corpus import load_dataset
-    from pdadapt.recipe import load_recipe, parse_override
+    from pdadapt.recipe import load_recipe
     from pdadapt.run import read_run, write_run
 
     console = _console()
-    name = recipe or _default_recipe(console)
-    overrides = dict(map(parse_override, settings or []))
-    if teacher is not None:
-        overrides |= {"teacher.model": teacher, "teacher.point.model": None, "teacher.pair.model": None}
-    resolved = load_recipe(name, overrides)
+    target = out or run.with_name(f"{run.stem}-{by.value}.run")
+    if target.resolve() == run.resolve():
+        raise typer.BadParameter("is the run itself; give another file.", param_hint="--out")
+    if aggregate and by is By.points:
+        raise typer.BadParameter("is for --by pairs; points are an order already.", param_hint="--aggregate")
+    resolved = load_recipe(recipe or _default_recipe(console), _overrides(settings, {"teacher.model": teacher}))
     dataset = load_dataset(corpus, queries, split)
     ranking = read_run(run)
-    target = out or run.with_name(f"{run.stem}-{by.value}.run")
 
+    from pdadapt.report import order_summary
     from pdadapt.rerank import rerank as rerank_run
-    from pdadapt.teachers.choose import Teachers, teacher_key
+    from pdadapt.teachers.choose import Teachers, check_teacher, model_of, teacher_key
 
     task: Task = "point" if by is By.points else "pair"
     key = teacher_key(resolved.teacher, task)
-    store = Path(resolved.label_store) if resolved.label_store else target.with_suffix(".labels.sqlite")
+    store = Path(resolved.label_store) if resolved.label_store else run.with_suffix(".labels.sqlite")
     known = dataset.test_queries | dataset.queries
+    check_teacher(resolved.teacher, task, {known[query_id] for query_id in ranking if query_id in known}, store)
     progress = _progress()
-    teachers = Teachers(resolved.teacher, [task], progress)
-    reranked, unanswered = rerank_run(
-        ranking, dataset.corpus, known, task, aggregate.value, top, store, key, teachers, progress
+    reranked, figures = rerank_run(
+        ranking,
+        dataset.corpus,
+        known,
+        task,
+        (aggregate or Aggregation.wins).value,
+        top,
+        store,
+        key,
+        Teachers(resolved.teacher, [task], progress),
+        progress,
+        model_of(resolved.teacher, task).model,
     )
     write_run(target, reranked, f"reranked-{by.value}")
     judged = {query_id: dataset.qrels[query_id] for query_id in ranking if query_id in dataset.qrels}
@@ -317,9 +343,14 @@ def rerank(
         measures = compare(pair, judged, resolved.evaluate, resolved.seed)
         counts = {"corpus": dataset.name, "documents": len(dataset.corpus), "test_queries": len(judged)}
         console.print(comparison_table({**counts, "measures": measures}, ["run", "reranked"]))
-    if unanswered:
-        console.print(f"The teacher gave no answer to {unanswered:,} {by.value}.", soft_wrap=True)
-    console.print(f"Wrote {target}", soft_wrap=True)
+    else:
+        missing = f"No judgments of these queries (qrels/{split}.tsv) came with the corpus: nothing was measured."
+        console.print(missing, soft_wrap=True)
+    if figures["unanswered"]:
+        console.print(f"The teacher gave no answer to {figures['unanswered']:,} {by.value}.", soft_wrap=True)
+    if said := order_summary(figures).removeprefix("; "):
+        console.print(f"Of the pairs {said}.", highlight=False, soft_wrap=True)
+    console.print(f"Wrote {target}; labels are kept in {store}", soft_wrap=True)
 
 
 class LabelFormat(StrEnum):
@@ -339,8 +370,9 @@ def labels_export(
     from pdadapt.run import label_store
 
     target = out or run / f"labels.{file_format.value}"
-    count = export_labels(label_store(run), target, file_format.value)
-    typer.echo(f"Wrote {count:,} labels to {target}")
+    store = label_store(run)
+    count = export_labels(store, target, file_format.value)
+    typer.echo(f"Wrote {count:,} labels, all that {store} holds, to {target}")
 
 
 @labels_app.command("import")
@@ -356,7 +388,8 @@ def labels_import(
     from pdadapt.label_files import import_labels
 
     count = import_labels(file, store, name)
-    typer.echo(f"Took {count:,} labels into {store}")
+    teacher = f", as the teacher imported:{name}" if name else ""
+    typer.echo(f"Took {count:,} labels into {store}{teacher}; use it with --set label_store={store}")
 
 
 @labels_app.command("show")
@@ -380,6 +413,21 @@ def recipes(context: typer.Context) -> None:
         for name in recipe_names():
             first = recipe_path(name).read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
             typer.echo(f"{name:24} {first}")
+
+
+@recipes_app.command("settings")
+def recipes_settings(debug: DebugOption = False) -> None:
+    """List every setting: its key, its default and what it means."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from pdadapt.recipe import all_settings
+
+    table = Table("setting", "default", "meaning")
+    for key, default, meaning in all_settings():
+        value = "null" if default is None else list(default) if isinstance(default, tuple) else default
+        table.add_row(key, Text(str(value)), Text(meaning))
+    _console().print(table)
 
 
 @recipes_app.command("show")

@@ -18,6 +18,7 @@ from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe
 from pdadapt.run import Ranking, write_atomic
 from pdadapt.teachers import Pair, PairTeacher, Point, PointTeacher, Scores, Task
+from pdadapt.teachers.choose import model_of
 
 Candidates = Mapping[str, Sequence[tuple[str, float | None]]]  # by query: document, and the student's score of it
 PairLabel = tuple[int, int, float]  # positions i and j in the list, log-odds that i is the more relevant
@@ -45,18 +46,23 @@ def ask_missing(
 
     load: called when there is something to ask; what it gives yields (index, score) batches for the questions put to
     it, and no score where the teacher gave no answer.
-    Returns how many were asked. Raises ModelError when a score is not finite: it would be no label.
+    Returns how many were asked. Raises ModelError when a score is not finite (it would be no label), and when the
+    teacher stops before it has come to every question.
     """
     missing = [question for question in dict.fromkeys(questions) if store.get(question) is None]
     if not missing:
         return 0
     ask = load()
+    left = set(range(len(missing)))
     with progress.task(name, len(missing), "prompts") as advance:
         for batch in ask(missing):
             if not all(score is None or math.isfinite(score) for _, score in batch):
                 raise ModelError("The teacher's answer is not a number; try --set teacher.dtype=float32.")
             store.add([(missing[index], score) for index, score in batch if score is not None])
+            left.difference_update(index for index, _ in batch)
             advance(len(batch))
+    if left:
+        raise ModelError(f"The teacher stopped with {len(left):,} of {len(missing):,} questions left; try again.")
     return len(missing)
 
 
@@ -94,12 +100,17 @@ def point_labels(
     ]
 
 
-def asked_orders(order: str, i: int, j: int, seed: str) -> list[tuple[int, int]]:
-    """In which orders the teacher is shown documents i and j, of which i ranks higher."""
+def asked_orders(order: str, i: int, j: int, doc_ids: Sequence[str], seed: str) -> list[tuple[int, int]]:
+    """In which orders the teacher is shown documents i and j of a list, of which i ranks higher.
+
+    A random order is that of the two documents, whatever their ranks, so that another iteration asks the same.
+    """
     if order == "both":
         return [(i, j), (j, i)]
     if order == "random":
-        return [(i, j) if random.Random(f"{seed}/{i}/{j}").random() < 0.5 else (j, i)]
+        first, second = sorted((i, j), key=lambda position: doc_ids[position])
+        swapped = random.Random(f"{seed}/{doc_ids[first]}/{doc_ids[second]}").random() < 0.5
+        return [(second, first) if swapped else (first, second)]
     return [(i, j)]
 
 
@@ -109,14 +120,14 @@ def label(
     queries: Queries,
     recipe: Recipe,
     store_file: Path,
-    keys: tuple[str, str | None],
+    keys: Mapping[Task, str],
     teachers: Callable[[Any], Any],
     progress: Progress,
     relevant: Mapping[str, Sequence[str]] | None = None,
 ) -> tuple[list[TrainingList], dict[str, float]]:
     """Points for every candidate, then pairs in the re-ordered lists.
 
-    keys: the store's keys of points and pairs (None: no teacher is asked about pairs); teachers: loads the teacher of
+    keys: the store's keys of points, and of pairs if a teacher is asked about them; teachers: loads the teacher of
     a task, called only when something must be asked; relevant: documents that people labeled so, each of which is a
     candidate and in its query's list. Returns the training lists in the order of `ranking`, and figures about the
     labels.
@@ -125,7 +136,7 @@ def label(
     candidates = {query_id: add_relevant(ranked, relevant.get(query_id, ())) for query_id, ranked in ranking.items()}
     wanted = dict.fromkeys(doc_id for ranked in candidates.values() for doc_id, _ in ranked)
     texts = {doc_id: corpus[doc_id].contents for doc_id in wanted}  # each text once, however often it is asked about
-    with LabelStore(store_file, "points", keys[0]) as store:
+    with LabelStore(store_file, "points", keys["point"], model_of(recipe.teacher, "point").model) as store:
         store.remember("document", texts.items())
         store.remember("query", ((query_id, queries[query_id]) for query_id in ranking))
         lists, figures = _label_points(
@@ -140,13 +151,14 @@ def label(
             recipe.teacher.pair.per_query,
             f"{recipe.seed}/{entry.query_id}",
         )
+        if texts[entry.doc_ids[i]] != texts[entry.doc_ids[j]]  # of two copies neither is the better
     ]
     log_odds: list[float | None] = [None] * len(pairs)
     pair_figures: dict[str, float] = {"pair_prompts_asked": 0}
     if recipe.teacher.pair.scoring == "derived":
         log_odds = [derive(lists[row], i, j, recipe.train.temperature) for row, i, j in pairs]
-    elif keys[1] is not None:
-        with LabelStore(store_file, "pairs", keys[1]) as store:
+    elif "pair" in keys:
+        with LabelStore(store_file, "pairs", keys["pair"], model_of(recipe.teacher, "pair").model) as store:
             log_odds, pair_figures = _label_pairs(
                 lists, pairs, texts, queries, recipe, store, lambda: teachers("pair"), progress
             )
@@ -156,6 +168,8 @@ def label(
             labels[row].append((i, j, value))
     known = [value for value in log_odds if value is not None]
     figures |= {"pairs": len(known), **pair_figures}
+    if recipe.teacher.pair.scoring == "derived":
+        figures["pairs_derived"] = len(known)
     if known and recipe.teacher.pair.asked:
         figures["disagreement"] = statistics.fmean(value < 0 for value in known)
     return [entry._replace(pairs=found) for entry, found in zip(lists, labels, strict=True)], figures
@@ -223,17 +237,15 @@ def _label_pairs(
     teacher: Callable[[], PairTeacher],
     progress: Progress,
 ) -> tuple[list[float | None], dict[str, float]]:
-    """For each pair (list, i, j) the mean log-odds, for i, of the orders asked, None if one lacks its answer.
-
-    Figures: `flip_rate` (share of pairs whose answer changes with the order) and `position_bias` (mean log-odds for
-    whatever stands first); PairDistill, appendix A.2.
-    """
+    """For each pair (list, i, j) the mean log-odds, for i, of the orders asked, None if one lacks its answer."""
     order = recipe.teacher.pair.order
 
     def question(entry: TrainingList, a: int, b: int) -> Pair:
         return Pair(queries[entry.query_id], texts[entry.doc_ids[a]], texts[entry.doc_ids[b]])
 
-    asked = [asked_orders(order, i, j, f"{recipe.seed}/{lists[row].query_id}") for row, i, j in pairs]
+    asked = [
+        asked_orders(order, i, j, lists[row].doc_ids, f"{recipe.seed}/{lists[row].query_id}") for row, i, j in pairs
+    ]
     questions = [
         [question(lists[row], a, b) for a, b in orders] for (row, _, _), orders in zip(pairs, asked, strict=True)
     ]
@@ -254,11 +266,22 @@ def _label_pairs(
             )
         )
     figures: dict[str, float] = {"pair_prompts_asked": prompts, "pairs_unanswered": check_answers(log_odds, "pair")}
-    if complete and order != "as_ranked":
-        figures["position_bias"] = statistics.fmean(map(statistics.fmean, complete))
-    if complete and order == "both":
-        figures["flip_rate"] = statistics.fmean((first > 0) == (second > 0) for first, second in complete)
-    return log_odds, figures
+    return log_odds, figures | ({} if order == "as_ranked" else order_figures(complete))
+
+
+def order_figures(answers: Sequence[Sequence[float]]) -> dict[str, float]:
+    """How far the order of the documents decides: PairDistill, appendix A.2.
+
+    answers: of each pair, the log-odds for what stood first, in one order or in both. `position_bias` is their mean;
+    `flip_rate` the share of pairs, asked in both orders, where either order prefers what stands first, or what second.
+    """
+    figures = {}
+    if answers:
+        figures["position_bias"] = statistics.fmean(map(statistics.fmean, answers))
+    both = [pair for pair in answers if len(pair) == 2]
+    if both:
+        figures["flip_rate"] = statistics.fmean(first * second > 0 for first, second in both)
+    return figures
 
 
 def write_lists(path: Path, lists: Iterable[TrainingList]) -> None:

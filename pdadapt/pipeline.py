@@ -21,7 +21,7 @@ from pdadapt.retrieve import index_corpus, retrieve, sample_queries
 from pdadapt.run import Ranking, RunFolder, read_run, write_atomic, write_run
 from pdadapt.students.colbert import PCA_DOCUMENTS, get_lengths, load_colbert, set_lengths
 from pdadapt.teachers import Task
-from pdadapt.teachers.choose import Teachers, teacher_key
+from pdadapt.teachers.choose import Teachers, check_teacher, teacher_key
 
 PACKAGES = ("pdadapt", "torch", "transformers", "sentence-transformers")
 
@@ -43,17 +43,18 @@ def adapt(recipe: Recipe, dataset: Dataset, out: Path, progress: Progress) -> di
             "JSONL)."
         )
     evaluate.parse_measures(recipe.evaluate.measures)
-    keys = (
-        teacher_key(recipe.teacher, "point"),
-        teacher_key(recipe.teacher, "pair") if recipe.teacher.pair.asked else None,
-    )
+    tasks: list[Task] = ["point", "pair"] if recipe.teacher.pair.asked else ["point"]
+    keys = {task: teacher_key(recipe.teacher, task) for task in tasks}
+    if not (run.iteration(1) / "lists.jsonl").exists():
+        for task in tasks:
+            check_teacher(recipe.teacher, task, set(queries.values()), run.store(recipe))
     origin = {
         "corpus": dataset.name,
         "corpus_sha256": fingerprint((document.doc_id, document.contents) for document in dataset.corpus),
         "queries_sha256": fingerprint(queries.items()),
         "test_queries_sha256": fingerprint(test_queries.items()),
         "student": resolve_model(recipe.student.model).identity(),
-        "teachers": [json.loads(key)["model"] for key in keys if key],
+        "teachers": [json.loads(key)["model"] for key in keys.values()],
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
     if recipe.retrieve.model:
@@ -171,15 +172,14 @@ def save_lists(
     queries: Queries,
     candidates: Ranking,
     relevant: Mapping[str, Sequence[str]],
-    keys: tuple[str, str | None],
+    keys: Mapping[Task, str],
     run: RunFolder,
     folder: Path,
     progress: Progress,
 ) -> None:
     """Label the candidates; a teacher is loaded only if it must be asked, and is gone before training."""
-    store = Path(recipe.label_store) if recipe.label_store else run.path / "labels.sqlite"
-    tasks: list[Task] = ["point", "pair"] if keys[1] else ["point"]
-    teachers = Teachers(recipe.teacher, tasks, progress)
+    teachers = Teachers(recipe.teacher, list(keys), progress)
+    store = run.store(recipe)
     lists, figures = label(candidates, corpus, queries, recipe, store, keys, teachers, progress, relevant)
     teachers.free()
     write_atomic(folder / "labels.json", json.dumps(figures, indent=2) + "\n")

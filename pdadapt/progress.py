@@ -57,6 +57,10 @@ class Progress:
             disable=not self.console.is_terminal,
         )
 
+    def say(self, text: str) -> None:
+        """A line above the live view."""
+        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+
     @contextlib.contextmanager
     def task(self, name: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
         """A task of `total` units. Yields `advance(units, note="...")`."""
@@ -76,7 +80,7 @@ class Progress:
                 said = now
                 left = (now - started) / done * (total - done)
                 line = f"{name}: {done:,} of {total:,} {unit}, about {left / 60:,.1f} min left {last_note}"
-                self.console.print(line.rstrip(), highlight=False, soft_wrap=True)
+                self.say(line.rstrip())
 
         with self._live if not self._live.live.is_started else contextlib.nullcontext():
             yield advance
@@ -87,8 +91,8 @@ class Progress:
             with open(self.log, "a", encoding="utf-8") as log:
                 log.write(json.dumps({"task": name, "units": done, "unit": unit, "seconds": round(seconds, 2)}) + "\n")
         rate = f"{seconds / done:,.1f} s each" if 0 < done < seconds else f"{done / seconds:,.1f} {unit}/s"
-        line = f"{name}: {done:,} {unit} in {seconds:,.1f} s ({rate}) {last_note}".rstrip()
-        self.console.print(line, highlight=False, soft_wrap=True)
+        line = f"{name}: {done:,} {unit} in {seconds:,.1f} s" + (f" ({rate}) {last_note}" if done > 1 else "")
+        self.say(line.rstrip())
 
 
 def quiet_libraries() -> None:

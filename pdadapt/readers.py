@@ -178,8 +178,17 @@ LINE_READERS: dict[str, Callable[[str, int, str], Row | None]] = {
 
 def _csv(lines: IO[str], path: Path) -> Iterator[tuple[Row, str]]:
     csv.field_size_limit(2**30)
-    reader = csv.DictReader(lines)
+    reader = csv.DictReader(lines, strict=True)
     if not set(ID_FIELDS) & set(reader.fieldnames or ()) or not set(TEXT_FIELDS) & set(reader.fieldnames or ()):
         raise DataError(f"{path}:1: a CSV file needs a header with an id (`_id`) and a `text` column.")
-    for row in reader:
-        yield dict(row), f"{path}:{reader.line_num}"
+    start = reader.line_num + 1
+    try:
+        for row in reader:
+            if None in row:
+                raise DataError(f"{path}:{start}: more fields than the header has; quote a text that holds commas.")
+            yield dict(row), f"{path}:{start}"
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(
+            f"{path}:{start}: not valid CSV ({error}); a quote inside a text is doubled, and the text quoted."
+        ) from None

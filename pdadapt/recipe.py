@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -124,7 +124,8 @@ class ModelSettings(Settings):
     max_length: Positive = 1024
     """Tokens of a prompt; documents are cut, evenly, to fit."""
     max_document_length: Positive | None = None
-    """Tokens kept of each document at most (words, for a server); null means as max_length allows."""
+    """Tokens kept of each document at most; null means as max_length allows. (A server's tokenizer is not at hand, so
+    there four bytes count as a token.)"""
     batch_tokens: Positive | None = None
     """Tokens scored at once; null means as the GPU's memory allows, and 1,024 (decoder-only: 2,048) on a CPU."""
     concurrency: Positive = 16
@@ -160,21 +161,27 @@ class TrainSettings(Settings):
     n_way: Annotated[int, Field(gt=1)] = 64
     """Documents per query in training, all of a pair's documents among them."""
     learning_rate: PositiveFloat = 1e-5
+    """The highest of the run, of AdamW."""
     warmup: NonNegative = 0.1
     """Share of the steps over which the learning rate rises; it then falls linearly to 0."""
     weight_decay: NonNegative = 0.01
+    """AdamW's; not on biases and norms."""
     max_grad_norm: PositiveFloat = 2.0
+    """Gradients longer than this are scaled down to it."""
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Of all dropout layers while training; null means as the model's configuration says. 0 halves a step on a CPU."""
     held_out: Annotated[float, Field(ge=0, le=0.5)] = 0.1
-    """Share of the queries (at most 500) that is labeled but not trained on, to see whether the student comes to agree
-    with the teacher; iterations end, and the checkpoint before is kept, when it does so no more than before."""
+    """Share of the queries (at most 500; where it makes less than 20, none) that is labeled but not trained on, to see
+    whether the student comes to agree with the teacher; iterations end, and the checkpoint before is kept, when it does
+    so no more than before."""
     lambda_cl: NonNegative = 0.0
     """Of L_CL, on the queries that have labels."""
     in_batch_negatives: bool = True
     """L_CL sets a labeled document against the other queries' documents too."""
     lambda_kd: NonNegative = 1.0
+    """Of L_KD, on the point labels."""
     lambda_pair: NonNegative = 3.0
+    """Of L_pair, on the pair labels."""
     temperature: PositiveFloat = 1.0
     """tau: the teacher's point labels are divided by it before the softmax."""
     student_temperature: PositiveFloat = 1.0
@@ -182,6 +189,7 @@ class TrainSettings(Settings):
     pair_reduction: Literal["mean", "sum"] = "mean"
     """mean: over all pairs of the batch (the released code); sum: over a query's pairs, mean over queries (paper)."""
     query_length: Positive = 32
+    """Tokens kept of a query in training."""
     document_length: Positive = 180
     """Tokens kept of a document in training."""
     save_steps: Positive = 500
@@ -225,7 +233,9 @@ class RerankerSettings(Settings):
     epochs: PositiveFloat = 1.0
     """Passes over the examples, when steps is null."""
     batch_size: Positive = 32
+    """Examples per optimizer step."""
     learning_rate: PositiveFloat = 2e-5
+    """The highest of the run."""
     warmup: NonNegative = 0.1
     """Share of the steps over which the learning rate rises; it then falls linearly to 0."""
     save_steps: Positive = 500
@@ -249,6 +259,7 @@ class Recipe(Settings):
     """One run of `pdadapt adapt`, fully specified."""
 
     seed: int = 42
+    """Of every random choice: queries, pairs, batches, new weights."""
     iterations: Positive = 1
     """Rounds of retrieve, label, train; each starts from the checkpoint of the one before."""
     label_store: str | None = None
@@ -339,21 +350,23 @@ def parse_recipe(tree: dict[str, Any], source: str, overrides: Collection[str] =
         for item in error.errors():
             key = ".".join(str(part) for part in item["loc"])
             if item["type"] == "extra_forbidden":
-                near = difflib.get_close_matches(key, _all_keys(Recipe), 1, cutoff=0.5)
-                problem = f"{key}: unknown key" + (f" (did you mean {near[0]}?)" if near else "")
+                near = difflib.get_close_matches(key, [name for name, *_ in all_settings()], 1, cutoff=0.7)
+                hint = f"did you mean {near[0]}?" if near else "`pdadapt recipes settings` lists them"
+                problem = f"{key}: unknown key ({hint})"
             else:
                 problem = f"{key or 'recipe'}: {item['msg']} (got {item['input']!r})"
-            problems.append(f"--set {problem}" if key in overrides else f"{source}: {problem}")
+            given = any(key == override or key.startswith(override + ".") for override in overrides)
+            problems.append(f"--set {problem}" if given else f"{source}: {problem}")
         raise RecipeError("; ".join(problems) + ".") from None
 
 
-def _all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
-    keys = []
+def all_settings(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
+    """(dotted key, default, what it means) of every setting there is."""
     for name, field in model.model_fields.items():
-        keys.append(prefix + name)
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            keys += _all_keys(field.annotation, f"{prefix}{name}.")
-    return keys
+            yield from all_settings(field.annotation, f"{prefix}{name}.")
+        else:
+            yield prefix + name, field.default, " ".join((field.description or "").split())
 
 
 def parse_override(text: str) -> tuple[str, Any]:

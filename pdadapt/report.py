@@ -32,17 +32,25 @@ def label_summary(figures: Mapping[str, float]) -> str:
     """One sentence on what the teacher said: how much was asked, and how far its pairs can be trusted."""
     points, new = figures["points"], figures["points_asked"]
     text = f"{points:,} points ({new:,} not in the store before), {figures['pairs']:,} pairs"
-    if "flip_rate" in figures:
-        text += (
-            f"; the answer flips with the order in {figures['flip_rate']:.0%} of them "
-            f"(position bias {figures['position_bias']:+.2f} log-odds)"
-        )
+    if figures.get("pairs_derived"):
+        text += " (derived from the points, none asked)"
+    text += order_summary(figures)
     if "disagreement" in figures:
         text += f"; {figures['disagreement']:.0%} disagree with the points"
     unanswered = {name: figures.get(f"{name}_unanswered", 0) for name in ("points", "pairs")}
     if any(unanswered.values()):
         text += "; no answer to " + " and ".join(f"{count:,} {name}" for name, count in unanswered.items() if count)
     return text + "."
+
+
+def order_summary(figures: Mapping[str, float]) -> str:
+    """How far the order of two documents decides what the teacher says of them."""
+    text = ""
+    if "flip_rate" in figures:
+        text += f"; the answer flips with the order in {figures['flip_rate']:.0%} of them"
+    if "position_bias" in figures:
+        text += f"; position bias {figures['position_bias']:+.2f} log-odds"
+    return text
 
 
 def agreement_summary(figures: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from pdadapt.corpus import Corpus, Queries
 from pdadapt.errors import DataError
-from pdadapt.label import ask_missing, check_answers
+from pdadapt.label import ask_missing, check_answers, order_figures
 from pdadapt.labels import LabelStore
 from pdadapt.progress import Progress
 from pdadapt.run import Ranking
@@ -31,18 +31,20 @@ def rerank(
     key: str,
     teachers: Callable[[Task], Any],
     progress: Progress,
-) -> tuple[Ranking, int]:
+    name: str = "",
+) -> tuple[Ranking, dict[str, float]]:
     """The run with the first `top` documents of each query in the teacher's order, the others below as they were.
 
     task: `point` sorts by the teacher's score; `pair` asks about all ordered pairs and aggregates them. key: the label
-    store's. What the teacher left unanswered ranks last (points) or counts as undecided (pairs); returned too is how
-    much that is. Raises DataError when the run names a query or document that is not there, ModelError when the
-    teacher answers nothing at all.
+    store's; name: what a person calls the teacher. What the teacher left unanswered ranks last (points) or counts as
+    undecided (pairs). Returned too are figures: how much is `unanswered`, and, of pairs, those of `order_figures`.
+    Raises DataError when the run names a query or document that is not there, ModelError when the teacher answers
+    nothing at all.
     """
     check(ranking, corpus, queries)
     heads = {query_id: [doc_id for doc_id, _ in ranked[:top]] for query_id, ranked in ranking.items()}
     texts = {doc_id: corpus[doc_id].contents for doc_ids in heads.values() for doc_id in doc_ids}
-    with LabelStore(store_file, "points" if task == "point" else "pairs", key) as store:
+    with LabelStore(store_file, "points" if task == "point" else "pairs", key, name) as store:
         store.remember("document", texts.items())
         store.remember("query", ((query_id, queries[query_id]) for query_id in heads))
         if task == "point":
@@ -64,6 +66,9 @@ def rerank(
         ask_missing(everything, store, load, progress, "rerank")
         labels = {query_id: [store.get(question) for question in asked] for query_id, asked in questions.items()}
         unanswered = check_answers([answer for answers in labels.values() for answer in answers], task)
+        figures: dict[str, float] = {"unanswered": unanswered}
+        if task == "pair":
+            figures |= order_figures([both for q, doc_ids in heads.items() for both in orders(labels[q], len(doc_ids))])
         reranked: Ranking = {}
         for query_id, doc_ids in heads.items():
             answers = labels[query_id]
@@ -74,10 +79,19 @@ def rerank(
             order = sorted(range(len(doc_ids)), key=lambda i: (-scores[i], i))
             rest = [doc_id for doc_id, _ in ranking[query_id][top:]]
             reranked[query_id] = spread([(doc_ids[i], float(scores[i])) for i in order], rest)
-    return reranked, unanswered
+    return reranked, figures
+
+
+def orders(answers: Sequence[float | None], size: int) -> list[tuple[float, float]]:
+    """Of all `permutations(range(size), 2)` the answers of (a, b) and (b, a), where there are both."""
+    found = dict(zip(permutations(range(size), 2), answers, strict=True))
+    both = [(found[a, b], found[b, a]) for a, b in found if a < b]
+    return [(first, second) for first, second in both if first is not None and second is not None]
 
 
 def check(ranking: Ranking, corpus: Corpus, queries: Queries) -> None:
+    if not ranking:
+        raise DataError("The run holds no rankings; give a TREC run file.")
     for query_id, ranked in ranking.items():
         if query_id not in queries:
             raise DataError(f"The run names query {query_id!r}, which the corpus' queries lack; give its --queries.")

@@ -63,6 +63,10 @@ class RunFolder:
         """The student after `number` iterations."""
         return self.student if number == 0 else self.iteration(number) / "checkpoint"
 
+    def store(self, recipe: Recipe) -> Path:
+        """The label store: the run's own, or the one that the recipe shares."""
+        return Path(recipe.label_store) if recipe.label_store else self.path / "labels.sqlite"
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other processes out of this folder. Raises RunError when one is in it; a killed one leaves no lock."""
@@ -88,16 +92,18 @@ class RunFolder:
     def claim(self, recipe: Recipe, origin: dict[str, Any]) -> None:
         """Begin a run here, or make sure that the one begun here is the same.
 
-        origin: what the run is made from besides the recipe. More iterations than before may be asked, and `versions`
-        of packages and settings of memory (FREE) may differ; anything else that does raises RunError, naming it, and
-        nothing is touched.
+        origin: what the run is made from besides the recipe. More iterations than before may be asked, `versions` of
+        packages and settings of memory (FREE) may differ, and the teacher until it has labeled a list; anything else
+        that does raises RunError, naming it, and nothing is touched.
         """
         wanted = json.loads(recipe.model_dump_json())
+        labeled = any(self.path.glob("iteration-*/lists.jsonl"))
         if self.run_file.exists():
             begun = with_defaults(yaml.safe_load(self.recipe_file.read_text(encoding="utf-8")))
             found = json.loads(self.run_file.read_text(encoding="utf-8"))
             changes = differences(begun, wanted) + differences(found, {**origin, "versions": found.get("versions")})
             changes = [change for change in changes if change[0] not in FREE]
+            changes = [change for change in changes if labeled or not change[0].startswith("teacher")]
             changes = [change for change in changes if change[0] != "iterations" or change[1] > change[2]]
             if changes:
                 named = "; ".join(f"{key} was {old!r}, now {new!r}" for key, old, new in changes)
@@ -109,7 +115,7 @@ class RunFolder:
         elif any(not entry.name.startswith(BEGINNINGS) for entry in self.path.iterdir()):
             raise RunError(f"{self.path} is not empty and holds no run; give another --out.")
         write_atomic(self.recipe_file, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))
-        if not self.run_file.exists():
+        if not labeled:
             write_atomic(self.run_file, json.dumps(origin, indent=2) + "\n")
 
 

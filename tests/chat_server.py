@@ -2,7 +2,8 @@
 
 What it serves depends on the model that a request names: `tiny` is the model; `busy` answers every other request with
 429 or 503; `silent` never answers, `slow` every other time; `page` sends HTML; `short` lists only the likeliest token;
-`plain` lists none; `locked` wants a key.
+`plain` lists none; `locked` wants a key; `strict` refuses documents that say "too long"; `impossible` gives every token
+OpenAI's -9999, `null` no number.
 """
 
 import itertools
@@ -18,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1])
 tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
 lock = threading.Lock()
+ODD = {"impossible": -9999.0, "null": None}
 requests = itertools.count()
 
 
@@ -39,6 +41,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.send(429 if number % 4 == 1 else 503, {"error": "busy"}, {"Retry-After": "0.01"})
         if name == "locked" and self.headers["authorization"] != "Bearer sesame":
             return self.send(401, {"error": "no key"})
+        if name == "strict" and "too long" in request["messages"][0]["content"]:
+            return self.send(400, {"error": "this model's maximum context length is exceeded"})
         text = tokenizer.apply_chat_template(request["messages"], tokenize=False, add_generation_prompt=True)
         with lock, torch.no_grad():
             ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
@@ -46,7 +50,7 @@ class Handler(BaseHTTPRequestHandler):
         count = 1 if name == "short" else min(request["top_logprobs"], len(log_p))
         best = log_p.topk(count)
         listed = [
-            {"token": tokenizer.convert_ids_to_tokens(token), "logprob": value}
+            {"token": tokenizer.convert_ids_to_tokens(token), "logprob": ODD.get(name, value)}
             for value, token in zip(best.values.tolist(), best.indices.tolist(), strict=True)
         ]
         logprobs = None if name == "plain" else {"content": [{**listed[0], "top_logprobs": listed}]}

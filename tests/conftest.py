@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -66,8 +67,25 @@ def word_tokenizer(folder: Path, end: bool, chat: bool = False) -> int:
     return len(vocabulary)
 
 
-def make_t5(folder: Path, tied: bool) -> Path:
-    size = word_tokenizer(folder, end=True)
+def byte_tokenizer(folder: Path, end: bool, chat: bool = False) -> int:
+    """A tokenizer that knows every text, byte by byte, and the label words; returns its size."""
+    merges = [("Y", "e"), ("Ye", "s"), ("N", "o")]
+    tokens = ["<pad>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet()), *("".join(pair) for pair in merges)]
+    tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if end:
+        tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", model_max_length=2048
+    )
+    if chat:
+        fast.chat_template = CHAT
+    fast.save_pretrained(folder)
+    return len(tokens)
+
+
+def make_t5(folder: Path, tied: bool, tokenizer: Callable[..., int] = word_tokenizer) -> Path:
+    size = tokenizer(folder, end=True)
     torch.manual_seed(0)
     model = T5ForConditionalGeneration(
         T5Config(
@@ -100,8 +118,11 @@ def t5_untied(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def llama(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("llama")
-    size = word_tokenizer(folder, end=False, chat=True)
+    return make_llama(tmp_path_factory.mktemp("llama"))
+
+
+def make_llama(folder: Path, tokenizer: Callable[..., int] = word_tokenizer) -> Path:
+    size = tokenizer(folder, end=False, chat=True)
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=size,

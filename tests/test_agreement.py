@@ -19,8 +19,9 @@ from pdadapt.train import train
 
 
 def test_the_share_held_out_is_drawn_by_the_seed_and_never_more_than_500():
-    queries = [f"q{i}" for i in range(40)]
-    assert len(held_out(queries, 0.1, 1)) == 4
+    queries = [f"q{i}" for i in range(400)]
+    assert len(held_out(queries, 0.1, 1)) == 40
+    assert held_out(queries, 0.04, 1) == set()  # sixteen say too little, and teach something
     assert held_out(queries, 0.1, 1) == held_out(queries[::-1], 0.1, 1) != held_out(queries, 0.1, 2)
     assert held_out(queries, 0.0, 1) == set()
     assert len(held_out([f"q{i}" for i in range(50_000)], 0.1, 1)) == 500
@@ -72,7 +73,10 @@ def test_training_brings_agreement(stanford, beir, tmp_path):
         assert after > before + 0.1, name
 
 
-def test_iterations_end_when_agreement_does_not_rise_and_the_better_student_is_kept(tiny_recipe, beir, tmp_path):
+def test_iterations_end_when_agreement_does_not_rise_and_the_better_student_is_kept(
+    tiny_recipe, beir, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("pdadapt.agreement.LEAST", 1)
     dataset = load_dataset(str(beir))
     still = {"train.held_out": 0.25, "train.learning_rate": 1e-30, "train.weight_decay": 0, "train.steps": 1}
     out = tmp_path / "run"

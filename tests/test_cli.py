@@ -6,6 +6,10 @@ import time
 
 import pytest
 
+from pdadapt.cli import _overrides
+from pdadapt.recipe import load_recipe
+from pdadapt.teachers.choose import model_of
+
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "140", "OMP_NUM_THREADS": "1"}
 
 
@@ -74,6 +78,20 @@ def test_recipes_are_listed_shown_and_copied(tmp_path):
     again = pdadapt("recipes", "copy", "small", tmp_path / "mine.yaml")
     assert again.returncode == 1 and "exists already" in again.stderr
     assert (tmp_path / "mine.yaml").read_text(encoding="utf-8") == shown
+
+
+def test_settings_are_listed():
+    shown = pdadapt("recipes", "settings").stdout
+    assert "teacher.pair.window" in shown and "Pairs per query" in shown
+
+
+def test_a_teacher_that_is_given_stands_for_those_that_the_recipe_names():
+    given = _overrides(None, {"teacher.model": "x", "teacher.pair.model": "y", "iterations": None})
+    recipe = load_recipe("msmarco", given)
+    assert (model_of(recipe.teacher, "point").model, model_of(recipe.teacher, "pair").model) == ("x", "y")
+    recipe = load_recipe("msmarco", _overrides(["teacher.point.model=z"], {"teacher.model": "x"}))
+    assert (model_of(recipe.teacher, "point").model, model_of(recipe.teacher, "pair").model) == ("z", "x")
+    assert _overrides(["seed=1"], {"teacher.model": None}) == {"seed": 1}
 
 
 def test_evaluate_compares_two_models_and_leaves_their_runs(beir, encoder, stanford, tmp_path):

@@ -69,6 +69,9 @@ def test_qrels_in_beir_and_trec_columns(tmp_path, text):
         ("c.jsonl", "[1]\n", r"c\.jsonl:1: expected a JSON object"),
         ("c.tsv", "only-an-id\n", r"c\.tsv:1: expected id<TAB>text"),
         ("c.csv", "a,b\n1,2\n", r"c\.csv:1: a CSV file needs a header"),
+        ("c.csv", 'id,text\n1,a\n2,"b\n3,"c"\n4,d\n', r"c\.csv:3: not valid CSV"),  # would swallow document 3
+        ("c.csv", 'id,text\n1,a\n2,"b\n3,c\n', r"c\.csv:3: not valid CSV"),
+        ("c.csv", "id,text\n1,a, b\n", r"c\.csv:2: more fields than the header has"),
         ("c.doc", "x", r"cannot tell the format"),
         ("c.jsonl", "\n", r"holds no documents"),
     ],

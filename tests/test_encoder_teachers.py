@@ -1,3 +1,5 @@
+import sys
+import types
 import weakref
 
 import pytest
@@ -10,7 +12,7 @@ from pdadapt.errors import ModelError, RecipeError
 from pdadapt.recipe import PairSettings, PointSettings, TeacherSettings
 from pdadapt.students.colbert import load_colbert
 from pdadapt.teachers import Point
-from pdadapt.teachers.choose import Teachers, model_of, teacher_key
+from pdadapt.teachers.choose import Teachers, check_teacher, model_of, teacher_key
 
 POINTS = [
     Point(query, document)
@@ -43,8 +45,21 @@ def test_a_classifier_of_several_classes_is_no_point_teacher(cross_encoder, tmp_
     AutoTokenizer.from_pretrained(cross_encoder).save_pretrained(tmp_path)
     config = BertConfig.from_pretrained(cross_encoder, num_labels=3)
     BertForSequenceClassification(config).save_pretrained(tmp_path)
+    settings = TeacherSettings(model=str(tmp_path), dtype="float32")
     with pytest.raises(ModelError, match="has 3 outputs"):
-        Teachers(TeacherSettings(model=str(tmp_path), dtype="float32"))("point")
+        check_teacher(settings, "point", {"q"}, tmp_path / "l.sqlite")
+    with pytest.raises(ModelError, match="has 3 outputs"):
+        Teachers(settings)("point")
+
+
+def test_a_long_query_stays_whole_beside_a_document_that_is_cut(cross_encoder):
+    teacher = Teachers(TeacherSettings(model=str(cross_encoder), dtype="float32", max_length=40))("point")
+    query, document = " ".join(["squeal rotor pad"] * 9), " ".join(["rim spoke hub"] * 20)
+    kept = " ".join(document.split()[: 40 - 27 - 3])
+    assert ask(teacher, [Point(query, document)]) == pytest.approx(ask(teacher, [Point(query, kept)]), abs=1e-6)
+    assert len(teacher.model.tokenizer(query, kept)["input_ids"]) == 40
+    with pytest.raises(RecipeError, match="leave no room for the documents beside a query of 39"):
+        ask(teacher, [Point(query + " rim" * 9, document)])
 
 
 def test_a_dense_retriever_gives_its_own_similarity(encoder):
@@ -107,6 +122,15 @@ def test_bits_need_a_gpu_and_that_is_said_at_once(t5, monkeypatch):
         teacher_key(TeacherSettings(model=str(t5), quantize="8bit"), "point")
 
 
+def test_bits_are_for_the_language_model_of_two_teachers(cross_encoder, t5, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setitem(sys.modules, "bitsandbytes", types.ModuleType("bitsandbytes"))
+    both = TeacherSettings(model=str(cross_encoder), dtype="float32", quantize="8bit", pair=PairSettings(model=str(t5)))
+    assert '"quantize": null' in teacher_key(both, "point") and '"quantize": "8bit"' in teacher_key(both, "pair")
+    with pytest.raises(RecipeError, match="quantize works for language models"):
+        teacher_key(TeacherSettings(model=str(cross_encoder), quantize="8bit"), "point")
+
+
 @pytest.mark.parametrize("kind", ["cross_encoder", "encoder"])
 def test_max_document_length_cuts_documents_and_no_query(kind, request):
     folder = str(request.getfixturevalue(kind))
@@ -115,9 +139,9 @@ def test_max_document_length_cuts_documents_and_no_query(kind, request):
         for keep in (None, 3)
     )
     query = "squeal of a rotor and a pad"
-    assert ask(cut, [Point(query, "rim spoke hub valve bead")]) == pytest.approx(
-        ask(whole, [Point(query, "rim spoke hub")]), abs=1e-5
-    )
+    long, short = Point(query, "rim spoke hub valve bead"), Point(query, "rim spoke hub")
+    assert ask(cut, [long]) == pytest.approx(ask(whole, [short]), abs=1e-5)
+    assert ask(cut, [long]) != pytest.approx(ask(whole, [long]), abs=1e-5)
 
 
 def test_a_kind_alone_can_be_set_for_the_points(encoder):

@@ -13,10 +13,11 @@ from pdadapt.label import ask_missing
 from pdadapt.labels import LabelStore
 from pdadapt.models import resolve_model
 from pdadapt.progress import Progress
-from pdadapt.recipe import PairSettings, PointSettings, TeacherSettings
+from pdadapt.prompt import POINT_FIELDS, Prompt
+from pdadapt.recipe import ModelSettings, PairSettings, PointSettings, TeacherSettings
 from pdadapt.teachers import Pair, Point, endpoint
-from pdadapt.teachers.choose import Teachers, teacher_key
-from pdadapt.teachers.endpoint import authorization, cut_words, log_sum, served_model
+from pdadapt.teachers.choose import Teachers, check_teacher, teacher_key
+from pdadapt.teachers.endpoint import EndpointTeacher, authorization, fit, log_sum, served_model
 
 POINTS = [
     Point(f"spoke {word}", document) for word in ("hub", "rim") for document in ("pad rotor", "", "chain {query}")
@@ -155,6 +156,46 @@ def test_a_name_that_lacks_the_model_or_holds_a_secret_is_refused(name):
         served_model(name)
 
 
+def test_a_question_that_is_refused_has_no_answer_but_a_server_that_refuses_all_is_an_error(server, llama):
+    refused = [Point("spoke hub", "too long " + "rim " * 5)]
+    asked = POINTS + refused + POINTS[:1]
+    teacher = Teachers(settings(server, "strict", concurrency=1))("point")
+    expected = [*ask(local(llama).score_points(POINTS)), None]
+    assert ask(teacher.score_points(asked)) == pytest.approx([*expected, expected[0]], abs=1e-4)
+    with pytest.raises(ModelError, match="status 400"):
+        ask(Teachers(settings(server, "strict"))("point").score_points(refused))
+
+
+def test_words_listed_as_impossible_or_without_a_number_are_not_listed(server):
+    for name in ("impossible", "null"):
+        assert ask(Teachers(settings(server, name))("point").score_points(POINTS[:2])) == [None, None]
+
+
+def test_what_a_server_cannot_do_is_found_before_any_work(server, tmp_path, monkeypatch):
+    store = tmp_path / "l.sqlite"
+    check_teacher(settings(server), "point", {"spoke hub"}, store)
+    with pytest.raises(ModelError, match="without `top_logprobs`"):
+        check_teacher(settings(server, "plain"), "pair", {"spoke hub"}, store)
+    with pytest.raises(ModelError, match=r"status 401.*PDADAPT_API_KEY"):
+        check_teacher(settings(server, "locked"), "point", {"spoke hub"}, store)
+    with pytest.raises(ModelError, match=r"status 404.*NAME after #"):
+        check_teacher(settings(server.removesuffix("/v1")), "point", {"spoke hub"}, store)
+    monkeypatch.setattr(endpoint, "TRIES", 1)
+    away = settings("http://127.0.0.1:9/v1")
+    with pytest.raises(ModelError, match="ConnectError"):
+        check_teacher(away, "point", {"spoke hub"}, store)
+    with LabelStore(store, "points", teacher_key(away, "point")) as labels:
+        labels.add([(POINTS[0], 1.0)])
+    check_teacher(away, "point", {"spoke hub"}, store)  # what is labeled may be all that is needed
+
+
+def test_a_server_that_makes_us_wait_is_spoken_of(server):
+    said = []
+    model = ModelSettings(model=f"{server}#busy", concurrency=1)
+    list(EndpointTeacher(model, PointSettings(), None, said.append).score_points(POINTS))
+    assert said and all("asking again in" in line and "of 7" in line for line in said)
+
+
 def test_the_labels_are_the_models_wherever_it_is_served_and_need_a_prompt_of_labels():
     at = [settings(f"http://{host}/v1", "m") for host in ("a", "b:8000")]
     assert teacher_key(at[0], "pair") == teacher_key(at[1], "pair")
@@ -165,8 +206,19 @@ def test_the_labels_are_the_models_wherever_it_is_served_and_need_a_prompt_of_la
         teacher_key(settings("http://a/v1", "m", point=likelihood), "point")
 
 
-def test_documents_are_cut_by_words_and_spellings_of_a_label_are_one_answer():
-    values = {"query": "a b c", "document": "a b c d"}
-    assert cut_words(values, 2) == {"query": "a b c", "document": "a b"}
-    assert cut_words(values, None) is values
+def test_documents_are_cut_evenly_by_bytes_and_nothing_else_is():
+    prompt = Prompt("{query} | {document}", POINT_FIELDS)
+    kept = "a  b\n c"  # as it is
+    assert fit(prompt, {"query": "q", "document": kept}, 100, None) == f"q | {kept}"
+    assert fit(prompt, {"query": "q", "document": "x" * 1_000}, 33, None) == "q | " + "x" * 128
+    assert fit(prompt, {"query": "q", "document": "x" * 1_000}, 100, 2) == "q | " + "x" * 8
+    kanji = fit(prompt, {"query": "q", "document": "\u8eca" * 1_000}, 33, None)  # no white space, three bytes each
+    assert kanji == "q | " + "\u8eca" * 42
+    query = "long " * 40
+    assert query in fit(prompt, {"query": query, "document": "x" * 1_000}, 64, None)
+    with pytest.raises(RecipeError, match=r"leaves no room.*--set teacher\.max_length=80"):
+        fit(prompt, {"query": query, "document": "x"}, 40, None)
+
+
+def test_spellings_of_a_label_are_one_answer():
     assert log_sum([-1.0]) == -1.0 and log_sum([-1.0, -1.0]) == pytest.approx(-1.0 + 0.6931, abs=1e-3)

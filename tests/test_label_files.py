@@ -10,9 +10,12 @@ from pdadapt.corpus import load_dataset
 from pdadapt.errors import DataError, ModelError, RunError
 from pdadapt.label import TrainingList, read_lists
 from pdadapt.label_files import _texts, export_labels, import_labels, label_tables, read_labels
+from pdadapt.labels import LabelStore
 from pdadapt.pipeline import adapt
 from pdadapt.progress import Progress
 from pdadapt.recipe import load_recipe
+from pdadapt.report import label_summary
+from pdadapt.teachers.choose import teacher_key
 
 
 @pytest.fixture(scope="module")
@@ -26,13 +29,14 @@ def rows_of(file):
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-def test_exported_labels_bear_ids_and_texts_and_come_back(run, beir, tmp_path):
+def test_exported_labels_bear_ids_and_texts_and_come_back(run, beir, tiny_recipe, tmp_path):
     count = export_labels(run / "labels.sqlite", tmp_path / "l.jsonl", "jsonl")
     rows = rows_of(tmp_path / "l.jsonl")
     corpus = load_dataset(str(beir)).corpus
     assert count == len(rows) and {row["task"] for row in rows} == {"point", "pair"}
     for row in rows:
         assert row["document"] == corpus[row["doc_id"]].contents and row["teacher"]["task"] == row["task"]
+        assert row["model"] == load_recipe(str(tiny_recipe)).teacher.model  # a name beside the hash of its weights
         assert ("document_b" in row) == (row["task"] == "pair")
     for file_format in ("jsonl", "parquet"):
         file, store = tmp_path / f"l.{file_format}", tmp_path / f"{file_format}.sqlite"
@@ -81,6 +85,11 @@ def test_imported_labels_teach_without_a_teacher(run, beir, tiny_recipe, tmp_pat
         ('{"query": "q", "document": "d", "score": 1', "x.jsonl:2: not valid JSON"),
         ("[1]", "x.jsonl:2: not a JSON object"),
         ('{"task": "list", "query": "q", "document": "d", "score": 1}', "x.jsonl:2: `task` must be"),
+        (
+            '{"query": "q", "document": "d", "document_b": "d", "score": 1}',
+            "x.jsonl:2: `document` and `document_b`",
+        ),
+        ('{"query": "q", "document": "d", "score": 2}', "x.jsonl:2: the score is 2, but 1.0 for the same texts"),
     ],
 )
 def test_a_wrong_line_is_named_and_nothing_is_taken(line, problem, tmp_path):
@@ -92,6 +101,13 @@ def test_a_wrong_line_is_named_and_nothing_is_taken(line, problem, tmp_path):
     file.write_text('{"query": "q", "document": "d", "score": 1}\n', encoding="utf-8")
     with pytest.raises(DataError, match="give one with --name"):
         import_labels(file, tmp_path / "s.sqlite", None)
+    with pytest.raises(DataError, match="there is no folder"):
+        import_labels(file, tmp_path / "typo" / "s.sqlite", "n")
+    (tmp_path / "empty.jsonl").touch()
+    with pytest.raises(DataError, match="holds no labels"):
+        import_labels(tmp_path / "empty.jsonl", tmp_path / "s.sqlite", "n")
+    with pytest.raises(DataError, match=r"come as \.jsonl or \.parquet"):
+        import_labels(tmp_path / "labels.csv", tmp_path / "s.sqlite", "n")
 
 
 def test_a_query_is_shown_with_its_documents_pairs_and_contradictions(run):
@@ -102,6 +118,7 @@ def test_a_query_is_shown_with_its_documents_pairs_and_contradictions(run):
     text = console.export_text()
     assert all(doc_id in text for doc_id in entry.doc_ids) and "contradicts the points" in text
     assert f"{entry.points[0]:+.3f}" in text
+    assert f"{len(entry.doc_ids)} of 8 judged documents" in text and "derived" not in text
     narrow = Console(width=60, record=True, file=io.StringIO())
     narrow.print(label_tables(run, entry.query_id))
     text = narrow.export_text()
@@ -113,7 +130,33 @@ def test_a_query_is_shown_with_its_documents_pairs_and_contradictions(run):
         label_tables(run / "student", "q0")
 
 
+def test_brackets_in_a_text_are_shown_and_derived_pairs_are_called_so(stanford, tiny_recipe, tmp_path):
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    words = ("rim", "hub", "spoke", "pad", "rotor", "valve")
+    rows = [{"_id": f"[bold]{i}", "text": f"[/red] {word} [link=x]"} for i, word in enumerate(words)]
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (folder / "queries.jsonl").write_text('{"_id": "q[/b]", "text": "[/b] hub"}\n', encoding="utf-8")
+    changes = {"train.steps": 1, "teacher.pair.scoring": "derived", "teacher.model": str(stanford)}
+    metrics = adapt(load_recipe(str(tiny_recipe), changes), load_dataset(str(folder)), tmp_path / "run", Progress())
+    figures = metrics["labels"][0]
+    assert figures["pairs_derived"] == figures["pairs"] > 0
+    assert "(derived from the points, none asked)" in label_summary(figures)
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(label_tables(tmp_path / "run", "q[/b]"))
+    text = console.export_text()
+    assert "[/b] hub" in text and "[/red] rim [link=x]" in text and "[bold]0" in text
+    assert "pairs, derived from the points" in text
+
+
 def test_a_teacher_that_answers_nothing_is_an_error_not_a_run(beir, tiny_recipe, tmp_path):
     recipe = load_recipe(str(tiny_recipe), {"teacher.model": "imported:typo"})
+    with pytest.raises(DataError, match=r"holds no point labels of imported:typo; bring them with .*--name typo"):
+        adapt(recipe, load_dataset(str(beir)), tmp_path / "run", Progress())
+    assert not (tmp_path / "run").exists()
+    with LabelStore(tmp_path / "labels.sqlite", "points", teacher_key(recipe.teacher, "point")) as store:
+        store.add([(("another query", "another document"), 1.0)])  # of the right teacher, and of no use
+    recipe = recipe.model_copy(update={"label_store": str(tmp_path / "labels.sqlite")})
+    recipe.teacher.pair.per_query = 0
     with pytest.raises(ModelError, match=r"no answer to any of 96 points"):
         adapt(recipe, load_dataset(str(beir)), tmp_path / "run", Progress())

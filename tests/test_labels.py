@@ -6,9 +6,18 @@ import time
 
 import pytest
 
-from pdadapt.corpus import load_dataset
+from pdadapt.corpus import Corpus, Document, load_dataset
 from pdadapt.errors import DataError, ModelError
-from pdadapt.label import ask_missing, label, point_labels, read_lists, standardise, write_lists
+from pdadapt.label import (
+    ask_missing,
+    asked_orders,
+    label,
+    order_figures,
+    point_labels,
+    read_lists,
+    standardise,
+    write_lists,
+)
 from pdadapt.labels import LabelStore
 from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe
@@ -117,14 +126,14 @@ def labeled(beir, tmp_path):
     }
     teacher = CountingTeacher()
 
-    def run(recipe=recipe):
+    def run(recipe=recipe, corpus=dataset.corpus):
         return label(
             ranking,
-            dataset.corpus,
+            corpus,
             dataset.queries,
             recipe,
             tmp_path / "l.sqlite",
-            ("p", "q"),
+            {"point": "p", "pair": "q"},
             lambda task: teacher,
             Progress(),
         )
@@ -196,6 +205,41 @@ def test_a_random_order_is_the_seeds_and_asks_half(labeled):
             for_the_first.append(log_odds if log_odds == as_ranked else -log_odds)
     assert figures["position_bias"] == pytest.approx(sum(for_the_first) / 20)
     assert shown == {True, False} and run(recipe)[0] == lists
+
+
+def test_a_random_order_is_that_of_the_documents_whatever_their_ranks():
+    doc_ids, seed = [f"d{i}" for i in range(40)], "1/q"
+    asked = [asked_orders("random", i, i + 1, doc_ids, seed)[0] for i in range(39)]
+    assert {first < second for first, second in asked} == {True, False}
+    turned = doc_ids[::-1]
+    again = [asked_orders("random", 38 - i, 39 - i, turned, seed)[0] for i in range(39)]
+    assert [[turned[k] for k in pair] for pair in again] == [[doc_ids[k] for k in pair] for pair in asked]
+
+
+def test_a_flip_is_an_answer_that_changes_and_an_undecided_one_is_none():
+    assert order_figures([(1.0, 2.0), (-1.0, -0.5), (1.0, -2.0), (0.0, 0.0)])["flip_rate"] == 0.5
+    assert order_figures([(1.0,), (2.0,)]) == {"position_bias": 1.5}
+    assert order_figures([]) == {}
+
+
+def test_two_copies_of_a_text_are_no_pair(labeled):
+    run, _, dataset, _ = labeled
+    copies = Corpus([Document(document.doc_id, "", "the same") for document in dataset.corpus])
+    lists, figures = run(corpus=copies)
+    assert figures["pairs"] == figures["pair_prompts_asked"] == 0 and not any(entry.pairs for entry in lists)
+
+
+def test_a_teacher_that_stops_short_is_an_error_that_keeps_what_it_said(tmp_path):
+    def short(questions):
+        yield [(0, 1.0)]
+
+    with (
+        LabelStore(tmp_path / "l.sqlite", "points", "t") as store,
+        pytest.raises(ModelError, match="stopped with 1 of 2"),
+    ):
+        ask_missing([("q", "a"), ("q", "b")], store, lambda: short, Progress(), "label")
+    with LabelStore(tmp_path / "l.sqlite", "points", "t") as store:
+        assert store.get(("q", "a")) == 1.0
 
 
 def test_derived_pairs_are_the_difference_of_the_points_and_ask_nothing(labeled):

@@ -2,7 +2,7 @@ from itertools import chain
 
 import pytest
 import torch
-from conftest import make_t5
+from conftest import byte_tokenizer, make_llama, make_t5
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig, MistralForCausalLM
@@ -73,7 +73,7 @@ def alone(folder, questions):
     a, b = (tokenizer.convert_tokens_to_ids(word) for word in "AB")
     teacher = Teachers(TeacherSettings(model=str(folder), dtype="float32"))("pair")
     for question in questions:
-        ids = teacher._pair_prompt([question._asdict()])[0]
+        ids = teacher.pair.encode([question._asdict()])[0]
         with torch.no_grad():
             logits = model(torch.tensor([ids])).logits[0, -1]
         yield (logits[a] - logits[b]).item()
@@ -135,16 +135,19 @@ STRANGE = [
 ]
 
 
-def test_a_strange_document_changes_nothing_but_its_own_score_t5(t5):
-    strange_documents_change_nothing(t5)
+def t5_of_bytes(folder):
+    return make_t5(folder, tied=False, tokenizer=byte_tokenizer)
 
 
-def test_a_strange_document_changes_nothing_but_its_own_score_causal(llama):
-    strange_documents_change_nothing(llama)
+def llama_of_bytes(folder):
+    return make_llama(folder, tokenizer=byte_tokenizer)
 
 
-def strange_documents_change_nothing(folder):
-    teacher = Teachers(TeacherSettings(model=str(folder), dtype="float32", max_length=256, batch_tokens=600))("pair")
+@pytest.mark.parametrize("make", [t5_of_bytes, llama_of_bytes])
+def test_a_strange_document_changes_nothing_but_its_own_score(make, tmp_path):
+    """With a tokenizer that reads every byte, so that no two of these texts are the same to the model."""
+    settings = TeacherSettings(model=str(make(tmp_path)), dtype="float32", max_length=640, batch_tokens=2_000)
+    teacher = Teachers(settings)("pair")
     plain = [Pair("spoke tension", a, b) for a in ("rim spoke hub", "pad rotor") for b in ("valve bead", "cog")]
     strange = [Pair("spoke tension", text, "valve bead") for text in STRANGE]
     strange += [Pair(text, "valve bead", "cog") for text in STRANGE if len(text) < 100]
@@ -156,6 +159,7 @@ def strange_documents_change_nothing(folder):
     alone = [ask([question])[0] for question in [*plain, *strange]]
     together = ask([*plain, *strange])
     assert together == pytest.approx(alone, abs=1e-4)
+    assert len({round(score, 4) for score in alone}) == len(alone)
     assert ask([*strange, *plain])[len(strange) :] == pytest.approx(alone[: len(plain)], abs=1e-4)
 
 
@@ -164,6 +168,8 @@ def test_compiled_parts_give_the_same_scores(tmp_path):
     scores = []
     for compiled in (False, True):
         settings = TeacherSettings(model=str(tmp_path), dtype="float32", compile=compiled)
-        scores.append(sorted(score for batch in Teachers(settings)("pair").score_pairs(QUESTIONS) for score in batch))
+        teacher = Teachers(settings)("pair")
+        scores.append(sorted(score for batch in teacher.score_pairs(QUESTIONS) for score in batch))
+        assert any(module._compiled_call_impl for module in teacher.model.modules()) == compiled
     for (index, plain), (same, compiled_score) in zip(*scores, strict=True):
         assert index == same and compiled_score == pytest.approx(plain, abs=1e-4)

@@ -1,7 +1,7 @@
 import pytest
 
 from pdadapt.errors import RecipeError
-from pdadapt.recipe import load_recipe, parse_override, recipe_names, recipe_path
+from pdadapt.recipe import TrainSettings, all_settings, load_recipe, parse_override, recipe_names, recipe_path
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -61,6 +61,17 @@ def test_every_problem_is_named_at_once_with_the_nearest_key():
     message = str(problem.value)
     assert "train.learningrate: unknown key (did you mean train.learning_rate?)" in message
     assert "--set retrieve.k" in message and "--set teacher.kind" in message and "paper.yaml" not in message
+    with pytest.raises(RecipeError) as problem:
+        load_recipe("paper", {"teacher.pair.labels": ["A"], "colour": "red"})
+    message = str(problem.value)
+    assert "--set teacher.pair.labels" in message and "paper.yaml" not in message
+    assert "colour: unknown key (`pdadapt recipes settings` lists them)" in message
+
+
+def test_every_setting_is_listed_with_its_meaning():
+    listed = {key: (default, meaning) for key, default, meaning in all_settings()}
+    assert listed["train.learning_rate"][0] == TrainSettings().learning_rate and "teacher" not in listed
+    assert all(meaning for _, meaning in listed.values())
 
 
 def test_unknown_recipes_bad_yaml_and_bad_overrides(tmp_path):

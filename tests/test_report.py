@@ -26,9 +26,11 @@ def test_the_label_summary_tells_how_far_pairs_can_be_trusted():
     assert label_summary(figures) == "1,600 points (0 not in the store before), 0 pairs."
     figures |= {"pairs": 50, "disagreement": 0.31, "flip_rate": 0.9, "position_bias": 1.25}
     assert label_summary(figures) == (
-        "1,600 points (0 not in the store before), 50 pairs; the answer flips with the order in 90% of them "
-        "(position bias +1.25 log-odds); 31% disagree with the points."
+        "1,600 points (0 not in the store before), 50 pairs; the answer flips with the order in 90% of them; "
+        "position bias +1.25 log-odds; 31% disagree with the points."
     )
+    in_random_order = {name: value for name, value in figures.items() if name != "flip_rate"}
+    assert "50 pairs; position bias +1.25 log-odds; 31%" in label_summary(in_random_order)
     figures |= {"points_unanswered": 12, "pairs_unanswered": 0}
     assert label_summary(figures).endswith("; no answer to 12 points.")
 

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from pdadapt.cli import app
 from pdadapt.corpus import load_dataset
-from pdadapt.errors import DataError, ModelError
+from pdadapt.errors import DataError
 from pdadapt.progress import Progress
 from pdadapt.rerank import aggregate_pairs, rerank, spread, win_matrix
 from pdadapt.run import read_run, write_run
@@ -83,9 +83,34 @@ def test_scores_fall_strictly_so_that_every_evaluator_reads_the_same_order():
     assert all(x > y for (_, x), (_, y) in pairwise(found))
 
 
+def test_of_pairs_it_is_said_how_far_the_order_decides(beir, tmp_path):
+    dataset = load_dataset(str(beir))
+    worth = {document.contents: float(i) for i, document in enumerate(dataset.corpus)}
+    figures = rerank(
+        {"q0": [("d0", 3.0), ("d1", 2.0), ("d2", 1.0)]},
+        dataset.corpus,
+        dataset.queries,
+        "pair",
+        "wins",
+        3,
+        tmp_path / "l.sqlite",
+        "key",
+        lambda task: Judge(worth),
+        Progress(),
+    )[1]
+    assert figures["position_bias"] == 2.0  # what Judge adds to whatever stands first
+    assert figures["flip_rate"] == pytest.approx(2 / 3)  # of d0, d1 and d1, d2, whose worths are 1 apart
+
+
 def test_the_command_writes_a_run_and_measures_it(beir, tiny_recipe, tmp_path):
     write_run(tmp_path / "base.run", {f"q{n}": [(f"d{i}", 9.0 - i) for i in range(6)] for n in (12, 13)}, "base")
     command = ["rerank", "--corpus", str(beir), "--run", str(tmp_path / "base.run"), "--recipe", str(tiny_recipe)]
+    everything = [*command, "--by", "points", "--top", "4"]
+    for wrong in (["--aggregate", "wins"], ["--out", str(tmp_path / "base.run")]):
+        result = CliRunner().invoke(app, [*everything, *wrong])
+        assert result.exit_code == 2 and wrong[0] in result.output
+    result = CliRunner().invoke(app, [*everything, "--split", "dev", "--out", str(tmp_path / "dev.run")])
+    assert result.exit_code == 0 and "nothing was measured" in result.output
     for by in ("points", "pairs"):  # also where `adapt` would ask about no pairs, as in recipe `small`
         result = CliRunner().invoke(app, [*command, "--by", by, "--top", "4", "--set", "teacher.pair.per_query=0"])
         assert result.exit_code == 0, result.output
@@ -93,6 +118,10 @@ def test_the_command_writes_a_run_and_measures_it(beir, tiny_recipe, tmp_path):
         written = read_run(tmp_path / f"base-{by}.run")
         assert {len(ranked) for ranked in written.values()} == {6}
         assert [d for d, _ in written["q12"]][4:] == ["d4", "d5"]
+        assert ("position bias" in result.output) == (by == "pairs")
+    more = ["--by", "pairs", "--top", "4", "--aggregate", "bradley-terry", "--out", str(tmp_path / "bt.run")]
+    result = CliRunner().invoke(app, [*command, *more])  # labels are kept beside the run, whatever is made of them
+    assert result.exit_code == 0 and "rerank:" not in result.output, result.output
 
 
 def test_queries_of_a_file_come_before_those_of_the_corpus_and_silence_is_no_order(beir, tiny_recipe, tmp_path):
@@ -101,10 +130,12 @@ def test_queries_of_a_file_come_before_those_of_the_corpus_and_silence_is_no_ord
     command = ["rerank", "--corpus", str(beir), "--run", str(tmp_path / "base.run"), "--recipe", str(tiny_recipe)]
     result = CliRunner().invoke(app, [*command, "--queries", str(tmp_path / "queries.tsv")])
     assert result.exit_code == 0, result.output
-    with sqlite3.connect(tmp_path / "base-points.labels.sqlite") as store:
+    with sqlite3.connect(tmp_path / "base.labels.sqlite") as store:
         assert store.execute("SELECT text FROM texts WHERE kind = 'query'").fetchall() == [("another wording",)]
     result = CliRunner().invoke(app, [*command, "--teacher", "imported:nobody", "--out", str(tmp_path / "none.run")])
-    assert isinstance(result.exception, ModelError) and "no answer to any of 2 points" in str(result.exception)
+    assert isinstance(result.exception, DataError) and "holds no point labels of imported:nobody" in str(
+        result.exception
+    )
     assert not (tmp_path / "none.run").exists()
 
 
@@ -113,6 +144,8 @@ def test_a_run_of_another_corpus_is_an_error(beir, tmp_path):
     for ranking, problem in (({"zebra": [("d0", 1.0)]}, "query 'zebra'"), ({"q0": [("d99", 1.0)]}, "document 'd99'")):
         with pytest.raises(DataError, match=problem):
             rerank(ranking, dataset.corpus, dataset.queries, "point", "wins", 5, tmp_path / "l", "k", None, Progress())
+    with pytest.raises(DataError, match="holds no rankings"):
+        rerank({}, dataset.corpus, dataset.queries, "point", "wins", 5, tmp_path / "l", "k", None, Progress())
     (tmp_path / "x.run").write_text("q Q0 d 1 high tag\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"x\.run:1: not a line of a TREC run"):
         read_run(tmp_path / "x.run")

@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -43,6 +44,20 @@ def test_other_settings_or_another_corpus_are_refused_and_nothing_changes(tmp_pa
         with pytest.raises(RunError, match=r"seed was 42, now 7; corpus was 'a', now 'b'"):
             run.claim(Recipe(seed=7), {"corpus": "b"})
     assert (run.recipe_file.read_bytes(), run.run_file.read_bytes()) == before
+
+
+def test_the_teacher_may_change_until_it_has_labeled_a_list(tmp_path):
+    run = RunFolder(tmp_path)
+    other = Recipe.model_validate({"teacher": {"model": "another", "pair": {"order": "random"}}})
+    with run.locked():
+        run.claim(Recipe(), {"teachers": ["a"]})
+        run.claim(other, {"teachers": ["b"]})
+        assert json.loads(run.run_file.read_text(encoding="utf-8")) == {"teachers": ["b"]}
+        run.iteration(1).mkdir()
+        (run.iteration(1) / "lists.jsonl").touch()
+        with pytest.raises(RunError, match=r"teacher\.model was 'another'.*teachers was"):
+            run.claim(Recipe(), {"teachers": ["a"]})
+        run.claim(other, {"teachers": ["b"]})
 
 
 def test_a_folder_with_other_things_in_it_is_refused(tmp_path):

@@ -1,3 +1,6 @@
+import json
+import shutil
+
 import pytest
 import torch
 from conftest import word_tokenizer
@@ -7,6 +10,8 @@ from transformers import (
     AutoTokenizer,
     BartConfig,
     BartForConditionalGeneration,
+    LlamaConfig,
+    LlamaForCausalLM,
     MT5Config,
     MT5ForConditionalGeneration,
     T5Config,
@@ -17,7 +22,8 @@ from pdadapt.errors import ModelError, RecipeError
 from pdadapt.prompt import PAIR_FIELDS, POINT_FIELDS, Prompt, load_prompt
 from pdadapt.recipe import ModelSettings, PairSettings, PointSettings, TeacherSettings
 from pdadapt.teachers import Pair, Point, prompting
-from pdadapt.teachers.choose import Teachers, teacher_key, teacher_kind
+from pdadapt.teachers.choose import Teachers, check_teacher, teacher_key, teacher_kind
+from pdadapt.teachers.language_model import chat_format
 from pdadapt.teachers.prompting import Budget, PromptEncoder, label_ids, share, tokenised
 
 POINTS = [
@@ -173,8 +179,75 @@ def test_kind_is_read_from_the_configuration(t5, llama, cross_encoder, encoder):
     assert teacher_kind(ModelSettings(model="imported:bought")) == "imported"
 
 
+@pytest.mark.parametrize(
+    ("architecture", "more", "kind"),
+    [
+        ("Gemma3ForConditionalGeneration", {}, "causal"),
+        ("T5ForConditionalGeneration", {"is_encoder_decoder": True}, "seq2seq"),
+        ("GPT2LMHeadModel", {}, "causal"),
+        ("BertForMaskedLM", {}, "bi_encoder"),
+        ("HF_ColBERT", {}, "multi_vector"),
+        ("ViTForImageClassification", {}, None),
+        (None, {}, None),
+    ],
+)
+def test_kind_of_other_architectures(architecture, more, kind, tmp_path):
+    config = {"architectures": [architecture]} if architecture else {}
+    (tmp_path / "config.json").write_text(json.dumps(config | more), encoding="utf-8")
+    settings = ModelSettings(model=str(tmp_path))
+    if kind:
+        assert teacher_kind(settings) == kind
+        (tmp_path / "modules.json").write_text("[]", encoding="utf-8")  # sentence-transformers': it makes vectors
+        assert teacher_kind(settings) == ("multi_vector" if kind == "multi_vector" else "bi_encoder")
+    else:
+        with pytest.raises(RecipeError, match=r"say it with --set teacher\.kind=KIND"):
+            teacher_kind(settings)
+
+
+def test_what_a_teacher_cannot_do_is_found_before_any_work(t5, llama, encoder, tmp_path):
+    store = tmp_path / "l.sqlite"
+
+    def check(folder, task="point", queries=("spoke",), **changes):
+        check_teacher(TeacherSettings(model=str(folder), **changes), task, queries, store)
+
+    check(t5)
+    check(llama, "pair")
+    with pytest.raises(ModelError, match="is no seq2seq model"):
+        check(llama, kind="seq2seq")
+    with pytest.raises(ModelError, match="is no causal model"):
+        check(t5, kind="causal")
+    with pytest.raises(ModelError, match="is no cross_encoder model"):
+        check(encoder, kind="cross_encoder")
+    with pytest.raises(ModelError, match="must be single, distinct tokens"):
+        check(t5, "pair", pair=PairSettings(labels=("Yes No", "No")))
+    with pytest.raises(RecipeError, match="leaves no room for the documents"):
+        check(t5, queries=["spoke", "spoke " * 2_000])
+    with pytest.raises(RecipeError, match=r"teacher\.point\.prompt=query-likelihood"):
+        check(llama, point=PointSettings(scoring="query_likelihood"))
+    check(llama, point=PointSettings(scoring="query_likelihood", prompt="query-likelihood"))
+    with pytest.raises(RecipeError, match=r"max_length 140 leaves no room .* of 14\d tokens; .*=280"):
+        likelihood = PointSettings(scoring="query_likelihood", prompt="query-likelihood")
+        check(llama, point=likelihood, max_length=140)
+    assert not store.exists()
+
+
+def test_a_chat_prompt_knows_no_day_and_asks_for_no_thinking(llama):
+    tokenizer = AutoTokenizer.from_pretrained(llama)
+    tokenizer.chat_template = (
+        "{{ strftime_now('%Y') }} {% if enable_thinking is defined and not enable_thinking %}at once{% endif %}: "
+        "{{ messages[0]['content'] }}"
+    )
+    assert chat_format(tokenizer)[0]("spoke") == "26 Jul 2024 at once: spoke"
+
+
 def test_the_key_changes_with_whatever_changes_the_label(llama, tmp_path):
     base = TeacherSettings(model=str(llama), dtype="float32")
+    for name, change in (("worded", {}), ("weighed", {"initializer_range": 0.3})):
+        shutil.copytree(llama, tmp_path / name)
+        config = LlamaConfig.from_pretrained(llama, **change)
+        if change:
+            LlamaForCausalLM(config).save_pretrained(tmp_path / name)
+    (tmp_path / "worded" / "chat_template.jinja").write_text("{{ messages[0]['content'] }}", encoding="utf-8")
     own = tmp_path / "own.txt"
     own.write_text("{document} ? {query}", encoding="utf-8")
     others = [
@@ -183,10 +256,16 @@ def test_the_key_changes_with_whatever_changes_the_label(llama, tmp_path):
         base.model_copy(update={"max_document_length": 64}),
         base.model_copy(update={"point": PointSettings(prompt=str(own))}),
         base.model_copy(update={"point": PointSettings(labels=("A", "B"))}),
+        base.model_copy(update={"point": PointSettings(scoring="query_likelihood", prompt="query-likelihood")}),
+        base.model_copy(update={"model": str(tmp_path / "worded")}),
+        base.model_copy(update={"model": str(tmp_path / "weighed")}),
     ]
     keys = [teacher_key(settings, "point") for settings in [base, *others]]
     assert len(set(keys)) == len(keys)
-    same = base.model_copy(update={"batch_tokens": 7, "pair": PairSettings(per_query=3)})
+    shutil.copytree(llama, tmp_path / "same")
+    same = base.model_copy(
+        update={"model": str(tmp_path / "same"), "batch_tokens": 7, "pair": PairSettings(per_query=3)}
+    )
     assert teacher_key(same, "point") == keys[0]
 
 

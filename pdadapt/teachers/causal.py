@@ -32,40 +32,45 @@ class CausalTeacher(LanguageModelTeacher):
         self.packs = not settings.device_map and self._packing_agrees()
 
     def score_points(self, points: Sequence[Point]) -> Iterator[Scores]:
-        yield from self._query_likelihood(points) if self.likelihood else super().score_points(points)
+        assert self.point is not None
+        yield from super().score_points(points) if self.point.labels else self._query_likelihood(points)
 
     @torch.inference_mode()
     def _log_odds(self, prompts: list[list[int]], columns: list[int]) -> Iterator[tuple[list[int], torch.Tensor]]:
-        for batch, logits in self._logits(prompts, [1] * len(prompts)):
-            scores = logits[:, columns[0]] - logits[:, columns[1]]
-            yield batch, scores
+        first, second = columns
+        yield from self._logits(prompts, [1] * len(prompts), lambda logits, _: logits[:, first] - logits[:, second])
 
     @torch.inference_mode()
     def _query_likelihood(self, points: Sequence[Point]) -> Iterator[Scores]:
         """Mean log p(query token | document, query so far): Sachan et al. 2022, equation 2."""
+        assert self.point is not None
         order = sorted(range(len(points)), key=lambda i: (points[i].document, points[i].query))
         queries = [points[i].query for i in order]
         answers = {
             query: self.tokenizer.encode(query, add_special_tokens=False)[:ANSWER_ROOM] for query in set(queries)
         }
         documents = [{"document": points[i].document} for i in order]
-        for start, prefix in tokenised(documents, self._point_prompt):
-            asked = [answers[query] for query in queries[start : start + len(prefix)]]
-            prompts = [tokens + answer for tokens, answer in zip(prefix, asked, strict=True)]
-            own = [len(answer) + 1 for answer in asked]  # the logits that speak of the answer, and one more
-            for batch, logits in self._logits(prompts, own, lambda logits: logits.log_softmax(-1)):
-                rows = logits.split([own[i] for i in batch])
-                yield [(order[start + i], _mean_log_p(log_p, asked[i])) for i, log_p in zip(batch, rows, strict=True)]
+        for start, prefix in tokenised(documents, self.point.encode):
+            rows = [i for i in range(len(prefix)) if answers[queries[start + i]]]
+            yield [(order[start + i], None) for i in range(len(prefix)) if not answers[queries[start + i]]]
+            asked = [answers[queries[start + i]] for i in rows]
+            prompts = [prefix[i] + answer[:-1] for i, answer in zip(rows, asked, strict=True)]
+
+            def mean_log_p(logits: torch.Tensor, batch: list[int], asked: list[list[int]] = asked) -> torch.Tensor:
+                tokens = torch.tensor([token for i in batch for token in asked[i]], device=logits.device)
+                log_p = logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
+                return torch.stack([part.mean() for part in log_p.split([len(asked[i]) for i in batch])])
+
+            for batch, scores in self._logits(prompts, [len(answer) for answer in asked], mean_log_p):
+                yield [(order[start + rows[i]], score) for i, score in zip(batch, scores.tolist(), strict=True)]
 
     def _logits(
-        self,
-        prompts: list[list[int]],
-        own: list[int],
-        finish: Callable[[torch.Tensor], torch.Tensor] = lambda logits: logits,
+        self, prompts: list[list[int]], own: list[int], reduce: Callable[[torch.Tensor, list[int]], torch.Tensor]
     ) -> Iterator[tuple[list[int], torch.Tensor]]:
-        """Batches of (which prompts, logits of their last own[i] tokens, one below the other: (sum, rows of the head)).
+        """Batches of (which prompts, what `reduce` makes of their logits on the device).
 
-        finish: applied on the device before the logits leave it.
+        reduce: given the logits of each prompt's last own[i] tokens, one below the other (sum, rows of the head), and
+        which prompts.
         """
         order = sorted(range(len(prompts)), key=lambda i: prompts[i] if self.packs else (-len(prompts[i]), i))
         prompts, own = [prompts[i] for i in order], [own[i] for i in order]
@@ -79,11 +84,13 @@ class CausalTeacher(LanguageModelTeacher):
         def score(batch: range) -> torch.Tensor:
             asked, last = prompts[batch.start : batch.stop], own[batch.start : batch.stop]
             if self.packs:
-                return finish(self._packed_logits(asked, shared[batch.start : batch.stop], last)).cpu()
-            return finish(self._padded_logits(asked, last)).cpu()
+                logits = self._packed_logits(asked, shared[batch.start : batch.stop], last)
+            else:
+                logits = self._padded_logits(asked, last)
+            return reduce(logits, [order[i] for i in batch]).cpu()
 
-        for batch, logits in self.budget.batches(costs, score, padded=not self.packs):
-            yield [order[i] for i in batch], logits
+        for batch, scores in self.budget.batches(costs, score, padded=not self.packs):
+            yield [order[i] for i in batch], scores
 
     def _packed_logits(self, prompts: list[list[int]], shared: list[int], own: list[int]) -> torch.Tensor:
         tree = grow(prompts, shared)
@@ -124,20 +131,3 @@ class CausalTeacher(LanguageModelTeacher):
             pass
         self.model.set_attn_implementation(own)
         return False
-
-    def _chat_format(self) -> tuple[Callable[[str], str], bool]:
-        if not self.tokenizer.chat_template:
-            return super()._chat_format()
-
-        def wrap(text: str) -> str:
-            message = [{"role": "user", "content": text}]
-            return str(self.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
-
-        return wrap, False
-
-
-def _mean_log_p(log_p: torch.Tensor, answer: list[int]) -> float | None:
-    """log_p: (len(answer) + 1, vocabulary), the last of it past the answer; None for a query of no tokens."""
-    if not answer:
-        return None
-    return float(log_p[:-1].gather(1, torch.tensor(answer)[:, None]).mean())

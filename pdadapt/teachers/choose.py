@@ -5,22 +5,26 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from pdadapt.device import default_device, pick_dtype
-from pdadapt.errors import ModelError, RecipeError
+from pdadapt.errors import DataError, ModelError, RecipeError
+from pdadapt.labels import is_labeled
 from pdadapt.models import has_modules, is_colbert, read_config, resolve_model
 from pdadapt.progress import Progress
 from pdadapt.prompt import LIKELIHOOD_FIELDS, PAIR_FIELDS, POINT_FIELDS, load_prompt
-from pdadapt.recipe import ModelSettings, TeacherSettings
+from pdadapt.recipe import ModelSettings, PointSettings, TeacherSettings
 from pdadapt.teachers import Pair, Point, Scores, Task
 
 TASK = "pdadapt_task"  # in a cross-encoder's config.json: point, also when it is not there, or pair
 LANGUAGE_MODELS = ("seq2seq", "causal")
 PAIR_KINDS = ("seq2seq", "causal", "endpoint", "imported")
 IMPORTED = "imported:"
+GENERATORS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+ENCODERS = ("Model", "ForMaskedLM", "ForPreTraining")
 
 
 def model_of(settings: TeacherSettings, task: Task) -> ModelSettings:
@@ -35,7 +39,7 @@ def model_of(settings: TeacherSettings, task: Task) -> ModelSettings:
 
 
 def teacher_kind(settings: ModelSettings) -> str:
-    """As set, or as the name and the configuration say; weights are not loaded."""
+    """As set, or as the name and the configuration say; weights are not loaded. Raises RecipeError when they do not."""
     if settings.kind != "auto":
         return settings.kind
     if settings.model.startswith(("http://", "https://")):
@@ -49,11 +53,65 @@ def teacher_kind(settings: ModelSettings) -> str:
     architectures = " ".join(config.get("architectures") or [])
     if "ForSequenceClassification" in architectures:
         return "cross_encoder"
-    generates = "ForCausalLM" in architectures or "LMHeadModel" in architectures
     encodes_and_decodes = config.get("is_encoder_decoder") and "EncoderModel" not in architectures
-    if (generates or encodes_and_decodes) and not has_modules(source):
+    generates = encodes_and_decodes or any(mark in architectures for mark in GENERATORS)
+    if generates and not has_modules(source):
         return "seq2seq" if encodes_and_decodes else "causal"
-    return "multi_vector" if is_colbert(source) else "bi_encoder"
+    if is_colbert(source):
+        return "multi_vector"
+    if has_modules(source) or architectures.endswith(ENCODERS):
+        return "bi_encoder"
+    raise RecipeError(
+        f"What kind of teacher {settings.model!r} is, its configuration does not say (architectures: "
+        f"{architectures or 'none'}); say it with --set teacher.kind=KIND."
+    )
+
+
+def check_teacher(settings: TeacherSettings, task: Task, queries: Collection[str], store: Path) -> None:
+    """Find before any work what would stop the teacher in the middle of it.
+
+    Label words and prompts against its tokenizer, the longest queries against its length, a server by one question, an
+    imported teacher by what the label store holds; weights are not loaded. Raises RecipeError, ModelError or DataError.
+    """
+    model = model_of(settings, task)
+    kind = teacher_kind(model)
+    asked = settings.point if task == "point" else settings.pair
+    labeled = is_labeled(store, teacher_key(settings, task))
+    if kind == "imported" and not labeled:
+        raise DataError(
+            f"{store} holds no {task} labels of {model.model}; bring them with `pdadapt labels import FILE --store "
+            f"{store} --name {model.model.removeprefix(IMPORTED)}`, and use that store with --set label_store={store}."
+        )
+    if kind == "endpoint" and not labeled:
+        teacher = _load_endpoint(model, settings, [task])
+        teacher.check(queries)
+    if kind in (*LANGUAGE_MODELS, "cross_encoder", "bi_encoder", "multi_vector"):
+        _check_architecture(model, kind)
+    if kind in LANGUAGE_MODELS:
+        from pdadapt.teachers.language_model import asking, load_tokenizer
+
+        asking(load_tokenizer(model.model), kind, model, asked).encode.check_queries(queries)
+
+
+def _check_architecture(model: ModelSettings, kind: str) -> None:
+    """Raises ModelError when the configuration contradicts the kind."""
+    source = resolve_model(model.model)
+    if source.gguf_file:
+        if kind != "causal":
+            raise ModelError(f"Teacher {source.name!r} is a GGUF file, so its kind is causal, not {kind}.")
+        return
+    config = read_config(source)
+    found = " ".join(config.get("architectures") or []) or "none"
+    decodes = bool(config.get("is_encoder_decoder"))
+    wrong = {"seq2seq": not decodes, "causal": decodes, "cross_encoder": "ForSequenceClassification" not in found}
+    if wrong.get(kind):
+        raise ModelError(
+            f"Teacher {source.name!r} is no {kind} model (architectures: {found}); leave teacher.kind out, or give a "
+            "model of that kind."
+        )
+    outputs = len(config.get("id2label") or (0, 1))
+    if kind == "cross_encoder" and outputs != 1:
+        raise ModelError(f"Teacher {source.name!r} has {outputs} outputs; a point teacher has one.")
 
 
 def teacher_key(settings: TeacherSettings, task: Task) -> str:
@@ -71,9 +129,9 @@ def teacher_key(settings: TeacherSettings, task: Task) -> str:
         )
     if task == "pair" and kind not in PAIR_KINDS and not pairwise:
         raise RecipeError(
-            f"The {kind} {model.model!r} judges documents one by one only; give a teacher of pairs "
-            f"({', '.join(PAIR_KINDS)}) with --pair-teacher, derive the pairs from the points with "
-            "--set teacher.pair.scoring=derived, or leave them out with --set teacher.pair.per_query=0."
+            f"The {kind} {model.model!r} judges documents one by one only; pairs need one of the kinds "
+            f"{', '.join(PAIR_KINDS)}. To adapt, give such a one with --pair-teacher, derive the pairs from the points "
+            "(--set teacher.pair.scoring=derived), or leave them out (--set teacher.pair.per_query=0)."
         )
     key: dict[str, Any] = {"task": task, "kind": kind}
     if kind == "imported":
@@ -83,13 +141,15 @@ def teacher_key(settings: TeacherSettings, task: Task) -> str:
 
         key |= {"model": served_model(model.model)}
     else:
-        check_precision(model, kind)
+        check_precision(settings)
         key |= {
             "model": resolve_model(model.model).identity(),
             "dtype": str(pick_dtype(model.dtype, default_device())).removeprefix("torch."),
-            "quantize": model.quantize,
+            "quantize": model.quantize if has_bits(model, kind) else None,
             "max_length": model.max_length,
         }
+    if kind == "endpoint":
+        key |= {"max_length": model.max_length}
     key |= {"max_document_length": model.max_document_length}
     if kind in LANGUAGE_MODELS or kind == "endpoint":
         key |= _prompt_key(settings, task, kind)
@@ -106,17 +166,29 @@ def _prompt_key(settings: TeacherSettings, task: Task, kind: str) -> dict[str, A
             f"teacher.point.scoring: query_likelihood needs a decoder-only teacher, and this one is {kind}; use "
             "--set teacher.point.scoring=labels --set teacher.point.prompt=yes-no."
         )
+    if likelihood and settings.point.prompt == PointSettings().prompt:
+        raise RecipeError(
+            "teacher.point.scoring: query_likelihood needs a prompt of its own; add "
+            "--set teacher.point.prompt=query-likelihood."
+        )
     prompt = load_prompt(settings.point.prompt, LIKELIHOOD_FIELDS if likelihood else POINT_FIELDS)
     labels = None if likelihood else list(settings.point.labels)
     return {"scoring": settings.point.scoring, "prompt": prompt.sha256, "labels": labels}
 
 
-def check_precision(settings: ModelSettings, kind: str) -> None:
-    """Raises RecipeError or ModelError when the weights cannot be loaded as asked."""
+def has_bits(settings: ModelSettings, kind: str) -> bool:
+    """Whether `quantize` means something for this model: a language model in safetensors."""
+    return kind in LANGUAGE_MODELS and not settings.model.endswith(".gguf")
+
+
+def check_precision(settings: TeacherSettings) -> None:
+    """Raises RecipeError or ModelError when no teacher, or not on this machine, can be loaded in so few bits."""
     if not settings.quantize:
         return
-    if kind not in LANGUAGE_MODELS or settings.model.endswith(".gguf"):
-        raise RecipeError(f"teacher.quantize works for language models in safetensors, not for {settings.model!r}.")
+    models = [model_of(settings, "point"), model_of(settings, "pair")]
+    if not any(has_bits(model, teacher_kind(model)) for model in models):
+        names = " and ".join(dict.fromkeys(repr(model.model) for model in models))
+        raise RecipeError(f"teacher.quantize works for language models in safetensors, not for {names}.")
     if not torch.cuda.is_available():
         raise ModelError(
             f"teacher.quantize={settings.quantize} needs a GPU (bitsandbytes), and there is none; leave it out."
@@ -179,12 +251,10 @@ class Teachers:
 
             return (BiEncoderTeacher if kind == "bi_encoder" else MultiVectorTeacher)(model)
         asked = [task for task in self.tasks if model_of(self.settings, task) == model]
+        if kind == "endpoint":
+            return _load_endpoint(model, self.settings, asked, self.progress)
         point = self.settings.point if "point" in asked else None
         pair = self.settings.pair if "pair" in asked else None
-        if kind == "endpoint":
-            from pdadapt.teachers.endpoint import EndpointTeacher
-
-            return EndpointTeacher(model, point, pair)
         if kind == "seq2seq":
             from pdadapt.teachers.seq2seq import Seq2SeqTeacher
 
@@ -192,3 +262,13 @@ class Teachers:
         from pdadapt.teachers.causal import CausalTeacher
 
         return CausalTeacher(model, point, pair)
+
+
+def _load_endpoint(
+    model: ModelSettings, settings: TeacherSettings, tasks: Collection[Task], progress: Progress | None = None
+) -> Any:
+    from pdadapt.teachers.endpoint import EndpointTeacher
+
+    say = (progress or Progress()).say
+    point = settings.point if "point" in tasks else None
+    return EndpointTeacher(model, point, settings.pair if "pair" in tasks else None, say)

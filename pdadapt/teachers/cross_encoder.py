@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 from pdadapt.device import default_device, pick_dtype
-from pdadapt.errors import ModelError
+from pdadapt.errors import ModelError, RecipeError
 from pdadapt.models import resolve_model
 from pdadapt.recipe import ModelSettings
 from pdadapt.teachers import Pair, Point, Scores
-from pdadapt.teachers.prompting import Budget, cut_tokens, share
+from pdadapt.teachers.prompting import SMALLEST_CUT, Budget, share
 
 CPU_BUDGET, GPU_BUDGET = 2_048, 131_072  # tokens at once, padding included
 
@@ -44,9 +44,9 @@ class CrossEncoderTeacher:
 
     def score_points(self, points: Sequence[Point]) -> Iterator[Scores]:
         """Raw logits: a sigmoid would flatten the distribution that the student learns."""
-        if keep := self.max_document_length:
-            points = [Point(p.query, cut_tokens(self.model.tokenizer, p.document, keep)) for p in points]
-        return self._score(points)
+        length, keep = self.model.max_length, self.max_document_length
+        tokenizer = self.model.tokenizer
+        return self._score([(p.query, fit(tokenizer, p.query, [p.document], length, keep)[0]) for p in points])
 
     def score_pairs(self, pairs: Sequence[Pair]) -> Iterator[Scores]:
         """Log-odds that document a is the more relevant (PairDistill, section 4.1)."""
@@ -71,12 +71,33 @@ class CrossEncoderTeacher:
             yield [(order[i], value) for i, value in zip(batch, scores.float().tolist(), strict=True)]
 
 
+def fit(
+    tokenizer: Any, query: str, documents: Sequence[str], max_length: int, max_document_length: int | None = None
+) -> list[str]:
+    """Documents cut evenly to fit beside the query, which stays whole, with a separator between each two.
+
+    Raises RecipeError when the query leaves them no room.
+    """
+    taken = len(tokenizer.encode(query, add_special_tokens=False)) + tokenizer.num_special_tokens_to_add(pair=True)
+    room = max_length - taken - (len(documents) - 1)
+    if room < SMALLEST_CUT * len(documents):
+        raise RecipeError(
+            f"{max_length} tokens leave no room for the documents beside a query of {taken}; shorten it, or raise "
+            "teacher.max_length where the model reads more."
+        )
+    ends = [
+        [end for _, end in tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]]
+        for text in documents
+    ]
+    kept = share({i: min(len(found), max_document_length or room) for i, found in enumerate(ends)}, room)
+    return [
+        text if kept[i] >= len(ends[i]) else text[: ends[i][kept[i] - 1]] if kept[i] else ""
+        for i, text in enumerate(documents)
+    ]
+
+
 def join(tokenizer: Any, pair: Pair, max_length: int, max_document_length: int | None = None) -> tuple[str, str]:
     """(query, both documents around the tokenizer's separator), the documents cut evenly to fit `max_length` tokens."""
-    documents = {"a": pair.document_a, "b": pair.document_b}
-    lengths = {name: len(tokenizer.tokenize(text)) for name, text in documents.items()}
-    lengths = {name: min(length, max_document_length or length) for name, length in lengths.items()}
-    room = max_length - len(tokenizer.tokenize(pair.query)) - tokenizer.num_special_tokens_to_add(pair=True) - 1
-    kept = share(lengths, max(room, 2))
-    first, second = (cut_tokens(tokenizer, text, kept[name]) if kept[name] else "" for name, text in documents.items())
+    documents = (pair.document_a, pair.document_b)
+    first, second = fit(tokenizer, pair.query, documents, max_length, max_document_length)
     return pair.query, f"{first} {tokenizer.sep_token} {second}"

@@ -1,7 +1,8 @@
 """A teacher behind an OpenAI-compatible server (vLLM, llama.cpp's server, a hosted API).
 
 Named `http://HOST/v1#NAME`. Each question is one chat completion of one token; the score is the log-odds of the label
-words among its `top_logprobs`. A server that does not list both words gives no score: nothing is invented.
+words among its `top_logprobs`. A server that does not list both words gives no score: nothing is invented. Its
+tokenizer is not at hand, so a token is taken for four bytes of UTF-8 when documents are cut.
 The key comes from the environment (PDADAPT_API_KEY, or OPENAI_API_KEY for api.openai.com) and is written nowhere.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urldefrag, urlsplit
 
@@ -20,10 +21,20 @@ from pdadapt.errors import ModelError, RecipeError
 from pdadapt.prompt import PAIR_FIELDS, POINT_FIELDS, Prompt, load_prompt
 from pdadapt.recipe import ModelSettings, PairSettings, PointSettings
 from pdadapt.teachers import Pair, Point, Scores
+from pdadapt.teachers.prompting import DOCUMENT_FIELDS, SMALLEST_CUT, share
 
 TRIES = 7  # 0.5 s, 1 s, ... 16 s: half a minute of patience with a server that is busy or restarts
-TIMEOUT = 120.0  # seconds
+TIMEOUT = 120.0  # seconds: a small server may have sixteen questions waiting
+AGAIN = (408, 429)  # and 5xx: asked again
+REFUSED = (400, 413, 422)  # of a question: too long, or not to the server's liking
+ADVICE = {
+    401: "give the key in the environment, as PDADAPT_API_KEY",
+    403: "give the key in the environment, as PDADAPT_API_KEY",
+    404: "check the address, and the NAME after #",
+}
+TOKEN_BYTES = 4
 TOP = 20  # the most that OpenAI's API lists
+UNLIKELY = -9_999.0  # what OpenAI's API writes for a token that is not among them
 WORD_MARKS = " \n\tĠ▁"  # how tokenizers write the space before a word
 
 
@@ -40,16 +51,31 @@ def served_model(name: str) -> str:
 
 
 class EndpointTeacher:
-    def __init__(self, settings: ModelSettings, point: PointSettings | None, pair: PairSettings | None):
-        """Raises RecipeError when the model's name or a prompt is wrong."""
+    def __init__(
+        self,
+        settings: ModelSettings,
+        point: PointSettings | None,
+        pair: PairSettings | None,
+        say: Callable[[str], None] = lambda text: None,
+    ):
+        """say: told when the server makes us wait. Raises RecipeError when the model's name or a prompt is wrong."""
         self.name = served_model(settings.model)
         self.url = urldefrag(settings.model).url.rstrip("/")
         self.point_prompt = load_prompt(point.prompt, POINT_FIELDS) if point else None
         self.pair_prompt = load_prompt(pair.prompt, PAIR_FIELDS) if pair else None
         self.point_labels = point.labels if point else None
         self.pair_labels = pair.labels if pair else None
-        self.words = settings.max_document_length
+        self.max_length, self.max_document_length = settings.max_length, settings.max_document_length
         self.concurrency = settings.concurrency
+        self.say = say
+        self.answered = False  # so that a question it refuses is that question's fault
+
+    def check(self, queries: Collection[str]) -> None:
+        """Ask the longest query with an empty document. Raises ModelError when the server cannot serve as a teacher."""
+        longest = max(queries, key=len, default="")
+        list(
+            self.score_points([Point(longest, "")]) if self.point_prompt else self.score_pairs([Pair(longest, "", "")])
+        )
 
     def score_points(self, points: Sequence[Point]) -> Iterator[Scores]:
         yield from self._score(points, self.point_prompt, self.point_labels)
@@ -73,7 +99,7 @@ class EndpointTeacher:
         try:
             while True:
                 while len(asked) < self.concurrency and (index := next(waiting, None)) is not None:
-                    text = prompt.render(cut_words(questions[index]._asdict(), self.words))
+                    text = fit(prompt, questions[index]._asdict(), self.max_length, self.max_document_length)
                     asked[loop.create_task(self._ask(client, text, labels))] = index
                 if not asked:
                     return
@@ -96,37 +122,51 @@ class EndpointTeacher:
             "top_logprobs": TOP,
         }
         answer = await self._post(client, request)
+        if answer is None:
+            return None
         try:
             listed = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
-        except (KeyError, IndexError, TypeError):
+            found = [(entry["token"].strip(WORD_MARKS), entry["logprob"]) for entry in listed]
+        except (KeyError, IndexError, TypeError, AttributeError):
             raise ModelError(
                 f"{self.url} answered without `top_logprobs`, from which the label words' probabilities are read; "
                 "use a server that gives them (vLLM, llama.cpp's server, OpenAI)."
             ) from None
+        self.answered = True
         first, second = (
-            [entry["logprob"] for entry in listed if entry["token"].strip(WORD_MARKS) == label] for label in labels
+            [log_p for word, log_p in found if word == label and log_p is not None and log_p > UNLIKELY]
+            for label in labels
         )
         return log_sum(first) - log_sum(second) if first and second else None
 
     async def _post(self, client: httpx.AsyncClient, request: dict[str, Any]) -> Any:
-        """The server's JSON answer; asks again, ever later, when the server is busy, fails or is out of reach."""
+        """The server's JSON answer; asks again, ever later, when the server is busy, fails or is out of reach.
+
+        None when the server, which answers other questions, refuses this one.
+        """
         for attempt in range(TRIES):
             pause = 0.5 * 2**attempt
             try:
                 response = await client.post(f"{self.url}/chat/completions", json=request)
             except httpx.TransportError as error:
-                problem = type(error).__name__
+                problem, advice = type(error).__name__, None
             else:
                 if response.status_code == 200:
                     return parse(response)
+                if response.status_code in REFUSED and self.answered:
+                    return None
                 problem = f"status {response.status_code}: {response.text[:200]}"
-                if response.status_code != 429 and response.status_code < 500:
+                advice = ADVICE.get(response.status_code)
+                if response.status_code not in AGAIN and response.status_code < 500:
                     break
                 pause = max(pause, retry_after(response))
             if attempt + 1 < TRIES:
-                await asyncio.sleep(min(pause, 60.0))
+                pause = min(pause, 60.0)
+                self.say(f"{self.url}: {problem}; asking again in {pause:.0f} s (try {attempt + 2} of {TRIES})")
+                await asyncio.sleep(pause)
         raise ModelError(
-            f"{self.url} did not answer ({problem}); what is labeled is kept: the same command goes on from there."
+            f"{self.url} did not answer ({problem}); "
+            + (f"{advice}." if advice else "what is labeled is kept: the same command goes on from there.")
         )
 
 
@@ -163,14 +203,27 @@ def retry_after(response: httpx.Response) -> float:
         return 0.0
 
 
-def cut_words(values: dict[str, str], most: int | None) -> dict[str, str]:
-    """Documents cut to so many words; the server's tokenizer is not at hand."""
-    if most is None:
-        return values
-    return {
-        field: text if field == "query" else " ".join(text.split(maxsplit=most)[:most])
-        for field, text in values.items()
+def fit(prompt: Prompt, values: Mapping[str, str], max_length: int, max_document_length: int | None) -> str:
+    """The prompt with its documents cut evenly to some `max_length` tokens; query and instruction are always whole.
+
+    Raises RecipeError when a query leaves no room for the documents.
+    """
+    documents = {field: text for field, text in values.items() if field in DOCUMENT_FIELDS}
+    frame = prompt.render({**values, **dict.fromkeys(documents, "")})
+    room = max_length - -(-len(frame.encode()) // TOKEN_BYTES)
+    if room < SMALLEST_CUT * len(documents):
+        raise RecipeError(
+            f"teacher.max_length {max_length} leaves no room for the documents beside a prompt and query of some "
+            f"{max_length - room} tokens; raise it with --set teacher.max_length={2 * max_length}."
+        )
+    lengths = {field: -(-len(text.encode()) // TOKEN_BYTES) for field, text in documents.items()}
+    if max_document_length is not None:
+        lengths = {field: min(length, max_document_length) for field, length in lengths.items()}
+    cut = {
+        field: documents[field].encode()[: TOKEN_BYTES * keep].decode(errors="ignore")
+        for field, keep in share(lengths, room).items()
     }
+    return prompt.render({**values, **cut})
 
 
 def log_sum(log_p: Sequence[float]) -> float:

@@ -7,11 +7,12 @@ logits, since the softmax's normaliser cancels (PairDistill section 3.1).
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -26,6 +27,7 @@ from pdadapt.teachers.prompting import Budget, PromptEncoder, label_ids, tokenis
 
 ANSWER_ROOM = 128  # tokens kept free for the query when it is the answer whose likelihood is asked
 GPU_BUDGET = 65_536
+NO_DATE = "{% macro strftime_now(format) %}26 Jul 2024{% endmacro %}"  # put before a chat template: labels know no day
 COMPILED = ("MLP", "LayerFF", "Norm")  # parts of a model whose many small operations are worth fusing
 
 
@@ -69,44 +71,34 @@ class LanguageModelTeacher(ABC):
         """
         self.device = default_device()
         self.model, self.tokenizer = load_language_model(settings, self.kind, self.device)
+        self.point = asking(self.tokenizer, self.kind, settings, point) if point else None
+        self.pair = asking(self.tokenizer, self.kind, settings, pair) if pair else None
         self.budget = Budget(
             settings.batch_tokens or (gpu_budget(self.model) if self.device.type == "cuda" else self.cpu_budget)
         )
-        self.likelihood = point is not None and point.scoring == "query_likelihood"
-        lengths = (settings.max_length, settings.max_document_length)
-        wrap, special = self._chat_format()
-        rows: list[int] = []
-        if point:
-            fields = LIKELIHOOD_FIELDS if self.likelihood else POINT_FIELDS
-            reserve = ANSWER_ROOM if self.likelihood else 0
-            prompt = load_prompt(point.prompt, fields)
-            self._point_prompt = PromptEncoder(self.tokenizer, prompt, *lengths, wrap, special, reserve)
-            rows += [] if self.likelihood else label_ids(self.tokenizer, point.labels)
-        self._pair_columns = [len(rows), len(rows) + 1]
-        if pair:
-            prompt = load_prompt(pair.prompt, PAIR_FIELDS)
-            self._pair_prompt = PromptEncoder(self.tokenizer, prompt, *lengths, wrap, special)
-            rows += label_ids(self.tokenizer, pair.labels)
-        if self.likelihood:
-            self._pair_columns = rows  # the head keeps the whole vocabulary
-        float32_head(self.model, None if self.likelihood else rows)
+        both = [asked for asked in (self.point, self.pair) if asked]
+        words = [token for asked in both for token in asked.labels]
+        self.rows = words if all(asked.labels for asked in both) else None  # of the head that are kept; None: all
+        float32_head(self.model, self.rows)
         if settings.compile:
             for module in self.model.modules():
                 if any(part in type(module).__name__ for part in COMPILED):
                     module.compile(dynamic=True)
 
     def score_points(self, points: Sequence[Point]) -> Iterator[Scores]:
-        yield from self._score(points, self._point_prompt, [0, 1])
+        yield from self._score(points, self.point)
 
     def score_pairs(self, pairs: Sequence[Pair]) -> Iterator[Scores]:
-        yield from self._score(pairs, self._pair_prompt, self._pair_columns)
+        yield from self._score(pairs, self.pair)
 
-    def _score(self, questions: Sequence[Any], encode: PromptEncoder, columns: list[int]) -> Iterator[Scores]:
+    def _score(self, questions: Sequence[Any], asked: Asking | None) -> Iterator[Scores]:
         """Scores of the questions, which are asked in order of their texts: what begins alike comes together."""
+        assert asked is not None
+        columns = asked.labels if self.rows is None else [self.rows.index(token) for token in asked.labels]
         order = sorted(range(len(questions)), key=lambda i: questions[i])
         fields = [questions[i]._asdict() for i in order]
-        encode.check_queries({question.query for question in questions})
-        for start, prompts in tokenised(fields, encode):
+        asked.encode.check_queries({question.query for question in questions})
+        for start, prompts in tokenised(fields, asked.encode):
             for which, scores in self._log_odds(prompts, columns):
                 yield [(order[start + i], score) for i, score in zip(which, scores.tolist(), strict=True)]
 
@@ -114,9 +106,47 @@ class LanguageModelTeacher(ABC):
     def _log_odds(self, prompts: list[list[int]], columns: list[int]) -> Iterator[tuple[list[int], torch.Tensor]]:
         """Batches of (which prompts, (B,) log-odds of the two columns of the head)."""
 
-    def _chat_format(self) -> tuple[Callable[[str], str], bool]:
-        """How a prompt becomes the model's input, and whether the tokenizer adds its special tokens."""
-        return lambda text: text, True
+
+class Asking(NamedTuple):
+    """How a task is put to a model."""
+
+    encode: PromptEncoder
+    labels: list[int]  # token ids of the two label words; none when the likelihood of the query is asked
+
+
+def asking(tokenizer: Any, kind: str, settings: ModelSettings, task: PointSettings | PairSettings) -> Asking:
+    """Raises ModelError when a label word is no single token, RecipeError when the prompt is no good."""
+    likelihood = task.scoring == "query_likelihood"
+    fields = PAIR_FIELDS if isinstance(task, PairSettings) else LIKELIHOOD_FIELDS if likelihood else POINT_FIELDS
+    wrap, special = chat_format(tokenizer) if kind == "causal" and tokenizer.chat_template else (str, True)
+    encode = PromptEncoder(
+        tokenizer,
+        load_prompt(task.prompt, fields),
+        settings.max_length,
+        settings.max_document_length,
+        wrap,
+        special,
+        reserve=ANSWER_ROOM if likelihood else 0,
+    )
+    return Asking(encode, [] if likelihood else label_ids(tokenizer, task.labels))
+
+
+def chat_format(tokenizer: Any) -> tuple[Callable[[str], str], bool]:
+    """How a prompt becomes a user's message, and whether the tokenizer adds its special tokens.
+
+    The same on every day, and without the thinking that some models do before they answer.
+    """
+    template = NO_DATE + tokenizer.get_chat_template()
+
+    def wrap(text: str) -> str:
+        message = [{"role": "user", "content": text}]
+        return str(
+            tokenizer.apply_chat_template(
+                message, chat_template=template, tokenize=False, add_generation_prompt=True, enable_thinking=False
+            )
+        )
+
+    return wrap, False
 
 
 def gpu_budget(model: Any) -> int:
@@ -126,6 +156,28 @@ def gpu_budget(model: Any) -> int:
     per_token = model.dtype.itemsize * (16 * config.hidden_size + 4 * inner)
     free, _ = torch.cuda.mem_get_info(model.device)
     return int(max(1_024, min(GPU_BUDGET, free // 2 // per_token)))
+
+
+@functools.lru_cache(maxsize=2)
+def load_tokenizer(name: str) -> Any:
+    """Raises ModelError when the model brings none."""
+    import transformers
+
+    source = resolve_model(name)
+    with loading(source, "tokenizer's"):
+        return transformers.AutoTokenizer.from_pretrained(source.path, **source.kwargs)
+
+
+@contextlib.contextmanager
+def loading(source: ModelSource, kind: str) -> Iterator[None]:
+    """What goes wrong as a model loads becomes a ModelError that names it."""
+    bars = io.StringIO() if source.gguf_file else sys.stderr  # GGUF loading draws bars that cannot be turned off
+    try:
+        with contextlib.redirect_stderr(bars):
+            yield
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"Teacher {source.name!r} does not load as a {kind} model: {first_line}") from error
 
 
 def load_language_model(settings: ModelSettings, kind: str, device: torch.device) -> tuple[Any, Any]:
@@ -139,17 +191,12 @@ def load_language_model(settings: ModelSettings, kind: str, device: torch.device
     model_class = transformers.AutoModelForSeq2SeqLM if kind == "seq2seq" else transformers.AutoModelForCausalLM
     dtype = pick_dtype(settings.dtype, device)
     options = weight_options(settings, source, dtype)
-    bars = io.StringIO() if source.gguf_file else sys.stderr  # GGUF loading draws bars that cannot be turned off
-    try:
-        with contextlib.redirect_stderr(bars):
-            tokenizer = transformers.AutoTokenizer.from_pretrained(source.path, **source.kwargs)
-            loaded: Any = model_class.from_pretrained(
-                source.path, dtype=dtype, output_loading_info=True, **options, **source.kwargs
-            )
-            model, found = loaded
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"Teacher {source.name!r} does not load as a {kind} model: {first_line}") from error
+    tokenizer = load_tokenizer(settings.model)
+    with loading(source, kind):
+        loaded: Any = model_class.from_pretrained(
+            source.path, dtype=dtype, output_loading_info=True, **options, **source.kwargs
+        )
+        model, found = loaded
     if found["missing_keys"]:
         raise ModelError(
             f"Teacher {source.name!r} lacks weights of a {kind} model ({', '.join(sorted(found['missing_keys'])[:3])} "

@@ -22,6 +22,7 @@ CHUNK = 2_048  # questions tokenised at once, while the model works on those bef
 
 Question = TypeVar("Question")
 Result = TypeVar("Result")
+Key = TypeVar("Key")
 
 
 def label_ids(tokenizer: PreTrainedTokenizerBase, words: Sequence[str]) -> list[int]:
@@ -57,6 +58,7 @@ class PromptEncoder:
         self.tokenizer = tokenizer
         self.prompt = prompt
         self.max_length = max_length - reserve
+        self.reserve = reserve
         self.max_document_length = max_document_length
         self.wrap = wrap
         self.add_special_tokens = add_special_tokens
@@ -89,9 +91,10 @@ class PromptEncoder:
         taken = len(self._encode([frame])[0])
         room = self.max_length - taken
         if room < SMALLEST_CUT * documents:
+            whole = self.max_length + self.reserve
             raise RecipeError(
-                f"teacher.max_length {self.max_length} leaves no room for the documents beside a prompt and query of "
-                f"{taken} tokens; raise it with --set teacher.max_length={2 * self.max_length}."
+                f"teacher.max_length {whole} leaves no room for the documents beside a prompt and query of "
+                f"{taken + self.reserve} tokens; raise it with --set teacher.max_length={2 * whole}."
             )
         return room
 
@@ -121,13 +124,17 @@ class PromptEncoder:
 
 def cut_tokens(tokenizer: Any, text: str, keep: int) -> str:
     """The text's first `keep` tokens, as text."""
+    if len(text.encode()) < keep:  # no tokenizer makes more tokens than bytes and a space before them
+        return text
+    if keep <= 0:
+        return ""
     offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
     return text if len(offsets) <= keep else text[: offsets[keep - 1][1]]
 
 
-def share(lengths: dict[str, int], room: int) -> dict[str, int]:
+def share(lengths: dict[Key, int], room: int) -> dict[Key, int]:
     """Divide `room` tokens evenly; what a short document leaves goes to the others."""
-    kept: dict[str, int] = {}
+    kept: dict[Key, int] = {}
     for position, (field, length) in enumerate(sorted(lengths.items(), key=lambda item: item[1])):
         kept[field] = min(length, (room - sum(kept.values())) // (len(lengths) - position))
     return kept
@@ -168,6 +175,8 @@ class Budget:
             except torch.OutOfMemoryError:
                 if len(batch) == 1:
                     raise
+                scores = None
+            if scores is None:  # out of the handler, which holds what the failed batch has allocated
                 self.tokens = max(1, min(self.tokens, sum(costs[i] for i in batch)) // 2)
                 torch.cuda.empty_cache()
                 continue

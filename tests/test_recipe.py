@@ -36,6 +36,12 @@ def test_the_paper_recipe_holds_the_papers_settings():
     assert (recipe.train.query_length, recipe.train.document_length) == (32, 180)
 
 
+def test_the_papers_corpora_are_the_paper_recipe_with_every_query_trained_on():
+    for name, query_length in (("fiqa", 32), ("bioasq", 32), ("climate-fever", 64)):
+        expected = load_recipe("paper", {"train.held_out": 0, "student.query_length": query_length})
+        assert load_recipe(name) == expected
+
+
 def test_a_recipe_changes_its_base_key_by_key(tmp_path):
     assert load_recipe("ablations/no-kd").model_dump() == load_recipe("msmarco", {"train.lambda_kd": 0}).model_dump()
     mine, yours = tmp_path / "mine.yaml", tmp_path / "yours.yaml"

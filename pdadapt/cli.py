@@ -380,7 +380,8 @@ def labels_import(
     file: Annotated[Path, typer.Argument(help="JSONL or Parquet rows: query, document[, document_b], score.")],
     store: Annotated[Path, typer.Option(help="The label store to fill (--set label_store=STORE uses it).")],
     name: Annotated[
-        str | None, typer.Option(help="A name for the teacher of rows that have none: --teacher imported:NAME.")
+        str | None,
+        typer.Option(help="Use them with --teacher imported:NAME. Default: they stay those of the teacher they name."),
     ] = None,
     debug: DebugOption = False,
 ) -> None:
@@ -388,8 +389,8 @@ def labels_import(
     from pdadapt.label_files import import_labels
 
     count = import_labels(file, store, name)
-    teacher = f", as the teacher imported:{name}" if name else ""
-    typer.echo(f"Took {count:,} labels into {store}{teacher}; use it with --set label_store={store}")
+    teacher = f"--teacher imported:{name}" if name else "the teacher that gave them"
+    typer.echo(f"Took {count:,} labels into {store}; use them with {teacher} --set label_store={store}")
 
 
 @labels_app.command("show")

@@ -99,8 +99,8 @@ def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 def import_labels(file: Path, store: Path, name: str | None) -> int:
     """Take labels from a JSONL or Parquet file of COLUMNS into a store; returns how many.
 
-    The whole file is checked before anything is written; what a kill left out, the same import adds. Rows without a
-    `teacher` become those of the teacher `imported:NAME`. Raises DataError naming the line that is wrong, or that says
+    The whole file is checked before anything is written; what a kill left out, the same import adds. Rows become those of
+    the teacher `imported:NAME`; without a name they stay those of the `teacher` that they name. Raises DataError naming the line that is wrong, or that says
     something else than one before it.
     """
     if not store.parent.is_dir():
@@ -125,7 +125,7 @@ def import_labels(file: Path, store: Path, name: str | None) -> int:
             raise DataError(
                 f"{where}: the score is {score}, but {before} for the same texts in {line}; keep one of them."
             )
-        names[key] = str(row.get("model") or names.get(key) or name or "")
+        names[key] = name or str(row.get("model") or names.get(key) or "")
         for name_of_id, text in zip(("query_id", "doc_id", "doc_id_b"), found, strict=False):
             ids = texts["query" if name_of_id == "query_id" else "document"]
             ids[text] = str(row.get(name_of_id) or ids.get(text, ""))
@@ -144,6 +144,8 @@ def _teacher(row: Mapping[str, Any], name: str | None, where: str) -> tuple[str,
     task = row.get("task") or ("pair" if row.get("document_b") is not None else "point")
     if task not in ("point", "pair"):
         raise DataError(f"{where}: `task` must be point or pair, and is {task!r}.")
+    if name is not None:
+        return task, json.dumps({"task": task, "kind": "imported", "model": name}, sort_keys=True)
     key = row.get("teacher")
     if isinstance(key, str):
         try:
@@ -151,9 +153,7 @@ def _teacher(row: Mapping[str, Any], name: str | None, where: str) -> tuple[str,
         except json.JSONDecodeError:
             raise DataError(f"{where}: `teacher` is not what `pdadapt labels export` wrote; leave it out.") from None
     if key is None:
-        if name is None:
-            raise DataError(f"{where}: names no teacher; give one with --name NAME, and use it as imported:NAME.")
-        key = {"task": task, "kind": "imported", "model": name}
+        raise DataError(f"{where}: names no teacher; give one with --name NAME, and use it as imported:NAME.")
     return task, json.dumps(key, sort_keys=True)
 
 

@@ -99,9 +99,9 @@ def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 def import_labels(file: Path, store: Path, name: str | None) -> int:
     """Take labels from a JSONL or Parquet file of COLUMNS into a store; returns how many.
 
-    The whole file is checked before anything is written; what a kill left out, the same import adds. Rows become those of
-    the teacher `imported:NAME`; without a name they stay those of the `teacher` that they name. Raises DataError naming the line that is wrong, or that says
-    something else than one before it.
+    The whole file is checked before anything is written; what a kill left out, the same import adds. Rows become those
+    of the teacher `imported:NAME`; without a name they stay those of the `teacher` that they name. Raises DataError
+    naming the line that is wrong, or that says something else than one before it.
     """
     if not store.parent.is_dir():
         raise DataError(f"{store} cannot be made: there is no folder {store.parent}.")

@@ -63,22 +63,27 @@ class Progress:
 
     @contextlib.contextmanager
     def task(self, name: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
-        """A task of `total` units. Yields `advance(units, note="...")`."""
+        """A task of `total` units.
+
+        Yields `advance(units, note="...", earlier=False)`; earlier: a run before this one did them, so that they say
+        nothing of the rate.
+        """
         name = self.prefix + name
         started = said = time.monotonic()
-        done = 0
+        done = before = 0
         last_note = ""
         task_id = self._live.add_task(name, total=total, unit=unit, note="")
 
-        def advance(units: int, note: str = "") -> None:
-            nonlocal done, last_note, said
+        def advance(units: int, note: str = "", earlier: bool = False) -> None:
+            nonlocal done, before, last_note, said
             done += units
+            before += units * earlier
             last_note = note or last_note
             changes: dict[str, Any] = {"note": note} if note else {}
             self._live.update(task_id, advance=units, **changes)
-            if not self.console.is_terminal and (now := time.monotonic()) - said >= EVERY and 0 < done < total:
+            if not self.console.is_terminal and (now := time.monotonic()) - said >= EVERY and before < done < total:
                 said = now
-                left = (now - started) / done * (total - done)
+                left = (now - started) / (done - before) * (total - done)
                 line = f"{name}: {done:,} of {total:,} {unit}, about {left / 60:,.1f} min left {last_note}"
                 self.say(line.rstrip())
 
@@ -87,12 +92,14 @@ class Progress:
         self._live.remove_task(task_id)
         self.tasks += 1
         seconds = max(time.monotonic() - started, 1e-9)
+        new = done - before
         if self.log:
             with open(self.log, "a", encoding="utf-8") as log:
-                log.write(json.dumps({"task": name, "units": done, "unit": unit, "seconds": round(seconds, 2)}) + "\n")
-        rate = f"{seconds / done:,.1f} s each" if 0 < done < seconds else f"{done / seconds:,.1f} {unit}/s"
-        line = f"{name}: {done:,} {unit} in {seconds:,.1f} s" + (f" ({rate}) {last_note}" if done > 1 else "")
-        self.say(line.rstrip())
+                log.write(json.dumps({"task": name, "units": new, "unit": unit, "seconds": round(seconds, 2)}) + "\n")
+        rate = f"{seconds / new:,.1f} s each" if 0 < new < seconds else f"{new / seconds:,.1f} {unit}/s"
+        line = f"{name}: {new:,} {unit} in {seconds:,.1f} s" + (f" ({rate}) {last_note}" if new > 1 else "")
+        line = line.rstrip() + (f", {before:,} before" if before else "")
+        self.say(line)
 
 
 def quiet_libraries() -> None:

@@ -275,7 +275,7 @@ class Watch(TrainerCallback):
         self.query_ids = query_ids
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.advance(state.global_step)
+        self.advance(state.global_step, earlier=True)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.query_ids().clear()

@@ -45,3 +45,16 @@ def test_without_a_terminal_long_work_says_every_minute_how_far_it_is(monkeypatc
     lines = console.file.getvalue().splitlines()
     assert lines[0] == "label points: 2 of 10 prompts, about 5.3 min left"
     assert 3 < len(lines) < 8 and lines[-1].startswith("label points: 10 prompts in")
+
+
+def test_what_an_earlier_run_did_says_nothing_of_the_rate(monkeypatch):
+    clock = iter(range(0, 10_000, 40))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+    console = Console(width=200, file=io.StringIO())
+    with Progress(console).task("train", 10, "steps") as advance:
+        advance(6, earlier=True)
+        for _ in range(4):
+            advance(1)
+    lines = console.file.getvalue().splitlines()
+    assert lines[0] == "train: 7 of 10 steps, about 4.0 min left"
+    assert lines[-1] == "train: 4 steps in 240.0 s (60.0 s each), 6 before"

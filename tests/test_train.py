@@ -199,12 +199,12 @@ class KilledAt(Progress):
                 inner = outer.__enter__()
                 done = 0
 
-                def advance(units, note=""):
+                def advance(units, note="", earlier=False):
                     nonlocal done
                     done += units
                     if done > allowed:
                         raise Killed
-                    inner(units, note)
+                    inner(units, note, earlier)
 
                 return advance
 

@@ -25,7 +25,7 @@ QUERY_BLOCK = 1_024  # queries that meet a shard at once
 BLOCK_TOKENS = 8_192  # of documents, multiplied at once
 BLOCK_SIMILARITIES = {"cpu": 2**22, "cuda": 2**28}  # of a block: 16 MiB stay near the cores' caches, 1 GiB fits a GPU
 
-Advance = Callable[[int], None]
+Advance = Callable[..., None]
 
 
 def _shard_files(folder: Path, documents: int) -> list[Path]:
@@ -37,7 +37,7 @@ def index(
     documents: Sequence[Document],
     folder: Path,
     batch_size: int = 32,
-    advance: Advance = lambda n: None,
+    advance: Advance = lambda n, **_: None,
 ) -> None:
     """Encode documents into shards under `folder`; shards that are there already are kept.
 
@@ -47,7 +47,7 @@ def index(
     for number, file in enumerate(_shard_files(folder, len(documents))):
         start = number * SHARD
         if file.exists():
-            advance(min(SHARD, len(documents) - start))
+            advance(min(SHARD, len(documents) - start), earlier=True)
             continue
         block = [document.contents for document in documents[start : start + SHARD]]
         order = sorted(range(len(block)), key=lambda i: (-len(block[i]), i))

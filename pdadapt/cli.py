@@ -33,7 +33,11 @@ labels_app = typer.Typer(help="Export, import and show what teachers said.", no_
 app.add_typer(labels_app, name="labels")
 
 CorpusOption = Annotated[
-    str, typer.Option("--corpus", help="`demo`, a BEIR folder, or a .jsonl, .tsv or .csv file (.gz too) of documents.")
+    str,
+    typer.Option(
+        "--corpus",
+        help="A name of `pdadapt datasets`, `demo`, a BEIR folder, or a .jsonl, .tsv or .csv file (.gz too).",
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -91,16 +95,16 @@ def adapt(
     _run(corpus, queries, recipe or _default_recipe(_console()), out, settings, models)
 
 
-@app.command(epilog="Example: pdadapt train-msmarco --corpus msmarco/ --out runs/msmarco")
+@app.command(epilog="Example: pdadapt train-msmarco --out runs/msmarco")
 def train_msmarco(
     corpus: Annotated[
         str,
         typer.Option(
             "--corpus",
-            help="A folder with MS MARCO's files (collection.tsv, queries.train.tsv, qrels.train.tsv), or in BEIR "
-            "layout with qrels/train.tsv.",
+            help="`msmarco` or another name with labeled training queries; a folder with MS MARCO's files "
+            "(collection.tsv, queries.train.tsv, qrels.train.tsv), or in BEIR layout with qrels/train.tsv.",
         ),
-    ],
+    ] = "msmarco",
     recipe: Annotated[str, typer.Option(help="A recipe's name or file.")] = "msmarco",
     out: Annotated[Path | None, typer.Option(help="The run folder. Default: runs/CORPUS-RECIPE.")] = None,
     student: Annotated[str | None, typer.Option(help="Sets student.model.")] = None,
@@ -123,7 +127,10 @@ def train_msmarco(
 @app.command(epilog="Example: pdadapt train-reranker --corpus squad/ --out rerankers/squad")
 def train_reranker(
     corpus: Annotated[
-        str, typer.Option("--corpus", help="A BEIR folder with qrels/train.tsv, or one with MS MARCO's files.")
+        str,
+        typer.Option(
+            "--corpus", help="A name, a BEIR folder with qrels/train.tsv, or one with MS MARCO's files: with labels."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="The run folder; the classifier will be its `model`.")],
     recipe: Annotated[str | None, typer.Option(help="Whose student finds negatives. Default as of `adapt`.")] = None,
@@ -160,12 +167,13 @@ def _run(
     overrides = _overrides(settings, options)
     resolved = load_recipe(recipe, overrides)
     dataset = load_dataset(corpus, queries, resolved.evaluate.split)
-    folder = out or Path("runs") / f"{dataset.name}-{Path(recipe).stem}"
+    folder = out or Path("runs") / f"{dataset.name.replace('/', '-')}-{Path(recipe).stem}"
 
     from pdadapt.pipeline import adapt as run_adapt
     from pdadapt.report import agreement_summary, comparison_table, label_summary
 
     progress = _progress()
+    progress.say(dataset.summary)
     metrics = run_adapt(resolved, dataset, folder, progress)
     if not metrics:
         return  # rank 0 says it
@@ -221,7 +229,7 @@ def evaluate(
     tree = apply_overrides({"evaluate": {"split": split}}, overrides)
     resolved = parse_recipe(tree, "--split", overrides)
     dataset = load_dataset(corpus, None, split)
-    folder = out or Path("runs") / f"evaluate-{dataset.name}"
+    folder = out or Path("runs") / f"evaluate-{dataset.name.replace('/', '-')}"
 
     from pdadapt import evaluate as evaluation
     from pdadapt.report import comparison_table
@@ -403,6 +411,29 @@ def labels_show(
     from pdadapt.label_files import label_tables
 
     _console().print(label_tables(run, query))
+
+
+@app.command(epilog="Example: pdadapt datasets")
+def datasets(debug: DebugOption = False) -> None:
+    """List the corpora that --corpus takes by name, with how many queries there are to adapt and to test on."""
+    from rich.table import Table
+
+    from pdadapt.catalog import listings
+    from pdadapt.recipe import recipe_names
+
+    table = Table("name", "documents", "to adapt on", "to test on", "recipe", box=None, padding=(0, 2, 0, 0))
+    table.columns[0].no_wrap = True
+    recipes = set(recipe_names())
+    for found in listings():
+        documents = "licensed" if found.licensed else f"{found.documents:,}"
+        tests = ", ".join(f"{split} {number:,}" if number else split for split, number in found.tests.items())
+        recipe = found.name if found.name in recipes else ""
+        table.add_row(found.name, documents, f"{found.queries:,}" if found.queries else "", tests, recipe)
+    _console().print(table)
+    typer.echo(
+        "They are downloaded when first used, but for licensed ones: --corpus NAME says how to get those. Other ids of "
+        "ir_datasets do too (https://ir-datasets.com), as well as your own files."
+    )
 
 
 @recipes_app.callback()

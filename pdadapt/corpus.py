@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -90,7 +92,8 @@ def hash_id(doc_id: str) -> int:
     return int.from_bytes(hashlib.blake2b(doc_id.encode(), digest_size=8).digest(), "little")
 
 
-class Dataset(NamedTuple):
+@dataclass(frozen=True)
+class Dataset:
     """A corpus with the queries to adapt on, and, where there are judgments, the queries to test on."""
 
     name: str
@@ -98,7 +101,23 @@ class Dataset(NamedTuple):
     queries: Queries  # their text is all that adaptation reads
     test_queries: Queries
     qrels: Qrels  # of the test queries
-    train_qrels: Qrels  # of some of the queries, read by supervised training only
+    read_train_qrels: Callable[[], Qrels] = dict  # of some of the queries; called by supervised training only
+    queries_from: str = ""  # where the queries were found
+    qrels_from: str = ""
+
+    @cached_property
+    def train_qrels(self) -> Qrels:
+        return self.read_train_qrels()
+
+    @property
+    def summary(self) -> str:
+        """What was found, and where."""
+        found = [f"{self.name}: {len(self.corpus):,} documents"]
+        if self.queries:
+            found.append(f"{len(self.queries):,} queries to adapt on (the text of {self.queries_from})")
+        if self.test_queries:
+            found.append(f"{len(self.test_queries):,} to test on ({self.qrels_from})")
+        return "; ".join(found) + "."
 
 
 def fingerprint(texts: Iterable[tuple[str, str]]) -> str:
@@ -113,38 +132,54 @@ def load_dataset(source: str, queries_file: Path | None = None, split: str = "te
     """Read what `--corpus` and `--queries` name.
 
     source: `demo`; a BEIR folder (`corpus.jsonl`, `queries.jsonl`, `qrels/<split>.tsv`); a folder with MS MARCO's files
-    (`collection.tsv`, `queries.train.tsv`); or a JSONL, TSV or CSV file (`.gz` too) of documents. `queries_file`
-    replaces the queries to adapt on.
+    (`collection.tsv`, `queries.train.tsv`); a JSONL, TSV or CSV file (`.gz` too) of documents; or, where there is no
+    such path, a name of catalog.py. `queries_file` replaces the queries to adapt on.
 
     Raises DataError when a file is missing or malformed.
     """
     path = DEMO_FOLDER if source == "demo" else Path(source)
     name = source if source == "demo" else path.name.split(".")[0]
     if not path.exists():
-        raise DataError(
-            f"Corpus {source!r} was not found: give `demo`, a folder in BEIR layout, or a .jsonl, .tsv or .csv file "
-            "(.gz too)."
-        )
-    if not path.is_dir():
-        dataset = Dataset(name, read_corpus(path), {}, {}, {}, {})
+        dataset = _load_named(source, split)
+    elif not path.is_dir():
+        dataset = Dataset(name, read_corpus(path), {}, {}, {})
     elif (path / "collection.tsv").exists():
         dataset = _load_msmarco(name, path, split)
     else:
         dataset = _load_beir(name, path, split)
     if queries_file is not None:
-        dataset = dataset._replace(queries=read_queries(queries_file), train_qrels={})
+        queries = read_queries(queries_file)
+        dataset = replace(dataset, queries=queries, read_train_qrels=dict, queries_from=str(queries_file))
+    return dataset
+
+
+def _load_named(name: str, split: str) -> Dataset:
+    from pdadapt import catalog
+
+    dataset = catalog.load_named(name, split)
+    if dataset is None:
+        hint = f" ({', '.join(near)}?)" if (near := catalog.near(name)) else ""
+        raise DataError(
+            f"Corpus {name!r} was not found: give `demo`, a folder in BEIR layout, a .jsonl, .tsv or .csv file (.gz "
+            f"too), or a name that `pdadapt datasets` lists{hint}."
+        )
     return dataset
 
 
 def _load_beir(name: str, folder: Path, split: str) -> Dataset:
     """The queries to adapt on are those that `qrels/<split>.tsv` does not list."""
     corpus = read_corpus(_one_of(folder, "corpus"))
-    queries = read_queries(_one_of(folder, "queries"))
-    test_queries, qrels = _judged(folder / "qrels" / f"{split}.tsv", queries)
+    queries_file = _one_of(folder, "queries")
+    queries = read_queries(queries_file)
+    qrels_file = folder / "qrels" / f"{split}.tsv"
+    test_queries, qrels = _judged(qrels_file, queries)
     train_queries = {query_id: text for query_id, text in queries.items() if query_id not in test_queries}
     train_file = folder / "qrels" / "train.tsv"
-    train_qrels = _judged(train_file, train_queries)[1] if split != "train" else {}
-    return Dataset(name, corpus, train_queries, test_queries, qrels, train_qrels)
+
+    def train_qrels() -> Qrels:
+        return _judged(train_file, train_queries)[1] if split != "train" else {}
+
+    return Dataset(name, corpus, train_queries, test_queries, qrels, train_qrels, queries_file.name, str(qrels_file))
 
 
 def _load_msmarco(name: str, folder: Path, split: str) -> Dataset:
@@ -154,7 +189,11 @@ def _load_msmarco(name: str, folder: Path, split: str) -> Dataset:
     queries = read_queries(folder / "queries.train.tsv")
     test_file, qrels_file = folder / f"queries.{split}.tsv", folder / f"qrels.{split}.tsv"
     test_queries, qrels = _judged(qrels_file, read_queries(test_file)) if test_file.exists() else ({}, {})
-    return Dataset(name, corpus, queries, test_queries, qrels, _judged(folder / "qrels.train.tsv", queries)[1])
+
+    def train_qrels() -> Qrels:
+        return _judged(folder / "qrels.train.tsv", queries)[1]
+
+    return Dataset(name, corpus, queries, test_queries, qrels, train_qrels, "queries.train.tsv", qrels_file.name)
 
 
 def _judged(qrels_file: Path, queries: Queries) -> tuple[Queries, Qrels]:

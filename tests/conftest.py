@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["IR_DATASETS_HOME"] = tempfile.mkdtemp()  # read as ir_datasets is imported
 
 import pytest
 import torch
@@ -28,6 +32,8 @@ from transformers import (
     T5Config,
     T5ForConditionalGeneration,
 )
+
+atexit.register(shutil.rmtree, os.environ["IR_DATASETS_HOME"], ignore_errors=True)
 
 TOPICS = {
     "wheels": "rim spoke hub nipple tension true wobble dish axle",

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -147,7 +148,7 @@ def test_without_judgments_there_is_a_checkpoint_and_no_table(tiny_recipe, beir,
 def test_problems_are_found_before_any_work(tiny_recipe, beir, tmp_path):
     dataset = load_dataset(str(beir))
     with pytest.raises(DataError, match="brings no queries to adapt on"):
-        adapt(load_recipe(str(tiny_recipe)), dataset._replace(queries={}), tmp_path / "run", Progress())
+        adapt(load_recipe(str(tiny_recipe)), replace(dataset, queries={}), tmp_path / "run", Progress())
     assert not (tmp_path / "run").exists()
 
 

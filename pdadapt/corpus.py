@@ -179,7 +179,9 @@ def _load_beir(name: str, folder: Path, split: str) -> Dataset:
     def train_qrels() -> Qrels:
         return _judged(train_file, train_queries)[1] if split != "train" else {}
 
-    return Dataset(name, corpus, train_queries, test_queries, qrels, train_qrels, queries_file.name, str(qrels_file))
+    return Dataset(
+        name, corpus, train_queries, test_queries, qrels, train_qrels, queries_file.name, f"qrels/{split}.tsv"
+    )
 
 
 def _load_msmarco(name: str, folder: Path, split: str) -> Dataset:

@@ -61,7 +61,7 @@ def test_errors_are_one_sentence_with_the_way_out(arguments, code, message, tmp_
     assert message in process.stderr
     assert "Traceback" not in process.stderr
     if code == 1:
-        assert process.stderr.startswith("Error: ")
+        assert process.stderr.splitlines()[-1].startswith("Error: ")
 
 
 def test_debug_shows_the_traceback(tmp_path):

@@ -43,6 +43,12 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, e.g. train.learning_rate=3e-6."),
 ]
+PassagesOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="words=N,overlap=M", help="Split documents into passages; a document ranks by its best passage."
+    ),
+]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
 
@@ -81,6 +87,7 @@ def adapt(
     point_teacher: Annotated[str | None, typer.Option(help="Sets teacher.point.model: another one for points.")] = None,
     pair_teacher: Annotated[str | None, typer.Option(help="Sets teacher.pair.model: another one for pairs.")] = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="Rounds of retrieve, label, train.")] = None,
+    passages: PassagesOption = None,
     settings: SetOption = None,
     debug: DebugOption = False,
 ) -> None:
@@ -92,7 +99,7 @@ def adapt(
         "teacher.pair.model": pair_teacher,
         "iterations": iterations,
     }
-    _run(corpus, queries, recipe or _default_recipe(_console()), out, settings, models)
+    _run(corpus, queries, recipe or _default_recipe(_console()), out, settings, models, passages)
 
 
 @app.command(epilog="Example: pdadapt train-msmarco --out runs/msmarco")
@@ -158,15 +165,19 @@ def _run(
     out: Path | None,
     settings: list[str] | None,
     options: dict[str, Any],
+    passages: str | None = None,
 ) -> None:
     """Resolve the recipe, run the stages, print what came out. options: keys of settings, None where not given."""
     from pdadapt.corpus import load_dataset
+    from pdadapt.passages import split_documents
     from pdadapt.recipe import load_recipe
 
     console = _console()
     overrides = _overrides(settings, options)
     resolved = load_recipe(recipe, overrides)
     dataset = load_dataset(corpus, queries, resolved.evaluate.split)
+    if passages:
+        dataset = split_documents(dataset, passages)
     folder = out or Path("runs") / f"{dataset.name.replace('/', '-')}-{Path(recipe).stem}"
 
     from pdadapt.pipeline import adapt as run_adapt

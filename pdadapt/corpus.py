@@ -41,9 +41,15 @@ class Corpus:
     `documents` may be a sequence that reads a document from its file when asked; of the ids a hash is kept.
     """
 
-    def __init__(self, documents: Sequence[Document], id_hashes: Sequence[int] | None = None):
-        """id_hashes: hash_id of each document's id, in order; None: the documents are asked for their ids."""
+    def __init__(
+        self, documents: Sequence[Document], id_hashes: Sequence[int] | None = None, split_from: int | None = None
+    ):
+        """id_hashes: hash_id of each document's id, in order; None: the documents are asked for their ids.
+
+        split_from: of passages, how many documents they were split from.
+        """
         self.documents = documents
+        self.split_from = split_from
         if id_hashes is None:
             id_hashes = array("Q", (hash_id(document.doc_id) for document in documents))
         hashes = np.asarray(id_hashes, dtype=np.uint64)
@@ -112,7 +118,9 @@ class Dataset:
     @property
     def summary(self) -> str:
         """What was found, and where."""
-        found = [f"{self.name}: {len(self.corpus):,} documents"]
+        whole = self.corpus.split_from
+        passages = f" in {len(self.corpus):,} passages" if whole else ""
+        found = [f"{self.name}: {whole or len(self.corpus):,} documents{passages}"]
         if self.queries:
             found.append(f"{len(self.queries):,} queries to adapt on (the text of {self.queries_from})")
         if self.test_queries:

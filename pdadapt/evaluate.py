@@ -17,7 +17,7 @@ from pdadapt.corpus import Dataset, Qrels
 from pdadapt.errors import DataError, RecipeError
 from pdadapt.progress import Progress
 from pdadapt.recipe import EvaluateSettings
-from pdadapt.retrieve import index_corpus, retrieve, sample_queries
+from pdadapt.retrieve import index_corpus, retrieve_documents, sample_queries
 from pdadapt.run import Ranking, write_atomic, write_run
 from pdadapt.students import load_student
 from pdadapt.students.colbert import PCA_DOCUMENTS
@@ -122,14 +122,14 @@ def evaluate(
         index = out / "index"
         shutil.rmtree(index, ignore_errors=True)  # of an evaluation that was killed
         index_corpus(model, dataset.corpus, index, batch_size, progress)
-        ranking = retrieve(model, dataset.corpus, queries, index, settings.k, progress)
+        ranking = retrieve_documents(model, dataset.corpus, queries, index, settings.k, progress)
         shutil.rmtree(index)
         write_run(out / f"{slug}.run", ranking, slug)
         rankings.append(ranking)
     qrels = {query_id: dataset.qrels[query_id] for query_id in queries}
     metrics = {
         "corpus": dataset.name,
-        "documents": len(dataset.corpus),
+        "documents": dataset.corpus.split_from or len(dataset.corpus),
         "test_queries": len(queries),
         "models": list(models),
         "measures": compare(rankings, qrels, settings, seed),

@@ -17,7 +17,7 @@ from pdadapt.label import label, read_lists, write_lists
 from pdadapt.models import resolve_model
 from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe
-from pdadapt.retrieve import index_corpus, retrieve, sample_queries
+from pdadapt.retrieve import index_corpus, retrieve, retrieve_documents, sample_queries
 from pdadapt.run import Ranking, RunFolder, read_run, write_atomic, write_run
 from pdadapt.students.colbert import PCA_DOCUMENTS, get_lengths, load_colbert, set_lengths
 from pdadapt.teachers import Task
@@ -219,7 +219,8 @@ def rank(
             model = load_student(recipe, name) if name == student else load_starter(recipe)
             index_corpus(model, corpus, index, recipe.retrieve.batch_size, progress)
             for file, texts, k in asked:
-                write_run(file, retrieve(model, corpus, texts, index, k, progress), f"iteration-{iteration}")
+                find = retrieve_documents if file == test_file else retrieve
+                write_run(file, find(model, corpus, texts, index, k, progress), f"iteration-{iteration}")
         shutil.rmtree(index, ignore_errors=True)
     return read_run(candidates_file) if queries else {}
 
@@ -244,7 +245,7 @@ def summarise(
 
     metrics: dict[str, Any] = {
         "corpus": dataset.name,
-        "documents": len(dataset.corpus),
+        "documents": dataset.corpus.split_from or len(dataset.corpus),
         "queries": queries,
         "test_queries": len(test_queries),
         "iteration": best,

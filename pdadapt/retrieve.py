@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pdadapt.corpus import Corpus, Document, Queries
 from pdadapt.engines import exact
+from pdadapt.passages import best_passages
 from pdadapt.progress import Progress
 from pdadapt.run import Ranking
 
@@ -43,6 +44,23 @@ def retrieve(
             :k
         ]
     return ranking
+
+
+def retrieve_documents(
+    model: MultiVectorEncoder, corpus: Corpus, queries: Queries, folder: Path, k: int, progress: Progress
+) -> Ranking:
+    """The k best documents; of a corpus split into passages each document's best passage, searched deeper as needed."""
+    if corpus.split_from is None:
+        return retrieve(model, corpus, queries, folder, k, progress)
+    wanted, depth = min(k, corpus.split_from), k
+    ranking: Ranking = {}
+    left = queries
+    while left:
+        depth = min(2 * depth, len(corpus))
+        ranking |= best_passages(retrieve(model, corpus, left, folder, depth, progress), k)
+        short = {query_id for query_id in left if len(ranking[query_id]) < wanted}
+        left = {query_id: left[query_id] for query_id in short} if depth < len(corpus) else {}
+    return {query_id: ranking[query_id] for query_id in queries}
 
 
 def is_itself(document: Document, query_id: str, query: str) -> bool:

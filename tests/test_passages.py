@@ -1,0 +1,69 @@
+import pytest
+
+from pdadapt.cli import app
+from pdadapt.corpus import Corpus, Document, load_dataset
+from pdadapt.errors import DataError
+from pdadapt.passages import Passages, best_passages, split_documents
+from pdadapt.progress import Progress
+from pdadapt.retrieve import index_corpus, retrieve, retrieve_documents
+from pdadapt.students.colbert import load_colbert
+
+
+def test_windows_overlap_and_cover_the_text_as_it_stands():
+    text = "one  two\nthree four five six seven"
+    passages = Passages([Document("a", "T", text), Document("b", "", "short"), Document("c", "", " ")], 4, 1)
+    assert list(passages) == [
+        Document("a#0", "T", "one  two\nthree four"),
+        Document("a#1", "T", "four five six seven"),
+        Document("b#0", "", "short"),
+        Document("c#0", "", ""),
+    ]
+    assert passages[-3].doc_id == "a#1" and [found.doc_id for found in passages[1:3]] == ["a#1", "b#0"]
+    with pytest.raises(IndexError):
+        passages[4]
+
+
+def test_every_word_is_in_a_passage_and_none_is_only_overlap():
+    words = [f"w{i}" for i in range(40)]
+    for length in range(1, 41):
+        document = Document("d", "", " ".join(words[:length]))
+        passages = Passages([document], 7, 3)
+        found = [passage.text.split() for passage in passages]
+        assert list(dict.fromkeys(word for passage in found for word in passage)) == words[:length]
+        assert all(len(passage) > 3 for passage in found[1:])
+
+
+@pytest.mark.parametrize("text", ["180", "words=0", "words=5,overlap=5", "word=5", "words=x", "words=5,overlap=-1"])
+def test_what_passages_cannot_be(beir, text):
+    with pytest.raises(DataError, match=r"expected words=N,overlap=M"):
+        split_documents(load_dataset(str(beir)), text)
+
+
+def test_a_document_ranks_by_its_best_passage():
+    ranking = {"q": [("a#1", 3.0), ("b#0", 2.5), ("a#0", 2.0), ("c#x#0", 1.0)]}
+    assert best_passages(ranking, 3) == {"q": [("a", 3.0), ("b", 2.5), ("c#x", 1.0)]}
+    assert best_passages(ranking, 1) == {"q": [("a", 3.0)]}
+
+
+def test_as_many_documents_are_found_as_asked_however_many_passages_are_one_documents(stanford, tmp_path):
+    texts = {"long": "rim spoke hub " * 30, "b": "pad rotor", "c": "tube valve", "d": "chain"}
+    documents = [Document(name, "", text) for name, text in texts.items()]
+    corpus = Corpus(Passages(documents, 3, 0), split_from=len(documents))
+    model = load_colbert(str(stanford))
+    index_corpus(model, corpus, tmp_path, 8, Progress())
+    queries = {"q": "rim spoke", "p": "pad"}
+    found = retrieve_documents(model, corpus, queries, tmp_path, 3, Progress())
+    everything = best_passages(retrieve(model, corpus, queries, tmp_path, len(corpus), Progress()), 3)
+    assert found == everything and all(len(ranked) == 3 for ranked in found.values())
+
+
+def test_a_corpus_is_adapted_and_measured_by_documents(beir, tiny_recipe, tmp_path, capsys):
+    out = tmp_path / "run"
+    arguments = ["adapt", "--corpus", str(beir), "--recipe", str(tiny_recipe), "--out", str(out)]
+    app([*arguments, "--passages", "words=4,overlap=1", "--set", "train.steps=1"], standalone_mode=False)
+    assert "20 documents in " in capsys.readouterr().err
+    candidates = (out / "iteration-1" / "candidates.run").read_text(encoding="utf-8").split()
+    assert candidates[2].endswith(("#0", "#1", "#2"))
+    tested = (out / "iteration-1" / "test.run").read_text(encoding="utf-8").splitlines()
+    known = {document.doc_id for document in load_dataset(str(beir)).corpus}
+    assert {line.split()[2] for line in tested} <= known

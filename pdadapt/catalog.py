@@ -1,4 +1,4 @@
-"""Corpora by name, through ir_datasets: BEIR, MS MARCO and TREC DL, LoTTE, DPR's Wikipedia, and all else it knows."""
+"""Corpora by name: those of ir_datasets (BEIR, MS MARCO, TREC DL, LoTTE, DPR's Wikipedia), Hugging Face datasets."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple, overload
 
-from pdadapt.corpus import Corpus, Dataset, Document, Qrels, Queries, hash_id
+from pdadapt.corpus import Corpus, Dataset, Document, Qrels, Queries, hash_id, to_document
 from pdadapt.errors import DataError
+from pdadapt.readers import hub_rows
 
 FORUMS = (
     *("android", "english", "gaming", "gis", "mathematica", "physics", "programmers", "stats", "tex", "unix"),
@@ -136,6 +137,35 @@ class IrDocuments(Sequence[Document]):
         if isinstance(index, slice):
             return list(map(_document, self._dataset.docs_iter()[index]))
         return _document(next(self._dataset.docs_iter()[index : index + 1]))
+
+
+class HubDocuments(Sequence[Document]):
+    """The rows of a dataset of the hub, each read from its file on disk when asked for."""
+
+    def __init__(self, name: str):
+        self.name = name
+        self._rows = hub_rows(name)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Document: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Document]: ...
+    def __getitem__(self, index: int | slice) -> Document | list[Document]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return to_document(self._rows[index], f"{self.name}: row {index + 1}")
+
+
+def read_hub_corpus(name: str) -> Corpus:
+    """Documents of a Hugging Face dataset (see hub_rows). Raises DataError when there are none, or one has no text."""
+    corpus = Corpus(HubDocuments(name))
+    if (repeated := corpus.repeated_id()) is not None:
+        doc_id = corpus.documents[repeated].doc_id
+        raise DataError(f"{name}: row {repeated + 1}: the document id {doc_id!r} stands twice; ids must be unique.")
+    return corpus
 
 
 def _get(dataset_id: str) -> Any:

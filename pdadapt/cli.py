@@ -36,7 +36,8 @@ CorpusOption = Annotated[
     str,
     typer.Option(
         "--corpus",
-        help="A name of `pdadapt datasets`, `demo`, a BEIR folder, or a .jsonl, .tsv or .csv file (.gz too).",
+        help="A name of `pdadapt datasets`; `demo`; a BEIR folder; a .jsonl, .tsv, .csv (.gz too) or .parquet file; "
+        "a folder of .txt and .md files; hf:NAME[:CONFIG][@SPLIT].",
     ),
 ]
 SetOption = Annotated[
@@ -229,17 +230,21 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="Where run files and metrics go. Default: runs/evaluate-CORPUS.")
     ] = None,
+    passages: PassagesOption = None,
     settings: SetOption = None,
     debug: DebugOption = False,
 ) -> None:
     """Measure a model on a corpus with judgments: exact MaxSim, trec_eval measures, a paired randomisation test."""
     from pdadapt.corpus import load_dataset
+    from pdadapt.passages import split_documents
     from pdadapt.recipe import apply_overrides, parse_override, parse_recipe
 
     overrides = dict(map(parse_override, settings or []))
     tree = apply_overrides({"evaluate": {"split": split}}, overrides)
     resolved = parse_recipe(tree, "--split", overrides)
     dataset = load_dataset(corpus, None, split)
+    if passages:
+        dataset = split_documents(dataset, passages)
     folder = out or Path("runs") / f"evaluate-{dataset.name.replace('/', '-')}"
 
     from pdadapt import evaluate as evaluation

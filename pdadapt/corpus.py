@@ -6,17 +6,19 @@ Ids are strings. A document's text for every model, student or teacher, is `Docu
 from __future__ import annotations
 
 import hashlib
+import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 import numpy as np
 
 from pdadapt.errors import DataError
-from pdadapt.readers import LineFile, Row, on_disk, open_text, read_id, read_rows, read_text
+from pdadapt.readers import HUB, LineFile, Row, on_disk, open_text, read_id, read_rows, read_text, text_files
 
 Queries = dict[str, str]  # query_id -> text
 Qrels = dict[str, dict[str, int]]  # query_id -> doc_id -> relevance
@@ -140,8 +142,9 @@ def load_dataset(source: str, queries_file: Path | None = None, split: str = "te
     """Read what `--corpus` and `--queries` name.
 
     source: `demo`; a BEIR folder (`corpus.jsonl`, `queries.jsonl`, `qrels/<split>.tsv`); a folder with MS MARCO's files
-    (`collection.tsv`, `queries.train.tsv`); a JSONL, TSV or CSV file (`.gz` too) of documents; or, where there is no
-    such path, a name of catalog.py. `queries_file` replaces the queries to adapt on.
+    (`collection.tsv`, `queries.train.tsv`) or of .txt and .md files; a JSONL, TSV, CSV (`.gz` too) or Parquet file of
+    documents; `hf:NAME` (see hub_rows); or, where there is no such path, a name of catalog.py. `queries_file`
+    replaces the queries to adapt on.
 
     Raises DataError when a file is missing or malformed.
     """
@@ -153,6 +156,8 @@ def load_dataset(source: str, queries_file: Path | None = None, split: str = "te
         dataset = Dataset(name, read_corpus(path), {}, {}, {})
     elif (path / "collection.tsv").exists():
         dataset = _load_msmarco(name, path, split)
+    elif not _is_beir(path) and (files := [file for file in text_files(path) if path / file != queries_file]):
+        dataset = Dataset(path.resolve().name, read_folder(path, files), {}, {}, {})
     else:
         dataset = _load_beir(name, path, split)
     if queries_file is not None:
@@ -164,6 +169,8 @@ def load_dataset(source: str, queries_file: Path | None = None, split: str = "te
 def _load_named(name: str, split: str) -> Dataset:
     from pdadapt import catalog
 
+    if name.startswith(HUB):
+        return Dataset(name.removeprefix(HUB), catalog.read_hub_corpus(name), {}, {}, {})
     dataset = catalog.load_named(name, split)
     if dataset is None:
         hint = f" ({', '.join(near)}?)" if (near := catalog.near(name)) else ""
@@ -172,6 +179,10 @@ def _load_named(name: str, split: str) -> Dataset:
             f"too), or a name that `pdadapt datasets` lists{hint}."
         )
     return dataset
+
+
+def _is_beir(folder: Path) -> bool:
+    return (folder / "qrels").exists() or any(folder.glob("corpus.*")) or any(folder.glob("queries.jsonl*"))
 
 
 def _load_beir(name: str, folder: Path, split: str) -> Dataset:
@@ -237,6 +248,17 @@ def read_corpus(path: Path) -> Corpus:
     return corpus
 
 
+def read_folder(folder: Path, files: Sequence[Path]) -> Corpus:
+    """A document a file; its id is the file's path within the folder, with %20 for a space. Raises DataError."""
+    documents = []
+    for file in files:
+        with open_text(folder / file) as lines:
+            text = lines.read()
+        doc_id = re.sub(r"[\s%]", lambda found: quote(found[0]), file.as_posix())
+        documents.append(Document(doc_id, "", text))
+    return Corpus(documents)
+
+
 def to_document(row: Row, where: str) -> Document:
     return Document(read_id(row, "document", where), str(row.get("title") or ""), read_text(row, where))
 
@@ -279,9 +301,10 @@ def read_qrels(path: Path) -> Qrels:
 
 
 def _one_of(folder: Path, stem: str) -> Path:
-    for ending in (".jsonl", ".jsonl.gz", ".tsv", ".tsv.gz", ".csv", ".csv.gz"):
+    for ending in (".jsonl", ".jsonl.gz", ".tsv", ".tsv.gz", ".csv", ".csv.gz", ".parquet"):
         if (folder / f"{stem}{ending}").exists():
             return folder / f"{stem}{ending}"
     raise DataError(
-        f"{folder} has no {stem}.jsonl: a BEIR folder holds corpus.jsonl, queries.jsonl and qrels/test.tsv."
+        f"{folder} has no {stem}.jsonl: a BEIR folder holds corpus.jsonl, queries.jsonl and qrels/test.tsv; a folder "
+        "of documents .txt or .md files."
     )

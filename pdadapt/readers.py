@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Generic, TypeVar, overload
+from typing import IO, Any, Generic, TypeVar, overload
 
 from pdadapt.errors import DataError
 
@@ -20,6 +20,7 @@ T = TypeVar("T")
 
 ID_FIELDS = ("_id", "id", "doc_id", "docid", "query_id", "qid", "pid")
 TEXT_FIELDS = ("text", "contents", "body", "query", "passage")
+HUB = "hf:"
 UNREADABLE = (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error, csv.Error)
 
 
@@ -28,11 +29,18 @@ def read_rows(path: Path, kind: str) -> Iterator[tuple[Row, str]]:
 
     Raises DataError, with file and line, on what cannot be read.
     """
+    if str(path).startswith(HUB):
+        yield from ((row, f"{path}: row {number}") for number, row in enumerate(hub_rows(str(path)), 1))
+        return
     ending = _ending(path)
-    if (ending not in LINE_READERS and ending != ".csv") or (ending == ".txt" and kind == "document"):
+    if ending not in (*LINE_READERS, ".csv", ".parquet") or (ending == ".txt" and kind == "document"):
         raise DataError(
-            f"{path}: cannot tell the format of {ending or 'a file without an ending'}; use .jsonl, .tsv or .csv."
+            f"{path}: cannot tell the format of {ending or 'a file without an ending'}; use .jsonl, .tsv, .csv or "
+            ".parquet."
         )
+    if ending == ".parquet":
+        yield from _parquet(path)
+        return
     with open_text(path) as lines:
         if ending == ".csv":
             yield from _csv(lines, path)
@@ -174,6 +182,51 @@ LINE_READERS: dict[str, Callable[[str, int, str], Row | None]] = {
     ".tsv": _tsv,
     ".txt": _plain,
 }
+
+
+def _parquet(path: Path) -> Iterator[tuple[Row, str]]:
+    import pyarrow.parquet
+    from pyarrow import ArrowException
+
+    if not path.is_file():
+        raise DataError(f"File {path} was not found.")
+    number = 0
+    try:
+        for batch in pyarrow.parquet.ParquetFile(path).iter_batches():
+            for row in batch.to_pylist():
+                number += 1
+                yield row, f"{path}: row {number}"
+    except (ArrowException, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DataError(f"{path} cannot be read as Parquet ({reason}); write the file anew.") from None
+
+
+def hub_rows(name: str) -> Any:
+    """The rows of `hf:NAME[:CONFIG][@SPLIT]`, a Hugging Face dataset: a sequence of dicts, kept on disk.
+
+    Without a split the only one, or `train`. Nothing of the dataset's own code is run. Raises DataError when it cannot
+    be had.
+    """
+    import datasets
+
+    source, _, split = name.removeprefix(HUB).partition("@")
+    source, _, config = source.partition(":")
+    try:
+        found = datasets.load_dataset(source, config or None, split=split or None)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{name}: the dataset cannot be had ({reason}); hf:NAME:CONFIG@SPLIT names it.") from error
+    if isinstance(found, dict):
+        if len(found) > 1 and "train" not in found:
+            raise DataError(f"{name}: give one of its splits, {', '.join(found)}, as hf:NAME:CONFIG@SPLIT.")
+        found = found.get("train", next(iter(found.values())))
+    return found
+
+
+def text_files(folder: Path) -> list[Path]:
+    """The .txt and .md files under a folder, in the order of their paths; hidden ones are left out."""
+    found = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in (".txt", ".md"))
+    return sorted(path for path in found if not any(part.startswith(".") for part in path.parts))
 
 
 def _csv(lines: IO[str], path: Path) -> Iterator[tuple[Row, str]]:

@@ -1,6 +1,8 @@
 import gzip
 import json
+from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 
 from pdadapt.corpus import Document, load_dataset, read_corpus, read_qrels, read_queries
@@ -118,3 +120,38 @@ def test_the_demo_corpus_is_what_the_readme_says():
     texts = [text.lower() for text in (*dataset.queries.values(), *dataset.test_queries.values())]
     assert len(set(texts)) == len(texts)
     assert len(json.dumps([document.contents for document in dataset.corpus])) < 1_000_000
+
+
+def test_parquet_files_hold_documents_and_queries(tmp_path):
+    rows = [{"_id": "7", "title": "T", "text": "a b"}, {"_id": "x8", "title": None, "text": "c"}]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "docs.parquet")
+    assert list(read_corpus(tmp_path / "docs.parquet")) == [Document("7", "T", "a b"), Document("x8", "", "c")]
+    assert read_queries(tmp_path / "docs.parquet") == {"7": "a b", "x8": "c"}
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(DataError, match=r"bad\.parquet cannot be read as Parquet"):
+        read_corpus(tmp_path / "bad.parquet")
+
+
+def test_a_folder_of_text_files_is_a_corpus(tmp_path):
+    for name, text in {"b.txt": "pad", "notes/a file.md": "# Rim\nspoke\n", ".git/x.txt": "no", "c.pdf": "no"}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    (tmp_path / "asked.txt").write_text("what is a rim\n", encoding="utf-8")
+    dataset = load_dataset(str(tmp_path), tmp_path / "asked.txt")
+    assert list(dataset.corpus) == [Document("b.txt", "", "pad"), Document("notes/a%20file.md", "", "# Rim\nspoke\n")]
+    assert dataset.queries == {"q1": "what is a rim"}
+    (tmp_path / "qrels").mkdir()
+    with pytest.raises(DataError, match=r"has no corpus\.jsonl"):
+        load_dataset(str(tmp_path))
+
+
+def test_a_hugging_face_dataset_is_a_corpus(tmp_path):
+    for split, text in {"train": "a b", "test": "c"}.items():
+        (tmp_path / "data" / f"{split}.jsonl").parent.mkdir(exist_ok=True)
+        (tmp_path / "data" / f"{split}.jsonl").write_text(f'{{"_id": "d", "text": "{text}"}}\n', encoding="utf-8")
+    source = f"hf:{tmp_path / 'data'}"
+    assert list(load_dataset(source).corpus) == [Document("d", "", "a b")]
+    dataset = load_dataset(f"{source}@test", Path(f"{source}@train"))
+    assert list(dataset.corpus) == [Document("d", "", "c")] and dataset.queries == {"d": "a b"}
+    with pytest.raises(DataError, match="hf:nowhere/none: the dataset cannot be had"):
+        load_dataset("hf:nowhere/none")

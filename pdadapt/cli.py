@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 from enum import StrEnum
@@ -32,14 +33,12 @@ app.add_typer(recipes_app, name="recipes")
 labels_app = typer.Typer(help="Export, import and show what teachers said.", no_args_is_help=True)
 app.add_typer(labels_app, name="labels")
 
-CorpusOption = Annotated[
-    str,
-    typer.Option(
-        "--corpus",
-        help="A name of `pdadapt datasets`; `demo`; a BEIR folder; a .jsonl, .tsv, .csv (.gz too) or .parquet file; "
-        "a folder of .txt and .md files; hf:NAME[:CONFIG][@SPLIT].",
-    ),
-]
+CORPUS = typer.Option(
+    "--corpus",
+    help="A name of `pdadapt datasets`; `demo`; a BEIR folder; a .jsonl, .tsv, .csv (.gz too) or .parquet file; "
+    "a folder of .txt and .md files; hf:NAME[:CONFIG][@SPLIT].",
+)
+CorpusOption = Annotated[str, CORPUS]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, e.g. train.learning_rate=3e-6."),
@@ -223,43 +222,78 @@ def _overrides(settings: list[str] | None, options: dict[str, Any]) -> dict[str,
 
 @app.command(epilog="Example: pdadapt evaluate --corpus demo --model runs/demo --against runs/demo/student")
 def evaluate(
-    corpus: CorpusOption,
-    model: Annotated[str, typer.Option(help="A run folder, a checkpoint folder, a hub id, or package:NAME/PATH.")],
-    against: Annotated[str | None, typer.Option(help="A second model, the baseline of the comparison.")] = None,
+    corpus: Annotated[str | None, CORPUS] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A run folder, a checkpoint folder, a hub id, or package:NAME/PATH.")
+    ] = None,
+    run: Annotated[Path | None, typer.Option(help="Instead of a model: a TREC run file, of any system.")] = None,
+    against: Annotated[
+        list[str] | None, typer.Option(metavar="MODEL_OR_RUN", help="A baseline to compare with; may be repeated.")
+    ] = None,
+    qrels: Annotated[
+        Path | None, typer.Option(help="Judgments, TREC's or BEIR's columns, instead of the corpus' own.")
+    ] = None,
+    measures: Annotated[str | None, typer.Option(help='Sets evaluate.measures, e.g. "AP nDCG@10 R@1000".')] = None,
     split: Annotated[str, typer.Option(help="qrels/SPLIT.tsv of the BEIR folder.")] = "test",
     out: Annotated[
         Path | None, typer.Option(help="Where run files and metrics go. Default: runs/evaluate-CORPUS.")
     ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the metrics to this file.")] = None,
     passages: PassagesOption = None,
     settings: SetOption = None,
     debug: DebugOption = False,
 ) -> None:
-    """Measure a model on a corpus with judgments: exact MaxSim, trec_eval measures, a paired randomisation test."""
-    from pdadapt.corpus import load_dataset
+    """Measure a model or a run where there are judgments, as trec_eval does, and compare it with others.
+
+    Retrieval is exact MaxSim. With --run and --qrels no corpus is needed, if what it is compared with are runs too.
+    """
+    if (model is None) == (run is None):
+        raise typer.BadParameter("give either a model or a run.", param_hint="--model / --run")
+    if corpus is None and (run is None or qrels is None or not all(Path(name).is_file() for name in against or [])):
+        raise typer.BadParameter("is needed, unless runs are measured with --qrels.", param_hint="--corpus")
+    from pdadapt.corpus import judge, load_dataset, read_judged
     from pdadapt.passages import split_documents
     from pdadapt.recipe import apply_overrides, parse_override, parse_recipe
 
     overrides = dict(map(parse_override, settings or []))
+    overrides |= {"evaluate.measures": measures.split()} if measures else {}
     tree = apply_overrides({"evaluate": {"split": split}}, overrides)
     resolved = parse_recipe(tree, "--split", overrides)
-    dataset = load_dataset(corpus, None, split)
+    if corpus is None:
+        assert qrels is not None  # else refused above
+        dataset = read_judged(qrels)
+    else:
+        dataset = load_dataset(corpus, None, split)
+        dataset = judge(dataset, qrels) if qrels else dataset
     if passages:
         dataset = split_documents(dataset, passages)
     folder = out or Path("runs") / f"evaluate-{dataset.name.replace('/', '-')}"
 
     from pdadapt import evaluate as evaluation
-    from pdadapt.report import comparison_table
-    from pdadapt.run import last_checkpoint
+    from pdadapt.report import changed_queries, comparison_table
+    from pdadapt.run import last_checkpoint, write_atomic
 
-    names = [last_checkpoint(name) for name in ((against, model) if against else (model,)) if name]
+    written = [*(against or []), str(model or run)]
     student = resolved.student.model_dump(include={"dtype", *tree.get("student", {})} - {"model"})
-    batch_size = resolved.retrieve.batch_size
     metrics = evaluation.evaluate(
-        names, dataset, resolved.evaluate, student, folder, resolved.seed, batch_size, _progress()
+        list(map(last_checkpoint, written)),
+        dataset,
+        resolved.evaluate,
+        student,
+        folder,
+        resolved.seed,
+        resolved.retrieve.batch_size,
+        _progress(),
     )
+    kind = "model" if model else "run"
+    systems = written if len(written) > 2 else ["against", kind][-len(written) :]
     console = _console()
-    console.print(comparison_table(metrics, ["against", "model"] if against else ["model"]))
-    console.print(f"Run files and metrics.json: {folder}")
+    console.print(comparison_table(metrics, systems))
+    if metrics["most_changed"]:
+        console.print(changed_queries(metrics, systems))
+    if json_file:
+        write_atomic(json_file, json.dumps(metrics, indent=2) + "\n")
+    console.print(f"Run files, every query's values and metrics.json: {folder}")
 
 
 class ExportFormat(StrEnum):

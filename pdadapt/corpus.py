@@ -217,6 +217,20 @@ def _load_msmarco(name: str, folder: Path, split: str) -> Dataset:
     return Dataset(name, corpus, queries, test_queries, qrels, train_qrels, "queries.train.tsv", qrels_file.name)
 
 
+def judge(dataset: Dataset, qrels_file: Path) -> Dataset:
+    """The dataset with these judgments instead of its own. Raises DataError when they judge none of its queries."""
+    test_queries, qrels = _judged(qrels_file, dataset.queries | dataset.test_queries)
+    return replace(dataset, test_queries=test_queries, qrels=qrels, qrels_from=str(qrels_file))
+
+
+def read_judged(qrels_file: Path) -> Dataset:
+    """Judgments alone, of queries and documents whose texts are not known. Raises DataError when there are none."""
+    qrels = read_qrels(qrels_file)
+    if not qrels:
+        raise DataError(f"{qrels_file} holds no judgments.")
+    return Dataset(qrels_file.stem, Corpus([]), {}, dict.fromkeys(qrels, ""), qrels, qrels_from=str(qrels_file))
+
+
 def _judged(qrels_file: Path, queries: Queries) -> tuple[Queries, Qrels]:
     """Those of the queries that the file judges, and how; nothing when there is no such file."""
     if not qrels_file.exists():

@@ -1,4 +1,4 @@
-"""Measures as trec_eval computes them (through ir-measures), and the paired randomisation test."""
+"""Measures as trec_eval computes them (through ir-measures), and whether systems differ by more than chance."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from typing import Any
 
 import ir_measures
 import numpy as np
-from scipy.stats import permutation_test
+from scipy.stats import permutation_test, ttest_1samp
 
-from pdadapt.corpus import Dataset, Qrels
+from pdadapt.corpus import Dataset, Qrels, Queries
 from pdadapt.errors import DataError, RecipeError
 from pdadapt.progress import Progress
 from pdadapt.recipe import EvaluateSettings
 from pdadapt.retrieve import index_corpus, retrieve_documents, sample_queries
-from pdadapt.run import Ranking, write_atomic, write_run
+from pdadapt.run import Ranking, read_run, write_atomic, write_run
 from pdadapt.students import load_student
 from pdadapt.students.colbert import PCA_DOCUMENTS
 
 PerQuery = dict[str, float]  # query_id -> value
+MOST_CHANGED = 10  # queries that are shown
+COUNTS = ("NumRet", "NumRel", "NumRelRet", "NumQ")
 
 
 def parse_measures(names: Sequence[str]) -> list[ir_measures.Measure]:
@@ -49,8 +51,10 @@ def per_query(ranking: Ranking, qrels: Qrels, names: Sequence[str]) -> dict[str,
     return values
 
 
-def mean(values: Mapping[str, float]) -> float:
-    return float(np.mean(list(values.values())))
+def aggregate(name: str, values: Mapping[str, float]) -> float:
+    """A system's value: the mean over queries; of counts, such as NumRet, the sum, as trec_eval has it."""
+    every = list(values.values())
+    return float(np.sum(every) if name.split("(")[0] in COUNTS else np.mean(every))
 
 
 def paired_test(base: PerQuery, other: PerQuery, resamples: int, seed: int) -> float:
@@ -74,25 +78,84 @@ def paired_test(base: PerQuery, other: PerQuery, resamples: int, seed: int) -> f
     return float(result.pvalue)
 
 
-def compare(rankings: Sequence[Ranking], qrels: Qrels, settings: EvaluateSettings, seed: int) -> dict[str, Any]:
-    """For each measure: the mean of every ranking, and the p-value of each but the first against the first."""
-    return compare_values([per_query(ranking, qrels, settings.measures) for ranking in rankings], settings, seed)
+def compare_two(base: PerQuery, other: PerQuery, resamples: int, seed: int) -> dict[str, Any]:
+    """How the second system differs from the first, query by query.
 
-
-def compare_values(systems: Sequence[Mapping[str, PerQuery]], settings: EvaluateSettings, seed: int) -> dict[str, Any]:
-    """The same, of the values of every system: measure -> query_id -> value."""
-    base, *others = systems
+    change: of the mean, with its 95 % interval (of Student's t; null where there is none); p: of the paired
+    randomisation test; p_t: of the paired t-test; wins, ties, losses: queries.
+    """
+    difference = np.array([other[query_id] - base[query_id] for query_id in base])
+    interval, p_t = None, 1.0
+    if len(difference) > 1 and np.ptp(difference) > 0:
+        found = ttest_1samp(difference, 0.0)
+        interval, p_t = [float(end) for end in found.confidence_interval(0.95)], float(found.pvalue)
     return {
-        name: {
-            "means": [mean(system[name]) for system in systems],
-            "p_values": [paired_test(base[name], other[name], settings.resamples, seed) for other in others],
-        }
-        for name in base
+        "change": float(difference.mean()),
+        "interval": interval,
+        "p": paired_test(base, other, resamples, seed),
+        "p_t": p_t,
+        "wins": int((difference > 0).sum()),
+        "ties": int((difference == 0).sum()),
+        "losses": int((difference < 0).sum()),
     }
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values of several tests at once, corrected so that the chance of any false finding is kept (Holm 1979)."""
+    corrected = [0.0] * len(p_values)
+    highest = 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        highest = max(highest, min(1.0, p_values[i] * (len(p_values) - rank)))
+        corrected[i] = highest
+    return corrected
+
+
+def compare(
+    rankings: Sequence[Ranking],
+    qrels: Qrels,
+    settings: EvaluateSettings,
+    seed: int,
+    pairs: Sequence[tuple[int, int]] | None = None,
+) -> dict[str, Any]:
+    """For each measure the mean of every ranking, and comparisons of pairs of them: each with the first, or `pairs`."""
+    return compare_values([per_query(ranking, qrels, settings.measures) for ranking in rankings], settings, seed, pairs)
+
+
+def compare_values(
+    systems: Sequence[Mapping[str, PerQuery]],
+    settings: EvaluateSettings,
+    seed: int,
+    pairs: Sequence[tuple[int, int]] | None = None,
+) -> dict[str, Any]:
+    """The same, of the values of every system: measure -> query_id -> value.
+
+    A comparison is what compare_two says, with `base` and `system`, their places, and `p_holm`, its p corrected for how
+    many comparisons there are.
+    """
+    pairs = [(0, i) for i in range(1, len(systems))] if pairs is None else pairs
+    found = {}
+    for name in systems[0]:
+        comparisons = [
+            {"base": i, "system": j, **compare_two(systems[i][name], systems[j][name], settings.resamples, seed)}
+            for i, j in pairs
+        ]
+        corrected = holm([comparison["p"] for comparison in comparisons])
+        found[name] = {
+            "means": [aggregate(name, system[name]) for system in systems],
+            "comparisons": [one | {"p_holm": p} for one, p in zip(comparisons, corrected, strict=True)],
+        }
+    return found
+
+
+def most_changed(base: PerQuery, other: PerQuery) -> list[str]:
+    """The queries whose value differs most, the greatest difference first; those that do not differ are left out."""
+    change = {query_id: abs(other[query_id] - base[query_id]) for query_id in base}
+    ordered = sorted((query_id for query_id in change if change[query_id]), key=lambda query_id: -change[query_id])
+    return ordered[:MOST_CHANGED]
+
+
 def evaluate(
-    models: Sequence[str],
+    systems: Sequence[str],
     dataset: Dataset,
     settings: EvaluateSettings,
     student: dict[str, Any],
@@ -101,38 +164,78 @@ def evaluate(
     batch_size: int,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Rank the test queries with each model by exact MaxSim; run files and metrics.json are left under `out`.
+    """Rank the test queries with each system and compare the last with the others.
 
-    student: settings of the student that were asked for (lengths, projection, dtype); else the checkpoint's.
+    systems: models, or TREC run files. student: settings of the student that were asked for (lengths, projection,
+    dtype); else the checkpoint's. Left under `out`: a run file of each model, `queries.tsv` with the value of every
+    query, measure and system, and metrics.json, which is returned.
+
     Raises DataError when the corpus brings no judgments, ModelError when a model does not load.
     """
     if not dataset.qrels:
         raise DataError(
             f"Corpus {dataset.name!r} brings no judgments for split {settings.split!r}; evaluation needs a "
-            f"BEIR folder with qrels/{settings.split}.tsv."
+            f"BEIR folder with qrels/{settings.split}.tsv, or --qrels."
         )
     parse_measures(settings.measures)
-    out.mkdir(parents=True, exist_ok=True)
     queries = sample_queries(dataset.test_queries, settings.max_queries, seed)
-    passages = dataset.corpus.sample(PCA_DOCUMENTS)
-    rankings = []
-    for model_name in models:
-        model = load_student(model_name, **student, passages=passages)
-        slug = re.sub(r"[^\w.-]+", "_", model_name).strip("._")
-        index = out / "index"
-        shutil.rmtree(index, ignore_errors=True)  # of an evaluation that was killed
-        index_corpus(model, dataset.corpus, index, batch_size, progress)
-        ranking = retrieve_documents(model, dataset.corpus, queries, index, settings.k, progress)
-        shutil.rmtree(index)
-        write_run(out / f"{slug}.run", ranking, slug)
-        rankings.append(ranking)
     qrels = {query_id: dataset.qrels[query_id] for query_id in queries}
+    given = {name: read_run(Path(name)) for name in systems if Path(name).is_file()}
+    out.mkdir(parents=True, exist_ok=True)
+    rankings = []
+    for name in systems:
+        if name in given:
+            ranking = {query_id: given[name].get(query_id, []) for query_id in queries}
+        else:
+            ranking = rank(name, dataset, queries, settings.k, student, out / "index", batch_size, progress)
+            slug = re.sub(r"[^\w.-]+", "_", name).strip("._")
+            write_run(out / f"{slug}.run", ranking, slug)
+        rankings.append(ranking)
+    values = [per_query(ranking, qrels, settings.measures) for ranking in rankings]
+    pairs = [(i, len(systems) - 1) for i in range(len(systems) - 1)]
     metrics = {
         "corpus": dataset.name,
         "documents": dataset.corpus.split_from or len(dataset.corpus),
         "test_queries": len(queries),
-        "models": list(models),
-        "measures": compare(rankings, qrels, settings, seed),
+        "models": list(systems),
+        "measures": compare_values(values, settings, seed, pairs),
+        "most_changed": [],
     }
+    if pairs:
+        first = settings.measures[0]
+        metrics["most_changed"] = [
+            {
+                "query_id": query_id,
+                "query": queries[query_id],
+                first: [values[0][first][query_id], values[-1][first][query_id]],
+                "top": [[doc_id for doc_id, _ in ranking[query_id][:3]] for ranking in (rankings[0], rankings[-1])],
+            }
+            for query_id in most_changed(values[0][first], values[-1][first])
+        ]
+    lines = [
+        "\t".join([query_id, name, *(f"{system[name][query_id]:.6f}" for system in values)])
+        for name in settings.measures
+        for query_id in queries
+    ]
+    write_atomic(out / "queries.tsv", "\n".join(["\t".join(["query_id", "measure", *systems]), *lines]) + "\n")
     write_atomic(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     return metrics
+
+
+def rank(
+    name: str,
+    dataset: Dataset,
+    queries: Queries,
+    k: int,
+    student: dict[str, Any],
+    index: Path,
+    batch_size: int,
+    progress: Progress,
+) -> Ranking:
+    """The k best documents of each query by a model's exact MaxSim. Raises ModelError when it does not load."""
+    model = load_student(name, **student, passages=dataset.corpus.sample(PCA_DOCUMENTS))
+    shutil.rmtree(index, ignore_errors=True)  # of an evaluation that was killed
+    index_corpus(model, dataset.corpus, index, batch_size, progress)
+    ranking = retrieve_documents(model, dataset.corpus, queries, index, k, progress)
+    shutil.rmtree(index)
+    return ranking

@@ -94,7 +94,7 @@ def model_card(run: Path, file_format: Format) -> str:
         sum(labels.get("pairs", 0) for labels in metrics["labels"]),
     )
     rows = [
-        f"| {measure} | {' | '.join(f'{mean:.4f}' for mean in found['means'])} | {found['p_values'][-1]:.3f} |"
+        f"| {measure} | {' | '.join(f'{mean:.4f}' for mean in found['means'])} | {found['comparisons'][-1]['p']:.3f} |"
         for measure, found in metrics["measures"].items()
     ]
     systems = ["base", *(f"iteration {number}" for number in range(1, len(metrics["labels"]) + 1))]

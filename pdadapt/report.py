@@ -1,4 +1,4 @@
-"""What a person reads after a run: the table of base against adapted."""
+"""What a person reads after a run: systems compared, and what the labels are like."""
 
 from __future__ import annotations
 
@@ -6,26 +6,60 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Group
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 
-def comparison_table(metrics: dict[str, Any], systems: Sequence[str]) -> Group:
-    """A title, and one row a measure: each system's mean, the change against the first, and the p-value."""
-    title = f"{metrics['corpus']}: {metrics['test_queries']:,} test queries, {metrics['documents']:,} documents"
-    table = Table()
-    table.add_column("measure")
-    for number, system in enumerate(systems):
-        table.add_column(system, justify="right")
-        if number:
-            table.add_column("change", justify="right")
-            table.add_column("p", justify="right")
-    for name, values in metrics["measures"].items():
-        base, *others = values["means"]
-        row = [name, f"{base:.4f}"]
-        for value, p in zip(others, values["p_values"], strict=True):
-            row += [f"{value:.4f}", f"{value - base:+.4f}", f"{p:.3f}" if p >= 0.001 else "<0.001"]
-        table.add_row(*row)
-    return Group(title, table)
+def comparison_table(metrics: Mapping[str, Any], systems: Sequence[str]) -> Group:
+    """A title; one row a measure with each system's value; and for every comparison the change with its 95 % interval,
+    the p-value, and how many queries rose, stayed and fell.
+
+    Of a single comparison these stand in the same row.
+    """
+    title = f"{metrics['corpus']}: {metrics['test_queries']:,} test queries"
+    title += f", {metrics['documents']:,} documents" if metrics["documents"] else ""
+    single = max((len(found["comparisons"]) for found in metrics["measures"].values()), default=0) == 1
+    table = Table(
+        "measure", *(Column(system, justify="right") for system in systems), *(_change_columns() if single else ())
+    )
+    for name, found in metrics["measures"].items():
+        cells = [f"{value:.4f}" for value in found["means"]]
+        table.add_row(name, *cells, *(_change(found["comparisons"][0], "p") if single else ()))
+    if single or len(systems) == 1:
+        return Group(title, table)
+    changes = Table("measure", "comparison", *_change_columns(), caption="p: corrected for so many comparisons (Holm)")
+    for name, found in metrics["measures"].items():
+        for row, one in enumerate(found["comparisons"]):
+            pair = f"{systems[one['system']]} - {systems[one['base']]}"
+            changes.add_row("" if row else name, pair, *_change(one, "p_holm"))
+    return Group(title, table, changes)
+
+
+def _change_columns() -> list[Column]:
+    return [Column(name, justify="right") for name in ("change ± 95 %", "p", "+/=/-")]
+
+
+def _change(comparison: Mapping[str, Any], p: str) -> list[str]:
+    low, high = comparison["interval"] or (0.0, 0.0)
+    interval = f" ± {(high - low) / 2:.4f}" if comparison["interval"] else ""
+    queries = "/".join(str(comparison[kind]) for kind in ("wins", "ties", "losses"))
+    return [f"{comparison['change']:+.4f}{interval}", p_value(comparison[p]), queries]
+
+
+def p_value(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else "<0.001"
+
+
+def changed_queries(metrics: Mapping[str, Any], systems: Sequence[str]) -> Table:
+    """The queries that differ most, with their best documents by either system."""
+    measure = next(iter(metrics["measures"]))
+    table = Table("query", Column(measure, justify="right"), f"best by {systems[0]}", f"best by {systems[-1]}")
+    for one in metrics["most_changed"]:
+        before, after = one[measure]
+        text = Text(one["query"] or one["query_id"], overflow="ellipsis")
+        text.truncate(60, overflow="ellipsis")
+        table.add_row(text, f"{before:.2f} → {after:.2f}", *(Text(", ".join(top)) for top in one["top"]))
+    return table
 
 
 def label_summary(figures: Mapping[str, float]) -> str:
@@ -57,6 +91,6 @@ def agreement_summary(figures: Mapping[str, Any]) -> str:
     """One sentence on whether the student came to agree with the teacher on the queries held out."""
     parts = []
     for name, values in figures.items():
-        (before, after), (p,) = values["means"], values["p_values"]
-        parts.append(f"{name} {before:.3f} -> {after:.3f} (p {f'{p:.3f}' if p >= 0.001 else '<0.001'})")
+        (before, after), (found,) = values["means"], values["comparisons"]
+        parts.append(f"{name} {before:.3f} -> {after:.3f} (p {p_value(found['p'])})")
     return "; ".join(parts) if parts else "no query held out says enough"

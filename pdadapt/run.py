@@ -186,7 +186,7 @@ def read_run(path: Path) -> Ranking:
         with open(path, encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
                 fields = line.split()
-                if len(fields) != 6 or not _is_number(fields[4]):
+                if len(fields) < 6 or not _is_number(fields[4]):
                     raise DataError(f"{path}:{number}: not a line of a TREC run (query_id Q0 doc_id rank score tag).")
                 ranking.setdefault(fields[0], []).append((fields[2], float(fields[4])))
     except (OSError, UnicodeDecodeError) as error:

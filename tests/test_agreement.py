@@ -98,7 +98,7 @@ def test_iterations_end_when_agreement_does_not_rise_and_the_better_student_is_k
 
     # a run whose agreement rose goes on
     (out / "iteration-1" / "agreement.json").write_text(
-        json.dumps({"pair accuracy": {"means": [0.5, 0.6], "p_values": [0.1]}}), encoding="utf-8"
+        json.dumps({"pair accuracy": {"means": [0.5, 0.6], "comparisons": [{"p": 0.1}]}}), encoding="utf-8"
     )
     metrics = adapt(load_recipe(str(tiny_recipe), still | {"iterations": 3}), dataset, out, Progress())
     assert (metrics["iteration"], len(metrics["labels"])) == (1, 2)

@@ -1,10 +1,22 @@
+import json
 import math
 from itertools import product
 
 import pytest
+from typer.testing import CliRunner
 
+from pdadapt.cli import app
 from pdadapt.errors import RecipeError
-from pdadapt.evaluate import compare, mean, paired_test, parse_measures, per_query
+from pdadapt.evaluate import (
+    aggregate,
+    compare,
+    compare_two,
+    holm,
+    most_changed,
+    paired_test,
+    parse_measures,
+    per_query,
+)
 from pdadapt.recipe import EvaluateSettings
 
 QRELS = {"q1": {"a": 2, "b": 1, "c": 0}, "q2": {"x": 1}, "q3": {"z": 1}}
@@ -17,7 +29,7 @@ def test_measures_by_hand_and_a_query_without_results_counts_zero():
     assert values["nDCG@10"]["q1"] == pytest.approx((2 / math.log2(3) + 1 / math.log2(4)) / ideal)
     assert values["RR@10"] == pytest.approx({"q1": 0.5, "q2": 0.5, "q3": 0.0})
     assert values["R@100"] == {"q1": 1.0, "q2": 1.0, "q3": 0.0}
-    assert mean(values["Success@5"]) == pytest.approx(2 / 3)
+    assert aggregate("Success@5", values["Success@5"]) == pytest.approx(2 / 3)
 
 
 def test_unknown_measures_are_named():
@@ -48,4 +60,70 @@ def test_compare_tests_every_ranking_against_the_first():
     settings = EvaluateSettings(measures=("RR@10",), resamples=100)
     found = compare([RANKING, RANKING, better], QRELS, settings, seed=1)["RR@10"]
     assert found["means"] == pytest.approx([1 / 3, 1 / 3, 2 / 3])
-    assert found["p_values"] == [1.0, 1.0]
+    assert [one["p"] for one in found["comparisons"]] == [1.0, 1.0]
+    assert [(one["base"], one["system"]) for one in found["comparisons"]] == [(0, 1), (0, 2)]
+
+
+def test_measures_are_trec_evals_on_ties_ungraded_and_unjudged_documents():
+    # trec_eval breaks ties by document id, descending: b before a, so the order of q1 is c, b, a, u
+    ranking = {"q1": [("c", 2.0), ("a", 1.0), ("b", 1.0), ("u", 0.5)], "q2": [("x", 1.0)]}
+    qrels = {"q1": {"a": 1, "b": 0, "c": 2, "d": 1}, "q2": {"y": 1}}
+    values = per_query(ranking, qrels, ["AP", "RR", "P@5", "Rprec", "nDCG@10", "NumRet", "NumRelRet", "IPrec@0.5"])
+    assert values["AP"] == pytest.approx({"q1": (1 + 2 / 3) / 3, "q2": 0.0})
+    assert values["Rprec"]["q1"] == pytest.approx(2 / 3) and values["P@5"]["q1"] == pytest.approx(0.4)
+    ideal = 2 + 1 / math.log2(3) + 1 / 2
+    assert values["nDCG@10"]["q1"] == pytest.approx((2 + 1 / 2) / ideal)
+    assert values["IPrec@0.5"]["q1"] == pytest.approx(2 / 3)
+    assert (aggregate("NumRet", values["NumRet"]), aggregate("NumRelRet", values["NumRelRet"])) == (5, 2)
+    assert aggregate("RR", values["RR"]) == 0.5
+
+
+def test_a_comparison_is_the_paired_t_test_by_hand():
+    base, other = (
+        dict(zip("abcd", [0.1, 0.2, 0.3, 0.4], strict=True)),
+        dict(zip("abcd", [0.3, 0.2, 0.6, 0.3], strict=True)),
+    )
+    found = compare_two(base, other, 100, 1)
+    differences = [0.2, 0.0, 0.3, -0.1]
+    center = sum(differences) / 4
+    error = math.sqrt(sum((value - center) ** 2 for value in differences) / 3 / 4)
+    assert found["change"] == pytest.approx(center)
+    assert found["interval"] == pytest.approx([center - 3.182446 * error, center + 3.182446 * error])
+    assert (found["wins"], found["ties"], found["losses"]) == (2, 1, 1)
+    assert 0.3 < found["p_t"] < 0.5  # t = 1.095, 3 degrees of freedom: .353
+    assert compare_two(base, base, 100, 1)["interval"] is None
+
+
+def test_holms_correction_by_hand():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0] and holm([]) == []
+
+
+def test_the_most_changed_queries_come_first_and_unchanged_ones_not_at_all():
+    base = {f"q{i}": 0.5 for i in range(20)}
+    other = base | {"q3": 0.1, "q7": 1.0, "q9": 0.6}
+    assert most_changed(base, other) == ["q7", "q3", "q9"]
+    assert len(most_changed(base, {query_id: i / 20 for i, query_id in enumerate(base)})) == 10
+
+
+def test_anyones_runs_are_measured_and_compared_without_a_corpus(tmp_path):
+    (tmp_path / "qrels").write_text("q1 0 a 1\nq2 0 b 1\nq3 0 c 1\n", encoding="utf-8")
+    runs = {"one": "aab", "two": "abb", "three": "abc"}
+    for name, found in runs.items():
+        lines = [f"q{i} Q0 {doc_id} 1 2.0 {name} junk\n" for i, doc_id in enumerate(found, 1)]
+        (tmp_path / name).write_text("".join(lines), encoding="utf-8")
+    command = ["evaluate", "--qrels", str(tmp_path / "qrels"), "--measures", "RR P@1", "--out", str(tmp_path / "out")]
+    against = [part for name in ("one", "two") for part in ("--against", str(tmp_path / name))]
+    said = CliRunner().invoke(
+        app, [*command, "--run", str(tmp_path / "three"), *against, "--json", str(tmp_path / "j")]
+    )
+    assert said.exit_code == 0, said.output
+    metrics = json.loads((tmp_path / "j").read_text(encoding="utf-8"))
+    assert metrics["measures"]["RR"]["means"] == pytest.approx([1 / 3, 2 / 3, 1.0])
+    assert [one["wins"] for one in metrics["measures"]["P@1"]["comparisons"]] == [2, 1]
+    assert [one["query_id"] for one in metrics["most_changed"]] == ["q2", "q3"]
+    assert "Holm" in said.output and "3 test queries" in said.output
+    rows = (tmp_path / "out" / "queries.tsv").read_text(encoding="utf-8").splitlines()
+    assert rows[1] == "q1\tRR\t1.000000\t1.000000\t1.000000" and len(rows) == 7
+    for wrong in (["--run", "x", "--model", "y"], [], ["--model", "m"]):
+        assert CliRunner().invoke(app, [*command, *wrong]).exit_code == 2

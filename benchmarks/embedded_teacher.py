@@ -18,6 +18,7 @@ import numpy as np
 from rich.console import Console
 
 from pdadapt.corpus import load_dataset
+from pdadapt.engines.exact import Exact
 from pdadapt.evaluate import paired_test, per_query
 from pdadapt.progress import Progress
 from pdadapt.recipe import PointSettings, TeacherSettings
@@ -64,8 +65,9 @@ def main() -> None:
         dataset = load_dataset(folder, split=split)
         queries = sample_queries(dataset.test_queries, arguments.queries, seed=1)
         index = arguments.work / f"{dataset.name}-embedded"
-        index_corpus(student, dataset.corpus, index, 8, progress)
-        ranking = retrieve(student, dataset.corpus, queries, index, arguments.k, progress)
+        engine = Exact(student, 8)
+        index_corpus(engine, dataset.corpus, index, progress)
+        ranking = retrieve(engine, dataset.corpus, queries, index, arguments.k, progress)
         qrels = {query_id: dataset.qrels[query_id] for query_id in queries}
 
         def measured(name, scores, name_of_set=dataset.name, ranking=ranking, qrels=qrels, base=None):

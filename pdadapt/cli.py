@@ -224,7 +224,7 @@ def _overrides(settings: list[str] | None, options: dict[str, Any]) -> dict[str,
 def evaluate(
     corpus: Annotated[str | None, CORPUS] = None,
     model: Annotated[
-        str | None, typer.Option(help="A run folder, a checkpoint folder, a hub id, or package:NAME/PATH.")
+        str | None, typer.Option(help="A run folder, a checkpoint folder, a hub id, package:NAME/PATH, or bm25.")
     ] = None,
     run: Annotated[Path | None, typer.Option(help="Instead of a model: a TREC run file, of any system.")] = None,
     against: Annotated[
@@ -239,13 +239,15 @@ def evaluate(
         Path | None, typer.Option(help="Where run files and metrics go. Default: runs/evaluate-CORPUS.")
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the metrics to this file.")] = None,
+    bm25: Annotated[bool, typer.Option(help="Show BM25 beside them, where there is a corpus.")] = True,
     passages: PassagesOption = None,
     settings: SetOption = None,
     debug: DebugOption = False,
 ) -> None:
     """Measure a model or a run where there are judgments, as trec_eval does, and compare it with others.
 
-    Retrieval is exact MaxSim. With --run and --qrels no corpus is needed, if what it is compared with are runs too.
+    A model is whatever sentence-transformers loads (multi-vector, dense, sparse), or `bm25`. With --run and --qrels no
+    corpus is needed, if what it is compared with are runs too.
     """
     if (model is None) == (run is None):
         raise typer.BadParameter("give either a model or a run.", param_hint="--model / --run")
@@ -270,13 +272,16 @@ def evaluate(
     folder = out or Path("runs") / f"evaluate-{dataset.name.replace('/', '-')}"
 
     from pdadapt import evaluate as evaluation
+    from pdadapt.engines.choose import BASELINE
     from pdadapt.report import changed_queries, comparison_table
     from pdadapt.run import last_checkpoint, write_atomic
 
-    written = [*(against or []), str(model or run)]
+    asked = [*(against or []), str(model or run)]
+    shown = [BASELINE, *asked] if bm25 and corpus and BASELINE not in asked else asked
+    last, compared = len(shown) - 1, range(len(shown) - len(asked) if against else 0, len(shown) - 1)
     student = resolved.student.model_dump(include={"dtype", *tree.get("student", {})} - {"model"})
     metrics = evaluation.evaluate(
-        list(map(last_checkpoint, written)),
+        list(map(last_checkpoint, shown)),
         dataset,
         resolved.evaluate,
         student,
@@ -284,9 +289,10 @@ def evaluate(
         resolved.seed,
         resolved.retrieve.batch_size,
         _progress(),
+        [(i, last) for i in compared],
     )
-    kind = "model" if model else "run"
-    systems = written if len(written) > 2 else ["against", kind][-len(written) :]
+    few = ["against", "model" if model else "run"][-len(asked) :]
+    systems = shown if len(asked) > 2 else shown[: -len(asked)] + few
     console = _console()
     console.print(comparison_table(metrics, systems))
     if metrics["most_changed"]:

@@ -14,12 +14,12 @@ import numpy as np
 from scipy.stats import permutation_test, ttest_1samp
 
 from pdadapt.corpus import Dataset, Qrels, Queries
+from pdadapt.engines.choose import load_engine
 from pdadapt.errors import DataError, RecipeError
 from pdadapt.progress import Progress
 from pdadapt.recipe import EvaluateSettings
 from pdadapt.retrieve import index_corpus, retrieve_documents, sample_queries
 from pdadapt.run import Ranking, read_run, write_atomic, write_run
-from pdadapt.students import load_student
 from pdadapt.students.colbert import PCA_DOCUMENTS
 
 PerQuery = dict[str, float]  # query_id -> value
@@ -163,12 +163,13 @@ def evaluate(
     seed: int,
     batch_size: int,
     progress: Progress,
+    pairs: Sequence[tuple[int, int]],
 ) -> dict[str, Any]:
-    """Rank the test queries with each system and compare the last with the others.
+    """Rank the test queries with each system and compare pairs of them, given by their places.
 
-    systems: models, or TREC run files. student: settings of the student that were asked for (lengths, projection,
-    dtype); else the checkpoint's. Left under `out`: a run file of each model, `queries.tsv` with the value of every
-    query, measure and system, and metrics.json, which is returned.
+    systems: models, `bm25`, or TREC run files. student: settings of the student that were asked for (lengths,
+    projection, dtype); else the checkpoint's. Left under `out`: a run file of each model, `queries.tsv` with the value
+    of every query, measure and system, and metrics.json, which is returned.
 
     Raises DataError when the corpus brings no judgments, ModelError when a model does not load.
     """
@@ -192,7 +193,6 @@ def evaluate(
             write_run(out / f"{slug}.run", ranking, slug)
         rankings.append(ranking)
     values = [per_query(ranking, qrels, settings.measures) for ranking in rankings]
-    pairs = [(i, len(systems) - 1) for i in range(len(systems) - 1)]
     metrics = {
         "corpus": dataset.name,
         "documents": dataset.corpus.split_from or len(dataset.corpus),
@@ -203,14 +203,15 @@ def evaluate(
     }
     if pairs:
         first = settings.measures[0]
+        two = pairs[0]
         metrics["most_changed"] = [
             {
                 "query_id": query_id,
                 "query": queries[query_id],
-                first: [values[0][first][query_id], values[-1][first][query_id]],
-                "top": [[doc_id for doc_id, _ in ranking[query_id][:3]] for ranking in (rankings[0], rankings[-1])],
+                first: [values[i][first][query_id] for i in two],
+                "top": [[doc_id for doc_id, _ in rankings[i][query_id][:3]] for i in two],
             }
-            for query_id in most_changed(values[0][first], values[-1][first])
+            for query_id in most_changed(*(values[i][first] for i in two))
         ]
     lines = [
         "\t".join([query_id, name, *(f"{system[name][query_id]:.6f}" for system in values)])
@@ -232,10 +233,9 @@ def rank(
     batch_size: int,
     progress: Progress,
 ) -> Ranking:
-    """The k best documents of each query by a model's exact MaxSim. Raises ModelError when it does not load."""
-    model = load_student(name, **student, passages=dataset.corpus.sample(PCA_DOCUMENTS))
-    shutil.rmtree(index, ignore_errors=True)  # of an evaluation that was killed
-    index_corpus(model, dataset.corpus, index, batch_size, progress)
-    ranking = retrieve_documents(model, dataset.corpus, queries, index, k, progress)
+    """The k best documents of each query. Raises ModelError when the model does not load."""
+    engine = load_engine(name, student, dataset.corpus.sample(PCA_DOCUMENTS), batch_size)
+    index_corpus(engine, dataset.corpus, index, progress, {"model": name})
+    ranking = retrieve_documents(engine, dataset.corpus, queries, index, k, progress)
     shutil.rmtree(index)
     return ranking

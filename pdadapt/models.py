@@ -12,7 +12,7 @@ import importlib.util
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pdadapt.errors import ModelError
 
@@ -178,6 +178,17 @@ def is_colbert(source: ModelSource) -> bool:
         return json.loads(path.read_text(encoding="utf-8")).get("model_type") in ("ColBERT", "MultiVectorEncoder")
     except FileNotFoundError:
         return False
+
+
+def model_type(source: ModelSource) -> Literal["colbert", "dense", "sparse", "plain"]:
+    """What sentence-transformers made of an encoder, if anything."""
+    if is_colbert(source):
+        return "colbert"
+    if not has_modules(source):
+        return "plain"
+    path = Path(source.path) / "modules.json" if source.is_local else Path(hub_file(source, "modules.json"))
+    kinds = " ".join(module["type"] for module in json.loads(path.read_text(encoding="utf-8")))
+    return "sparse" if "Splade" in kinds or "Sparse" in kinds else "dense"
 
 
 def has_modules(source: ModelSource) -> bool:

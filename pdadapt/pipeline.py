@@ -12,6 +12,7 @@ from typing import Any
 from pdadapt import distributed, evaluate, students, train
 from pdadapt.agreement import DECISIVE, agreement, held_out
 from pdadapt.corpus import Corpus, Dataset, Queries, fingerprint
+from pdadapt.engines.exact import Exact
 from pdadapt.errors import DataError
 from pdadapt.label import label, read_lists, write_lists
 from pdadapt.models import resolve_model
@@ -217,10 +218,11 @@ def rank(
             asked.append((candidates_file, queries, recipe.retrieve.k))
         if asked:
             model = load_student(recipe, name) if name == student else load_starter(recipe)
-            index_corpus(model, corpus, index, recipe.retrieve.batch_size, progress)
+            engine = Exact(model, recipe.retrieve.batch_size)
+            index_corpus(engine, corpus, index, progress, {"model": name})
             for file, texts, k in asked:
                 find = retrieve_documents if file == test_file else retrieve
-                write_run(file, find(model, corpus, texts, index, k, progress), f"iteration-{iteration}")
+                write_run(file, find(engine, corpus, texts, index, k, progress), f"iteration-{iteration}")
         shutil.rmtree(index, ignore_errors=True)
     return read_run(candidates_file) if queries else {}
 

@@ -51,12 +51,14 @@ def p_value(p: float) -> str:
 
 
 def changed_queries(metrics: Mapping[str, Any], systems: Sequence[str]) -> Table:
-    """The queries that differ most, with their best documents by either system."""
-    measure = next(iter(metrics["measures"]))
-    table = Table("query", Column(measure, justify="right"), f"best by {systems[0]}", f"best by {systems[-1]}")
+    """The queries that differ most in the first comparison, with their best documents by either system."""
+    measure, found = next(iter(metrics["measures"].items()))
+    first = found["comparisons"][0]
+    best = [f"best by {systems[first[which]]}" for which in ("base", "system")]
+    table = Table("query", Column(measure, justify="right"), *best, title="Queries that changed most")
     for one in metrics["most_changed"]:
         before, after = one[measure]
-        text = Text(one["query"] or one["query_id"], overflow="ellipsis")
+        text = Text(one["query"] or one["query_id"])
         text.truncate(60, overflow="ellipsis")
         table.add_row(text, f"{before:.2f} → {after:.2f}", *(Text(", ".join(top)) for top in one["top"]))
     return table

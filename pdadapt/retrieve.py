@@ -1,19 +1,19 @@
-"""Stage: student -> Ranking. Encode the corpus, search it with every query."""
+"""Stage: engine -> Ranking. Index the corpus, search it with every query."""
 
 from __future__ import annotations
 
+import json
 import random
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from pdadapt.corpus import Corpus, Document, Queries
-from pdadapt.engines import exact
+from pdadapt.engines import Engine
 from pdadapt.passages import best_passages
 from pdadapt.progress import Progress
-from pdadapt.run import Ranking
-
-if TYPE_CHECKING:
-    from sentence_transformers import MultiVectorEncoder
+from pdadapt.run import Ranking, write_atomic
 
 
 def sample_queries(queries: Queries, most: int | None, seed: int) -> Queries:
@@ -24,19 +24,27 @@ def sample_queries(queries: Queries, most: int | None, seed: int) -> Queries:
     return {query_id: text for query_id, text in queries.items() if query_id in chosen}
 
 
-def index_corpus(model: MultiVectorEncoder, corpus: Corpus, folder: Path, batch_size: int, progress: Progress) -> None:
-    """Encode the corpus into `folder`; goes on where a killed indexing stopped."""
-    with progress.task("encode", len(corpus), "documents") as advance:
-        exact.index(model, corpus.documents, folder, batch_size, advance)
+def index_corpus(
+    engine: Engine, corpus: Corpus, folder: Path, progress: Progress, origin: Mapping[str, Any] | None = None
+) -> None:
+    """Make the corpus searchable in `folder`, which is an index of this origin from then on.
+
+    origin: what the index is made from, such as hashes of corpus and model. What is there of the same origin, whole or
+    left by a kill, is kept and gone on with; of another it is removed first.
+    """
+    file, wanted = folder / "index.json", json.dumps(origin or {}, indent=2, sort_keys=True) + "\n"
+    if not file.exists() or file.read_text(encoding="utf-8") != wanted:
+        shutil.rmtree(folder, ignore_errors=True)
+        write_atomic(file, wanted)
+    with progress.task("index", len(corpus), "documents") as advance:
+        engine.index(corpus.documents, folder, advance)
 
 
-def retrieve(
-    model: MultiVectorEncoder, corpus: Corpus, queries: Queries, folder: Path, k: int, progress: Progress
-) -> Ranking:
-    """The k best documents of each query by exact MaxSim, best first, without the query itself."""
+def retrieve(engine: Engine, corpus: Corpus, queries: Queries, folder: Path, k: int, progress: Progress) -> Ranking:
+    """The k best documents of each query, best first, without the query itself."""
     with progress.task("search", len(queries) * len(corpus), "scores") as advance:
         depth = min(k + 1, len(corpus))
-        results = list(exact.search(model, list(queries.values()), folder, len(corpus), depth, advance))
+        results = list(engine.search(list(queries.values()), folder, len(corpus), depth, advance))
     ranking: Ranking = {}
     for query_id, (positions, scores) in zip(queries, results, strict=True):
         ranked = [(corpus.documents[i], score) for i, score in zip(positions, scores, strict=True)]
@@ -47,17 +55,17 @@ def retrieve(
 
 
 def retrieve_documents(
-    model: MultiVectorEncoder, corpus: Corpus, queries: Queries, folder: Path, k: int, progress: Progress
+    engine: Engine, corpus: Corpus, queries: Queries, folder: Path, k: int, progress: Progress
 ) -> Ranking:
     """The k best documents; of a corpus split into passages each document's best passage, searched deeper as needed."""
     if corpus.split_from is None:
-        return retrieve(model, corpus, queries, folder, k, progress)
+        return retrieve(engine, corpus, queries, folder, k, progress)
     wanted, depth = min(k, corpus.split_from), k
     ranking: Ranking = {}
     left = queries
     while left:
         depth = min(2 * depth, len(corpus))
-        ranking |= best_passages(retrieve(model, corpus, left, folder, depth, progress), k)
+        ranking |= best_passages(retrieve(engine, corpus, left, folder, depth, progress), k)
         short = {query_id for query_id in left if len(ranking[query_id]) < wanted}
         left = {query_id: left[query_id] for query_id in short} if depth < len(corpus) else {}
     return {query_id: ranking[query_id] for query_id in queries}

@@ -100,9 +100,14 @@ def test_evaluate_compares_two_models_and_leaves_their_runs(beir, encoder, stanf
         "--set", "evaluate.resamples=100",
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
-    assert "against" in process.stdout and "model" in process.stdout and "Success@5" in process.stdout
+    assert (
+        "bm25" in process.stdout
+        and "against" in process.stdout
+        and "model" in process.stdout
+        and "Success@5" in process.stdout
+    )
     runs = sorted((tmp_path / "out").glob("*.run"))
-    assert len(runs) == 2
+    assert runs[0].name == "bm25.run" and len(runs) == 3
     assert len(runs[0].read_text(encoding="utf-8").split("\n")[0].split()) == 6
     assert (tmp_path / "out" / "metrics.json").exists()
     assert not (tmp_path / "out" / "index").exists()

@@ -7,6 +7,7 @@ from sentence_transformers.base.modules import Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 from pdadapt.corpus import load_dataset
+from pdadapt.engines.exact import Exact
 from pdadapt.errors import ModelError
 from pdadapt.label import TrainingList
 from pdadapt.progress import Progress
@@ -69,8 +70,8 @@ def test_a_checkpoint_loads_here_and_in_sentence_transformers(dense, tmp_path, s
 
 def test_retrieval_is_the_dot_product(dense, beir, tmp_path):
     model, dataset = load_student(str(dense), "dense"), load_dataset(str(beir))
-    index_corpus(model, dataset.corpus, tmp_path / "index", 8, Progress())
-    ranking = retrieve(model, dataset.corpus, dataset.test_queries, tmp_path / "index", 5, Progress())
+    index_corpus(Exact(model, 8), dataset.corpus, tmp_path / "index", Progress())
+    ranking = retrieve(Exact(model, 8), dataset.corpus, dataset.test_queries, tmp_path / "index", 5, Progress())
     documents = vectors(model.encode_document([document.contents for document in dataset.corpus]))
     for query_id, text in dataset.test_queries.items():
         expected = (vectors(model.encode_query([text])) @ documents.T)[0].sort(descending=True).values[:5]

@@ -26,10 +26,10 @@ def test_search_equals_naive_maxsim_over_several_shards(model, beir, tmp_path, m
     dataset = load_dataset(str(beir))
     passages = [document.contents for document in dataset.corpus]
     queries = list(dataset.queries.values())[:4]
-    exact.index(model, dataset.corpus.documents, tmp_path, batch_size=3)
+    exact.Exact(model, 3).index(dataset.corpus.documents, tmp_path)
     assert len(list(tmp_path.glob("*.safetensors"))) == 3
     documents = [matrix.half().float() for matrix in model.encode_document(passages, convert_to_numpy=False)]
-    found = list(exact.search(model, queries, tmp_path, len(passages), k=5))
+    found = list(exact.Exact(model).search(queries, tmp_path, len(passages), k=5))
     for query, (positions, scores) in zip(model.encode_query(queries), found, strict=True):
         expected = torch.tensor([naive_maxsim(query, document) for document in documents])
         best = expected.argsort(descending=True, stable=True)[:5]
@@ -41,19 +41,21 @@ def test_shards_that_are_there_are_not_encoded_again(model, tmp_path, monkeypatc
     monkeypatch.setattr(exact, "SHARD", 2)
     texts = ["rim spoke", "pad rotor", "chain cable", "tube valve", "hub axle"]
     documents = [Document(f"d{i}", "", text) for i, text in enumerate(texts)]
-    exact.index(model, documents, tmp_path)
+    exact.Exact(model).index(documents, tmp_path)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     (tmp_path / "shard-00001.safetensors").unlink()
     told = []
-    exact.index(model, documents, tmp_path, advance=lambda n, earlier=False: told.append((n, earlier)))
+    exact.Exact(model).index(documents, tmp_path, advance=lambda n, earlier=False: told.append((n, earlier)))
     assert told == [(2, True), (2, False), (1, True)]
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
 def test_a_query_that_is_a_document_does_not_find_itself(model, tmp_path):
     corpus = Corpus([Document(f"d{i}", "", text) for i, text in enumerate(["rim spoke", "rim hub", "pad rotor"])])
-    index_corpus(model, corpus, tmp_path, 8, Progress())
-    ranking = retrieve(model, corpus, {"d0": "rim spoke", "d1": "rim spoke", "q": "rim spoke"}, tmp_path, 2, Progress())
+    index_corpus(exact.Exact(model, 8), corpus, tmp_path, Progress())
+    ranking = retrieve(
+        exact.Exact(model), corpus, {"d0": "rim spoke", "d1": "rim spoke", "q": "rim spoke"}, tmp_path, 2, Progress()
+    )
     assert [doc_id for doc_id, _ in ranking["d0"]] == ["d1", "d2"]
     assert "d1" in [doc_id for doc_id, _ in ranking["d1"]], "the same id by chance, another text"
     assert ranking["q"][0][0] == "d0" and len(ranking["q"]) == 2

@@ -2,6 +2,7 @@ import pytest
 
 from pdadapt.cli import app
 from pdadapt.corpus import Corpus, Document, load_dataset
+from pdadapt.engines.exact import Exact
 from pdadapt.errors import DataError
 from pdadapt.passages import Passages, best_passages, split_documents
 from pdadapt.progress import Progress
@@ -49,11 +50,11 @@ def test_as_many_documents_are_found_as_asked_however_many_passages_are_one_docu
     texts = {"long": "rim spoke hub " * 30, "b": "pad rotor", "c": "tube valve", "d": "chain"}
     documents = [Document(name, "", text) for name, text in texts.items()]
     corpus = Corpus(Passages(documents, 3, 0), split_from=len(documents))
-    model = load_colbert(str(stanford))
-    index_corpus(model, corpus, tmp_path, 8, Progress())
+    engine = Exact(load_colbert(str(stanford)), 8)
+    index_corpus(engine, corpus, tmp_path, Progress())
     queries = {"q": "rim spoke", "p": "pad"}
-    found = retrieve_documents(model, corpus, queries, tmp_path, 3, Progress())
-    everything = best_passages(retrieve(model, corpus, queries, tmp_path, len(corpus), Progress()), 3)
+    found = retrieve_documents(engine, corpus, queries, tmp_path, 3, Progress())
+    everything = best_passages(retrieve(engine, corpus, queries, tmp_path, len(corpus), Progress()), 3)
     assert found == everything and all(len(ranked) == 3 for ranked in found.values())
 
 

@@ -51,7 +51,7 @@ def test_one_command_leaves_a_run_folder_that_can_be_read(finished, beir):
     assert process.returncode == 0, process.stderr
     assert "base" in process.stdout and "adapted" in process.stdout and "nDCG@10" in process.stdout
     assert "6 test queries, 20 documents" in process.stdout
-    for stage in ("encode", "label points", "label pairs", "train"):
+    for stage in ("index", "label points", "label pairs", "train"):
         assert stage in process.stderr
     candidates = read_run(out / "iteration-1" / "candidates.run")
     assert len(candidates) == 12 and all(len(ranked) == 8 for ranked in candidates.values())

@@ -8,7 +8,7 @@ at all, so a killed indexing goes on with the next one.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -19,90 +19,97 @@ from sentence_transformers import MultiVectorEncoder
 from torch import Tensor
 
 from pdadapt.corpus import Document
+from pdadapt.engines import Advance, Hits
 
 SHARD = 1_024  # documents
 QUERY_BLOCK = 1_024  # queries that meet a shard at once
 BLOCK_TOKENS = 8_192  # of documents, multiplied at once
 BLOCK_SIMILARITIES = {"cpu": 2**22, "cuda": 2**28}  # of a block: 16 MiB stay near the cores' caches, 1 GiB fits a GPU
 
-Advance = Callable[..., None]
-
 
 def _shard_files(folder: Path, documents: int) -> list[Path]:
     return [folder / f"shard-{number:05d}.safetensors" for number in range(-(-documents // SHARD))]
 
 
-def index(
-    model: MultiVectorEncoder,
-    documents: Sequence[Document],
-    folder: Path,
-    batch_size: int = 32,
-    advance: Advance = lambda n, **_: None,
-) -> None:
-    """Encode documents into shards under `folder`; shards that are there already are kept.
+class Exact:
+    """Every MaxSim of a multi-vector model; of a dense one, whose texts have one vector each, every dot product."""
 
-    advance: told how many documents more are done.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    for number, file in enumerate(_shard_files(folder, len(documents))):
-        start = number * SHARD
-        if file.exists():
-            advance(min(SHARD, len(documents) - start), earlier=True)
-            continue
-        block = [document.contents for document in documents[start : start + SHARD]]
-        order = sorted(range(len(block)), key=lambda i: (-len(block[i]), i))
-        encoded: list[tuple[int, Tensor]] = []
-        for first in range(0, len(order), batch_size):
-            rows = order[first : first + batch_size]
-            embeddings = model.encode_document([block[i] for i in rows], batch_size=batch_size, show_progress_bar=False)
-            encoded += [(i, matrix.to("cpu", torch.float16)) for i, matrix in zip(rows, embeddings, strict=True)]
-            advance(len(rows))
-        encoded.sort(key=lambda document: -len(document[1]))
-        temporary = file.with_suffix(".part")
-        shard = {
-            "tokens": torch.cat([matrix for _, matrix in encoded]).contiguous(),
-            "lengths": torch.tensor([len(matrix) for _, matrix in encoded], dtype=torch.int32),
-            "documents": torch.tensor([start + i for i, _ in encoded]),
-        }
-        save_file(shard, temporary)
-        os.replace(temporary, file)
+    def __init__(self, model: MultiVectorEncoder, batch_size: int = 32):
+        """batch_size: documents encoded at once."""
+        self.model = model
+        self.batch_size = batch_size
+
+    def index(self, documents: Sequence[Document], folder: Path, advance: Advance = lambda n, **_: None) -> None:
+        """Encode documents into shards under `folder`; shards that are there already are kept."""
+        for number, file in enumerate(_shard_files(folder, len(documents))):
+            start = number * SHARD
+            if file.exists():
+                advance(min(SHARD, len(documents) - start), earlier=True)
+                continue
+            block = [document.contents for document in documents[start : start + SHARD]]
+            order = sorted(range(len(block)), key=lambda i: (-len(block[i]), i))
+            encoded: list[tuple[int, Tensor]] = []
+            for first in range(0, len(order), self.batch_size):
+                rows = order[first : first + self.batch_size]
+                texts = [block[i] for i in rows]
+                embeddings = self.model.encode_document(texts, batch_size=self.batch_size, show_progress_bar=False)
+                encoded += [(i, matrix.to("cpu", torch.float16)) for i, matrix in zip(rows, embeddings, strict=True)]
+                advance(len(rows))
+            encoded.sort(key=lambda document: -len(document[1]))
+            temporary = file.with_suffix(".part")
+            shard = {
+                "tokens": torch.cat([matrix for _, matrix in encoded]).contiguous(),
+                "lengths": torch.tensor([len(matrix) for _, matrix in encoded], dtype=torch.int32),
+                "documents": torch.tensor([start + i for i, _ in encoded]),
+            }
+            save_file(shard, temporary)
+            os.replace(temporary, file)
+
+    def search(
+        self, queries: Sequence[str], folder: Path, documents: int, k: int, advance: Advance = lambda n: None
+    ) -> Iterator[Hits]:
+        """For each query, the positions and MaxSim scores of its k best documents, best first.
+
+        Raises FileNotFoundError when the index is incomplete.
+        """
+        embeddings: Any = self.model.encode_query(list(queries), batch_size=32, show_progress_bar=False)
+        device = self.model.device
+        blocks = [
+            (torch.cat(matrices).float(), torch.tensor([len(matrix) for matrix in matrices], device=device))
+            for matrices in (embeddings[i : i + QUERY_BLOCK] for i in range(0, len(queries), QUERY_BLOCK))
+        ]
+        best = Best(len(queries), k)
+        for file in _shard_files(folder, documents):
+            shard = load_file(file)
+            tokens = shard["tokens"].to(device).float()
+            lengths = shard["lengths"].tolist()
+            scores = torch.cat([maxsim(*block, tokens, lengths).cpu() for block in blocks])
+            best.add(scores, shard["documents"])
+            advance(len(queries) * len(lengths))
+        return best.hits()
 
 
-def search(
-    model: MultiVectorEncoder,
-    queries: Sequence[str],
-    folder: Path,
-    documents: int,
-    k: int,
-    advance: Advance = lambda n: None,
-) -> Iterator[tuple[list[int], list[float]]]:
-    """For each query, the positions and MaxSim scores of its k best documents, best first.
+class Best:
+    """The k best of what has been scored so far; of equal scores the earlier documents."""
 
-    Raises FileNotFoundError when the index is incomplete. advance: told how many (query, document) scores more are
-    done.
-    """
-    embeddings: Any = model.encode_query(list(queries), batch_size=32, show_progress_bar=False)
-    blocks = [
-        (torch.cat(matrices).float(), torch.tensor([len(matrix) for matrix in matrices], device=model.device))
-        for matrices in (embeddings[i : i + QUERY_BLOCK] for i in range(0, len(queries), QUERY_BLOCK))
-    ]
-    best_scores = torch.empty(len(queries), 0)
-    best_documents = torch.empty(len(queries), 0, dtype=torch.long)
-    for file in _shard_files(folder, documents):
-        shard = load_file(file)
-        tokens = shard["tokens"].to(model.device).float()
-        lengths = shard["lengths"].tolist()
-        scores = torch.cat([maxsim(*block, tokens, lengths).cpu() for block in blocks])
-        scores, columns = scores.topk(min(k, scores.shape[1]))
-        scores = torch.cat([best_scores, scores], 1)
-        positions = torch.cat([best_documents, shard["documents"][columns]], 1)
+    def __init__(self, queries: int, k: int):
+        self.k = k
+        self.scores = torch.empty(queries, 0)
+        self.documents = torch.empty(queries, 0, dtype=torch.long)
+
+    def add(self, scores: Tensor, documents: Tensor) -> None:
+        """scores: (queries, D) float32 on the CPU; documents: (D,) positions in the corpus."""
+        scores, columns = scores.topk(min(self.k, scores.shape[1]))
+        scores = torch.cat([self.scores, scores], 1)
+        positions = torch.cat([self.documents, documents[columns]], 1)
         order = positions.argsort(dim=1)
         scores, positions = scores.gather(1, order), positions.gather(1, order)
-        keep = scores.argsort(dim=1, descending=True, stable=True)[:, :k]
-        best_scores, best_documents = scores.gather(1, keep), positions.gather(1, keep)
-        advance(len(queries) * len(lengths))
-    for scores, positions in zip(best_scores, best_documents, strict=True):
-        yield positions.tolist(), scores.tolist()
+        keep = scores.argsort(dim=1, descending=True, stable=True)[:, : self.k]
+        self.scores, self.documents = scores.gather(1, keep), positions.gather(1, keep)
+
+    def hits(self) -> Iterator[Hits]:
+        for scores, positions in zip(self.scores, self.documents, strict=True):
+            yield positions.tolist(), scores.tolist()
 
 
 def maxsim(query_tokens: Tensor, query_lengths: Tensor, tokens: Tensor, lengths: Sequence[int]) -> Tensor:

@@ -1,0 +1,101 @@
+"""Whatever sentence-transformers loads can be measured, as what it says it is; and BM25."""
+
+import json
+import math
+
+import pytest
+import torch
+from conftest import bert_config, bert_tokenizer
+from sentence_transformers import SentenceTransformer, SparseEncoder
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
+from sentence_transformers.sparse_encoder.modules import MLMTransformer, SpladePooling
+from transformers import BertForMaskedLM
+from typer.testing import CliRunner
+
+from pdadapt.cli import app
+from pdadapt.corpus import Corpus, Document, load_dataset
+from pdadapt.engines.bm25 import BM25
+from pdadapt.engines.choose import load_engine
+from pdadapt.models import model_type, resolve_model
+from pdadapt.progress import Progress
+from pdadapt.retrieve import index_corpus, retrieve
+
+
+@pytest.fixture(scope="module")
+def splade(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mlm")
+    torch.manual_seed(0)
+    BertForMaskedLM(bert_config(bert_tokenizer(folder))).save_pretrained(folder)
+    model = SparseEncoder(modules=[MLMTransformer(str(folder)), SpladePooling()])
+    model.save_pretrained(str(folder / "splade"), create_model_card=False)
+    return folder / "splade"
+
+
+@pytest.fixture(scope="module")
+def dense(encoder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dense")
+    transformer = Transformer(str(encoder))
+    model = SentenceTransformer(modules=[transformer, Pooling(transformer.get_embedding_dimension(), "mean")])
+    model.save_pretrained(str(folder), create_model_card=False)
+    return folder
+
+
+def test_a_model_says_what_it_is(encoder, stanford, splade, dense):
+    kinds = {path: model_type(resolve_model(str(path))) for path in (encoder, stanford, splade, dense)}
+    assert list(kinds.values()) == ["plain", "colbert", "sparse", "dense"]
+
+
+def test_a_sparse_encoder_ranks_by_every_dot_product(splade, beir, tmp_path):
+    dataset = load_dataset(str(beir))
+    engine = load_engine(str(splade), {}, [], 4)
+    index_corpus(engine, dataset.corpus, tmp_path, Progress())
+    ranking = retrieve(engine, dataset.corpus, dataset.test_queries, tmp_path, 5, Progress())
+    model = SparseEncoder(str(splade))
+    documents = model.encode_document([document.contents for document in dataset.corpus]).to_dense()
+    for query_id, text in dataset.test_queries.items():
+        expected = (model.encode_query([text]).to_dense() @ documents.T)[0].sort(descending=True).values[:5]
+        found = torch.tensor([score for _, score in ranking[query_id]])
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_bm25_by_hand(tmp_path):
+    texts = {"a": "wheel spokes wheel", "b": "brake pads", "c": "the wheels of a brake and a chain"}
+    corpus = Corpus([Document(name, "", text) for name, text in texts.items()])
+    index_corpus(BM25(), corpus, tmp_path, Progress())
+    found = retrieve(BM25(), corpus, {"q": "Wheel", "none": "tube"}, tmp_path, 3, Progress())
+    idf = math.log(1 + (3 - 2 + 0.5) / (2 + 0.5))  # Lucene's: in two of three documents
+    lengths = {"a": 3, "b": 2, "c": 3}  # without stop words
+    average = sum(lengths.values()) / 3
+    expected = {
+        name: idf * times / (times + 0.9 * (1 - 0.4 + 0.4 * lengths[name] / average))
+        for name, times in (("a", 2), ("c", 1))
+    }
+    assert dict(found["q"]) == pytest.approx(expected, rel=1e-5) and [name for name, _ in found["q"]] == ["a", "c"]
+    assert found["none"] == []
+
+
+@pytest.mark.parametrize("against", [[], ["stanford", "splade"]])
+def test_every_kind_is_measured_beside_bm25(beir, dense, stanford, splade, tmp_path, against):
+    places = {"stanford": stanford, "splade": splade}
+    given = [part for name in against for part in ("--against", str(places[name]))]
+    command = ["evaluate", "--corpus", str(beir), "--model", str(dense), "--out", str(tmp_path), *given]
+    said = CliRunner().invoke(app, command)
+    assert said.exit_code == 0, said.output
+    metrics = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["models"] == ["bm25", *(str(places[name]) for name in against), str(dense)]
+    compared = [(one["base"], one["system"]) for one in metrics["measures"]["nDCG@10"]["comparisons"]]
+    assert compared == ([(1, 3), (2, 3)] if against else [(0, 1)])
+    assert metrics["measures"]["nDCG@10"]["means"][0] > 0.5
+
+
+def test_an_index_is_kept_for_the_same_origin_and_made_anew_for_another(stanford, beir, tmp_path):
+    corpus = load_dataset(str(beir)).corpus
+    engine = load_engine(str(stanford), {}, [], 8)
+    index_corpus(engine, corpus, tmp_path / "i", Progress(), {"model": "a"})
+    shard = tmp_path / "i" / "shard-00000.safetensors"
+    first = shard.stat().st_mtime_ns
+    index_corpus(engine, corpus, tmp_path / "i", Progress(), {"model": "a"})
+    assert shard.stat().st_mtime_ns == first
+    index_corpus(engine, corpus, tmp_path / "i", Progress(), {"model": "b"})
+    assert shard.stat().st_mtime_ns != first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
 from enum import StrEnum
@@ -300,6 +301,48 @@ def evaluate(
     if json_file:
         write_atomic(json_file, json.dumps(metrics, indent=2) + "\n")
     console.print(f"Run files, every query's values and metrics.json: {folder}")
+
+
+@app.command(epilog='Example: pdadapt search runs/demo --corpus demo "squeaking brakes" --compare runs/demo/student')
+def search(
+    model: Annotated[str, typer.Argument(help="A run folder, a checkpoint folder, a hub id, package:NAME/PATH, bm25.")],
+    corpus: CorpusOption,
+    query: Annotated[str | None, typer.Argument(help="What to search for.")] = None,
+    compare: Annotated[str | None, typer.Option(metavar="MODEL", help="Show another's ranking beside it.")] = None,
+    interactive: Annotated[bool, typer.Option("--interactive", help="Ask for queries until an empty one.")] = False,
+    k: Annotated[int, typer.Option("--k", min=1, help="Passages shown.")] = 5,
+    index: Annotated[Path, typer.Option(help="Where indexes are kept for the next time.")] = Path("runs/search"),
+    passages: PassagesOption = None,
+    settings: SetOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Try a retriever by hand: ranked passages, with the words that MaxSim matched."""
+    if (query is None) != interactive:
+        raise typer.BadParameter("give a query, or --interactive.", param_hint="QUERY")
+    from pdadapt.corpus import load_dataset
+    from pdadapt.passages import split_documents
+    from pdadapt.recipe import apply_overrides, parse_override, parse_recipe
+
+    overrides = dict(map(parse_override, settings or []))
+    tree = apply_overrides({}, overrides)
+    resolved = parse_recipe(tree, "--set", overrides)
+    dataset = load_dataset(corpus)
+    if passages:
+        dataset = split_documents(dataset, passages)
+
+    from pdadapt.search import Searcher, show, side_by_side
+
+    student = resolved.student.model_dump(include={"dtype", *tree.get("student", {})} - {"model"})
+    progress, console = _progress(), _console()
+    searchers = []
+    for name in (compare, model) if compare else (model,):
+        folder = index / re.sub(r"[^\w.-]+", "_", f"{dataset.name}-{name}").strip("._")
+        searchers.append(Searcher(name, dataset, folder, student, resolved.retrieve.batch_size, progress))
+    while text := query or console.input("query> ").strip():
+        base, found = searchers[0](text, k), searchers[-1](text, k)
+        console.print(side_by_side(base, found, (compare, model)) if compare else show(found))
+        if query:
+            break
 
 
 class ExportFormat(StrEnum):

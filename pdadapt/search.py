@@ -1,0 +1,157 @@
+"""A retriever tried by hand: passages of a query, with the words that MaxSim matched."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from pdadapt.corpus import Dataset, Document, fingerprint
+from pdadapt.engines import Engine
+from pdadapt.engines.choose import BASELINE, load_engine
+from pdadapt.engines.exact import Exact
+from pdadapt.models import resolve_model
+from pdadapt.progress import Progress
+from pdadapt.retrieve import index_corpus, retrieve
+from pdadapt.run import last_checkpoint
+from pdadapt.students.colbert import PCA_DOCUMENTS
+
+WORD = re.compile(r"\w+")
+SHOWN = 60  # words of a passage
+
+Span = tuple[int, int]  # of characters: start, end
+
+
+class Found(NamedTuple):
+    document: Document
+    score: float
+    matched: list[Span]  # of its contents
+
+
+class Searcher:
+    """A model with its index of a corpus, kept in a folder for the next time."""
+
+    def __init__(
+        self,
+        name: str,
+        dataset: Dataset,
+        folder: Path,
+        student: Mapping[str, Any],
+        batch_size: int,
+        progress: Progress,
+    ):
+        """Loads the model (or `bm25`) and indexes the corpus, unless `folder` holds that index.
+
+        Raises ModelError when the model does not load.
+        """
+        name = last_checkpoint(name)
+        self.dataset = dataset
+        self.folder = folder
+        self.engine: Engine = load_engine(name, student, dataset.corpus.sample(PCA_DOCUMENTS), batch_size)
+        origin = {
+            "corpus": fingerprint((document.doc_id, document.contents) for document in dataset.corpus),
+            "model": name if name == BASELINE else resolve_model(name).identity(),
+            "student": dict(student),
+        }
+        index_corpus(self.engine, dataset.corpus, folder, progress, origin)
+
+    def __call__(self, query: str, k: int) -> list[Found]:
+        """The k best documents, best first."""
+        ranked = retrieve(self.engine, self.dataset.corpus, {"": query}, self.folder, k, Progress(Console(quiet=True)))[
+            ""
+        ]
+        documents = [self.dataset.corpus[doc_id] for doc_id, _ in ranked]
+        return [
+            Found(document, score, self._matched(query, document.contents))
+            for document, (_, score) in zip(documents, ranked, strict=True)
+        ]
+
+    def _matched(self, query: str, text: str) -> list[Span]:
+        model = getattr(self.engine, "model", None)
+        return matched_words(model, query, text) if isinstance(self.engine, Exact) else []
+
+
+def matched_words(model: Any, query: str, text: str) -> list[Span]:
+    """The words of the text that hold a query token's most similar token; none of a model with one vector a text."""
+    tokens, mask, _ = _encode(model, query, "query")
+    known, counted, spans = _encode(model, text, "document")
+    if len(spans) != len(known):
+        return []
+    similarities = (tokens[mask] @ known.T).masked_fill(~counted, -1.0)
+    best = {spans[column] for column in similarities.argmax(1).tolist()}
+    return [
+        word.span()
+        for word in WORD.finditer(text)
+        if any(start < word.end() and word.start() < end for start, end in best)
+    ]
+
+
+def _encode(model: Any, text: str, task: str) -> tuple[Any, Any, list[Span]]:
+    """(embeddings, which of them are words of the text, the characters that each stands for)."""
+    import torch
+
+    prompt = model.prompts.get(task) or ""
+    features = model.preprocess([text], prompt=prompt or None, task=task)
+    ids = features["input_ids"][0]
+    with torch.no_grad():
+        output = model(
+            {key: value.to(model.device) for key, value in features.items() if hasattr(value, "to")}, task=task
+        )
+    tokens, mask = output["token_embeddings"][0].float().cpu(), output["attention_mask"][0].bool().cpu()
+    if len(tokens) != len(ids):
+        return tokens, mask, []
+    words = mask & ~torch.isin(ids.cpu(), torch.tensor(model.tokenizer.all_special_ids))
+    plain = model.tokenizer(prompt + text, return_offsets_mapping=True, truncation=True, max_length=len(ids))
+    shift = len(prompt)
+    spans = [(start - shift, end - shift) for start, end in plain["offset_mapping"]]
+    return tokens, words, spans
+
+
+def show(found: Sequence[Found]) -> RenderableType:
+    """Ranked passages, matched words set off, each around where most of them stand."""
+    table = Table(box=None, show_header=False, padding=(0, 1, 1, 0))
+    for rank, one in enumerate(found, 1):
+        heading = Text(f"{one.document.doc_id}  {one.score:.3f}", style="dim")
+        table.add_row(f"{rank}.", Group(heading, excerpt(one)))
+    return table
+
+
+def side_by_side(base: Sequence[Found], other: Sequence[Found], names: tuple[str, str]) -> RenderableType:
+    """Two rankings of one query: rank by rank, with where the other has each document."""
+    table = Table("", *names, show_lines=True)
+    places = [{one.document.doc_id: rank for rank, one in enumerate(found, 1)} for found in (base, other)]
+    for row in range(max(len(base), len(other))):
+        cells: list[RenderableType] = []
+        for found, elsewhere in ((base, places[1]), (other, places[0])):
+            if row >= len(found):
+                cells.append("")
+                continue
+            one = found[row]
+            rank = elsewhere.get(one.document.doc_id)
+            there = f"there {rank}" if rank else "not there"
+            cells.append(Group(Text(f"{one.document.doc_id}  {one.score:.3f}  ({there})", style="dim"), excerpt(one)))
+        table.add_row(f"{row + 1}.", *cells)
+    return table
+
+
+def excerpt(found: Found) -> Text:
+    """At most SHOWN words of the contents, those with the most matches."""
+    contents = found.document.contents
+    spans = [word.span() for word in re.finditer(r"\S+", contents)]
+    hits = [any(start < end_ and begin < end for begin, end_ in found.matched) for start, end in spans]
+    last = max(0, len(spans) - SHOWN)
+    first = max(range(last + 1), key=lambda i: (sum(hits[i : i + SHOWN]), -i))
+    window = spans[first : first + SHOWN]
+    if not window:
+        return Text()
+    start, end = window[0][0], window[-1][1]
+    text = Text(contents[start:end])
+    for begin, stop in found.matched:
+        if start <= begin and stop <= end:
+            text.stylize("bold green", begin - start, stop - start)
+    return Text("… " if first else "") + text + Text(" …" if first < last else "")

@@ -41,6 +41,7 @@ LICENSED = {
     "signal1m": "the Signal-1M related tweets (https://research.signal-ai.com/datasets/signal1m-tweetir.html)",
     "trec-news": "the Washington Post collection, from NIST (https://trec.nist.gov/data/wapost)",
 }
+QUERY_LENGTHS = {"beir/arguana": 300, "beir/climate-fever": 64}
 SPLITS = ("", "test", "dev/small", "dev")  # where a name's test is, the first that there is; "" is the name itself
 
 
@@ -113,6 +114,8 @@ def load_named(name: str, split: str = "test") -> Dataset | None:
         lambda: read_qrels(adapted) if adapted else {},
         adapted or "",
         test,
+        read_answers(test),
+        paper_lengths(entry.documents),
     )
 
 
@@ -183,6 +186,21 @@ def _document(record: Any) -> Document:
 
 def read_queries(dataset_id: str) -> Queries:
     return {query.query_id: query.default_text() for query in _get(dataset_id).queries_iter()}
+
+
+def read_answers(dataset_id: str) -> dict[str, tuple[str, ...]]:
+    """Of open-domain questions, by query id."""
+    if "answers" not in _get(dataset_id).queries_cls()._fields:
+        return {}
+    return {query.query_id: tuple(query.answers) for query in _get(dataset_id).queries_iter()}
+
+
+def paper_lengths(documents: str) -> dict[str, int]:
+    """Tokens that PairDistill and ColBERTv2 keep on BEIR and LoTTE; elsewhere a checkpoint's own lengths hold."""
+    if not documents.startswith(("beir/", "lotte/")):
+        return {}
+    queries = QUERY_LENGTHS.get(documents)
+    return {"document_length": 300} | ({"query_length": queries} if queries else {})
 
 
 def read_qrels(dataset_id: str) -> Qrels:

@@ -9,7 +9,7 @@ import hashlib
 import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -112,6 +112,8 @@ class Dataset:
     read_train_qrels: Callable[[], Qrels] = dict  # of some of the queries; called by supervised training only
     queries_from: str = ""  # where the queries were found
     qrels_from: str = ""
+    answers: dict[str, tuple[str, ...]] = field(default_factory=dict)  # to test queries, of open-domain questions
+    lengths: dict[str, int] = field(default_factory=dict)  # query_length, document_length that the field measures with
 
     @cached_property
     def train_qrels(self) -> Qrels:

@@ -13,6 +13,7 @@ import ir_measures
 import numpy as np
 from scipy.stats import permutation_test, ttest_1samp
 
+from pdadapt.answers import Answers
 from pdadapt.corpus import Dataset, Qrels, Queries
 from pdadapt.engines.choose import load_engine
 from pdadapt.errors import DataError, RecipeError
@@ -24,15 +25,25 @@ from pdadapt.students.colbert import PCA_DOCUMENTS
 
 PerQuery = dict[str, float]  # query_id -> value
 MOST_CHANGED = 10  # queries that are shown
+ANSWER = re.compile(r"Answer@(\d+)")
 COUNTS = ("NumRet", "NumRel", "NumRelRet", "NumQ")
 
 
-def parse_measures(names: Sequence[str]) -> list[ir_measures.Measure]:
-    """Raises RecipeError naming the measure that ir-measures does not know."""
-    measures = []
+def parse_measures(names: Sequence[str], answers: Answers | None = None) -> dict[ir_measures.Measure, str]:
+    """ir-measures' measures and what they were called; Answer@k is our own.
+
+    Raises RecipeError naming the measure that ir-measures does not know, or Answer@k where no answers are known.
+    """
+    measures = {}
     for name in names:
+        if ANSWER.fullmatch(name):
+            if answers is None:
+                raise RecipeError(
+                    f"evaluate.measures: {name!r} needs a corpus with answers, such as nq-open or triviaqa."
+                )
+            continue
         try:
-            measures.append(ir_measures.parse_measure(name))
+            measures[ir_measures.parse_measure(name)] = name
         except (NameError, ValueError):
             raise RecipeError(
                 f"evaluate.measures: {name!r} is not a measure of ir-measures; nDCG@10, RR@10, R@100 and Success@5 are."
@@ -40,14 +51,21 @@ def parse_measures(names: Sequence[str]) -> list[ir_measures.Measure]:
     return measures
 
 
-def per_query(ranking: Ranking, qrels: Qrels, names: Sequence[str]) -> dict[str, PerQuery]:
-    """Each measure's value for every judged query; a judged query that the ranking lacks counts 0."""
-    measures = parse_measures(names)
+def per_query(
+    ranking: Ranking, qrels: Qrels, names: Sequence[str], answers: Answers | None = None
+) -> dict[str, PerQuery]:
+    """Each measure's value for every judged query; a judged query that the ranking lacks counts 0.
+
+    Answer@k is 1 where one of the k best passages holds an answer.
+    """
+    measures = parse_measures(names, answers)
     run = {query_id: dict(ranked) for query_id, ranked in ranking.items()}
     values: dict[str, PerQuery] = {name: dict.fromkeys(qrels, 0.0) for name in names}
-    written = dict(zip(measures, names, strict=True))
-    for metric in ir_measures.iter_calc(measures, qrels, run):
-        values[written[metric.measure]][metric.query_id] = float(metric.value)
+    for metric in ir_measures.iter_calc(list(measures), qrels, run):
+        values[measures[metric.measure]][metric.query_id] = float(metric.value)
+    for name in names:
+        if answers and (found := ANSWER.fullmatch(name)):
+            values[name] = answers.recall(ranking, qrels, int(found[1]))
     return values
 
 
@@ -116,9 +134,11 @@ def compare(
     settings: EvaluateSettings,
     seed: int,
     pairs: Sequence[tuple[int, int]] | None = None,
+    answers: Answers | None = None,
 ) -> dict[str, Any]:
     """For each measure the mean of every ranking, and comparisons of pairs of them: each with the first, or `pairs`."""
-    return compare_values([per_query(ranking, qrels, settings.measures) for ranking in rankings], settings, seed, pairs)
+    values = [per_query(ranking, qrels, settings.measures, answers) for ranking in rankings]
+    return compare_values(values, settings, seed, pairs)
 
 
 def compare_values(
@@ -178,7 +198,8 @@ def evaluate(
             f"Corpus {dataset.name!r} brings no judgments for split {settings.split!r}; evaluation needs a "
             f"BEIR folder with qrels/{settings.split}.tsv, or --qrels."
         )
-    parse_measures(settings.measures)
+    answers = Answers(dataset.corpus, dataset.answers) if dataset.answers else None
+    parse_measures(settings.measures, answers)
     queries = sample_queries(dataset.test_queries, settings.max_queries, seed)
     qrels = {query_id: dataset.qrels[query_id] for query_id in queries}
     given = {name: read_run(Path(name)) for name in systems if Path(name).is_file()}
@@ -192,7 +213,7 @@ def evaluate(
             slug = re.sub(r"[^\w.-]+", "_", name).strip("._")
             write_run(out / f"{slug}.run", ranking, slug)
         rankings.append(ranking)
-    values = [per_query(ranking, qrels, settings.measures) for ranking in rankings]
+    values = [per_query(ranking, qrels, settings.measures, answers) for ranking in rankings]
     metrics = {
         "corpus": dataset.name,
         "documents": dataset.corpus.split_from or len(dataset.corpus),
@@ -234,7 +255,7 @@ def rank(
     progress: Progress,
 ) -> Ranking:
     """The k best documents of each query. Raises ModelError when the model does not load."""
-    engine = load_engine(name, student, dataset.corpus.sample(PCA_DOCUMENTS), batch_size)
+    engine = load_engine(name, student, dataset.corpus.sample(PCA_DOCUMENTS), batch_size, dataset.lengths)
     index_corpus(engine, dataset.corpus, index, progress, {"model": name})
     ranking = retrieve_documents(engine, dataset.corpus, queries, index, k, progress)
     shutil.rmtree(index)

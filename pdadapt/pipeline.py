@@ -11,6 +11,7 @@ from typing import Any
 
 from pdadapt import distributed, evaluate, students, train
 from pdadapt.agreement import DECISIVE, agreement, held_out
+from pdadapt.answers import Answers
 from pdadapt.corpus import Corpus, Dataset, Queries, fingerprint
 from pdadapt.engines.exact import Exact
 from pdadapt.errors import DataError
@@ -43,7 +44,8 @@ def adapt(recipe: Recipe, dataset: Dataset, out: Path, progress: Progress) -> di
             f"Corpus {dataset.name!r} brings no queries to adapt on; give some with --queries FILE (one a line, TSV or "
             "JSONL)."
         )
-    evaluate.parse_measures(recipe.evaluate.measures)
+    answers = Answers(dataset.corpus, dataset.answers) if dataset.answers else None
+    evaluate.parse_measures(recipe.evaluate.measures, answers)
     tasks: list[Task] = ["point", "pair"] if recipe.teacher.pair.asked else ["point"]
     keys = {task: teacher_key(recipe.teacher, task) for task in tasks}
     if not (run.iteration(1) / "lists.jsonl").exists():
@@ -258,6 +260,7 @@ def summarise(
     }
     if test_queries:
         qrels = {query_id: dataset.qrels[query_id] for query_id in test_queries}
+        answers = Answers(dataset.corpus, dataset.answers) if dataset.answers else None
         rankings = [read_run(run.iteration(number) / "test.run") for number in range(done + 1)]
-        metrics["measures"] = evaluate.compare(rankings, qrels, recipe.evaluate, recipe.seed)
+        metrics["measures"] = evaluate.compare(rankings, qrels, recipe.evaluate, recipe.seed, answers=answers)
     return metrics

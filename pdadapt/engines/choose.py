@@ -15,11 +15,18 @@ from pdadapt.students import load_student
 BASELINE = "bm25"
 
 
-def load_engine(name: str, student: Mapping[str, Any], passages: Sequence[str], batch_size: int) -> Engine:
+def load_engine(
+    name: str,
+    student: Mapping[str, Any],
+    passages: Sequence[str],
+    batch_size: int,
+    lengths: Mapping[str, int] | None = None,
+) -> Engine:
     """The engine of `bm25` or of a model: a ColBERT, a dense or sparse model of sentence-transformers, an encoder.
 
     student: settings of recipe.StudentSettings that were asked for; without a kind, it is as the model says, and a
-    plain encoder is a ColBERT. passages: a sample of the corpus, for a projection.
+    plain encoder is a ColBERT. passages: a sample of the corpus, for a projection. lengths: of a ColBERT's queries
+    and documents, where `student` says nothing.
 
     Raises ModelError when the model does not load.
     """
@@ -33,6 +40,8 @@ def load_engine(name: str, student: Mapping[str, Any], passages: Sequence[str], 
     from pdadapt.engines.exact import Exact
 
     settings = {"kind": "dense" if kind == "dense" else "colbert", **student}
+    if settings["kind"] == "colbert":
+        settings = {**(lengths or {}), **settings}
     return Exact(load_student(name, **settings, passages=passages), batch_size)
 
 

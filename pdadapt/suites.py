@@ -1,0 +1,185 @@
+"""Suites: one system on many test sets, in one table beside the paper's figures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from rich.table import Column, Table
+
+from pdadapt.catalog import DOMAINS, FORUMS
+from pdadapt.corpus import Dataset, load_dataset
+from pdadapt.errors import DataError
+from pdadapt.run import write_atomic
+
+
+class Test(NamedTuple):
+    """A row of the table: a measure on a corpus, or its mean over several."""
+
+    name: str
+    measure: str
+    corpora: tuple[str, ...]
+
+
+class Row(NamedTuple):
+    name: str
+    measure: str
+    values: list[float | None]  # by system, then the paper's ColBERTv2 and PairDistill, in per cent
+
+
+def _tests(measure: str, *names: str) -> tuple[Test, ...]:
+    return tuple(Test(name, measure, (name,)) for name in names)
+
+
+BEIR_11 = _tests(
+    "nDCG@10",
+    *("trec-covid", "nfcorpus", "fiqa", "arguana", "touche2020", "scidocs", "scifact", "hotpotqa", "dbpedia-entity"),
+    *("fever", "climate-fever"),
+)
+BEIR_13 = (*BEIR_11, *_tests("nDCG@10", "nq", "quora"))
+BEIR_18 = (
+    *BEIR_13,
+    Test("cqadupstack", "nDCG@10", tuple(f"cqadupstack/{forum}" for forum in FORUMS)),
+    *_tests("nDCG@10", "robust04", "signal1m", "trec-news", "bioasq"),
+)
+LOTTE = _tests("Success@5", *(f"lotte/{domain}/{kind}" for kind in ("search", "forum") for domain in DOMAINS))
+MSMARCO = (
+    *(Test("msmarco", measure, ("msmarco",)) for measure in ("RR@10", "R@1000")),
+    *_tests("nDCG@10", "dl19", "dl20"),
+)
+OPENQA = _tests("Answer@5", "nq-open", "triviaqa")
+SUITES = {
+    "beir-11": BEIR_11,  # without those that instruction-tuned LLMs were trained on (Dai et al. 2023, Promptagator)
+    "beir-13": BEIR_13,  # that can be downloaded, without CQADupStack
+    "beir-18": BEIR_18,
+    "lotte": LOTTE,
+    "msmarco": MSMARCO,
+    "openqa": OPENQA,
+    "paper": (*MSMARCO, *BEIR_18, *LOTTE, *OPENQA),
+}
+PUBLISHED = {  # PairDistill's tables 1 and 2: ColBERTv2, PairDistill
+    ("msmarco", "RR@10"): (39.7, 40.7),
+    ("msmarco", "R@1000"): (98.4, 98.5),
+    ("dl19", "nDCG@10"): (74.6, 75.2),
+    ("dl20", "nDCG@10"): (75.2, 75.1),
+    ("trec-covid", "nDCG@10"): (73.2, 74.2),
+    ("nfcorpus", "nDCG@10"): (33.9, 34.5),
+    ("fiqa", "nDCG@10"): (35.6, 37.1),
+    ("arguana", "nDCG@10"): (45.8, 46.8),
+    ("touche2020", "nDCG@10"): (26.5, 26.4),
+    ("quora", "nDCG@10"): (85.1, 85.3),
+    ("scidocs", "nDCG@10"): (15.5, 16.2),
+    ("scifact", "nDCG@10"): (69.1, 71.5),
+    ("nq", "nDCG@10"): (56.3, 58.3),
+    ("hotpotqa", "nDCG@10"): (67.4, 69.3),
+    ("dbpedia-entity", "nDCG@10"): (44.6, 46.0),
+    ("fever", "nDCG@10"): (79.0, 80.4),
+    ("climate-fever", "nDCG@10"): (18.2, 19.4),
+    ("cqadupstack", "nDCG@10"): (36.7, 38.0),
+    ("robust04", "nDCG@10"): (46.8, 48.7),
+    ("signal1m", "nDCG@10"): (30.7, 31.2),
+    ("trec-news", "nDCG@10"): (42.0, 41.9),
+    ("bioasq", "nDCG@10"): (52.2, 54.8),
+    ("lotte/pooled/search", "Success@5"): (71.4, 73.9),
+    ("lotte/pooled/forum", "Success@5"): (63.2, 65.5),
+    ("nq-open", "Answer@5"): (68.9, 71.8),
+    ("triviaqa", "Answer@5"): (76.7, 77.4),
+}
+PAPERS = ("ColBERTv2 (paper)", "PairDistill (paper)")
+AVERAGED = "average"
+
+
+def run_suite(
+    suite: str,
+    data: Path | None,
+    out: Path,
+    systems: Sequence[str],
+    measure: Callable[[Dataset, Sequence[str], Path], Mapping[str, Any]],
+    say: Callable[[str], None],
+) -> tuple[list[Row], dict[str, str]]:
+    """Measure the systems on every corpus of the suite that can be had; what was measured before is read from `out`.
+
+    data: a folder of folders in BEIR layout, which go before downloads. measure: called with a corpus, the measures and
+    a folder of its own; returns what evaluate.evaluate does. Returns the table's rows, and why corpora were skipped.
+    """
+    tests = SUITES[suite]
+    found: dict[str, Mapping[str, Any]] = {}
+    skipped: dict[str, str] = {}
+    for name in dict.fromkeys(corpus for test in tests for corpus in test.corpora):
+        wanted = list(dict.fromkeys(test.measure for test in tests if name in test.corpora))
+        folder = out / name.replace("/", "-")
+        before = _measured(folder / "metrics.json", systems, wanted)
+        if before:
+            found[name] = before
+            continue
+        try:
+            own = data / name if data else None
+            dataset = load_dataset(str(own) if own and own.exists() else name)
+            say(dataset.summary)
+            found[name] = measure(dataset, wanted, folder)
+        except DataError as error:
+            skipped[name] = str(error)
+            say(f"{name} is skipped: {error}")
+    rows = []
+    for test in tests:
+        if all(name in found for name in test.corpora):
+            means = [found[name]["measures"][test.measure]["means"] for name in test.corpora]
+            values = [100 * fmean(system) for system in zip(*means, strict=True)]
+            published = PUBLISHED.get((test.name, test.measure), (None, None))
+            rows.append(Row(test.name, test.measure, [*values, *published]))
+    return rows + averages(rows), skipped
+
+
+def _measured(file: Path, systems: Sequence[str], measures: Sequence[str]) -> Mapping[str, Any] | None:
+    """What an earlier call left of the same systems and measures."""
+    if not file.exists():
+        return None
+    metrics: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    same = metrics["models"] == list(systems) and set(measures) <= set(metrics["measures"])
+    return metrics if same else None
+
+
+def averages(rows: Sequence[Row]) -> list[Row]:
+    """For each measure of several rows their mean; the paper's only where it has every one of them."""
+    found = []
+    for measure in dict.fromkeys(row.measure for row in rows):
+        of_measure = [row.values for row in rows if row.measure == measure]
+        if len(of_measure) > 1:
+            columns = [None if None in column else fmean(column) for column in zip(*of_measure, strict=True)]
+            found.append(Row(f"{AVERAGED} of {len(of_measure)}", measure, columns))
+    return found
+
+
+def cells(row: Row) -> list[str]:
+    return ["" if value is None else f"{value:.1f}" for value in row.values]
+
+
+def rich_table(rows: Sequence[Row], systems: Sequence[str]) -> Table:
+    table = Table("test set", "measure", *(Column(name, justify="right") for name in (*systems, *PAPERS)))
+    for row in rows:
+        table.add_row(row.name, row.measure, *cells(row), style="bold" if row.name.startswith(AVERAGED) else "")
+    return table
+
+
+def write_tables(rows: Sequence[Row], systems: Sequence[str], folder: Path) -> None:
+    """The table as Markdown, CSV and LaTeX (booktabs): `table.md`, `table.csv`, `table.tex`."""
+    head = ["test set", "measure", *systems, *PAPERS]
+    lines = [[row.name, row.measure, *cells(row)] for row in rows]
+    align = "|".join(["---", "---"] + ["---:"] * (len(head) - 2))
+    markdown = ["| " + " | ".join(line) + " |" for line in lines]
+    write_atomic(folder / "table.md", "\n".join(["| " + " | ".join(head) + " |", f"|{align}|", *markdown]) + "\n")
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([head, *lines])
+    write_atomic(folder / "table.csv", text.getvalue())
+    latex = [" & ".join(map(_latex, line)) + r" \\" for line in (head, *lines)]
+    body = [rf"\begin{{tabular}}{{ll{'r' * (len(head) - 2)}}}", r"\toprule", latex[0], r"\midrule", *latex[1:]]
+    write_atomic(folder / "table.tex", "\n".join([*body, r"\bottomrule", r"\end{tabular}"]) + "\n")
+
+
+def _latex(text: str) -> str:
+    return "".join(f"\\{letter}" if letter in "_&%#$" else letter for letter in text)

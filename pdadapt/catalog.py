@@ -115,7 +115,7 @@ def load_named(name: str, split: str = "test") -> Dataset | None:
         adapted or "",
         test,
         read_answers(test),
-        paper_lengths(entry.documents),
+        lengths_of(name),
     )
 
 
@@ -195,8 +195,10 @@ def read_answers(dataset_id: str) -> dict[str, tuple[str, ...]]:
     return {query.query_id: tuple(query.answers) for query in _get(dataset_id).queries_iter()}
 
 
-def paper_lengths(documents: str) -> dict[str, int]:
+def lengths_of(name: str) -> dict[str, int]:
     """Tokens that PairDistill and ColBERTv2 keep on BEIR and LoTTE; elsewhere a checkpoint's own lengths hold."""
+    entry = None if name in LICENSED else find(name)
+    documents = entry.documents if entry else f"beir/{name}"
     if not documents.startswith(("beir/", "lotte/")):
         return {}
     queries = QUERY_LENGTHS.get(documents)
@@ -216,14 +218,14 @@ def _files(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         wanted = _wanted_file(error)
         if wanted is None:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise DataError(f"{name!r} cannot be read by ir_datasets: {reason}") from error
         url, path = wanted
         raise DataError(
-            f"{name!r} is not on this machine, and its download failed ({reason}). On a machine with the network "
-            f"download {url}; put it at {path} (the folder is IR_DATASETS_HOME), and give the same command."
+            f"{name!r} is not on this machine, and its download failed ({type(error).__name__}). Where there is a "
+            f"network, download {url}; put it at {path} (the folder is IR_DATASETS_HOME), and give the same command."
         ) from error
 
 

@@ -16,6 +16,8 @@ from pdadapt import __version__
 from pdadapt.errors import PdadaptError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from pdadapt.progress import Progress
@@ -221,9 +223,25 @@ def _overrides(settings: list[str] | None, options: dict[str, Any]) -> dict[str,
     return overrides
 
 
+class Suite(StrEnum):
+    beir_11 = "beir-11"
+    beir_13 = "beir-13"
+    beir_18 = "beir-18"
+    lotte = "lotte"
+    msmarco = "msmarco"
+    openqa = "openqa"
+    paper = "paper"
+
+
 @app.command(epilog="Example: pdadapt evaluate --corpus demo --model runs/demo --against runs/demo/student")
 def evaluate(
     corpus: Annotated[str | None, CORPUS] = None,
+    suite: Annotated[
+        Suite | None, typer.Option(help="Many test sets in one table, beside the paper's figures.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Of a suite: a folder of corpora in BEIR layout, which go before downloads.")
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="A run folder, a checkpoint folder, a hub id, package:NAME/PATH, or bm25.")
     ] = None,
@@ -252,49 +270,61 @@ def evaluate(
     """
     if (model is None) == (run is None):
         raise typer.BadParameter("give either a model or a run.", param_hint="--model / --run")
-    if corpus is None and (run is None or qrels is None or not all(Path(name).is_file() for name in against or [])):
+    if suite and (corpus or run or qrels):
+        raise typer.BadParameter("stands for corpora, with a --model.", param_hint="--suite")
+    runs_only = run is not None and qrels is not None and all(Path(name).is_file() for name in against or [])
+    if not (corpus or suite or runs_only):
         raise typer.BadParameter("is needed, unless runs are measured with --qrels.", param_hint="--corpus")
-    from pdadapt.corpus import judge, load_dataset, read_judged
+    from pdadapt import evaluate as evaluation
+    from pdadapt.corpus import Dataset, judge, load_dataset, read_judged
+    from pdadapt.engines.choose import BASELINE
     from pdadapt.passages import split_documents
-    from pdadapt.recipe import apply_overrides, parse_override, parse_recipe
+    from pdadapt.recipe import EvaluateSettings, apply_overrides, parse_override, parse_recipe
+    from pdadapt.run import last_checkpoint, write_atomic
 
     overrides = dict(map(parse_override, settings or []))
     overrides |= {"evaluate.measures": measures.split()} if measures else {}
     tree = apply_overrides({"evaluate": {"split": split}}, overrides)
     resolved = parse_recipe(tree, "--split", overrides)
+    student = resolved.student.model_dump(include={"dtype", *tree.get("student", {})} - {"model"})
+    asked = [*(against or []), str(model or run)]
+    shown = [BASELINE, *asked] if bm25 and (corpus or suite) and BASELINE not in asked else asked
+    names, last = list(map(last_checkpoint, shown)), len(shown) - 1
+    pairs = [(i, last) for i in range(len(shown) - len(asked) if against else 0, last)]
+    progress, console = _progress(), _console()
+
+    def measure(dataset: Dataset, chosen: EvaluateSettings, folder: Path) -> dict[str, Any]:
+        dataset = split_documents(dataset, passages) if passages else dataset
+        batch_size = resolved.retrieve.batch_size
+        return evaluation.evaluate(names, dataset, chosen, student, folder, resolved.seed, batch_size, progress, pairs)
+
+    if suite:
+        from pdadapt.suites import rich_table, run_suite, write_tables
+
+        def of_suite(dataset: Dataset, wanted: Sequence[str], folder: Path) -> dict[str, Any]:
+            return measure(dataset, resolved.evaluate.model_copy(update={"measures": tuple(wanted)}), folder)
+
+        folder = out or Path("runs") / f"evaluate-{suite.value}"
+        rows, skipped = run_suite(suite.value, data, folder, names, of_suite, progress.say)
+        write_tables(rows, shown, folder)
+        console.print(rich_table(rows, shown))
+        for name, reason in skipped.items():
+            console.print(f"Skipped {name}: {reason}", highlight=False, soft_wrap=True)
+        console.print(f"table.md, table.csv, table.tex and a folder for each test set: {folder}")
+        return
+
+    from pdadapt.report import changed_queries, comparison_table
+
     if corpus is None:
         assert qrels is not None  # else refused above
         dataset = read_judged(qrels)
     else:
         dataset = load_dataset(corpus, None, split)
         dataset = judge(dataset, qrels) if qrels else dataset
-    if passages:
-        dataset = split_documents(dataset, passages)
     folder = out or Path("runs") / f"evaluate-{dataset.name.replace('/', '-')}"
-
-    from pdadapt import evaluate as evaluation
-    from pdadapt.engines.choose import BASELINE
-    from pdadapt.report import changed_queries, comparison_table
-    from pdadapt.run import last_checkpoint, write_atomic
-
-    asked = [*(against or []), str(model or run)]
-    shown = [BASELINE, *asked] if bm25 and corpus and BASELINE not in asked else asked
-    last, compared = len(shown) - 1, range(len(shown) - len(asked) if against else 0, len(shown) - 1)
-    student = resolved.student.model_dump(include={"dtype", *tree.get("student", {})} - {"model"})
-    metrics = evaluation.evaluate(
-        list(map(last_checkpoint, shown)),
-        dataset,
-        resolved.evaluate,
-        student,
-        folder,
-        resolved.seed,
-        resolved.retrieve.batch_size,
-        _progress(),
-        [(i, last) for i in compared],
-    )
+    metrics = measure(dataset, resolved.evaluate, folder)
     few = ["against", "model" if model else "run"][-len(asked) :]
     systems = shown if len(asked) > 2 else shown[: -len(asked)] + few
-    console = _console()
     console.print(comparison_table(metrics, systems))
     if metrics["most_changed"]:
         console.print(changed_queries(metrics, systems))

@@ -13,7 +13,7 @@ import ir_measures
 import numpy as np
 from scipy.stats import permutation_test, ttest_1samp
 
-from pdadapt.answers import Answers
+from pdadapt.answers import Answers, answers_of
 from pdadapt.corpus import Dataset, Qrels, Queries
 from pdadapt.engines.choose import load_engine
 from pdadapt.errors import DataError, RecipeError
@@ -67,6 +67,12 @@ def per_query(
         if answers and (found := ANSWER.fullmatch(name)):
             values[name] = answers.recall(ranking, qrels, int(found[1]))
     return values
+
+
+def depth(settings: EvaluateSettings) -> int:
+    """How many documents of a query are ranked: evaluate.k, or as many as a measure looks at (R@1000)."""
+    cutoffs = (re.search(r"@(\d+)$", name) for name in settings.measures)
+    return max(settings.k, *(int(found[1]) for found in cutoffs if found), 1)
 
 
 def aggregate(name: str, values: Mapping[str, float]) -> float:
@@ -198,7 +204,7 @@ def evaluate(
             f"Corpus {dataset.name!r} brings no judgments for split {settings.split!r}; evaluation needs a "
             f"BEIR folder with qrels/{settings.split}.tsv, or --qrels."
         )
-    answers = Answers(dataset.corpus, dataset.answers) if dataset.answers else None
+    answers = answers_of(dataset)
     parse_measures(settings.measures, answers)
     queries = sample_queries(dataset.test_queries, settings.max_queries, seed)
     qrels = {query_id: dataset.qrels[query_id] for query_id in queries}
@@ -209,7 +215,7 @@ def evaluate(
         if name in given:
             ranking = {query_id: given[name].get(query_id, []) for query_id in queries}
         else:
-            ranking = rank(name, dataset, queries, settings.k, student, out / "index", batch_size, progress)
+            ranking = rank(name, dataset, queries, depth(settings), student, out / "index", batch_size, progress)
             slug = re.sub(r"[^\w.-]+", "_", name).strip("._")
             write_run(out / f"{slug}.run", ranking, slug)
         rankings.append(ranking)

@@ -11,7 +11,7 @@ from typing import Any
 
 from pdadapt import distributed, evaluate, students, train
 from pdadapt.agreement import DECISIVE, agreement, held_out
-from pdadapt.answers import Answers
+from pdadapt.answers import answers_of
 from pdadapt.corpus import Corpus, Dataset, Queries, fingerprint
 from pdadapt.engines.exact import Exact
 from pdadapt.errors import DataError
@@ -44,8 +44,7 @@ def adapt(recipe: Recipe, dataset: Dataset, out: Path, progress: Progress) -> di
             f"Corpus {dataset.name!r} brings no queries to adapt on; give some with --queries FILE (one a line, TSV or "
             "JSONL)."
         )
-    answers = Answers(dataset.corpus, dataset.answers) if dataset.answers else None
-    evaluate.parse_measures(recipe.evaluate.measures, answers)
+    evaluate.parse_measures(recipe.evaluate.measures, answers_of(dataset))
     tasks: list[Task] = ["point", "pair"] if recipe.teacher.pair.asked else ["point"]
     keys = {task: teacher_key(recipe.teacher, task) for task in tasks}
     if not (run.iteration(1) / "lists.jsonl").exists():
@@ -215,7 +214,7 @@ def rank(
     for name in dict.fromkeys([student, starter]):
         asked = []
         if test_queries and name == student and not test_file.exists():
-            asked.append((test_file, test_queries, recipe.evaluate.k))
+            asked.append((test_file, test_queries, evaluate.depth(recipe.evaluate)))
         if queries and name == starter and not candidates_file.exists():
             asked.append((candidates_file, queries, recipe.retrieve.k))
         if asked:
@@ -260,7 +259,7 @@ def summarise(
     }
     if test_queries:
         qrels = {query_id: dataset.qrels[query_id] for query_id in test_queries}
-        answers = Answers(dataset.corpus, dataset.answers) if dataset.answers else None
+        answers = answers_of(dataset)
         rankings = [read_run(run.iteration(number) / "test.run") for number in range(done + 1)]
         metrics["measures"] = evaluate.compare(rankings, qrels, recipe.evaluate, recipe.seed, answers=answers)
     return metrics

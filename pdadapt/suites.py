@@ -6,19 +6,20 @@ import csv
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
 from rich.table import Column, Table
 
-from pdadapt.catalog import DOMAINS, FORUMS
+from pdadapt.catalog import DOMAINS, FORUMS, lengths_of
 from pdadapt.corpus import Dataset, load_dataset
 from pdadapt.errors import DataError
 from pdadapt.run import write_atomic
 
 
-class Test(NamedTuple):
+class Task(NamedTuple):
     """A row of the table: a measure on a corpus, or its mean over several."""
 
     name: str
@@ -32,8 +33,8 @@ class Row(NamedTuple):
     values: list[float | None]  # by system, then the paper's ColBERTv2 and PairDistill, in per cent
 
 
-def _tests(measure: str, *names: str) -> tuple[Test, ...]:
-    return tuple(Test(name, measure, (name,)) for name in names)
+def _tests(measure: str, *names: str) -> tuple[Task, ...]:
+    return tuple(Task(name, measure, (name,)) for name in names)
 
 
 BEIR_11 = _tests(
@@ -44,12 +45,12 @@ BEIR_11 = _tests(
 BEIR_13 = (*BEIR_11, *_tests("nDCG@10", "nq", "quora"))
 BEIR_18 = (
     *BEIR_13,
-    Test("cqadupstack", "nDCG@10", tuple(f"cqadupstack/{forum}" for forum in FORUMS)),
+    Task("cqadupstack", "nDCG@10", tuple(f"cqadupstack/{forum}" for forum in FORUMS)),
     *_tests("nDCG@10", "robust04", "signal1m", "trec-news", "bioasq"),
 )
 LOTTE = _tests("Success@5", *(f"lotte/{domain}/{kind}" for kind in ("search", "forum") for domain in DOMAINS))
 MSMARCO = (
-    *(Test("msmarco", measure, ("msmarco",)) for measure in ("RR@10", "R@1000")),
+    *(Task("msmarco", measure, ("msmarco",)) for measure in ("RR@10", "R@1000")),
     *_tests("nDCG@10", "dl19", "dl20"),
 )
 OPENQA = _tests("Answer@5", "nq-open", "triviaqa")
@@ -119,12 +120,14 @@ def run_suite(
             continue
         try:
             own = data / name if data else None
-            dataset = load_dataset(str(own) if own and own.exists() else name)
+            if own and own.exists():
+                dataset = replace(load_dataset(str(own)), lengths=lengths_of(name))
+            else:
+                dataset = load_dataset(name)
             say(dataset.summary)
             found[name] = measure(dataset, wanted, folder)
         except DataError as error:
             skipped[name] = str(error)
-            say(f"{name} is skipped: {error}")
     rows = []
     for test in tests:
         if all(name in found for name in test.corpora):

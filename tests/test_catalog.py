@@ -29,14 +29,14 @@ def home():
     home = Path(os.environ["IR_DATASETS_HOME"])
     judged = {"train": "q2\td2\t1\n", "dev": "q3\td1\t1\n", "test": "q1\td1\t2\nq1\td2\t0\n"}
     for name, splits in (("fiqa", ("train", "dev", "test")), ("arguana", ("test",))):
-        (home / "beir" / name).mkdir(parents=True)
+        (home / "beir" / name).mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(home / "beir" / name / "source.zip", "w") as archive:
             archive.writestr(f"{name}/corpus.jsonl", CORPUS)
             archive.writestr(f"{name}/queries.jsonl", QUERIES)
             for split in splits:
                 archive.writestr(f"{name}/qrels/{split}.tsv", HEAD + judged[split])
     marco = home / "msmarco-passage"
-    (marco / "train").mkdir(parents=True)
+    (marco / "train").mkdir(parents=True, exist_ok=True)
     (marco / "train" / "qrels").write_text("7\t0\t1\t1\n", encoding="utf-8")
     pack(marco / "queries.tar.gz", {"queries.train.tsv": "7\twhat is a rim\n8\twhat is a pad\n"})
     collection = {"collection.tsv": "0\tpad rotor\n1\trim spoke\n", "queries.dev.small.tsv": "9\twhat is a hub\n"}
@@ -114,7 +114,7 @@ def test_without_the_network_the_file_and_its_place_are_said(home, monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("IR_DATASETS_DL_TRIES", "1")
     place = home / "beir" / "scifact" / "source.zip"
-    with pytest.raises(DataError, match=rf"download https://\S+scifact\.zip; put it at {place} "):
+    with pytest.raises(DataError, match=rf"network, download https://\S+scifact\.zip; put it at {place} "):
         load_named("scifact")
 
 

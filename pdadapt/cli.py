@@ -295,8 +295,8 @@ def evaluate(
 
     def measure(dataset: Dataset, chosen: EvaluateSettings, folder: Path) -> dict[str, Any]:
         dataset = split_documents(dataset, passages) if passages else dataset
-        batch_size = resolved.retrieve.batch_size
-        return evaluation.evaluate(names, dataset, chosen, student, folder, resolved.seed, batch_size, progress, pairs)
+        retrieval = resolved.retrieve
+        return evaluation.evaluate(names, dataset, chosen, student, folder, resolved.seed, retrieval, progress, pairs)
 
     if suite:
         from pdadapt.suites import rich_table, run_suite, write_tables
@@ -367,7 +367,7 @@ def search(
     searchers = []
     for name in (compare, model) if compare else (model,):
         folder = index / re.sub(r"[^\w.-]+", "_", f"{dataset.name}-{name}").strip("._")
-        searchers.append(Searcher(name, dataset, folder, student, resolved.retrieve.batch_size, progress))
+        searchers.append(Searcher(name, dataset, folder, student, resolved.retrieve, progress))
     while text := query or console.input("query> ").strip():
         base, found = searchers[0](text, k), searchers[-1](text, k)
         console.print(side_by_side(base, found, (compare, model)) if compare else show(found))

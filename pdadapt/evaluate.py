@@ -18,7 +18,7 @@ from pdadapt.corpus import Dataset, Qrels, Queries
 from pdadapt.engines.choose import load_engine
 from pdadapt.errors import DataError, RecipeError
 from pdadapt.progress import Progress
-from pdadapt.recipe import EvaluateSettings
+from pdadapt.recipe import EvaluateSettings, RetrieveSettings
 from pdadapt.retrieve import index_corpus, retrieve_documents, sample_queries
 from pdadapt.run import Ranking, read_run, write_atomic, write_run
 from pdadapt.students.colbert import PCA_DOCUMENTS
@@ -187,7 +187,7 @@ def evaluate(
     student: dict[str, Any],
     out: Path,
     seed: int,
-    batch_size: int,
+    retrieval: RetrieveSettings,
     progress: Progress,
     pairs: Sequence[tuple[int, int]],
 ) -> dict[str, Any]:
@@ -215,7 +215,7 @@ def evaluate(
         if name in given:
             ranking = {query_id: given[name].get(query_id, []) for query_id in queries}
         else:
-            ranking = rank(name, dataset, queries, depth(settings), student, out / "index", batch_size, progress)
+            ranking = rank(name, dataset, queries, depth(settings), student, out / "index", retrieval, progress)
             slug = re.sub(r"[^\w.-]+", "_", name).strip("._")
             write_run(out / f"{slug}.run", ranking, slug)
         rankings.append(ranking)
@@ -257,11 +257,11 @@ def rank(
     k: int,
     student: dict[str, Any],
     index: Path,
-    batch_size: int,
+    retrieval: RetrieveSettings,
     progress: Progress,
 ) -> Ranking:
     """The k best documents of each query. Raises ModelError when the model does not load."""
-    engine = load_engine(name, student, dataset.corpus.sample(PCA_DOCUMENTS), batch_size, dataset.lengths)
+    engine = load_engine(name, student, dataset.corpus.sample(PCA_DOCUMENTS), retrieval, dataset.lengths)
     index_corpus(engine, dataset.corpus, index, progress, {"model": name})
     ranking = retrieve_documents(engine, dataset.corpus, queries, index, k, progress)
     shutil.rmtree(index)

@@ -13,7 +13,7 @@ from pdadapt import distributed, evaluate, students, train
 from pdadapt.agreement import DECISIVE, agreement, held_out
 from pdadapt.answers import answers_of
 from pdadapt.corpus import Corpus, Dataset, Queries, fingerprint
-from pdadapt.engines.exact import Exact
+from pdadapt.engines.choose import make_engine
 from pdadapt.errors import DataError
 from pdadapt.label import label, read_lists, write_lists
 from pdadapt.models import resolve_model
@@ -219,7 +219,7 @@ def rank(
             asked.append((candidates_file, queries, recipe.retrieve.k))
         if asked:
             model = load_student(recipe, name) if name == student else load_starter(recipe)
-            engine = Exact(model, recipe.retrieve.batch_size)
+            engine = make_engine(model, recipe.retrieve)
             index_corpus(engine, corpus, index, progress, {"model": name})
             for file, texts, k in asked:
                 find = retrieve_documents if file == test_file else retrieve

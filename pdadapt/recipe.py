@@ -55,6 +55,10 @@ class RetrieveSettings(Settings):
     """Adapt on at most so many queries (a seeded sample); null means all."""
     batch_size: Positive = 32
     """Documents encoded at once (sorted by length)."""
+    engine: Literal["exact", "faiss"] = "exact"
+    """exact: every score; faiss: an index of a dense student's vectors."""
+    faiss: str = "Flat"
+    """What faiss.index_factory makes: Flat, HNSW32, IVF1024,PQ48."""
 
 
 def _no_booleans(words: Any) -> Any:

@@ -20,7 +20,7 @@ from transformers import PrinterCallback, ProgressCallback
 
 from pdadapt.corpus import Corpus, Dataset, Qrels, Queries, fingerprint
 from pdadapt.device import default_device, pick_dtype
-from pdadapt.engines.exact import Exact
+from pdadapt.engines.choose import make_engine
 from pdadapt.errors import DataError, ModelError
 from pdadapt.models import resolve_model
 from pdadapt.pipeline import PACKAGES, load_student
@@ -84,7 +84,7 @@ def _candidates(recipe: Recipe, corpus: Corpus, queries: Queries, run: RunFolder
     file, index = run.path / "candidates.run", run.path / "index"
     if not file.exists():
         model = load_student(recipe, recipe.student.model)
-        engine = Exact(model, recipe.retrieve.batch_size)
+        engine = make_engine(model, recipe.retrieve)
         index_corpus(engine, corpus, index, progress)
         write_run(file, retrieve(engine, corpus, queries, index, recipe.retrieve.k, progress), "candidates")
     shutil.rmtree(index, ignore_errors=True)

@@ -17,6 +17,7 @@ from pdadapt.engines.choose import BASELINE, load_engine
 from pdadapt.engines.exact import Exact
 from pdadapt.models import resolve_model
 from pdadapt.progress import Progress
+from pdadapt.recipe import RetrieveSettings
 from pdadapt.retrieve import index_corpus, retrieve
 from pdadapt.run import last_checkpoint
 from pdadapt.students.colbert import PCA_DOCUMENTS
@@ -42,7 +43,7 @@ class Searcher:
         dataset: Dataset,
         folder: Path,
         student: Mapping[str, Any],
-        batch_size: int,
+        retrieval: RetrieveSettings,
         progress: Progress,
     ):
         """Loads the model (or `bm25`) and indexes the corpus, unless `folder` holds that index.
@@ -52,11 +53,12 @@ class Searcher:
         name = last_checkpoint(name)
         self.dataset = dataset
         self.folder = folder
-        self.engine: Engine = load_engine(name, student, dataset.corpus.sample(PCA_DOCUMENTS), batch_size)
+        self.engine: Engine = load_engine(name, student, dataset.corpus.sample(PCA_DOCUMENTS), retrieval)
         origin = {
             "corpus": fingerprint((document.doc_id, document.contents) for document in dataset.corpus),
             "model": name if name == BASELINE else resolve_model(name).identity(),
             "student": dict(student),
+            "engine": [retrieval.engine, retrieval.faiss],
         }
         index_corpus(self.engine, dataset.corpus, folder, progress, origin)
 

@@ -59,7 +59,7 @@ def test_the_whole_command_under_a_launcher(tiny_recipe, beir, tmp_path):
         process = run(processes, "-m", "pdadapt", *arguments)
         said.append(process.stdout)
         weights.append(load_file(out / "iteration-1" / "checkpoint" / "model.safetensors"))
-    assert said[0].replace("/1/", "/2/") == said[1]
+    assert said[0].replace("/1/it", "/2/it") == said[1]
     assert sorted(path.name for path in (tmp_path / "1").rglob("*")) == sorted(
         path.name for path in (tmp_path / "2").rglob("*")
     )

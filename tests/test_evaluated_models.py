@@ -17,8 +17,10 @@ from pdadapt.cli import app
 from pdadapt.corpus import Corpus, Document, load_dataset
 from pdadapt.engines.bm25 import BM25
 from pdadapt.engines.choose import load_engine
+from pdadapt.errors import ModelError
 from pdadapt.models import model_type, resolve_model
 from pdadapt.progress import Progress
+from pdadapt.recipe import RetrieveSettings
 from pdadapt.retrieve import index_corpus, retrieve
 
 
@@ -48,7 +50,7 @@ def test_a_model_says_what_it_is(encoder, stanford, splade, dense):
 
 def test_a_sparse_encoder_ranks_by_every_dot_product(splade, beir, tmp_path):
     dataset = load_dataset(str(beir))
-    engine = load_engine(str(splade), {}, [], 4)
+    engine = load_engine(str(splade), {}, [], RetrieveSettings(batch_size=4))
     index_corpus(engine, dataset.corpus, tmp_path, Progress())
     ranking = retrieve(engine, dataset.corpus, dataset.test_queries, tmp_path, 5, Progress())
     model = SparseEncoder(str(splade))
@@ -91,7 +93,7 @@ def test_every_kind_is_measured_beside_bm25(beir, dense, stanford, splade, tmp_p
 
 def test_an_index_is_kept_for_the_same_origin_and_made_anew_for_another(stanford, beir, tmp_path):
     corpus = load_dataset(str(beir)).corpus
-    engine = load_engine(str(stanford), {}, [], 8)
+    engine = load_engine(str(stanford), {}, [], RetrieveSettings())
     index_corpus(engine, corpus, tmp_path / "i", Progress(), {"model": "a"})
     shard = tmp_path / "i" / "shard-00000.safetensors"
     first = shard.stat().st_mtime_ns
@@ -99,3 +101,33 @@ def test_an_index_is_kept_for_the_same_origin_and_made_anew_for_another(stanford
     assert shard.stat().st_mtime_ns == first
     index_corpus(engine, corpus, tmp_path / "i", Progress(), {"model": "b"})
     assert shard.stat().st_mtime_ns != first
+
+
+@pytest.mark.parametrize("factory", ["Flat", "HNSW16", "IVF2,Flat"])
+def test_faiss_finds_what_exact_search_finds(dense, beir, tmp_path, factory):
+    pytest.importorskip("faiss")
+    dataset = load_dataset(str(beir))
+    rankings = []
+    for settings in (RetrieveSettings(), RetrieveSettings(engine="faiss", faiss=factory)):
+        engine = load_engine(str(dense), {}, [], settings)
+        folder = tmp_path / settings.engine
+        index_corpus(engine, dataset.corpus, folder, Progress())
+        rankings.append(retrieve(engine, dataset.corpus, dataset.test_queries, folder, 3, Progress()))
+    exact, found = rankings
+    if factory != "IVF2,Flat":  # which looks into one of two clusters
+        for query_id in exact:
+            assert [doc_id for doc_id, _ in exact[query_id]] == [doc_id for doc_id, _ in found[query_id]]
+            expected = [score for _, score in exact[query_id]]
+            assert [score for _, score in found[query_id]] == pytest.approx(expected, abs=2e-2)
+    assert not list((tmp_path / "faiss").glob("shard-*")) and (tmp_path / "faiss" / "faiss.index").exists()
+    before = (tmp_path / "faiss" / "faiss.index").stat().st_mtime_ns
+    index_corpus(engine, dataset.corpus, tmp_path / "faiss", Progress())
+    assert (tmp_path / "faiss" / "faiss.index").stat().st_mtime_ns == before
+
+
+def test_what_faiss_cannot_do_is_said(dense, stanford):
+    pytest.importorskip("faiss")
+    with pytest.raises(ModelError, match="searches single vectors"):
+        load_engine(str(stanford), {}, [], RetrieveSettings(engine="faiss"))
+    with pytest.raises(ModelError, match=r"retrieve\.faiss: faiss knows no index 'Flot' of 32 dimensions"):
+        load_engine(str(dense), {}, [], RetrieveSettings(engine="faiss", faiss="Flot"))

@@ -8,9 +8,12 @@ from typing import Any
 import torch
 
 from pdadapt.engines import Engine
+from pdadapt.engines.exact import Exact
 from pdadapt.errors import ModelError
 from pdadapt.models import model_type, resolve_model
+from pdadapt.recipe import RetrieveSettings
 from pdadapt.students import load_student
+from pdadapt.students.dense import OneVector
 
 BASELINE = "bm25"
 
@@ -19,7 +22,7 @@ def load_engine(
     name: str,
     student: Mapping[str, Any],
     passages: Sequence[str],
-    batch_size: int,
+    settings: RetrieveSettings,
     lengths: Mapping[str, int] | None = None,
 ) -> Engine:
     """The engine of `bm25` or of a model: a ColBERT, a dense or sparse model of sentence-transformers, an encoder.
@@ -36,13 +39,29 @@ def load_engine(
         return BM25()
     kind = model_type(resolve_model(name))
     if kind == "sparse" and "kind" not in student:
-        return _load_sparse(name, batch_size)
-    from pdadapt.engines.exact import Exact
+        return _load_sparse(name, settings.batch_size)
+    chosen = {"kind": "dense" if kind == "dense" else "colbert", **student}
+    if chosen["kind"] == "colbert":
+        chosen = {**(lengths or {}), **chosen}
+    return make_engine(load_student(name, **chosen, passages=passages), settings)
 
-    settings = {"kind": "dense" if kind == "dense" else "colbert", **student}
-    if settings["kind"] == "colbert":
-        settings = {**(lengths or {}), **settings}
-    return Exact(load_student(name, **settings, passages=passages), batch_size)
+
+def make_engine(model: Any, settings: RetrieveSettings) -> Engine:
+    """The engine that the settings ask for, of a student.
+
+    Raises ModelError when it cannot search this student, or is not installed.
+    """
+    if settings.engine == "exact":
+        return Exact(model, settings.batch_size)
+    if not isinstance(model[-1], OneVector):
+        raise ModelError("retrieve.engine=faiss searches single vectors, and this student has many a text; use exact.")
+    try:
+        from pdadapt.engines.faiss import Faiss
+    except ImportError:
+        raise ModelError(
+            "retrieve.engine=faiss needs a package; run `pip install 'pdadapt[cpu]'` (or [gpu])."
+        ) from None
+    return Faiss(model, settings.faiss, settings.batch_size)
 
 
 def _load_sparse(name: str, batch_size: int) -> Engine:

@@ -27,7 +27,7 @@ BLOCK_TOKENS = 8_192  # of documents, multiplied at once
 BLOCK_SIMILARITIES = {"cpu": 2**22, "cuda": 2**28}  # of a block: 16 MiB stay near the cores' caches, 1 GiB fits a GPU
 
 
-def _shard_files(folder: Path, documents: int) -> list[Path]:
+def shard_files(folder: Path, documents: int) -> list[Path]:
     return [folder / f"shard-{number:05d}.safetensors" for number in range(-(-documents // SHARD))]
 
 
@@ -41,7 +41,7 @@ class Exact:
 
     def index(self, documents: Sequence[Document], folder: Path, advance: Advance = lambda n, **_: None) -> None:
         """Encode documents into shards under `folder`; shards that are there already are kept."""
-        for number, file in enumerate(_shard_files(folder, len(documents))):
+        for number, file in enumerate(shard_files(folder, len(documents))):
             start = number * SHARD
             if file.exists():
                 advance(min(SHARD, len(documents) - start), earlier=True)
@@ -79,7 +79,7 @@ class Exact:
             for matrices in (embeddings[i : i + QUERY_BLOCK] for i in range(0, len(queries), QUERY_BLOCK))
         ]
         best = Best(len(queries), k)
-        for file in _shard_files(folder, documents):
+        for file in shard_files(folder, documents):
             shard = load_file(file)
             tokens = shard["tokens"].to(device).float()
             lengths = shard["lengths"].tolist()

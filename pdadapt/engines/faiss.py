@@ -1,0 +1,88 @@
+"""Single vectors in a faiss index: Flat, HNSW, IVF-PQ, or any other of its factory's names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from sentence_transformers import MultiVectorEncoder
+
+from pdadapt.corpus import Document
+from pdadapt.engines import Advance, Hits
+from pdadapt.engines.exact import Exact, shard_files
+from pdadapt.errors import ModelError
+
+TRAINED_ON = 200_000  # vectors, about, that clusters and codes are fitted to
+QUERY_BLOCK = 1_024
+
+
+class Faiss:
+    """Approximate or exact inner product of a dense model's vectors; on the GPUs that faiss sees, if any."""
+
+    def __init__(self, model: MultiVectorEncoder, factory: str, batch_size: int = 32):
+        """factory: what faiss.index_factory understands, such as `Flat`, `HNSW32`, `IVF1024,PQ48`.
+
+        Raises ModelError when it does not.
+        """
+        self.encoder = Exact(model, batch_size)
+        self.factory = factory
+        encoder: Any = model[0]
+        dimensions = int(encoder.get_embedding_dimension())
+        try:
+            self.empty = faiss.index_factory(dimensions, factory, faiss.METRIC_INNER_PRODUCT)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise ModelError(
+                f"retrieve.faiss: faiss knows no index {factory!r} of {dimensions} dimensions: {reason}"
+            ) from None
+
+    def index(self, documents: Sequence[Document], folder: Path, advance: Advance) -> None:
+        """Leaves `folder`/faiss.index, whole or not at all; vectors are kept in shards until then."""
+        target = folder / "faiss.index"
+        if target.exists():
+            advance(len(documents), earlier=True)
+            return
+        self.encoder.index(documents, folder, advance)
+        files = shard_files(folder, len(documents))
+        index = _on_gpus(faiss.clone_index(self.empty))
+        if not index.is_trained:
+            step = max(1, len(documents) // TRAINED_ON)
+            index.train(np.concatenate([_vectors(file)[::step] for file in files]))
+        for file in files:
+            index.add(_vectors(file))
+        temporary = folder / "faiss.part"
+        faiss.write_index(_on_cpu(index), str(temporary))
+        os.replace(temporary, target)
+        for file in files:
+            file.unlink()
+
+    def search(self, queries: Sequence[str], folder: Path, documents: int, k: int, advance: Advance) -> Iterator[Hits]:
+        """The index's own order; fewer than k where it finds fewer."""
+        embeddings: Any = self.encoder.model.encode_query(list(queries), batch_size=32, show_progress_bar=False)
+        index = _on_gpus(faiss.read_index(str(folder / "faiss.index")))
+        for start in range(0, len(queries), QUERY_BLOCK):
+            block = torch.cat(embeddings[start : start + QUERY_BLOCK]).float().cpu().numpy()
+            for scores, positions in zip(*index.search(block, min(k, documents)), strict=True):
+                found = positions >= 0
+                yield positions[found].tolist(), scores[found].tolist()
+            advance(len(block) * documents)
+
+
+def _vectors(file: Path) -> np.ndarray:
+    """A shard's vectors, in the order of the corpus: (documents, dimensions) float32."""
+    shard = load_file(file)
+    return shard["tokens"][shard["documents"].argsort()].float().numpy()
+
+
+def _on_gpus(index: Any) -> Any:
+    return faiss.index_cpu_to_all_gpus(index) if getattr(faiss, "get_num_gpus", int)() else index
+
+
+def _on_cpu(index: Any) -> Any:
+    return faiss.index_gpu_to_cpu(index) if getattr(faiss, "get_num_gpus", int)() else index

@@ -37,9 +37,9 @@ LISTED = (
 )
 LICENSED = {
     "bioasq": "register at http://participants-area.bioasq.org and take the PubMed articles of task 8b",
-    "robust04": "TREC disks 4 and 5, from NIST (https://trec.nist.gov/data/cd45)",
-    "signal1m": "the Signal-1M related tweets (https://research.signal-ai.com/datasets/signal1m-tweetir.html)",
-    "trec-news": "the Washington Post collection, from NIST (https://trec.nist.gov/data/wapost)",
+    "robust04": "get TREC disks 4 and 5, from NIST (https://trec.nist.gov/data/cd45)",
+    "signal1m": "get the Signal-1M related tweets (https://research.signal-ai.com/datasets/signal1m-tweetir.html)",
+    "trec-news": "get the Washington Post collection, from NIST (https://trec.nist.gov/data/wapost)",
 }
 QUERY_LENGTHS = {"beir/arguana": 300, "beir/climate-fever": 64}
 SPLITS = ("", "test", "dev/small", "dev")  # where a name's test is, the first that there is; "" is the name itself
@@ -85,7 +85,7 @@ def load_named(name: str, split: str = "test") -> Dataset | None:
     """
     if name in LICENSED:
         raise DataError(
-            f"{name!r} is licensed, so nobody may hand it out: get {LICENSED[name]}, bring it into a folder with "
+            f"{name!r} is licensed, so nobody may hand it out: {LICENSED[name]}; bring it into a folder with "
             "corpus.jsonl, queries.jsonl and qrels/test.tsv (BEIR's examples/dataset/README.md says how), and give "
             "that folder."
         )

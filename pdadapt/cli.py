@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pdadapt import __version__
-from pdadapt.errors import PdadaptError
+from pdadapt.errors import DataError, PdadaptError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -272,6 +272,8 @@ def evaluate(
         raise typer.BadParameter("give either a model or a run.", param_hint="--model / --run")
     if suite and (corpus or run or qrels):
         raise typer.BadParameter("stands for corpora, with a --model.", param_hint="--suite")
+    if run and not run.is_file():
+        raise DataError(f"File {run} was not found.")
     runs_only = run is not None and qrels is not None and all(Path(name).is_file() for name in against or [])
     if not (corpus or suite or runs_only):
         raise typer.BadParameter("is needed, unless runs are measured with --qrels.", param_hint="--corpus")

@@ -125,5 +125,7 @@ def test_anyones_runs_are_measured_and_compared_without_a_corpus(tmp_path):
     assert "Holm" in said.output and "3 test queries" in said.output
     rows = (tmp_path / "out" / "queries.tsv").read_text(encoding="utf-8").splitlines()
     assert rows[1] == "q1\tRR\t1.000000\t1.000000\t1.000000" and len(rows) == 7
+    missing = CliRunner().invoke(app, [*command, "--run", str(tmp_path / "no")])
+    assert "was not found" in str(missing.exception)
     for wrong in (["--run", "x", "--model", "y"], [], ["--model", "m"]):
         assert CliRunner().invoke(app, [*command, *wrong]).exit_code == 2

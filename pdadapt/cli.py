@@ -567,6 +567,24 @@ def datasets(debug: DebugOption = False) -> None:
     )
 
 
+@app.command(epilog="Example: pdadapt setup-plaid, then --set retrieve.engine=plaid")
+def setup_plaid(debug: DebugOption = False) -> None:
+    """Build the environment in which fast-plaid runs, with the torch that it wants (several GB)."""
+    _set_up("plaid")
+
+
+@app.command(epilog="Example: pdadapt setup-colbert, then --set retrieve.engine=colbert")
+def setup_colbert(debug: DebugOption = False) -> None:
+    """Build the environment in which colbert-ai, the paper's own engine, runs."""
+    _set_up("colbert")
+
+
+def _set_up(engine: str) -> None:
+    from pdadapt.engines.environment import set_up
+
+    typer.echo(f"Ready in {set_up(engine)}: --set retrieve.engine={engine}")
+
+
 @recipes_app.callback()
 def recipes(context: typer.Context) -> None:
     """List the shipped recipes."""

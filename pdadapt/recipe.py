@@ -55,8 +55,10 @@ class RetrieveSettings(Settings):
     """Adapt on at most so many queries (a seeded sample); null means all."""
     batch_size: Positive = 32
     """Documents encoded at once (sorted by length)."""
-    engine: Literal["exact", "faiss"] = "exact"
-    """exact: every score; faiss: an index of a dense student's vectors."""
+    engine: Literal["exact", "faiss", "plaid", "colbert"] = "exact"
+    """exact: every score; faiss: a dense student's vectors; plaid: fast-plaid; colbert: the paper's own, colbert-ai."""
+    bits: Literal[1, 2, 4, 8] = 2
+    """Of plaid and colbert: bits of each dimension's residual; the paper's indexes have 2."""
     faiss: str = "Flat"
     """What faiss.index_factory makes: Flat, HNSW32, IVF1024,PQ48."""
 

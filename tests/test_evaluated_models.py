@@ -127,7 +127,7 @@ def test_faiss_finds_what_exact_search_finds(dense, beir, tmp_path, factory):
 
 def test_what_faiss_cannot_do_is_said(dense, stanford):
     pytest.importorskip("faiss")
-    with pytest.raises(ModelError, match="searches single vectors"):
+    with pytest.raises(ModelError, match="many vectors a text; use exact, plaid or colbert"):
         load_engine(str(stanford), {}, [], RetrieveSettings(engine="faiss"))
     with pytest.raises(ModelError, match=r"retrieve\.faiss: faiss knows no index 'Flot' of 32 dimensions"):
         load_engine(str(dense), {}, [], RetrieveSettings(engine="faiss", faiss="Flot"))

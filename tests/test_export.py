@@ -61,24 +61,8 @@ def test_stanfords_settings_are_the_students(colbert, tmp_path):
     assert metadata["attend_to_mask_tokens"] is False
 
 
-@pytest.fixture(scope="session")
-def colbert_python(tmp_path_factory):
-    """A Python with colbert-ai, which needs transformers < 5: COLBERT_PYTHON, or an environment built for the test."""
-    if named := os.environ.get("COLBERT_PYTHON"):
-        return named
-    if "PDADAPT_BUILD_ENVIRONMENTS" not in os.environ:
-        pytest.skip("neither COLBERT_PYTHON names a Python with colbert-ai, nor is PDADAPT_BUILD_ENVIRONMENTS set")
-    python = tmp_path_factory.mktemp("colbert-ai") / "bin" / "python"
-    packages = [f"torch=={torch.__version__.partition('+')[0]}", "transformers<5", "datasets<4.5", "colbert-ai"]
-    try:
-        subprocess.run([sys.executable, "-m", "venv", python.parents[1]], check=True, capture_output=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True, capture_output=True, timeout=1200)
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-        pytest.skip(f"colbert-ai could not be installed: {error}")
-    return python
-
-
-def test_stanfords_own_code_gives_the_same_embeddings(colbert, colbert_python, tmp_path):
+def test_stanfords_own_code_gives_the_same_embeddings(colbert, engine_environment, tmp_path):
+    python = engine_environment("colbert") / "bin" / "python"
     export_checkpoint(str(colbert), tmp_path / "out", "stanford")
     script = f"""
 import numpy
@@ -91,7 +75,7 @@ queries = checkpoint.queryFromText({QUERIES!r})
 numpy.savez({str(tmp_path / "found.npz")!r}, queries=queries.float().numpy(), documents=documents.float().numpy())
 """
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    subprocess.run([colbert_python, "-c", script], check=True, env=environment)
+    subprocess.run([python, "-c", script], check=True, env=environment)
     found, model = np.load(tmp_path / "found.npz"), load_colbert(str(colbert))
     np.testing.assert_allclose(found["queries"], torch.stack(model.encode_query(QUERIES)), atol=1e-4)
     np.testing.assert_allclose(found["documents"], torch.cat(model.encode_document(DOCUMENTS)), atol=1e-4)

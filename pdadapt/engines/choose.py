@@ -8,7 +8,9 @@ from typing import Any
 import torch
 
 from pdadapt.engines import Engine
+from pdadapt.engines.colbert import Colbert
 from pdadapt.engines.exact import Exact
+from pdadapt.engines.plaid import Plaid
 from pdadapt.errors import ModelError
 from pdadapt.models import model_type, resolve_model
 from pdadapt.recipe import RetrieveSettings
@@ -53,8 +55,14 @@ def make_engine(model: Any, settings: RetrieveSettings) -> Engine:
     """
     if settings.engine == "exact":
         return Exact(model, settings.batch_size)
-    if not isinstance(model[-1], OneVector):
-        raise ModelError("retrieve.engine=faiss searches single vectors, and this student has many a text; use exact.")
+    dense = isinstance(model[-1], OneVector)
+    if dense != (settings.engine == "faiss"):
+        vectors, others = ("one vector", "exact or faiss") if dense else ("many vectors", "exact, plaid or colbert")
+        raise ModelError(f"retrieve.engine={settings.engine}: this student has {vectors} a text; use {others}.")
+    if settings.engine == "plaid":
+        return Plaid(model, settings.bits, settings.batch_size)
+    if settings.engine == "colbert":
+        return Colbert(model, settings.bits)
     try:
         from pdadapt.engines.faiss import Faiss
     except ImportError:

@@ -8,11 +8,13 @@ import random
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
+from scipy.special import expit
 from scipy.stats import kendalltau
 from sklearn.metrics import ndcg_score
 
 from pdadapt.corpus import Corpus, Queries
 from pdadapt.label import TrainingList, derive
+from pdadapt.students.encoding import encode_documents
 
 LEAST, MOST = 20, 500  # queries: fewer say nothing, so they had better teach; more see no difference worth having
 MEASURES = ("pair accuracy", "rank correlation", "nDCG@10")
@@ -31,7 +33,7 @@ def agreement(
     corpus: Corpus,
     queries: Queries,
     temperature: float,
-    batch_size: int,
+    batch_tokens: int | None,
     advance: Callable[[int], None] = lambda n: None,
 ) -> dict[str, dict[str, float]]:
     """Each of MEASURES for every list that says enough, by query id; the teacher's labels are the truth.
@@ -43,7 +45,7 @@ def agreement(
     values: dict[str, dict[str, float]] = {name: {} for name in MEASURES}
     for entry in lists:
         texts = [corpus[doc_id].contents for doc_id in entry.doc_ids]
-        documents = model.encode_document(texts, batch_size=batch_size, show_progress_bar=False)
+        documents = encode_documents(model, texts, batch_tokens)
         query = model.encode_query([queries[entry.query_id]], show_progress_bar=False)
         scores = model.similarity(query, documents)[0].tolist()
         labeled = [(found, point) for found, point in zip(scores, entry.points, strict=True) if point is not None]
@@ -52,7 +54,7 @@ def agreement(
         ]
         if len({point for _, point in labeled}) > 1 and any(weight for weight, _ in weighed):
             found, points = zip(*labeled, strict=True)
-            gains = [1 / (1 + math.exp(-point / temperature)) for point in points]
+            gains = [expit(point / temperature) for point in points]
             right = sum(weight for weight, alike in weighed if alike) / sum(weight for weight, _ in weighed)
             tau = kendalltau(found, points).statistic
             measured = (right, 0.0 if math.isnan(tau) else tau, ndcg_score([gains], [found], k=10))

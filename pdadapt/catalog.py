@@ -105,13 +105,18 @@ def load_named(name: str, split: str = "test") -> Dataset | None:
         queries = read_queries(adapted) if adapted else {}
         documents = IrDocuments(entry.documents)
         corpus = Corpus(documents, documents.id_hashes)
+
+    def read_train_qrels() -> Qrels:
+        with _files(name):
+            return read_qrels(adapted) if adapted else {}
+
     return Dataset(
         name,
         corpus,
         {query_id: text for query_id, text in queries.items() if query_id not in test_queries},
         test_queries,
         qrels,
-        lambda: read_qrels(adapted) if adapted else {},
+        read_train_qrels,
         adapted or "",
         test,
         read_answers(test),

@@ -387,7 +387,7 @@ class ExportFormat(StrEnum):
 @app.command(epilog="Example: pdadapt export runs/mine --format stanford --out colbert-mine")
 def export(
     model: Annotated[str, typer.Argument(help="A run folder, a checkpoint folder, a hub id, or package:NAME/PATH.")],
-    out: Annotated[Path, typer.Option(help="The new folder.")],
+    out: Annotated[Path, typer.Option(help="The new folder; with --push-to-hub, one that is there is uploaded.")],
     file_format: Annotated[
         ExportFormat, typer.Option("--format", help="stanford is what colbert-ai opens.")
     ] = ExportFormat.pylate,
@@ -401,8 +401,9 @@ def export(
     from pdadapt.progress import quiet_libraries
 
     quiet_libraries()
-    export_checkpoint(model, out, file_format.value)
-    typer.echo(f"Wrote {out}")
+    if not (push_to_hub and out.exists()):
+        export_checkpoint(model, out, file_format.value)
+        typer.echo(f"Wrote {out}")
     if push_to_hub:
         typer.echo(f"Uploaded to {push(out, push_to_hub)}")
 

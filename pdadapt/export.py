@@ -15,7 +15,7 @@ from transformers import BertModel
 
 from pdadapt.errors import ModelError, RunError
 from pdadapt.models import is_colbert, resolve_model
-from pdadapt.run import atomic_folder, last_checkpoint, write_atomic
+from pdadapt.run import atomic_folder, last_checkpoint
 from pdadapt.students.checkpoint import colbert_parts, save_colbert, single_token
 from pdadapt.students.colbert import get_lengths, load_colbert
 from pdadapt.students.dense import load_dense, save_dense
@@ -32,7 +32,7 @@ tags: [retrieval, distillation, pdadapt]
 
 # A retriever adapted to {corpus}
 
-`{student}`, fine-tuned on {corpus} ({documents:,} documents) without relevance judgments of it being read for the
+`{student}`, {made} on {corpus} ({documents:,} documents) without relevance judgments of it being read for the
 distillation terms: {queries:,} queries, {points:,} point labels and {pairs:,} pair labels of {teachers}.
 
 {measures}
@@ -69,35 +69,36 @@ def export_checkpoint(name: str, out: Path, file_format: Format) -> None:
     if dense and file_format in ("stanford", "pylate"):
         raise ModelError(f"{name!r} is a dense student, which {file_format} cannot express; use sentence-transformers.")
     model = load_dense(name) if dense else load_colbert(name)
-    if file_format == "pylate":
-        save_colbert(model, out)
-    elif file_format == "stanford":
-        save_stanford(model, out)
-    elif file_format == "onnx":
-        save_onnx(model, out)
-    elif dense:
-        save_dense(model, out)
-    else:
-        with atomic_folder(out) as folder:
+    with atomic_folder(out) as folder:
+        if file_format == "pylate":
+            save_colbert(model, folder)
+        elif file_format == "stanford":
+            save_stanford(model, folder)
+        elif file_format == "onnx":
+            save_onnx(model, folder)
+        elif dense:
+            save_dense(model, folder)
+        else:
             model.save_pretrained(str(folder), create_model_card=False)
-    if card:
-        write_atomic(out / "README.md", card)
+        if card:
+            (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def model_card(run: Path, file_format: Format) -> str:
-    """What a finished run says about its student: corpus, teacher, recipe, measures; and the paper to cite."""
+    """What a finished run says about the student it keeps: corpus, teacher, recipe, measures; and the paper to cite."""
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    best = metrics["iteration"]
     origin = json.loads((run / "run.json").read_text(encoding="utf-8"))
     recipe = (run / "recipe.yaml").read_text(encoding="utf-8")
     asked = (
         sum(labels.get("points", 0) for labels in metrics["labels"]),
         sum(labels.get("pairs", 0) for labels in metrics["labels"]),
     )
-    rows = [
-        f"| {measure} | {' | '.join(f'{mean:.4f}' for mean in found['means'])} | {found['comparisons'][-1]['p']:.3f} |"
-        for measure, found in metrics["measures"].items()
-    ]
-    systems = ["base", *(f"iteration {number}" for number in range(1, len(metrics["labels"]) + 1))]
+    systems = ["base", *(f"iteration {number}" for number in range(1, best + 1))]
+    rows = []
+    for measure, found in metrics["measures"].items():
+        p = f"{found['comparisons'][best - 1]['p']:.3f}" if best else ""
+        rows.append(f"| {measure} | {' | '.join(f'{mean:.4f}' for mean in found['means'][: best + 1])} | {p} |")
     table = [
         f"On its {metrics['test_queries']:,} test queries (p of the last against the base, paired randomisation test):",
         "",
@@ -115,6 +116,7 @@ def model_card(run: Path, file_format: Format) -> str:
         pairs=asked[1],
         measures="\n".join(table) if rows else "The corpus came without judgments: nothing was measured.",
         student=origin["student"],
+        made="fine-tuned" if best else "as it was, since fine-tuning brought no agreement with the teacher",
         version=origin["versions"]["pdadapt"],
         recipe=recipe,
     )
@@ -134,7 +136,9 @@ def push(folder: Path, repo: str) -> str:
         HfApi().upload_folder(repo_id=repo, folder_path=folder, commit_message="Add the student")
     except (HfHubHTTPError, HFValidationError, TransportError, OSError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"The hub did not take {repo!r} ({reason}); {folder} is there: try again later.") from None
+        raise ModelError(
+            f"The hub did not take {repo!r} ({reason}); {folder} is whole: the same command uploads it later."
+        ) from None
     return str(address)
 
 

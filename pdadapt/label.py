@@ -286,7 +286,7 @@ def order_figures(answers: Sequence[Sequence[float]]) -> dict[str, float]:
 
 def write_lists(path: Path, lists: Iterable[TrainingList]) -> None:
     """Training lists as JSONL, one query a line."""
-    write_atomic(path, "".join(json.dumps(entry._asdict(), ensure_ascii=False) + "\n" for entry in lists))
+    write_atomic(path, (json.dumps(entry._asdict(), ensure_ascii=False) + "\n" for entry in lists))
 
 
 def read_lists(path: Path) -> list[TrainingList]:

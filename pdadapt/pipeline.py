@@ -77,6 +77,7 @@ def adapt(recipe: Recipe, dataset: Dataset, out: Path, progress: Progress) -> di
                 save_lists(recipe, dataset.corpus, queries, candidates, relevant, keys, run, folder, progress)
             if not run.checkpoint(iteration).exists():
                 fit(recipe, dataset.corpus, queries, run, iteration, progress)
+            shutil.rmtree(folder / "trainer", ignore_errors=True)
             if kept_out and not (folder / "agreement.json").exists():
                 save_agreement(recipe, dataset.corpus, queries, run, iteration, progress)
             learned = not kept_out or has_learned(folder)
@@ -126,7 +127,7 @@ def save_agreement(
     with progress.task("agreement", 2 * len(lists), "lists") as advance:
         for number in (iteration - 1, iteration):
             model = load_student(recipe, str(run.checkpoint(number)))
-            size = recipe.retrieve.batch_size
+            size = recipe.retrieve.batch_tokens
             values.append(agreement(model, lists, corpus, queries, recipe.train.temperature, size, advance))
     found = evaluate.compare_values(values, recipe.evaluate, recipe.seed) if values[0][DECISIVE] else {}
     write_atomic(run.iteration(iteration) / "agreement.json", json.dumps(found, indent=2) + "\n")

@@ -53,8 +53,8 @@ class RetrieveSettings(Settings):
     """Candidates retrieved per query: those the teacher judges one by one."""
     max_queries: Positive | None = None
     """Adapt on at most so many queries (a seeded sample); null means all."""
-    batch_size: Positive = 32
-    """Documents encoded at once (sorted by length)."""
+    batch_tokens: Positive | None = None
+    """Tokens of documents encoded at once, sorted by length; null means 2,048 on a CPU and 65,536 on a GPU."""
     engine: Literal["exact", "faiss", "plaid", "colbert"] = "exact"
     """exact: every score; faiss: a dense student's vectors; plaid: fast-plaid; colbert: the paper's own, colbert-ai."""
     bits: Literal[1, 2, 4, 8] = 2
@@ -159,11 +159,9 @@ class TrainSettings(Settings):
     """Passes over the queries, when steps is null."""
     batch_size: Positive = 32
     """Queries per optimizer step."""
-    accumulation: Positive | None = None
-    """Parts in which a batch is taken to save memory (must divide batch_size); null: whole queries, as many at a time
-    as chunk_tokens hold, or the whole batch where in-batch negatives tie it together. The gradient is the same."""
     chunk_tokens: Positive = 8_192
-    """Document tokens encoded at once, sorted by length."""
+    """Document tokens encoded at once, sorted by length. A batch is taken in parts, of as many whole queries as this
+    holds, or whole where in-batch negatives tie it together; the gradient is the same."""
     gradient_cache: bool = False
     """Compute a chunk's activations again for its gradient instead of keeping them: memory no longer grows with
     batch_size x n_way, a step takes about a third longer, and the gradient is the same."""
@@ -175,7 +173,7 @@ class TrainSettings(Settings):
     """Documents per query in training, all of a pair's documents among them."""
     learning_rate: PositiveFloat = 1e-5
     """The highest of the run, of AdamW."""
-    warmup: NonNegative = 0.1
+    warmup: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Share of the steps over which the learning rate rises; it then falls linearly to 0."""
     weight_decay: NonNegative = 0.01
     """AdamW's; not on biases and norms."""
@@ -211,18 +209,6 @@ class TrainSettings(Settings):
     """Where losses by term, learning rate, gradient norm and examples per second go besides train.jsonl."""
 
     @model_validator(mode="after")
-    def _accumulation_divides(self) -> TrainSettings:
-        if self.batch_size % (self.accumulation or 1):
-            raise ValueError(f"accumulation {self.accumulation} must divide batch_size {self.batch_size}")
-        return self
-
-    @model_validator(mode="after")
-    def _something_to_learn(self) -> TrainSettings:
-        if not self.lambda_cl and not self.lambda_kd and not self.lambda_pair:
-            raise ValueError("lambda_cl, lambda_kd and lambda_pair are all 0, so there is nothing to learn")
-        return self
-
-    @model_validator(mode="after")
     def _reporters_are_installed(self) -> TrainSettings:
         for name in self.report_to:
             if importlib.util.find_spec(name) is None:
@@ -249,9 +235,11 @@ class RerankerSettings(Settings):
     """Examples per optimizer step."""
     learning_rate: PositiveFloat = 2e-5
     """The highest of the run."""
-    warmup: NonNegative = 0.1
+    warmup: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Share of the steps over which the learning rate rises; it then falls linearly to 0."""
-    save_steps: Positive = 500
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Of all dropout layers while training; null means as the model's configuration says. 0 halves a step on a CPU."""
+    save_steps: Positive = 100
     """A resumable state is written every so many steps."""
 
 
@@ -283,6 +271,16 @@ class Recipe(Settings):
     train: TrainSettings = TrainSettings()
     reranker: RerankerSettings = RerankerSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> Recipe:
+        train = self.train
+        if not train.lambda_cl and not train.lambda_kd and not (train.lambda_pair and self.teacher.pair.per_query):
+            raise ValueError(
+                "there is nothing to learn: train.lambda_cl and train.lambda_kd are 0, and train.lambda_pair or "
+                "teacher.pair.per_query is"
+            )
+        return self
 
 
 def recipe_names() -> list[str]:
@@ -367,7 +365,8 @@ def parse_recipe(tree: dict[str, Any], source: str, overrides: Collection[str] =
                 hint = f"did you mean {near[0]}?" if near else "`pdadapt recipes settings` lists them"
                 problem = f"{key}: unknown key ({hint})"
             else:
-                problem = f"{key or 'recipe'}: {item['msg']} (got {item['input']!r})"
+                got = "" if isinstance(item["input"], dict) else f" (got {item['input']!r})"
+                problem = f"{key or 'recipe'}: {item['msg']}{got}"
             given = any(key == override or key.startswith(override + ".") for override in overrides)
             problems.append(f"--set {problem}" if given else f"{source}: {problem}")
         raise RecipeError("; ".join(problems) + ".") from None

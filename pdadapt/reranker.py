@@ -31,7 +31,7 @@ from pdadapt.run import Ranking, RunFolder, atomic_folder, read_run, write_run
 from pdadapt.teachers import Pair
 from pdadapt.teachers.choose import TASK
 from pdadapt.teachers.cross_encoder import join
-from pdadapt.train import Watch, last_complete
+from pdadapt.train import Watch, last_complete, logging_steps, set_dropout
 
 
 class Example(NamedTuple):
@@ -55,6 +55,10 @@ def train_reranker(recipe: Recipe, dataset: Dataset, out: Path, progress: Progre
             f"Corpus {dataset.name!r} brings no labeled queries to train on: give qrels/train.tsv of a BEIR folder "
             "(qrels.train.tsv in MS MARCO's layout)."
         )
+    known = {query_id: dataset.train_qrels[query_id] for query_id in queries}
+    unknown = [doc_id for query_id in known for doc_id in _relevant(known, query_id) if doc_id not in dataset.corpus]
+    if unknown:
+        raise DataError(f"The training qrels name document {unknown[0]!r}, which the corpus does not hold.")
     run = RunFolder(out)
     origin = {
         "corpus": dataset.name,
@@ -72,7 +76,13 @@ def train_reranker(recipe: Recipe, dataset: Dataset, out: Path, progress: Progre
         if not model.exists():
             candidates = _candidates(recipe, dataset.corpus, queries, run, progress)
             examples = list(make_examples(candidates, dataset, recipe.reranker, recipe.seed))
+            if len({label for *_, label in examples}) < 2:
+                raise DataError(
+                    f"No candidate of the queries of {dataset.name!r} is labeled worse than another: a classifier "
+                    "needs both; raise retrieve.k, or label documents that are not relevant."
+                )
             fit(recipe.reranker, examples, dataset.corpus, queries, recipe.seed, run.path, progress)
+        shutil.rmtree(run.path / "trainer", ignore_errors=True)
     return model
 
 
@@ -100,8 +110,6 @@ def make_examples(candidates: Ranking, dataset: Dataset, settings: RerankerSetti
         grades = dataset.train_qrels[query_id]
         chosen = random.Random(f"{seed}/{query_id}")
         for relevant in _relevant(dataset.train_qrels, query_id):
-            if relevant not in dataset.corpus:
-                raise DataError(f"The training qrels name document {relevant!r}, which the corpus does not hold.")
             worse = [doc_id for doc_id, _ in ranked if grades.get(doc_id, 0) < grades[relevant]]
             if settings.task == "point":
                 worse = [doc_id for doc_id in worse if grades.get(doc_id, 0) <= 0]
@@ -125,9 +133,11 @@ def fit(
 ) -> None:
     """Train on the examples (binary cross-entropy); leaves `folder`/model and `folder`/train.jsonl.
 
-    Resumable states are kept in `folder`/trainer until the end. Raises ModelError when the encoder does not load.
+    Resumable states are kept in `folder`/trainer. Raises ModelError when the encoder does not load, or a gradient is
+    not finite.
     """
     model = load_encoder(settings, seed)
+    set_dropout(model, settings.dropout)
     random.Random(seed).shuffle(examples)
     rows = Rows.from_list(list(_rows(examples, corpus, queries, model)))
     steps = settings.steps or max(1, math.ceil(settings.epochs * len(examples) / settings.batch_size))
@@ -138,7 +148,7 @@ def fit(
         per_device_train_batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
         warmup_steps=round(settings.warmup * steps),
-        logging_steps=max(1, min(10, steps // 20)),
+        logging_steps=logging_steps(steps, settings.save_steps),
         logging_first_step=True,
         save_steps=settings.save_steps,
         save_total_limit=2,
@@ -156,7 +166,7 @@ def fit(
             args=arguments,
             train_dataset=rows,
             loss=BinaryCrossEntropyLoss(model),
-            callbacks=[Watch(advance, folder, list)],
+            callbacks=[Watch(advance, folder, "begin anew in another --out with a lower reranker.learning_rate")],
         )
         for callback in (PrinterCallback, ProgressCallback):
             trainer.remove_callback(callback)
@@ -166,7 +176,6 @@ def fit(
         config = json.loads((target / "config.json").read_text(encoding="utf-8"))
         config |= {TASK: settings.task}
         (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    shutil.rmtree(states, ignore_errors=True)
 
 
 def load_encoder(settings: RerankerSettings, seed: int) -> CrossEncoder:

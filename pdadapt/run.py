@@ -36,8 +36,7 @@ FREE = (
     "teacher.concurrency",
     "teacher.compile",
     "teacher.device_map",
-    "retrieve.batch_size",
-    "train.accumulation",
+    "retrieve.batch_tokens",
     "train.chunk_tokens",
     "train.gradient_cache",
     "train.gradient_checkpointing",
@@ -168,12 +167,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 def write_run(path: Path, ranking: Ranking, tag: str) -> None:
     """A TREC run file: query_id Q0 doc_id rank score tag."""
-    lines = [
+    lines = (
         f"{query_id} Q0 {doc_id} {rank} {score:.6f} {tag}\n"
         for query_id, ranked in ranking.items()
         for rank, (doc_id, score) in enumerate(ranked, 1)
-    ]
-    write_atomic(path, "".join(lines))
+    )
+    write_atomic(path, lines)
 
 
 def read_run(path: Path) -> Ranking:

@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
+from pdadapt.batches import cut
 from pdadapt.corpus import Corpus, Queries
 from pdadapt.distributed import add_up, barrier, gather_documents, processes, rank, together
 from pdadapt.errors import ModelError, RecipeError
@@ -40,11 +41,15 @@ from pdadapt.students.colbert import get_lengths, set_lengths
 
 TERMS = ("loss", "cl", "kd", "pair")
 CURVE = ("step", *TERMS, "learning_rate", "grad_norm")  # what train.jsonl keeps of a logged step
+ADVICE = (
+    "begin anew in another --out, with --set label_store=FILE of this run's labels.sqlite and a lower "
+    "train.learning_rate, or student.dtype=float32"
+)
 COMPLETE = "complete"  # marks a resumable state that was written to its end
 
 
 class ListCollator:
-    """Training lists -> one batch of the Trainer: queries, the distinct documents, and where each belongs.
+    """Places of lists -> one batch of the Trainer: queries, the distinct documents, and where each belongs.
 
     The labels are a dict: `documents` (B, N) int64, rows of the document batch, 0 where a list is shorter; `points`
     (B, N) float32, NaN where missing; `pairs` (M, 3) int64 rows (query, i, j); `log_odds` (M,) float32; `listed`
@@ -54,13 +59,14 @@ class ListCollator:
 
     valid_label_columns = ("label",)
 
-    def __init__(self, model: MultiVectorEncoder, corpus: Corpus, queries: Queries):
+    def __init__(self, model: MultiVectorEncoder, corpus: Corpus, queries: Queries, lists: Sequence[TrainingList]):
         self.model = model
         self.corpus = corpus
         self.queries = queries
+        self.lists = lists
 
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        lists = [TrainingList(**json.loads(row["list"])) for row in rows]
+    def __call__(self, rows: Sequence[Mapping[str, int]]) -> dict[str, Any]:
+        lists = [self.lists[row["list"]] for row in rows]
         doc_ids = list(dict.fromkeys(doc_id for entry in lists for doc_id in entry.doc_ids))
         position = {doc_id: i for i, doc_id in enumerate(doc_ids)}
         width = max(len(entry.doc_ids) for entry in lists)
@@ -174,15 +180,15 @@ class PairDistillLoss(nn.Module):
         """
         lengths = features["attention_mask"].sum(1).tolist()
         order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-        longest = lengths[order[0]]
-        tokens, masks = [], []
+        tokens: list[Tensor] = []
+        masks: list[Tensor] = []
         for rows in chunks(order, lengths, self.settings.chunk_tokens):
             chunk = cut(features, rows, lengths[rows[0]])
             if self.settings.gradient_cache:
                 encoded, mask = checkpoint(self._encode, chunk, use_reentrant=False)
             else:
                 encoded, mask = self._encode(chunk)
-            missing = longest - encoded.shape[1]
+            missing = (tokens[0].shape[1] if tokens else encoded.shape[1]) - encoded.shape[1]  # the first is longest
             tokens.append(F.pad(encoded, (0, 0, 0, missing)))
             masks.append(F.pad(mask, (0, missing)))
         back = torch.tensor(order, device=tokens[0].device).argsort()
@@ -231,11 +237,6 @@ def chunks(order: Sequence[int], lengths: Sequence[int], most_tokens: int) -> It
         start = end
 
 
-def cut(features: dict[str, Any], rows: Sequence[int], length: int) -> dict[str, Any]:
-    """These rows of right-padded features, `length` tokens each."""
-    return {key: value[list(rows), :length] if isinstance(value, Tensor) else value for key, value in features.items()}
-
-
 class _Trainer(MultiVectorEncoderTrainer):
     def get_batch_samples(self, *arguments: Any) -> tuple[list[Any], Any]:
         """The parts of the next optimizer step; tells the loss how much is in them all."""
@@ -268,27 +269,29 @@ class _Trainer(MultiVectorEncoderTrainer):
 class Watch(TrainerCallback):
     """Feeds the live view, keeps the loss curve (one JSON object a logged step) through kills, stops on NaN."""
 
-    def __init__(self, advance: Any, folder: Path, query_ids: Callable[[], list[str]]):
-        """query_ids: those of the optimizer step at hand; the list is emptied when it begins."""
+    def __init__(self, advance: Any, folder: Path, advice: str, query_ids: list[str] | None = None):
+        """advice: what to do on NaN. query_ids: those of the optimizer step at hand, if who trains keeps them; the list
+        is emptied when it begins.
+        """
         self.advance = advance
         self.folder = folder
-        self.query_ids = query_ids
+        self.advice = advice
+        self.query_ids = [] if query_ids is None else query_ids
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.advance(state.global_step, earlier=True)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.query_ids().clear()
+        self.query_ids.clear()
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         """Raises ModelError rather than let a gradient that is not finite into the weights."""
         norm = nn.utils.get_total_norm([weight.grad for weight in model.parameters() if weight.grad is not None])
         if not norm.isfinite():
+            queries = f" (queries {', '.join(self.query_ids)})" if self.query_ids else ""
             raise ModelError(
                 f"Training stopped at step {state.global_step + 1}, before it harmed the weights: the gradient is not "
-                f"a finite number (queries {', '.join(self.query_ids())}); the labels and the last good state under "
-                f"{self.folder} are kept. Begin anew in another --out, with --set label_store=FILE of this run's "
-                "labels.sqlite and a lower train.learning_rate, or student.dtype=float32."
+                f"a finite number{queries}. The last good state is kept under {self.folder}; {self.advice}."
             )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -318,9 +321,9 @@ def train(
 ) -> None:
     """Fine-tune `model` on the lists; the result is `folder`/checkpoint, the loss curve `folder`/train.jsonl.
 
-    Resumable states are kept in `folder`/trainer every save_steps steps until the end; a run that was killed goes on
-    from the last. Under a launcher of several processes each takes its part of every batch, and rank 0 writes.
-    Raises RecipeError when a batch cannot be shared out, ModelError when a gradient is not finite.
+    Resumable states are kept in `folder`/trainer every save_steps steps; a run that was killed goes on from the last.
+    Who finds the checkpoint may remove them. Under a launcher of several processes each takes its part of every batch,
+    and rank 0 writes. Raises RecipeError when a batch cannot be shared out, ModelError when a gradient is not finite.
     """
     states = folder / "trainer"
     at_once = queries_at_once(settings)
@@ -337,7 +340,7 @@ def train(
         max_grad_norm=settings.max_grad_norm,
         lr_scheduler_type="linear",
         warmup_steps=round(settings.warmup * steps),
-        logging_steps=max(1, min(10, steps // 20)),
+        logging_steps=logging_steps(steps, settings.save_steps),
         logging_first_step=True,
         save_steps=settings.save_steps,
         save_total_limit=2,
@@ -352,14 +355,10 @@ def train(
     )
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1  # one process trains on one GPU; a teacher may have been spread over more
-    data = Dataset.from_dict({"list": [json.dumps(entry._asdict()) for entry in lists]})
-    data = data.select(schedule(len(lists), steps * settings.batch_size, seed))
+    data = Dataset.from_dict({"list": schedule(len(lists), steps * settings.batch_size, seed)})
     lengths = get_lengths(model)
     set_lengths(model, settings.query_length, settings.document_length)
-    if settings.dropout is not None:
-        for module in model.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = settings.dropout
+    set_dropout(model, settings.dropout)
     if settings.compile:
         encoder: Any = model[0]
         encoder.auto_model.compile(dynamic=True)
@@ -369,9 +368,9 @@ def train(
             model=model,
             args=arguments,
             train_dataset=data,
-            data_collator=ListCollator(model, corpus, queries),  # type: ignore[arg-type]
+            data_collator=ListCollator(model, corpus, queries, lists),  # type: ignore[arg-type]
             loss=loss,
-            callbacks=[Watch(advance, folder, lambda: loss.query_ids)],
+            callbacks=[Watch(advance, folder, ADVICE, loss.query_ids)],
         )
         for callback in (PrinterCallback, ProgressCallback):
             trainer.remove_callback(callback)
@@ -381,27 +380,31 @@ def train(
     set_lengths(model, *lengths)
     if rank() == 0:
         save_student(model, folder / "checkpoint")
-        shutil.rmtree(states, ignore_errors=True)
     barrier()
+
+
+def set_dropout(model: nn.Module, share: float | None) -> None:
+    """Of all dropout layers; None leaves them as they are."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout) and share is not None:
+            module.p = share
 
 
 def queries_at_once(settings: TrainSettings) -> int:
     """Queries whose documents a process encodes before it computes their gradient.
 
-    As `accumulation` says; without, all of its share of the batch where in-batch negatives tie it together, else the
-    most whose documents fill no more than chunk_tokens, but one.
+    All of its share of the batch where in-batch negatives tie it together, else the most whose documents fill no more
+    than chunk_tokens, but one.
 
     Raises RecipeError when a batch cannot be shared out.
     """
-    parts = processes() * (settings.accumulation or 1)
-    share, rest = divmod(settings.batch_size, parts)
+    share, rest = divmod(settings.batch_size, processes())
     if rest:
-        accumulation = f" x accumulation {settings.accumulation}" if settings.accumulation else ""
         raise RecipeError(
-            f"train.batch_size: {settings.batch_size} queries cannot be shared by {processes()} processes"
-            f"{accumulation}; set one that can."
+            f"train.batch_size: {settings.batch_size} queries cannot be shared by {processes()} processes; set one "
+            "that can."
         )
-    if settings.accumulation or (settings.lambda_cl and settings.in_batch_negatives):
+    if settings.lambda_cl and settings.in_batch_negatives:
         return share
     most = max(1, settings.chunk_tokens // (settings.n_way * settings.document_length))
     return next(queries for queries in range(min(most, share), 0, -1) if share % queries == 0)
@@ -416,11 +419,18 @@ def schedule(lists: int, wanted: int, seed: int) -> list[int]:
     return order[:wanted]
 
 
+def logging_steps(steps: int, save_steps: int) -> int:
+    """Every how many steps the loss is logged; at each saved state too, so that the curve survives a kill as it is."""
+    return math.gcd(max(1, min(10, steps // 20)), save_steps)
+
+
 def last_complete(states: Path) -> str | None:
-    """The newest resumable state under `states`; those that a kill left half-written are removed."""
+    """The newest resumable state under `states`; all others, which a kill may have left half-written or half-removed,
+    go.
+    """
     found = sorted(states.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    newest = next((path for path in reversed(found) if (path / COMPLETE).exists()), None)
     for path in found:
-        if not (path / COMPLETE).exists():
+        if path != newest:
             shutil.rmtree(path)
-    whole = [path for path in found if path.exists()]
-    return str(whole[-1]) if whole else None
+    return str(newest) if newest else None

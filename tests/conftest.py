@@ -267,7 +267,7 @@ teacher:
   max_length: 256
   batch_tokens: 256
   pair: {{per_query: 4, window: 4}}
-retrieve: {{k: 8, batch_size: 4}}
+retrieve: {{k: 8, batch_tokens: 64}}
 train: {{batch_size: 4, n_way: 6, steps: 12, learning_rate: 1.0e-3, save_steps: 1, held_out: 0}}
 evaluate: {{k: 10, resamples: 200}}
 """,

@@ -48,6 +48,7 @@ def test_agreement_is_one_where_the_teacher_says_what_the_student_does(stanford,
     judged = measured(own, [(best, worst, 3.0), (worst, best, 1.0)])
     sure, unsure = math.tanh(1.5), math.tanh(0.5)
     assert judged[0] == pytest.approx(sure / (sure + unsure))
+    assert measured([1e4 * score for score in own])[0] == measured([-1e4 / score for score in own])[0] == 1.0
     assert measured([1.0] * 6) == [None] * 3, "a teacher that cannot tell documents apart says nothing"
     assert measured([None] * 6) == [None] * 3
 

@@ -14,7 +14,7 @@ from pdadapt.progress import Progress
 from pdadapt.recipe import TrainSettings
 from pdadapt.retrieve import index_corpus, retrieve
 from pdadapt.students import load_student, save_student
-from pdadapt.train import train
+from pdadapt.train import ListCollator, PairDistillLoss, train
 
 TEXTS = ["rim spoke hub", "pad rotor", "chain cable lever derailleur"]
 
@@ -70,8 +70,8 @@ def test_a_checkpoint_loads_here_and_in_sentence_transformers(dense, tmp_path, s
 
 def test_retrieval_is_the_dot_product(dense, beir, tmp_path):
     model, dataset = load_student(str(dense), "dense"), load_dataset(str(beir))
-    index_corpus(Exact(model, 8), dataset.corpus, tmp_path / "index", Progress())
-    ranking = retrieve(Exact(model, 8), dataset.corpus, dataset.test_queries, tmp_path / "index", 5, Progress())
+    index_corpus(Exact(model), dataset.corpus, tmp_path / "index", Progress())
+    ranking = retrieve(Exact(model), dataset.corpus, dataset.test_queries, tmp_path / "index", 5, Progress())
     documents = vectors(model.encode_document([document.contents for document in dataset.corpus]))
     for query_id, text in dataset.test_queries.items():
         expected = (vectors(model.encode_query([text])) @ documents.T)[0].sort(descending=True).values[:5]
@@ -92,6 +92,24 @@ def test_training_lowers_the_loss(dense, beir, tmp_path):
     curve = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text(encoding="utf-8").splitlines()]
     assert curve[-1]["loss"] < 0.8 * curve[0]["loss"]
     assert SentenceTransformer(str(tmp_path / "checkpoint")).similarity_fn_name == "cosine"
+
+
+def test_a_tokenizer_that_pads_left_and_small_chunks_change_nothing(dense, beir, tmp_path):
+    """As decoders' tokenizers do; and a document takes the room of one vector in the loss, not of its tokens."""
+    dataset = load_dataset(str(beir))
+    settings = json.loads((dense / "tokenizer_config.json").read_text(encoding="utf-8"))
+    lists = [TrainingList(query_id, ["d0", "d5", "d9"], [2.0, 1.0, 0.0], []) for query_id in list(dataset.queries)[:2]]
+    found = []
+    for side, tokens in (("right", 10_000), ("left", 10_000), ("left", 8)):
+        (dense / "tokenizer_config.json").write_text(json.dumps(settings | {"padding_side": side}), encoding="utf-8")
+        model = load_student(str(dense), "dense").eval()
+        batch = ListCollator(model, dataset.corpus, dataset.queries, lists)([{"list": 0}, {"list": 1}])
+        features = {key.removeprefix("document_"): batch[key] for key in batch if key.startswith("document_")}
+        embeddings, mask = PairDistillLoss(model, TrainSettings(chunk_tokens=tokens)).encode_documents(features)
+        assert mask.shape == (3, 1)
+        found.append(embeddings)
+    torch.testing.assert_close(found[0], found[1])
+    torch.testing.assert_close(found[0], found[2])
 
 
 def test_what_has_no_vector_for_a_text_is_refused(tmp_path, encoder):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,13 +11,22 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pdadapt.corpus import load_dataset
+
 SCRIPT = Path(__file__).with_name("training_script.py")
 
 
-def run(processes, *arguments):
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
+LAUNCHERS = {
+    "torchrun": "-m torch.distributed.run --standalone --nproc-per-node={}",
+    "accelerate": "-m accelerate.commands.launch --cpu --num_machines=1 --mixed_precision=no --dynamo_backend=no "
+    "--num_processes={} --num_cpu_threads_per_process=1",
+}
+
+
+def run(processes, *arguments, launcher="torchrun"):
+    launched = LAUNCHERS[launcher].format(processes).split() if processes > 1 else []
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[1])}
-    command = [sys.executable, *launcher, *map(str, arguments)]
+    command = [sys.executable, *launched, *map(str, arguments)]
     process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert process.returncode == 0, process.stderr
     return process
@@ -48,15 +58,30 @@ def test_two_processes_learn_what_one_does(settings, stanford, beir, tmp_path):
     compare(*weights)
 
 
-def test_the_whole_command_under_a_launcher(tiny_recipe, beir, tmp_path):
-    """Rank 0 retrieves, labels and writes; the other waits for its lists, and trains along."""
+@pytest.fixture
+def many(beir, tmp_path):
+    """The BEIR folder with 84 queries to adapt on, of which a quarter is enough to hold out."""
+    folder = tmp_path / "many"
+    shutil.copytree(beir, folder)
+    rows = [json.loads(row) for row in (beir / "queries.jsonl").read_text(encoding="utf-8").splitlines()]
+    copies = [row | {"_id": f"{row['_id']}-{copy}"} for copy in range(6) for row in rows]
+    test = load_dataset(str(beir)).test_queries
+    kept = rows + [row for row in copies if row["_id"].partition("-")[0] not in test]
+    (folder / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "accelerate"])
+def test_the_whole_command_under_a_launcher(launcher, tiny_recipe, many, tmp_path):
+    """Rank 0 retrieves, labels, writes and says whether to go on; the other waits for its files, and trains along."""
     changes = ["--set", "train.dropout=0", "--set", "train.steps=3", "--set", "student.dtype=float32"]
     changes += ["--set", "train.held_out=0.25", "--iterations", "2"]
     weights, said = [], []
     for processes in (1, 2):
         out = tmp_path / str(processes)
-        arguments = ["adapt", "--corpus", beir, "--recipe", tiny_recipe, "--out", out, *changes]
-        process = run(processes, "-m", "pdadapt", *arguments)
+        arguments = ["adapt", "--corpus", many, "--recipe", tiny_recipe, "--out", out, *changes]
+        process = run(processes, "-m", "pdadapt", *arguments, launcher=launcher)
+        assert (out / "iteration-1" / "agreement.json").exists()
         said.append(process.stdout)
         weights.append(load_file(out / "iteration-1" / "checkpoint" / "model.safetensors"))
     assert said[0].replace("/1/it", "/2/it") == said[1]

@@ -26,7 +26,7 @@ def test_search_equals_naive_maxsim_over_several_shards(model, beir, tmp_path, m
     dataset = load_dataset(str(beir))
     passages = [document.contents for document in dataset.corpus]
     queries = list(dataset.queries.values())[:4]
-    exact.Exact(model, 3).index(dataset.corpus.documents, tmp_path)
+    exact.Exact(model, 40).index(dataset.corpus.documents, tmp_path)
     assert len(list(tmp_path.glob("*.safetensors"))) == 3
     documents = [matrix.half().float() for matrix in model.encode_document(passages, convert_to_numpy=False)]
     found = list(exact.Exact(model).search(queries, tmp_path, len(passages), k=5))
@@ -52,7 +52,7 @@ def test_shards_that_are_there_are_not_encoded_again(model, tmp_path, monkeypatc
 
 def test_a_query_that_is_a_document_does_not_find_itself(model, tmp_path):
     corpus = Corpus([Document(f"d{i}", "", text) for i, text in enumerate(["rim spoke", "rim hub", "pad rotor"])])
-    index_corpus(exact.Exact(model, 8), corpus, tmp_path, Progress())
+    index_corpus(exact.Exact(model), corpus, tmp_path, Progress())
     ranking = retrieve(
         exact.Exact(model), corpus, {"d0": "rim spoke", "d1": "rim spoke", "q": "rim spoke"}, tmp_path, 2, Progress()
     )

@@ -50,7 +50,7 @@ def test_a_model_says_what_it_is(encoder, stanford, splade, dense):
 
 def test_a_sparse_encoder_ranks_by_every_dot_product(splade, beir, tmp_path):
     dataset = load_dataset(str(beir))
-    engine = load_engine(str(splade), {}, [], RetrieveSettings(batch_size=4))
+    engine = load_engine(str(splade), {}, [], RetrieveSettings())
     index_corpus(engine, dataset.corpus, tmp_path, Progress())
     ranking = retrieve(engine, dataset.corpus, dataset.test_queries, tmp_path, 5, Progress())
     model = SparseEncoder(str(splade))

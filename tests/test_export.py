@@ -139,3 +139,19 @@ def test_the_command_takes_a_run_and_leaves_a_card(tiny_recipe, beir, tmp_path):
     assert f"| nDCG@10 | {base:.4f} | {adapted:.4f} |" in card
     assert "12 queries, 96 point labels and 48 pair labels" in card
     assert "EMNLP" in card and "n_way: 6" in card
+
+    (run / "metrics.json").write_text(json.dumps(metrics | {"iteration": 0}), encoding="utf-8")
+    export_checkpoint(str(run), tmp_path / "base", "pylate")
+    same(embeddings(load_colbert(str(tmp_path / "base"))), embeddings(load_colbert(str(run / "student"))))
+    card = (tmp_path / "base" / "README.md").read_text(encoding="utf-8")
+    assert f"| nDCG@10 | {base:.4f} |  |" in card and "as it was" in card and "iteration 1" not in card
+
+
+def test_an_upload_that_failed_is_tried_again_from_the_folder(colbert, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://localhost:9")
+    command = [sys.executable, "-m", "pdadapt", "export", str(colbert), "--out", str(tmp_path / "out")]
+    command += ["--push-to-hub", "me/mine"]
+    for said in ("Wrote", ""):
+        process = subprocess.run(command, capture_output=True, text=True)
+        assert process.returncode == 1 and process.stdout.startswith(said)
+        assert "the same command uploads it later" in process.stderr.replace("\n", " ")

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from pdadapt.corpus import load_dataset
-from pdadapt.errors import DataError, RecipeError
+from pdadapt.errors import DataError, ModelError, RecipeError
 from pdadapt.pipeline import adapt
 from pdadapt.progress import Progress
 from pdadapt.recipe import load_recipe
@@ -102,6 +102,27 @@ def test_without_labels_it_says_so(beir, tiny_recipe, encoder, tmp_path):
     with pytest.raises(DataError, match=r"give qrels/train\.tsv"):
         train_reranker(recipe(tiny_recipe, encoder, "pair"), load_dataset(str(beir)), tmp_path / "out", Progress())
     assert not (tmp_path / "out").exists()
+
+
+def test_what_a_classifier_cannot_learn_from_is_said(judged, tiny_recipe, encoder, tmp_path):
+    settings = recipe(tiny_recipe, encoder, "point")
+    file = judged / "qrels" / "train.tsv"
+    rows = file.read_text(encoding="utf-8")
+    file.write_text(rows.replace("\td", "\tx", 1), encoding="utf-8")
+    with pytest.raises(DataError, match=r"'x\d+', which the corpus does not hold"):
+        train_reranker(settings, load_dataset(str(judged)), tmp_path / "out", Progress())
+    assert not (tmp_path / "out").exists()
+    dataset = load_dataset(str(judged))
+    every = [f"{next(iter(dataset.queries))}\t{document.doc_id}\t1" for document in dataset.corpus]
+    file.write_text("\n".join(["query-id\tcorpus-id\tscore", *every]) + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match="labeled worse than another"):
+        train_reranker(settings, load_dataset(str(judged)), tmp_path / "out", Progress())
+
+
+def test_a_gradient_that_is_no_number_says_what_to_change(judged, tiny_recipe, encoder, tmp_path):
+    settings = recipe(tiny_recipe, encoder, "point", learning_rate=1e30, warmup=0, steps=4)
+    with pytest.raises(ModelError, match=r"not a finite number\. .*lower reranker\.learning_rate"):
+        train_reranker(settings, load_dataset(str(judged)), tmp_path / "out", Progress())
 
 
 def test_the_command(judged, tiny_recipe, encoder, tmp_path):

@@ -114,7 +114,7 @@ def test_settings_of_memory_may_change_when_a_run_goes_on(tmp_path):
     run = RunFolder(tmp_path)
     with run.locked():
         run.claim(Recipe(), {})
-        run.claim(Recipe.model_validate({"train": {"accumulation": 8}, "teacher": {"batch_tokens": 512}}), {})
+        run.claim(Recipe.model_validate({"train": {"chunk_tokens": 512}, "teacher": {"batch_tokens": 512}}), {})
         with pytest.raises(RunError, match=r"label_store=.*labels\.sqlite"):
             run.claim(Recipe.model_validate({"train": {"learning_rate": 1}}), {})
 

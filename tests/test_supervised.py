@@ -3,7 +3,9 @@
 import json
 
 import pytest
+from typer.testing import CliRunner
 
+from pdadapt.cli import app
 from pdadapt.corpus import load_dataset
 from pdadapt.errors import DataError
 from pdadapt.label import read_lists
@@ -77,6 +79,17 @@ def test_adaptation_reads_no_label(labeled, beir, tiny_recipe, tmp_path):
         adapt(recipe, load_dataset(str(folder)), tmp_path / name, Progress())
         found.append((tmp_path / name / "iteration-1/checkpoint/model.safetensors").read_bytes())
     assert found[0] == found[1]
+
+
+def test_the_command_on_ms_marcos_files(msmarco, tiny_recipe, tmp_path):
+    out = tmp_path / "run"
+    changes = [part for key in ("train.lambda_cl=1", "train.steps=2") for part in ("--set", key)]
+    command = ["train-msmarco", "--corpus", str(msmarco), "--recipe", str(tiny_recipe), "--out", str(out), *changes]
+    said = [CliRunner().invoke(app, command) for _ in range(2)]
+    assert [found.exit_code for found in said] == [0, 0], said[0].output
+    assert "queries.train.tsv" in said[0].output and "nDCG@10" in said[0].output and "Done." in said[0].output
+    assert "Finished before" in said[1].output
+    assert "cl" in json.loads((out / "iteration-1/train.jsonl").read_text(encoding="utf-8").splitlines()[0])
 
 
 def test_labels_that_are_not_there_are_asked_for_before_any_work(labeled, beir, tiny_recipe, tmp_path):

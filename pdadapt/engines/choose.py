@@ -41,7 +41,7 @@ def load_engine(
         return BM25()
     kind = model_type(resolve_model(name))
     if kind == "sparse" and "kind" not in student:
-        return _load_sparse(name, settings.batch_size)
+        return _load_sparse(name)
     chosen = {"kind": "dense" if kind == "dense" else "colbert", **student}
     if chosen["kind"] == "colbert":
         chosen = {**(lengths or {}), **chosen}
@@ -54,13 +54,13 @@ def make_engine(model: Any, settings: RetrieveSettings) -> Engine:
     Raises ModelError when it cannot search this student, or is not installed.
     """
     if settings.engine == "exact":
-        return Exact(model, settings.batch_size)
+        return Exact(model, settings.batch_tokens)
     dense = isinstance(model[-1], OneVector)
     if dense != (settings.engine == "faiss"):
         vectors, others = ("one vector", "exact or faiss") if dense else ("many vectors", "exact, plaid or colbert")
         raise ModelError(f"retrieve.engine={settings.engine}: this student has {vectors} a text; use {others}.")
     if settings.engine == "plaid":
-        return Plaid(model, settings.bits, settings.batch_size)
+        return Plaid(model, settings.bits, settings.batch_tokens)
     if settings.engine == "colbert":
         return Colbert(model, settings.bits)
     try:
@@ -69,10 +69,10 @@ def make_engine(model: Any, settings: RetrieveSettings) -> Engine:
         raise ModelError(
             "retrieve.engine=faiss needs a package; run `pip install 'pdadapt[cpu]'` (or [gpu])."
         ) from None
-    return Faiss(model, settings.faiss, settings.batch_size)
+    return Faiss(model, settings.faiss, settings.batch_tokens)
 
 
-def _load_sparse(name: str, batch_size: int) -> Engine:
+def _load_sparse(name: str) -> Engine:
     from sentence_transformers import SparseEncoder
 
     from pdadapt.engines.sparse import Sparse
@@ -80,7 +80,7 @@ def _load_sparse(name: str, batch_size: int) -> Engine:
     source = resolve_model(name)
     weights = {"use_safetensors": True, "dtype": torch.float32}
     try:
-        return Sparse(SparseEncoder(source.path, revision=source.revision, model_kwargs=weights), batch_size)
+        return Sparse(SparseEncoder(source.path, revision=source.revision, model_kwargs=weights))
     except (OSError, ValueError, KeyError) as error:
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"Model {name!r} does not load as a sparse encoder: {first_line}") from error

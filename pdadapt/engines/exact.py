@@ -20,6 +20,7 @@ from torch import Tensor
 
 from pdadapt.corpus import Document
 from pdadapt.engines import Advance, Hits
+from pdadapt.students.encoding import document_batches
 
 SHARD = 1_024  # documents
 QUERY_BLOCK = 1_024  # queries that meet a shard at once
@@ -34,10 +35,10 @@ def shard_files(folder: Path, documents: int) -> list[Path]:
 class Exact:
     """Every MaxSim of a multi-vector model; of a dense one, whose texts have one vector each, every dot product."""
 
-    def __init__(self, model: MultiVectorEncoder, batch_size: int = 32):
-        """batch_size: documents encoded at once."""
+    def __init__(self, model: MultiVectorEncoder, batch_tokens: int | None = None):
+        """batch_tokens: of documents, encoded at once (see recipe.RetrieveSettings)."""
         self.model = model
-        self.batch_size = batch_size
+        self.batch_tokens = batch_tokens
 
     def index(self, documents: Sequence[Document], folder: Path, advance: Advance = lambda n, **_: None) -> None:
         """Encode documents into shards under `folder`; shards that are there already are kept."""
@@ -47,13 +48,9 @@ class Exact:
                 advance(min(SHARD, len(documents) - start), earlier=True)
                 continue
             block = [document.contents for document in documents[start : start + SHARD]]
-            order = sorted(range(len(block)), key=lambda i: (-len(block[i]), i))
             encoded: list[tuple[int, Tensor]] = []
-            for first in range(0, len(order), self.batch_size):
-                rows = order[first : first + self.batch_size]
-                texts = [block[i] for i in rows]
-                embeddings = self.model.encode_document(texts, batch_size=self.batch_size, show_progress_bar=False)
-                encoded += [(i, matrix.to("cpu", torch.float16)) for i, matrix in zip(rows, embeddings, strict=True)]
+            for rows, matrices in document_batches(self.model, block, self.batch_tokens):
+                encoded += [(i, matrix.to("cpu", torch.float16)) for i, matrix in zip(rows, matrices, strict=True)]
                 advance(len(rows))
             encoded.sort(key=lambda document: -len(document[1]))
             temporary = file.with_suffix(".part")

@@ -25,12 +25,12 @@ QUERY_BLOCK = 1_024
 class Faiss:
     """Approximate or exact inner product of a dense model's vectors; on the GPUs that faiss sees, if any."""
 
-    def __init__(self, model: MultiVectorEncoder, factory: str, batch_size: int = 32):
+    def __init__(self, model: MultiVectorEncoder, factory: str, batch_tokens: int | None = None):
         """factory: what faiss.index_factory understands, such as `Flat`, `HNSW32`, `IVF1024,PQ48`.
 
         Raises ModelError when it does not.
         """
-        self.encoder = Exact(model, batch_size)
+        self.encoder = Exact(model, batch_tokens)
         self.factory = factory
         encoder: Any = model[0]
         dimensions = int(encoder.get_embedding_dimension())

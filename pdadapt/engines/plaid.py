@@ -21,9 +21,9 @@ from pdadapt.engines.exact import Exact, shard_files
 class Plaid:
     """Approximate MaxSim; the index is about a tenth of the embeddings."""
 
-    def __init__(self, model: MultiVectorEncoder, bits: int, batch_size: int = 32):
+    def __init__(self, model: MultiVectorEncoder, bits: int, batch_tokens: int | None = None):
         """bits: of each dimension's residual; the paper's indexes have 2."""
-        self.encoder = Exact(model, batch_size)
+        self.encoder = Exact(model, batch_tokens)
         self.bits = bits
 
     def index(self, documents: Sequence[Document], folder: Path, advance: Advance) -> None:

@@ -22,10 +22,8 @@ from pdadapt.engines.exact import SHARD, Best
 class Sparse:
     """Every dot product of a SparseEncoder's vectors."""
 
-    def __init__(self, model: SparseEncoder, batch_size: int = 32):
-        """batch_size: documents encoded at once."""
+    def __init__(self, model: SparseEncoder):
         self.model = model
-        self.batch_size = batch_size
 
     def index(self, documents: Sequence[Document], folder: Path, advance: Advance) -> None:
         """Encode documents into shards under `folder`; shards that are there already are kept."""
@@ -34,7 +32,7 @@ class Sparse:
             file = _shard_file(folder, start)
             if not file.exists():
                 texts = [document.contents for document in block]
-                rows: Any = self.model.encode_document(texts, batch_size=self.batch_size, show_progress_bar=False)
+                rows: Any = self.model.encode_document(texts, show_progress_bar=False)
                 temporary = file.with_suffix(".part.npz")
                 save_npz(temporary, _csr(rows))
                 os.replace(temporary, file)

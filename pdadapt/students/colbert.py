@@ -58,6 +58,7 @@ def _load(
         if is_colbert(source):
             model = MultiVectorEncoder(source.path, revision=source.revision, model_kwargs=weights)
             set_lengths(model, query_length, document_length)
+            pad_right(model)
             compute_in(model, dtype)
             return model
         options: dict[str, Any] = {} if source.revision is None else {"revision": source.revision}
@@ -73,6 +74,7 @@ def _load(
     tail = [MultiVectorMask(skiplist_words=list(string.punctuation)), Normalize(module_input_name="token_embeddings")]
     model = MultiVectorEncoder(modules=[encoder, *tail])
     set_lengths(model, query_length or 32, document_length or 300)
+    pad_right(model)
     compute_in(model, dtype)
     if projection:
         model = MultiVectorEncoder(modules=[encoder, fit_projection(model, passages, projection), *tail])
@@ -97,6 +99,11 @@ def set_lengths(model: MultiVectorEncoder, query_length: int | None, document_le
         encoder.query_length = query_length
     if document_length:
         encoder.document_length = document_length
+
+
+def pad_right(model: MultiVectorEncoder) -> None:
+    """Whatever the tokenizer says: training cuts padding off there."""
+    model.tokenizer.padding_side = "right"
 
 
 def length_limit(model: MultiVectorEncoder) -> int:

@@ -20,7 +20,9 @@ from pdadapt.device import compute_in
 from pdadapt.errors import ModelError
 from pdadapt.models import has_modules, resolve_model
 from pdadapt.run import atomic_folder
-from pdadapt.students.colbert import set_lengths
+from pdadapt.students.colbert import pad_right, set_lengths
+
+DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # names that sentence-transformers knows, in its order
 
 
 class OneVector(Module):
@@ -72,9 +74,11 @@ def load_dense(
         modules.append(Normalize())
     elif wanted == "dot" and similarity and normalises:
         modules.pop()
-    prompts = {task: loaded.prompts.get(task) or "" for task in ("query", "document")}
+    of_document = (loaded.prompts.get(name) for name in DOCUMENT_PROMPTS)
+    prompts = {"query": loaded.prompts.get("query") or "", "document": next(filter(None, of_document), "")}
     model = MultiVectorEncoder(modules=[*modules, OneVector()], prompts=prompts)
     set_lengths(model, query_length, document_length)
+    pad_right(model)
     compute_in(model, dtype)
     return model
 

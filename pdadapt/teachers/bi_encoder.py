@@ -9,13 +9,14 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import maxsim
 
+from pdadapt.batches import Budget
 from pdadapt.device import default_device, pick_dtype
 from pdadapt.errors import ModelError
 from pdadapt.models import is_colbert, resolve_model
 from pdadapt.recipe import ModelSettings
 from pdadapt.students.colbert import length_limit, load_colbert, set_lengths
 from pdadapt.teachers import Point, Scores
-from pdadapt.teachers.prompting import Budget, cut_tokens
+from pdadapt.teachers.prompting import cut_tokens
 
 CPU_BUDGET, GPU_BUDGET = 1_024, 131_072  # tokens encoded at once, padding included
 

@@ -6,17 +6,18 @@ both documents, its logit the log-odds that the first is the more relevant. Whic
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 
+from pdadapt.batches import Budget
 from pdadapt.device import default_device, pick_dtype
 from pdadapt.errors import ModelError, RecipeError
 from pdadapt.models import resolve_model
 from pdadapt.recipe import ModelSettings
 from pdadapt.teachers import Pair, Point, Scores
-from pdadapt.teachers.prompting import SMALLEST_CUT, Budget, share
+from pdadapt.teachers.prompting import SMALLEST_CUT, share
 
 CPU_BUDGET, GPU_BUDGET = 2_048, 131_072  # tokens at once, padding included
 
@@ -46,21 +47,28 @@ class CrossEncoderTeacher:
         """Raw logits: a sigmoid would flatten the distribution that the student learns."""
         length, keep = self.model.max_length, self.max_document_length
         tokenizer = self.model.tokenizer
-        return self._score([(p.query, fit(tokenizer, p.query, [p.document], length, keep)[0]) for p in points])
+        letters = [len(point.query) + len(point.document) for point in points]
+
+        def cut(i: int) -> tuple[str, str]:
+            query, document = points[i]
+            return query, fit(tokenizer, query, [document], length, keep)[0]
+
+        return self._score(letters, cut)
 
     def score_pairs(self, pairs: Sequence[Pair]) -> Iterator[Scores]:
         """Log-odds that document a is the more relevant (PairDistill, section 4.1)."""
         length, keep = self.model.max_length, self.max_document_length
-        return self._score([join(self.model.tokenizer, pair, length, keep) for pair in pairs])
+        letters = [sum(map(len, pair)) for pair in pairs]
+        return self._score(letters, lambda i: join(self.model.tokenizer, pairs[i], length, keep))
 
-    def _score(self, texts: Sequence[tuple[str, str]]) -> Iterator[Scores]:
-        letters = [len(query) + len(document) for query, document in texts]
-        order = sorted(range(len(texts)), key=lambda i: (-letters[i], i))
+    def _score(self, letters: Sequence[int], cut: Callable[[int], tuple[str, str]]) -> Iterator[Scores]:
+        """letters: of each question, about; cut: its texts as the model reads them, when its batch comes."""
+        order = sorted(range(len(letters)), key=lambda i: (-letters[i], i))
         costs = [min(letters[i] // 4 + 8, self.model.max_length or letters[i]) for i in order]  # tokens, about
 
         def score(batch: range) -> torch.Tensor:
             return self.model.predict(
-                [tuple(texts[order[i]]) for i in batch],
+                [cut(order[i]) for i in batch],
                 batch_size=len(batch),
                 activation_fn=torch.nn.Identity(),
                 show_progress_bar=False,

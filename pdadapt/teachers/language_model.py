@@ -17,13 +17,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from pdadapt.batches import Budget
 from pdadapt.device import default_device, pick_dtype
 from pdadapt.errors import ModelError
 from pdadapt.models import ModelSource, resolve_model
 from pdadapt.prompt import LIKELIHOOD_FIELDS, PAIR_FIELDS, POINT_FIELDS, load_prompt
 from pdadapt.recipe import ModelSettings, PairSettings, PointSettings
 from pdadapt.teachers import Pair, Point, Scores
-from pdadapt.teachers.prompting import Budget, PromptEncoder, label_ids, tokenised
+from pdadapt.teachers.prompting import PromptEncoder, label_ids, tokenised
 
 ANSWER_ROOM = 128  # tokens kept free for the query when it is the answer whose likelihood is asked
 GPU_BUDGET = 65_536

@@ -1,4 +1,4 @@
-"""From questions to tokens: documents cut evenly to fit, tokenised ahead of the model, batches by token budget."""
+"""From questions to tokens: documents cut evenly to fit, tokenised ahead of the model."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
-
-import torch
 
 from pdadapt.errors import ModelError, RecipeError
 from pdadapt.prompt import Prompt
@@ -21,7 +19,6 @@ LONGEST = 32  # queries, by letters, of which the one with the most tokens is am
 CHUNK = 2_048  # questions tokenised at once, while the model works on those before
 
 Question = TypeVar("Question")
-Result = TypeVar("Result")
 Key = TypeVar("Key")
 
 
@@ -151,43 +148,3 @@ def tokenised(
             following = questions[start + CHUNK : start + 2 * CHUNK]
             pending = ahead.submit(encode, following) if following else pending
             yield start, prompts
-
-
-class Budget:
-    """Tokens scored at once; halved when memory runs out, so that the largest that worked is kept."""
-
-    def __init__(self, tokens: int):
-        self.tokens = tokens
-
-    def batches(
-        self, costs: Sequence[int], score: Callable[[range], Result], padded: bool = False
-    ) -> Iterator[tuple[range, Result]]:
-        """Score items in their order, as many at once as fit, one at least.
-
-        costs: tokens of each item; padded: they are padded to the first of a batch, so they come longest first.
-        score: which items -> their scores. Raises torch.OutOfMemoryError when a single item does not fit.
-        """
-        start = 0
-        while start < len(costs):
-            batch = self._take(costs, start, padded)
-            try:
-                scores = score(batch)
-            except torch.OutOfMemoryError:
-                if len(batch) == 1:
-                    raise
-                scores = None
-            if scores is None:  # out of the handler, which holds what the failed batch has allocated
-                self.tokens = max(1, min(self.tokens, sum(costs[i] for i in batch)) // 2)
-                torch.cuda.empty_cache()
-                continue
-            yield batch, scores
-            start = batch.stop
-
-    def _take(self, costs: Sequence[int], start: int, padded: bool) -> range:
-        total, stop = 0, start
-        while stop < len(costs):
-            total += costs[start] if padded else costs[stop]
-            if stop > start and total > self.tokens:
-                break
-            stop += 1
-        return range(start, stop)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
 import sys
 from enum import StrEnum
@@ -258,6 +257,9 @@ def evaluate(
         Path | None, typer.Option(help="Where run files and metrics go. Default: runs/evaluate-CORPUS.")
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the metrics to this file.")] = None,
+    index: Annotated[
+        Path | None, typer.Option(help="Keep indexes in this folder, and use those that are there.")
+    ] = None,
     bm25: Annotated[bool, typer.Option(help="Show BM25 beside them, where there is a corpus.")] = True,
     passages: PassagesOption = None,
     settings: SetOption = None,
@@ -298,7 +300,9 @@ def evaluate(
     def measure(dataset: Dataset, chosen: EvaluateSettings, folder: Path) -> dict[str, Any]:
         dataset = split_documents(dataset, passages) if passages else dataset
         retrieval = resolved.retrieve
-        return evaluation.evaluate(names, dataset, chosen, student, folder, resolved.seed, retrieval, progress, pairs)
+        return evaluation.evaluate(
+            names, dataset, chosen, student, folder, resolved.seed, retrieval, progress, pairs, index
+        )
 
     if suite:
         from pdadapt.suites import rich_table, run_suite, write_tables
@@ -362,13 +366,14 @@ def search(
     if passages:
         dataset = split_documents(dataset, passages)
 
+    from pdadapt.engines.choose import index_folder
     from pdadapt.search import Searcher, show, side_by_side
 
     student = resolved.student.model_dump(include={"dtype", *tree.get("student", {})} - {"model"})
     progress, console = _progress(), _console()
     searchers = []
     for name in (compare, model) if compare else (model,):
-        folder = index / re.sub(r"[^\w.-]+", "_", f"{dataset.name}-{name}").strip("._")
+        folder = index_folder(index, dataset.name, name, resolved.retrieve)
         searchers.append(Searcher(name, dataset, folder, student, resolved.retrieve, progress))
     while text := query or console.input("query> ").strip():
         base, found = searchers[0](text, k), searchers[-1](text, k)

@@ -15,7 +15,7 @@ from scipy.stats import permutation_test, ttest_1samp
 
 from pdadapt.answers import Answers, answers_of
 from pdadapt.corpus import Dataset, Qrels, Queries
-from pdadapt.engines.choose import load_engine
+from pdadapt.engines.choose import index_folder, index_origin, load_engine
 from pdadapt.errors import DataError, RecipeError
 from pdadapt.progress import Progress
 from pdadapt.recipe import EvaluateSettings, RetrieveSettings
@@ -190,12 +190,14 @@ def evaluate(
     retrieval: RetrieveSettings,
     progress: Progress,
     pairs: Sequence[tuple[int, int]],
+    indexes: Path | None = None,
 ) -> dict[str, Any]:
     """Rank the test queries with each system and compare pairs of them, given by their places.
 
     systems: models, `bm25`, or TREC run files. student: settings of the student that were asked for (lengths,
-    projection, dtype); else the checkpoint's. Left under `out`: a run file of each model, `queries.tsv` with the value
-    of every query, measure and system, and metrics.json, which is returned.
+    projection, dtype); else the checkpoint's. indexes: a folder where indexes are kept; None: they go. Left under
+    `out`: a run file of each model, `queries.tsv` with the value of every query, measure and system, and metrics.json,
+    which is returned.
 
     Raises DataError when the corpus brings no judgments, ModelError when a model does not load.
     """
@@ -215,7 +217,10 @@ def evaluate(
         if name in given:
             ranking = {query_id: given[name].get(query_id, []) for query_id in queries}
         else:
-            ranking = rank(name, dataset, queries, depth(settings), student, out / "index", retrieval, progress)
+            index = index_folder(indexes or out / "indexes", dataset.name, name, retrieval)
+            ranking = rank(name, dataset, queries, depth(settings), student, index, retrieval, progress)
+            if indexes is None:
+                shutil.rmtree(index.parent)
             slug = re.sub(r"[^\w.-]+", "_", name).strip("._")
             write_run(out / f"{slug}.run", ranking, slug)
         rankings.append(ranking)
@@ -262,7 +267,6 @@ def rank(
 ) -> Ranking:
     """The k best documents of each query. Raises ModelError when the model does not load."""
     engine = load_engine(name, student, dataset.corpus.sample(PCA_DOCUMENTS), retrieval, dataset.lengths)
-    index_corpus(engine, dataset.corpus, index, progress, {"model": name})
-    ranking = retrieve_documents(engine, dataset.corpus, queries, index, k, progress)
-    shutil.rmtree(index)
-    return ranking
+    origin = index_origin(name, dataset.corpus, student, retrieval, dataset.lengths)
+    index_corpus(engine, dataset.corpus, index, progress, origin)
+    return retrieve_documents(engine, dataset.corpus, queries, index, k, progress)

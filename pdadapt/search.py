@@ -11,11 +11,10 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pdadapt.corpus import Dataset, Document, fingerprint
+from pdadapt.corpus import Dataset, Document
 from pdadapt.engines import Engine
-from pdadapt.engines.choose import BASELINE, load_engine
+from pdadapt.engines.choose import index_origin, load_engine
 from pdadapt.engines.exact import Exact
-from pdadapt.models import resolve_model
 from pdadapt.progress import Progress
 from pdadapt.recipe import RetrieveSettings
 from pdadapt.retrieve import index_corpus, retrieve
@@ -53,13 +52,10 @@ class Searcher:
         name = last_checkpoint(name)
         self.dataset = dataset
         self.folder = folder
-        self.engine: Engine = load_engine(name, student, dataset.corpus.sample(PCA_DOCUMENTS), retrieval)
-        origin = {
-            "corpus": fingerprint((document.doc_id, document.contents) for document in dataset.corpus),
-            "model": name if name == BASELINE else resolve_model(name).identity(),
-            "student": dict(student),
-            "engine": [retrieval.engine, retrieval.faiss],
-        }
+        self.engine: Engine = load_engine(
+            name, student, dataset.corpus.sample(PCA_DOCUMENTS), retrieval, dataset.lengths
+        )
+        origin = index_origin(name, dataset.corpus, student, retrieval, dataset.lengths)
         index_corpus(self.engine, dataset.corpus, folder, progress, origin)
 
     def __call__(self, query: str, k: int) -> list[Found]:

@@ -6,6 +6,7 @@ from pdadapt.engines import exact
 from pdadapt.progress import Progress
 from pdadapt.retrieve import index_corpus, retrieve, sample_queries
 from pdadapt.students.colbert import load_colbert
+from pdadapt.students.encoding import encode_documents
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +36,32 @@ def test_search_equals_naive_maxsim_over_several_shards(model, beir, tmp_path, m
         best = expected.argsort(descending=True, stable=True)[:5]
         torch.testing.assert_close(torch.tensor(scores), expected[best], atol=1e-4, rtol=1e-4)
         assert set(positions) == set(best.tolist())
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 40, None])
+def test_documents_are_encoded_as_sentence_transformers_does(model, beir, batch_tokens):
+    texts = [document.contents for document in load_dataset(str(beir)).corpus]
+    expected = model.encode_document(texts)
+    found = encode_documents(model, texts, batch_tokens)
+    assert len({len(matrix) for matrix in found}) > 1
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_when_memory_runs_out_fewer_documents_are_encoded_at_once(model, beir, monkeypatch):
+    texts = [document.contents for document in load_dataset(str(beir)).corpus]
+    expected, sizes, forward = encode_documents(model, texts), [], model.forward
+
+    def full(features, **options):
+        sizes.append(len(features["input_ids"]))
+        if sizes[-1] > 3:
+            raise torch.OutOfMemoryError
+        return forward(features, **options)
+
+    monkeypatch.setattr(model, "forward", full)
+    for ours, theirs in zip(encode_documents(model, texts), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    assert sizes[0] == len(texts) and 1 < max(sizes[-3:]) <= 3
 
 
 def test_shards_that_are_there_are_not_encoded_again(model, tmp_path, monkeypatch):

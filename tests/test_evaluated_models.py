@@ -2,10 +2,12 @@
 
 import json
 import math
+import shutil
 
 import pytest
 import torch
 from conftest import bert_config, bert_tokenizer
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer, SparseEncoder
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
@@ -101,6 +103,26 @@ def test_an_index_is_kept_for_the_same_origin_and_made_anew_for_another(stanford
     assert shard.stat().st_mtime_ns == first
     index_corpus(engine, corpus, tmp_path / "i", Progress(), {"model": "b"})
     assert shard.stat().st_mtime_ns != first
+
+
+def test_evaluate_keeps_indexes_where_it_is_asked_to_and_makes_them_anew_for_other_weights(stanford, beir, tmp_path):
+    model, indexes = tmp_path / "model", tmp_path / "indexes"
+    shutil.copytree(stanford, model)
+
+    def shards(*options):
+        command = ["evaluate", "--corpus", str(beir), "--model", str(model), "--out", str(tmp_path / "out"), *options]
+        said = CliRunner().invoke(app, command)
+        assert said.exit_code == 0, said.output
+        return {file: file.stat().st_mtime_ns for file in indexes.rglob("shard-*")}
+
+    assert shards() == {} and not list((tmp_path / "out").glob("index*"))
+    kept = shards("--index", str(indexes))
+    assert len(kept) == 1 and shards("--index", str(indexes)) == kept
+    assert shards("--index", str(indexes), "--set", "student.document_length=9") != kept
+    weights = load_file(model / "model.safetensors")
+    save_file({name: 2 * weight for name, weight in weights.items()}, model / "model.safetensors")
+    changed = shards("--index", str(indexes))
+    assert changed.keys() == kept.keys() and changed != kept
 
 
 @pytest.mark.parametrize("factory", ["Flat", "HNSW16", "IVF2,Flat"])

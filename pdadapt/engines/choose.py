@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from pdadapt.corpus import Corpus, fingerprint
 from pdadapt.engines import Engine
 from pdadapt.engines.colbert import Colbert
 from pdadapt.engines.exact import Exact
@@ -46,6 +49,31 @@ def load_engine(
     if chosen["kind"] == "colbert":
         chosen = {**(lengths or {}), **chosen}
     return make_engine(load_student(name, **chosen, passages=passages), settings)
+
+
+def index_folder(root: Path, dataset: str, name: str, settings: RetrieveSettings) -> Path:
+    """Where under `root` the index of a corpus by a model is kept."""
+    engine = BASELINE if name == BASELINE else settings.engine
+    return root / re.sub(r"[^\w.-]+", "_", f"{dataset}-{name}-{engine}").strip("._")
+
+
+def index_origin(
+    name: str,
+    corpus: Corpus,
+    student: Mapping[str, Any],
+    settings: RetrieveSettings,
+    lengths: Mapping[str, int] | None = None,
+) -> dict[str, Any]:
+    """What an index is made from: it serves again where all of this is the same. The arguments are load_engine's."""
+    origin: dict[str, Any] = {"corpus": fingerprint((document.doc_id, document.contents) for document in corpus)}
+    if name == BASELINE:
+        return origin | {"model": BASELINE}
+    of_engine = {"plaid": settings.bits, "colbert": settings.bits, "faiss": settings.faiss}.get(settings.engine)
+    return origin | {
+        "model": resolve_model(name).identity(),
+        "student": {**(lengths or {}), **student},
+        "engine": [settings.engine, of_engine],
+    }
 
 
 def make_engine(model: Any, settings: RetrieveSettings) -> Engine:

@@ -29,6 +29,8 @@ class Answers:
         }
 
     def _holds(self, query_id: str, doc_id: str) -> bool:
+        if doc_id not in self.corpus:
+            return False
         text = words(self.corpus[doc_id].text)
         return any(
             text[start : start + len(answer)] == answer
@@ -40,7 +42,7 @@ class Answers:
 
 def answers_of(dataset: Dataset) -> Answers | None:
     """Where the dataset's answers are looked for; None of one without."""
-    return Answers(dataset.corpus, dataset.answers) if dataset.answers else None
+    return Answers(dataset.corpus.whole, dataset.answers) if dataset.answers else None
 
 
 def words(text: str) -> list[str]:

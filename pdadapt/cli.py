@@ -274,6 +274,8 @@ def evaluate(
         raise typer.BadParameter("give either a model or a run.", param_hint="--model / --run")
     if suite and (corpus or run or qrels):
         raise typer.BadParameter("stands for corpora, with a --model.", param_hint="--suite")
+    if suite and split != "test":
+        raise typer.BadParameter("is not for suites, which test on what the paper does.", param_hint="--split")
     if run and not run.is_file():
         raise DataError(f"File {run} was not found.")
     runs_only = run is not None and qrels is not None and all(Path(name).is_file() for name in against or [])
@@ -305,13 +307,23 @@ def evaluate(
         )
 
     if suite:
+        from pdadapt.models import resolve_model
         from pdadapt.suites import rich_table, run_suite, write_tables
 
         def of_suite(dataset: Dataset, wanted: Sequence[str], folder: Path) -> dict[str, Any]:
             return measure(dataset, resolved.evaluate.model_copy(update={"measures": tuple(wanted)}), folder)
 
         folder = out or Path("runs") / f"evaluate-{suite.value}"
-        rows, skipped = run_suite(suite.value, data, folder, names, of_suite, progress.say)
+        same = {
+            "systems": [name if name == BASELINE else resolve_model(name).identity() for name in names],
+            "names": names,
+            "student": student,
+            "passages": passages,
+            "data": str(data),
+            **resolved.model_dump(mode="json", include={"seed", "retrieve"}),
+            "evaluate": resolved.evaluate.model_dump(mode="json", exclude={"measures"}),
+        }
+        rows, skipped = run_suite(suite.value, data, folder, same, of_suite, progress.say)
         write_tables(rows, shown, folder)
         console.print(rich_table(rows, shown))
         for name, reason in skipped.items():
@@ -366,15 +378,13 @@ def search(
     if passages:
         dataset = split_documents(dataset, passages)
 
-    from pdadapt.engines.choose import index_folder
     from pdadapt.search import Searcher, show, side_by_side
 
     student = resolved.student.model_dump(include={"dtype", *tree.get("student", {})} - {"model"})
     progress, console = _progress(), _console()
     searchers = []
     for name in (compare, model) if compare else (model,):
-        folder = index_folder(index, dataset.name, name, resolved.retrieve)
-        searchers.append(Searcher(name, dataset, folder, student, resolved.retrieve, progress))
+        searchers.append(Searcher(name, dataset, index, student, resolved.retrieve, progress))
     while text := query or console.input("query> ").strip():
         base, found = searchers[0](text, k), searchers[-1](text, k)
         console.print(side_by_side(base, found, (compare, model)) if compare else show(found))

@@ -18,7 +18,18 @@ from urllib.parse import quote
 import numpy as np
 
 from pdadapt.errors import DataError
-from pdadapt.readers import HUB, LineFile, Row, on_disk, open_text, read_id, read_rows, read_text, text_files
+from pdadapt.readers import (
+    HUB,
+    LineFile,
+    Row,
+    check_text,
+    on_disk,
+    open_text,
+    read_id,
+    read_rows,
+    read_text,
+    text_files,
+)
 
 Queries = dict[str, str]  # query_id -> text
 Qrels = dict[str, dict[str, int]]  # query_id -> doc_id -> relevance
@@ -44,14 +55,14 @@ class Corpus:
     """
 
     def __init__(
-        self, documents: Sequence[Document], id_hashes: Sequence[int] | None = None, split_from: int | None = None
+        self, documents: Sequence[Document], id_hashes: Sequence[int] | None = None, whole: Corpus | None = None
     ):
         """id_hashes: hash_id of each document's id, in order; None: the documents are asked for their ids.
 
-        split_from: of passages, how many documents they were split from.
+        whole: of passages, the documents that they were split from.
         """
         self.documents = documents
-        self.split_from = split_from
+        self.whole = whole or self
         if id_hashes is None:
             id_hashes = array("Q", (hash_id(document.doc_id) for document in documents))
         hashes = np.asarray(id_hashes, dtype=np.uint64)
@@ -122,9 +133,9 @@ class Dataset:
     @property
     def summary(self) -> str:
         """What was found, and where."""
-        whole = self.corpus.split_from
-        passages = f" in {len(self.corpus):,} passages" if whole else ""
-        found = [f"{self.name}: {whole or len(self.corpus):,} documents{passages}"]
+        whole = self.corpus.whole
+        passages = f" in {len(self.corpus):,} passages" if whole is not self.corpus else ""
+        found = [f"{self.name}: {len(whole):,} documents{passages}"]
         if self.queries:
             found.append(f"{len(self.queries):,} queries to adapt on (the text of {self.queries_from})")
         if self.test_queries:
@@ -200,8 +211,9 @@ def _load_beir(name: str, folder: Path, split: str) -> Dataset:
     def train_qrels() -> Qrels:
         return _judged(train_file, train_queries)[1] if split != "train" else {}
 
+    answers = {query_id: found for query_id, found in read_answers(queries_file).items() if query_id in test_queries}
     return Dataset(
-        name, corpus, train_queries, test_queries, qrels, train_qrels, queries_file.name, f"qrels/{split}.tsv"
+        name, corpus, train_queries, test_queries, qrels, train_qrels, queries_file.name, f"qrels/{split}.tsv", answers
     )
 
 
@@ -270,13 +282,14 @@ def read_folder(folder: Path, files: Sequence[Path]) -> Corpus:
     for file in files:
         with open_text(folder / file) as lines:
             text = lines.read()
-        doc_id = re.sub(r"[\s%]", lambda found: quote(found[0]), file.as_posix())
+        doc_id = re.sub(r"[\s%]", lambda found: quote(found[0]), file.as_posix().removesuffix(".gz"))
         documents.append(Document(doc_id, "", text))
     return Corpus(documents)
 
 
 def to_document(row: Row, where: str) -> Document:
-    return Document(read_id(row, "document", where), str(row.get("title") or ""), read_text(row, where))
+    title = str(row.get("title") or "")
+    return Document(read_id(row, "document", where), check_text(title, where), read_text(row, where))
 
 
 def read_queries(path: Path) -> Queries:
@@ -295,6 +308,14 @@ def read_queries(path: Path) -> Queries:
     if not queries:
         raise DataError(f"{path} holds no queries.")
     return queries
+
+
+def read_answers(path: Path) -> dict[str, tuple[str, ...]]:
+    """Of a JSONL file of queries those that bring `answers`, a list of texts (open-domain questions): by query id."""
+    if ".jsonl" not in path.name:
+        return {}
+    answers = ((read_id(row, "query", where), row.get("answers")) for row, where in read_rows(path, "query"))
+    return {query_id: tuple(map(str, found)) for query_id, found in answers if isinstance(found, list)}
 
 
 def read_qrels(path: Path) -> Qrels:

@@ -14,27 +14,27 @@ import numpy as np
 from scipy.stats import permutation_test, ttest_1samp
 
 from pdadapt.answers import Answers, answers_of
-from pdadapt.corpus import Dataset, Qrels, Queries
-from pdadapt.engines.choose import index_folder, index_origin, load_engine
+from pdadapt.corpus import Dataset, Qrels
 from pdadapt.errors import DataError, RecipeError
 from pdadapt.progress import Progress
 from pdadapt.recipe import EvaluateSettings, RetrieveSettings
-from pdadapt.retrieve import index_corpus, retrieve_documents, sample_queries
-from pdadapt.run import Ranking, read_run, write_atomic, write_run
-from pdadapt.students.colbert import PCA_DOCUMENTS
+from pdadapt.retrieve import open_index, retrieve_documents, sample_queries
+from pdadapt.run import Ranking, locked, read_run, write_atomic, write_run
 
 PerQuery = dict[str, float]  # query_id -> value
 MOST_CHANGED = 10  # queries that are shown
 ANSWER = re.compile(r"Answer@(\d+)")
+SAME = 1e-9  # differences that differ by less are equal
+DEEPEST = 1_000  # documents a query, as the field's runs have
 COUNTS = ("NumRet", "NumRel", "NumRelRet", "NumQ")
 
 
-def parse_measures(names: Sequence[str], answers: Answers | None = None) -> dict[ir_measures.Measure, str]:
-    """ir-measures' measures and what they were called; Answer@k is our own.
+def parse_measures(names: Sequence[str], answers: Answers | None = None) -> dict[ir_measures.Measure, list[str]]:
+    """ir-measures' measures and what each was called (AP and MAP are one); Answer@k is our own.
 
     Raises RecipeError naming the measure that ir-measures does not know, or Answer@k where no answers are known.
     """
-    measures = {}
+    measures: dict[ir_measures.Measure, list[str]] = {}
     for name in names:
         if ANSWER.fullmatch(name):
             if answers is None:
@@ -43,7 +43,7 @@ def parse_measures(names: Sequence[str], answers: Answers | None = None) -> dict
                 )
             continue
         try:
-            measures[ir_measures.parse_measure(name)] = name
+            measures.setdefault(ir_measures.parse_measure(name), []).append(name)
         except (NameError, ValueError):
             raise RecipeError(
                 f"evaluate.measures: {name!r} is not a measure of ir-measures; nDCG@10, RR@10, R@100 and Success@5 are."
@@ -56,23 +56,38 @@ def per_query(
 ) -> dict[str, PerQuery]:
     """Each measure's value for every judged query; a judged query that the ranking lacks counts 0.
 
-    Answer@k is 1 where one of the k best passages holds an answer.
+    Of equal scores trec_eval takes the greater document id first, in RR@k too. Answer@k is 1 where one of the k best
+    passages holds an answer.
     """
     measures = parse_measures(names, answers)
-    run = {query_id: dict(ranked) for query_id, ranked in ranking.items()}
     values: dict[str, PerQuery] = {name: dict.fromkeys(qrels, 0.0) for name in names}
-    for metric in ir_measures.iter_calc(list(measures), qrels, run):
-        values[measures[metric.measure]][metric.query_id] = float(metric.value)
+    for measure, called in measures.items():
+        cutoff = (
+            measure.params.get("cutoff") if measure.NAME == "RR" and not measure.params.get("judged_only") else None
+        )
+        if cutoff:  # ir-measures hands RR@k to MS MARCO's script, which breaks ties otherwise
+            measure = ir_measures.RR(**{key: value for key, value in measure.params.items() if key != "cutoff"})
+        run = {query_id: _best(ranked, cutoff) for query_id, ranked in ranking.items() if ranked}
+        for metric in ir_measures.iter_calc([measure], qrels, run):
+            for name in called:
+                values[name][metric.query_id] = float(metric.value)
     for name in names:
         if answers and (found := ANSWER.fullmatch(name)):
             values[name] = answers.recall(ranking, qrels, int(found[1]))
     return values
 
 
+def _best(ranked: Sequence[tuple[str, float]], k: int | None) -> dict[str, float]:
+    """The k best documents (None: all) in trec_eval's order, with their scores."""
+    if k is None:
+        return dict(ranked)
+    return dict(sorted(ranked, key=lambda entry: (entry[1], entry[0]), reverse=True)[:k])
+
+
 def depth(settings: EvaluateSettings) -> int:
-    """How many documents of a query are ranked: evaluate.k, or as many as a measure looks at (R@1000)."""
+    """How many documents of a query are ranked: evaluate.k, or as many as a measure looks at; AP looks at DEEPEST."""
     cutoffs = (re.search(r"@(\d+)$", name) for name in settings.measures)
-    return max(settings.k, *(int(found[1]) for found in cutoffs if found), 1)
+    return max(settings.k, *(int(found[1]) if found else DEEPEST for found in cutoffs))
 
 
 def aggregate(name: str, values: Mapping[str, float]) -> float:
@@ -109,8 +124,8 @@ def compare_two(base: PerQuery, other: PerQuery, resamples: int, seed: int) -> d
     randomisation test; p_t: of the paired t-test; wins, ties, losses: queries.
     """
     difference = np.array([other[query_id] - base[query_id] for query_id in base])
-    interval, p_t = None, 1.0
-    if len(difference) > 1 and np.ptp(difference) > 0:
+    interval, p_t = None, 0.0 if len(difference) > 1 and difference.any() else 1.0
+    if len(difference) > 1 and np.ptp(difference) > SAME:
         found = ttest_1samp(difference, 0.0)
         interval, p_t = [float(end) for end in found.confidence_interval(0.95)], float(found.pvalue)
     return {
@@ -155,8 +170,8 @@ def compare_values(
 ) -> dict[str, Any]:
     """The same, of the values of every system: measure -> query_id -> value.
 
-    A comparison is what compare_two says, with `base` and `system`, their places, and `p_holm`, its p corrected for how
-    many comparisons there are.
+    A comparison is what compare_two says, with `base` and `system`, their places, and `p_holm` and `p_t_holm`, its p
+    and p_t corrected for how many comparisons there are.
     """
     pairs = [(0, i) for i in range(1, len(systems))] if pairs is None else pairs
     found = {}
@@ -165,10 +180,12 @@ def compare_values(
             {"base": i, "system": j, **compare_two(systems[i][name], systems[j][name], settings.resamples, seed)}
             for i, j in pairs
         ]
-        corrected = holm([comparison["p"] for comparison in comparisons])
+        for p in ("p", "p_t"):
+            corrected = holm([comparison[p] for comparison in comparisons])
+            comparisons = [one | {f"{p}_holm": value} for one, value in zip(comparisons, corrected, strict=True)]
         found[name] = {
             "means": [aggregate(name, system[name]) for system in systems],
-            "comparisons": [one | {"p_holm": p} for one, p in zip(comparisons, corrected, strict=True)],
+            "comparisons": comparisons,
         }
     return found
 
@@ -211,23 +228,24 @@ def evaluate(
     queries = sample_queries(dataset.test_queries, settings.max_queries, seed)
     qrels = {query_id: dataset.qrels[query_id] for query_id in queries}
     given = {name: read_run(Path(name)) for name in systems if Path(name).is_file()}
-    out.mkdir(parents=True, exist_ok=True)
     rankings = []
-    for name in systems:
-        if name in given:
-            ranking = {query_id: given[name].get(query_id, []) for query_id in queries}
-        else:
-            index = index_folder(indexes or out / "indexes", dataset.name, name, retrieval)
-            ranking = rank(name, dataset, queries, depth(settings), student, index, retrieval, progress)
-            if indexes is None:
-                shutil.rmtree(index.parent)
-            slug = re.sub(r"[^\w.-]+", "_", name).strip("._")
-            write_run(out / f"{slug}.run", ranking, slug)
-        rankings.append(ranking)
+    with locked(out):
+        for name in systems:
+            if name in given:
+                ranking = {query_id: given[name].get(query_id, []) for query_id in queries}
+            else:
+                root = indexes or out / "indexes"
+                engine, index = open_index(name, dataset, student, retrieval, root, progress)
+                ranking = retrieve_documents(engine, dataset.corpus, queries, index, depth(settings), progress)
+                if indexes is None:
+                    shutil.rmtree(root)
+                slug = re.sub(r"[^\w.-]+", "_", name).strip("._")
+                write_run(out / f"{slug}.run", ranking, slug)
+            rankings.append(ranking)
     values = [per_query(ranking, qrels, settings.measures, answers) for ranking in rankings]
     metrics = {
         "corpus": dataset.name,
-        "documents": dataset.corpus.split_from or len(dataset.corpus),
+        "documents": len(dataset.corpus.whole),
         "test_queries": len(queries),
         "models": list(systems),
         "measures": compare_values(values, settings, seed, pairs),
@@ -253,20 +271,3 @@ def evaluate(
     write_atomic(out / "queries.tsv", "\n".join(["\t".join(["query_id", "measure", *systems]), *lines]) + "\n")
     write_atomic(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     return metrics
-
-
-def rank(
-    name: str,
-    dataset: Dataset,
-    queries: Queries,
-    k: int,
-    student: dict[str, Any],
-    index: Path,
-    retrieval: RetrieveSettings,
-    progress: Progress,
-) -> Ranking:
-    """The k best documents of each query. Raises ModelError when the model does not load."""
-    engine = load_engine(name, student, dataset.corpus.sample(PCA_DOCUMENTS), retrieval, dataset.lengths)
-    origin = index_origin(name, dataset.corpus, student, retrieval, dataset.lengths)
-    index_corpus(engine, dataset.corpus, index, progress, origin)
-    return retrieve_documents(engine, dataset.corpus, queries, index, k, progress)

@@ -26,6 +26,7 @@ class Passages(Sequence[Document]):
         self.documents = documents
         self.words = words
         self.overlap = overlap
+        self._last: tuple[int, Document, list[tuple[int, int]]] | None = None  # read: its row, and its windows
         self._first = array("Q", [0])  # of each document its first passage, and behind the last how many there are
         for document in documents:
             self._first.append(self._first[-1] + len(self._windows(document)))
@@ -44,8 +45,12 @@ class Passages(Sequence[Document]):
         if not 0 <= position < len(self):
             raise IndexError(index)
         row = bisect_right(self._first, position) - 1
-        document, number = self.documents[row], position - self._first[row]
-        start, end = self._windows(document)[number]
+        if self._last is None or self._last[0] != row:
+            document = self.documents[row]
+            self._last = row, document, self._windows(document)
+        _, document, windows = self._last
+        number = position - self._first[row]
+        start, end = windows[number]
         return Document(f"{document.doc_id}#{number}", document.title, document.text[start:end])
 
     def _windows(self, document: Document) -> list[tuple[int, int]]:
@@ -66,8 +71,12 @@ def split_documents(dataset: Dataset, text: str) -> Dataset:
     words, overlap = asked.get("words", 0), asked.get("overlap", 0)
     if not set(asked) <= {"words", "overlap"} or not 0 <= overlap < words:
         raise DataError(f"--passages {text!r}: expected words=N,overlap=M with M less than N, as words=180,overlap=30.")
-    whole = dataset.corpus.documents
-    return replace(dataset, corpus=Corpus(Passages(whole, words, overlap), split_from=len(whole)))
+    whole = dataset.corpus
+    return replace(dataset, corpus=Corpus(Passages(whole.documents, words, overlap), whole=whole))
+
+
+def document_id(passage_id: str) -> str:
+    return passage_id.rpartition("#")[0]
 
 
 def best_passages(ranking: Ranking, k: int) -> Ranking:
@@ -75,7 +84,7 @@ def best_passages(ranking: Ranking, k: int) -> Ranking:
     folded: Ranking = {}
     for query_id, ranked in ranking.items():
         best: dict[str, float] = {}
-        for doc_id, score in ranked:
-            best.setdefault(doc_id.rpartition("#")[0], score)
+        for passage_id, score in ranked:
+            best.setdefault(document_id(passage_id), score)
         folded[query_id] = list(best.items())[:k]
     return folded

@@ -249,7 +249,7 @@ def summarise(
 
     metrics: dict[str, Any] = {
         "corpus": dataset.name,
-        "documents": dataset.corpus.split_from or len(dataset.corpus),
+        "documents": len(dataset.corpus.whole),
         "queries": queries,
         "test_queries": len(test_queries),
         "iteration": best,

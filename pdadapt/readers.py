@@ -58,19 +58,21 @@ def read_id(row: Row, kind: str, where: str) -> str:
     record_id = str(found)
     if any(character.isspace() for character in record_id):
         raise DataError(f"{where}: the id {record_id!r} holds white space, which TREC run files cannot carry.")
-    return record_id
+    return check_text(record_id, where)
 
 
 def read_text(row: Row, where: str) -> str:
     for field in TEXT_FIELDS:
         value = row.get(field)
         if isinstance(value, str):
-            if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
-                raise DataError(
-                    f"{where}: the text holds half of a surrogate pair (\\ud800 to \\udfff), which is no text."
-                )
-            return value
+            return check_text(value, where)
     raise DataError(f"{where}: no text; name it in a field `text`.")
+
+
+def check_text(text: str, where: str) -> str:
+    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise DataError(f"{where}: holds half of a surrogate pair (\\ud800 to \\udfff), which is no text.")
+    return text
 
 
 @contextmanager
@@ -213,7 +215,7 @@ def hub_rows(name: str) -> Any:
     source, _, config = source.partition(":")
     try:
         found = datasets.load_dataset(source, config or None, split=split or None)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise DataError(f"{name}: the dataset cannot be had ({reason}); hf:NAME:CONFIG@SPLIT names it.") from error
     if isinstance(found, dict):
@@ -224,8 +226,8 @@ def hub_rows(name: str) -> Any:
 
 
 def text_files(folder: Path) -> list[Path]:
-    """The .txt and .md files under a folder, in the order of their paths; hidden ones are left out."""
-    found = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in (".txt", ".md"))
+    """The .txt and .md files (.gz too) under a folder, in the order of their paths; hidden ones are left out."""
+    found = (path.relative_to(folder) for path in folder.rglob("*") if _ending(path) in (".txt", ".md"))
     return sorted(path for path in found if not any(part.startswith(".") for part in path.parts))
 
 

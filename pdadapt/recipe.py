@@ -61,6 +61,8 @@ class RetrieveSettings(Settings):
     """Of plaid and colbert: bits of each dimension's residual; the paper's indexes have 2."""
     faiss: str = "Flat"
     """What faiss.index_factory makes: Flat, HNSW32, IVF1024,PQ48."""
+    nprobe: Positive = 32
+    """Of faiss' IVF: clusters looked into for a query."""
 
 
 def _no_booleans(words: Any) -> Any:

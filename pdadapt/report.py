@@ -24,26 +24,29 @@ def comparison_table(metrics: Mapping[str, Any], systems: Sequence[str]) -> Grou
     )
     for name, found in metrics["measures"].items():
         cells = [f"{value:.4f}" for value in found["means"]]
-        table.add_row(name, *cells, *(_change(found["comparisons"][0], "p") if single else ()))
+        table.add_row(name, *cells, *(_change(found["comparisons"][0]) if single else ()))
     if single or len(systems) == 1:
         return Group(title, table)
-    changes = Table("measure", "comparison", *_change_columns(), caption="p: corrected for so many comparisons (Holm)")
+    changes = Table(
+        "measure", "comparison", *_change_columns(), caption="p's: corrected for so many comparisons (Holm)"
+    )
     for name, found in metrics["measures"].items():
         for row, one in enumerate(found["comparisons"]):
             pair = f"{systems[one['system']]} - {systems[one['base']]}"
-            changes.add_row("" if row else name, pair, *_change(one, "p_holm"))
+            changes.add_row("" if row else name, pair, *_change(one))
     return Group(title, table, changes)
 
 
 def _change_columns() -> list[Column]:
-    return [Column(name, justify="right") for name in ("change ± 95 %", "p", "+/=/-")]
+    return [Column(name, justify="right") for name in ("change ± 95 %", "p", "p (t)", "+/=/-")]
 
 
-def _change(comparison: Mapping[str, Any], p: str) -> list[str]:
+def _change(comparison: Mapping[str, Any]) -> list[str]:
     low, high = comparison["interval"] or (0.0, 0.0)
     interval = f" ± {(high - low) / 2:.4f}" if comparison["interval"] else ""
     queries = "/".join(str(comparison[kind]) for kind in ("wins", "ties", "losses"))
-    return [f"{comparison['change']:+.4f}{interval}", p_value(comparison[p]), queries]
+    p_values = (p_value(comparison[p]) for p in ("p_holm", "p_t_holm"))
+    return [f"{comparison['change']:+.4f}{interval}", *p_values, queries]
 
 
 def p_value(p: float) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 import random
 import shutil
@@ -9,11 +11,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pdadapt.corpus import Corpus, Document, Queries
+from pdadapt.corpus import Corpus, Dataset, Queries
 from pdadapt.engines import Engine
+from pdadapt.engines.choose import index_folder, index_origin, load_engine
 from pdadapt.passages import best_passages
 from pdadapt.progress import Progress
-from pdadapt.run import Ranking, write_atomic
+from pdadapt.recipe import RetrieveSettings
+from pdadapt.run import Ranking, locked, write_atomic
+from pdadapt.students.colbert import PCA_DOCUMENTS
+
+FORMAT = 1  # of the files of an index
+IDS = 1_000_000  # of documents kept while their rankings are written
 
 
 def sample_queries(queries: Queries, most: int | None, seed: int) -> Queries:
@@ -32,45 +40,92 @@ def index_corpus(
     origin: what the index is made from, such as hashes of corpus and model. What is there of the same origin, whole or
     left by a kill, is kept and gone on with; of another it is removed first.
     """
-    file, wanted = folder / "index.json", json.dumps(origin or {}, indent=2, sort_keys=True) + "\n"
+    file, wanted = (
+        folder / "index.json",
+        json.dumps({"format": FORMAT, **(origin or {})}, indent=2, sort_keys=True) + "\n",
+    )
     if not file.exists() or file.read_text(encoding="utf-8") != wanted:
-        shutil.rmtree(folder, ignore_errors=True)
+        file.unlink(missing_ok=True)  # first, so that no torso is taken for an index
+        if folder.exists():
+            shutil.rmtree(folder)
         write_atomic(file, wanted)
     with progress.task("index", len(corpus), "documents") as advance:
         engine.index(corpus.documents, folder, advance)
 
 
+def open_index(
+    name: str,
+    dataset: Dataset,
+    student: Mapping[str, Any],
+    settings: RetrieveSettings,
+    root: Path,
+    progress: Progress,
+) -> tuple[Engine, Path]:
+    """The engine of a model (or `bm25`), and its index of the corpus: the one kept under `root`, or one made now.
+
+    student: settings of the student that were asked for. Raises ModelError when the model does not load.
+    """
+    corpus = dataset.corpus
+    engine = load_engine(name, student, corpus.sample(PCA_DOCUMENTS), settings, dataset.lengths)
+    folder = index_folder(root, dataset.name, name, settings)
+    with locked(root):
+        index_corpus(engine, corpus, folder, progress, index_origin(name, corpus, student, settings, dataset.lengths))
+    return engine, folder
+
+
 def retrieve(engine: Engine, corpus: Corpus, queries: Queries, folder: Path, k: int, progress: Progress) -> Ranking:
-    """The k best documents of each query, best first, without the query itself."""
-    with progress.task("search", len(queries) * len(corpus), "scores") as advance:
-        depth = min(k + 1, len(corpus))
-        results = list(engine.search(list(queries.values()), folder, len(corpus), depth, advance))
+    """The k best documents (or passages) of each query, best first, without the query itself."""
+    return _search(engine, corpus, queries, folder, k, progress)[0]
+
+
+def _search(
+    engine: Engine, corpus: Corpus, queries: Queries, folder: Path, k: int, progress: Progress
+) -> tuple[Ranking, set[str]]:
+    """What `retrieve` returns, and the queries of which the engine found fewer than it was asked for: all it finds."""
+    own = {query_id: itself(corpus, query_id, text) for query_id, text in queries.items()}
+    depth = min(k + max(map(len, own.values()), default=0), len(corpus))
+    doc_id_at = functools.lru_cache(IDS)(lambda position: corpus.documents[position].doc_id)
     ranking: Ranking = {}
-    for query_id, (positions, scores) in zip(queries, results, strict=True):
-        ranked = [(corpus.documents[i], score) for i, score in zip(positions, scores, strict=True)]
-        ranking[query_id] = [(d.doc_id, score) for d, score in ranked if not is_itself(d, query_id, queries[query_id])][
-            :k
-        ]
-    return ranking
+    exhausted = set()
+    with progress.task("search", len(queries) * len(corpus), "scores") as advance:
+        found = engine.search(list(queries.values()), folder, len(corpus), depth, advance)
+        for query_id, (positions, scores) in zip(queries, found, strict=True):
+            ranked = zip(map(doc_id_at, positions), scores, strict=True)
+            ranking[query_id] = [(doc_id, score) for doc_id, score in ranked if doc_id not in own[query_id]][:k]
+            if len(positions) < depth:
+                exhausted.add(query_id)
+    return ranking, exhausted
 
 
 def retrieve_documents(
     engine: Engine, corpus: Corpus, queries: Queries, folder: Path, k: int, progress: Progress
 ) -> Ranking:
     """The k best documents; of a corpus split into passages each document's best passage, searched deeper as needed."""
-    if corpus.split_from is None:
+    if corpus.whole is corpus:
         return retrieve(engine, corpus, queries, folder, k, progress)
-    wanted, depth = min(k, corpus.split_from), k
+    wanted, depth = min(k, len(corpus.whole)), k
     ranking: Ranking = {}
     left = queries
     while left:
         depth = min(2 * depth, len(corpus))
-        ranking |= best_passages(retrieve(engine, corpus, left, folder, depth, progress), k)
-        short = {query_id for query_id in left if len(ranking[query_id]) < wanted}
-        left = {query_id: left[query_id] for query_id in short} if depth < len(corpus) else {}
+        found, exhausted = _search(engine, corpus, left, folder, depth, progress)
+        ranking |= best_passages(found, k)
+        short = {query_id for query_id in left if len(ranking[query_id]) < wanted} - exhausted
+        left = {query_id: left[query_id] for query_id in left if query_id in short} if depth < len(corpus) else {}
     return {query_id: ranking[query_id] for query_id in queries}
 
 
-def is_itself(document: Document, query_id: str, query: str) -> bool:
-    """Whether the query is this document (ArguAna, Quora): the same id and text; ids alone may meet by chance."""
-    return document.doc_id == query_id and query.strip() in (document.text.strip(), document.contents.strip())
+def itself(corpus: Corpus, query_id: str, query: str) -> set[str]:
+    """The ids of what is the query (ArguAna, Quora): the document of its id and text, or all passages of that one.
+
+    Ids alone may meet by chance.
+    """
+    if query_id not in corpus.whole:
+        return set()
+    document = corpus.whole[query_id]
+    if query.split() not in (document.text.split(), document.contents.split()):
+        return set()
+    if corpus.whole is corpus:
+        return {query_id}
+    passages = itertools.takewhile(corpus.__contains__, (f"{query_id}#{number}" for number in itertools.count()))
+    return set(passages)

@@ -66,27 +66,9 @@ class RunFolder:
         """The label store: the run's own, or the one that the recipe shares."""
         return Path(recipe.label_store) if recipe.label_store else self.path / "labels.sqlite"
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other processes out of this folder. Raises RunError when one is in it; a killed one leaves no lock."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock_file = open(self.path / "lock", "a+")  # noqa: SIM115
-        except OSError as error:
-            raise RunError(f"{self.path} cannot be a run folder ({error.strerror}); give another --out.") from None
-        with lock_file as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.seek(0)
-                raise RunError(
-                    f"{self.path} is in use by another pdadapt (process {lock.read().strip() or 'unknown'}); "
-                    "wait for it, or give another --out."
-                ) from None
-            lock.truncate(0)
-            lock.write(str(os.getpid()))
-            lock.flush()
-            yield
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        """Keep other processes out of this run."""
+        return locked(self.path)
 
     def claim(self, recipe: Recipe, origin: dict[str, Any]) -> None:
         """Begin a run here, or make sure that the one begun here is the same.
@@ -116,6 +98,29 @@ class RunFolder:
         write_atomic(self.recipe_file, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))
         if not labeled:
             write_atomic(self.run_file, json.dumps(origin, indent=2) + "\n")
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes out of this folder. Raises RunError when one is in it; a killed one leaves no lock."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock_file = open(folder / "lock", "a+")  # noqa: SIM115
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written to ({error.strerror}); give another folder.") from None
+    with lock_file as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise RunError(
+                f"{folder} is in use by another pdadapt (process {lock.read().strip() or 'unknown'}); wait for it, or "
+                "give another folder."
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
 
 
 def with_defaults(tree: dict[str, Any]) -> dict[str, Any]:

@@ -12,14 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from pdadapt.corpus import Dataset, Document
-from pdadapt.engines import Engine
-from pdadapt.engines.choose import index_origin, load_engine
+from pdadapt.engines.colbert import Colbert
 from pdadapt.engines.exact import Exact
+from pdadapt.engines.plaid import Plaid
 from pdadapt.progress import Progress
 from pdadapt.recipe import RetrieveSettings
-from pdadapt.retrieve import index_corpus, retrieve
+from pdadapt.retrieve import open_index, retrieve
 from pdadapt.run import last_checkpoint
-from pdadapt.students.colbert import PCA_DOCUMENTS
 
 WORD = re.compile(r"\w+")
 SHOWN = 60  # words of a passage
@@ -40,23 +39,17 @@ class Searcher:
         self,
         name: str,
         dataset: Dataset,
-        folder: Path,
+        root: Path,
         student: Mapping[str, Any],
-        retrieval: RetrieveSettings,
+        settings: RetrieveSettings,
         progress: Progress,
     ):
-        """Loads the model (or `bm25`) and indexes the corpus, unless `folder` holds that index.
+        """Loads the model (or `bm25`) and indexes the corpus, unless its index is kept under `root`.
 
         Raises ModelError when the model does not load.
         """
-        name = last_checkpoint(name)
         self.dataset = dataset
-        self.folder = folder
-        self.engine: Engine = load_engine(
-            name, student, dataset.corpus.sample(PCA_DOCUMENTS), retrieval, dataset.lengths
-        )
-        origin = index_origin(name, dataset.corpus, student, retrieval, dataset.lengths)
-        index_corpus(self.engine, dataset.corpus, folder, progress, origin)
+        self.engine, self.folder = open_index(last_checkpoint(name), dataset, student, settings, root, progress)
 
     def __call__(self, query: str, k: int) -> list[Found]:
         """The k best documents, best first."""
@@ -70,8 +63,8 @@ class Searcher:
         ]
 
     def _matched(self, query: str, text: str) -> list[Span]:
-        model = getattr(self.engine, "model", None)
-        return matched_words(model, query, text) if isinstance(self.engine, Exact) else []
+        engine = self.engine.encoder if isinstance(self.engine, Plaid) else self.engine
+        return matched_words(engine.model, query, text) if isinstance(engine, (Exact, Colbert)) else []
 
 
 def matched_words(model: Any, query: str, text: str) -> list[Span]:

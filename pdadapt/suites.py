@@ -15,7 +15,7 @@ from rich.table import Column, Table
 
 from pdadapt.catalog import DOMAINS, FORUMS, lengths_of
 from pdadapt.corpus import Dataset, load_dataset
-from pdadapt.errors import DataError
+from pdadapt.errors import DataError, RecipeError
 from pdadapt.run import write_atomic
 
 
@@ -25,35 +25,43 @@ class Task(NamedTuple):
     name: str
     measure: str
     corpora: tuple[str, ...]
+    group: str = ""  # whose rows are averaged; "": it is in no average
 
 
 class Row(NamedTuple):
     name: str
     measure: str
     values: list[float | None]  # by system, then the paper's ColBERTv2 and PairDistill, in per cent
+    group: str = ""
 
 
-def _tests(measure: str, *names: str) -> tuple[Task, ...]:
-    return tuple(Task(name, measure, (name,)) for name in names)
+def _tests(measure: str, *names: str, group: str = "") -> tuple[Task, ...]:
+    return tuple(Task(name, measure, (name,), group) for name in names)
 
 
 BEIR_11 = _tests(
     "nDCG@10",
     *("trec-covid", "nfcorpus", "fiqa", "arguana", "touche2020", "scidocs", "scifact", "hotpotqa", "dbpedia-entity"),
     *("fever", "climate-fever"),
+    group="BEIR",
 )
-BEIR_13 = (*BEIR_11, *_tests("nDCG@10", "nq", "quora"))
+BEIR_13 = (*BEIR_11, *_tests("nDCG@10", "nq", "quora", group="BEIR"))
 BEIR_18 = (
     *BEIR_13,
-    Task("cqadupstack", "nDCG@10", tuple(f"cqadupstack/{forum}" for forum in FORUMS)),
-    *_tests("nDCG@10", "robust04", "signal1m", "trec-news", "bioasq"),
+    Task("cqadupstack", "nDCG@10", tuple(f"cqadupstack/{forum}" for forum in FORUMS), "BEIR"),
+    *_tests("nDCG@10", "robust04", "signal1m", "trec-news", "bioasq", group="BEIR"),
 )
-LOTTE = _tests("Success@5", *(f"lotte/{domain}/{kind}" for kind in ("search", "forum") for domain in DOMAINS))
+LOTTE = tuple(
+    Task(name, "Success@5", (name,), "" if domain == "pooled" else f"LoTTE {kind}")
+    for kind in ("search", "forum")
+    for domain in DOMAINS
+    for name in (f"lotte/{domain}/{kind}",)
+)
 MSMARCO = (
     *(Task("msmarco", measure, ("msmarco",)) for measure in ("RR@10", "R@1000")),
     *_tests("nDCG@10", "dl19", "dl20"),
 )
-OPENQA = _tests("Answer@5", "nq-open", "triviaqa")
+OPENQA = _tests("Answer@5", "nq-open", "triviaqa", "squad-open", group="open-domain QA")
 SUITES = {
     "beir-11": BEIR_11,  # without those that instruction-tuned LLMs were trained on (Dai et al. 2023, Promptagator)
     "beir-13": BEIR_13,  # that can be downloaded, without CQADupStack
@@ -90,6 +98,7 @@ PUBLISHED = {  # PairDistill's tables 1 and 2: ColBERTv2, PairDistill
     ("lotte/pooled/forum", "Success@5"): (63.2, 65.5),
     ("nq-open", "Answer@5"): (68.9, 71.8),
     ("triviaqa", "Answer@5"): (76.7, 77.4),
+    ("squad-open", "Answer@5"): (65.0, 66.9),
 }
 PAPERS = ("ColBERTv2 (paper)", "PairDistill (paper)")
 AVERAGED = "average"
@@ -99,13 +108,14 @@ def run_suite(
     suite: str,
     data: Path | None,
     out: Path,
-    systems: Sequence[str],
+    settings: Mapping[str, Any],
     measure: Callable[[Dataset, Sequence[str], Path], Mapping[str, Any]],
     say: Callable[[str], None],
 ) -> tuple[list[Row], dict[str, str]]:
-    """Measure the systems on every corpus of the suite that can be had; what was measured before is read from `out`.
+    """Measure on every corpus of the suite that can be had; what was measured so before is read from `out`.
 
-    data: a folder of folders in BEIR layout, which go before downloads. measure: called with a corpus, the measures and
+    data: a folder of folders in BEIR layout, which go before downloads. settings: all that figures depend on but corpus
+    and measure; JSON. measure: called with a corpus, the measures and
     a folder of its own; returns what evaluate.evaluate does. Returns the table's rows, and why corpora were skipped.
     """
     tests = SUITES[suite]
@@ -114,9 +124,10 @@ def run_suite(
     for name in dict.fromkeys(corpus for test in tests for corpus in test.corpora):
         wanted = list(dict.fromkeys(test.measure for test in tests if name in test.corpora))
         folder = out / name.replace("/", "-")
-        before = _measured(folder / "metrics.json", systems, wanted)
-        if before:
-            found[name] = before
+        asked = json.dumps({"measures": wanted, **settings}, sort_keys=True)
+        asked_file, metrics_file = folder / "asked.json", folder / "metrics.json"
+        if asked_file.exists() and metrics_file.exists() and asked_file.read_text(encoding="utf-8") == asked:
+            found[name] = json.loads(metrics_file.read_text(encoding="utf-8"))
             continue
         try:
             own = data / name if data else None
@@ -125,8 +136,10 @@ def run_suite(
             else:
                 dataset = load_dataset(name)
             say(dataset.summary)
+            asked_file.unlink(missing_ok=True)
             found[name] = measure(dataset, wanted, folder)
-        except DataError as error:
+            write_atomic(asked_file, asked)
+        except (DataError, RecipeError) as error:
             skipped[name] = str(error)
     rows = []
     for test in tests:
@@ -134,27 +147,19 @@ def run_suite(
             means = [found[name]["measures"][test.measure]["means"] for name in test.corpora]
             values = [100 * fmean(system) for system in zip(*means, strict=True)]
             published = PUBLISHED.get((test.name, test.measure), (None, None))
-            rows.append(Row(test.name, test.measure, [*values, *published]))
+            rows.append(Row(test.name, test.measure, [*values, *published], test.group))
     return rows + averages(rows), skipped
 
 
-def _measured(file: Path, systems: Sequence[str], measures: Sequence[str]) -> Mapping[str, Any] | None:
-    """What an earlier call left of the same systems and measures."""
-    if not file.exists():
-        return None
-    metrics: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    same = metrics["models"] == list(systems) and set(measures) <= set(metrics["measures"])
-    return metrics if same else None
-
-
 def averages(rows: Sequence[Row]) -> list[Row]:
-    """For each measure of several rows their mean; the paper's only where it has every one of them."""
+    """For each group of several rows their mean; the paper's only where it has every one of them."""
     found = []
-    for measure in dict.fromkeys(row.measure for row in rows):
-        of_measure = [row.values for row in rows if row.measure == measure]
-        if len(of_measure) > 1:
-            columns = [None if None in column else fmean(column) for column in zip(*of_measure, strict=True)]
-            found.append(Row(f"{AVERAGED} of {len(of_measure)}", measure, columns))
+    for group in dict.fromkeys(row.group for row in rows if row.group):
+        of_group = [row for row in rows if row.group == group]
+        if len(of_group) > 1:
+            values = zip(*(row.values for row in of_group), strict=True)
+            columns = [None if None in column else fmean(column) for column in values]
+            found.append(Row(f"{AVERAGED} of {len(of_group)}, {group}", of_group[0].measure, columns))
     return found
 
 

@@ -67,7 +67,8 @@ def test_qrels_in_beir_and_trec_columns(tmp_path, text):
         ("c.jsonl", '{"text": "a"}\n', r"c\.jsonl:1: the document has no id"),
         ("c.jsonl", '{"_id": "1"}\n', r"c\.jsonl:1: no text"),
         ("c.jsonl", '{"_id": "a b", "text": "x"}\n', r"white space"),
-        ("c.jsonl", '{"_id": "1", "text": "bad \\ud83d half"}\n', r"c\.jsonl:1: the text holds half of a surrogate"),
+        ("c.jsonl", '{"_id": "1", "text": "bad \\ud83d half"}\n', r"c\.jsonl:1: holds half of a surrogate"),
+        ("c.jsonl", '{"_id": "1", "title": "bad \\ud83d", "text": "x"}\n', r"c\.jsonl:1: holds half of a surrogate"),
         ("c.jsonl", "[1]\n", r"c\.jsonl:1: expected a JSON object"),
         ("c.tsv", "only-an-id\n", r"c\.tsv:1: expected id<TAB>text"),
         ("c.csv", "a,b\n1,2\n", r"c\.csv:1: a CSV file needs a header"),
@@ -138,7 +139,14 @@ def test_a_folder_of_text_files_is_a_corpus(tmp_path):
         (tmp_path / name).write_text(text, encoding="utf-8")
     (tmp_path / "asked.txt").write_text("what is a rim\n", encoding="utf-8")
     dataset = load_dataset(str(tmp_path), tmp_path / "asked.txt")
-    assert list(dataset.corpus) == [Document("b.txt", "", "pad"), Document("notes/a%20file.md", "", "# Rim\nspoke\n")]
+    documents = [Document("b.txt", "", "pad"), Document("notes/a%20file.md", "", "# Rim\nspoke\n")]
+    assert list(dataset.corpus) == documents
+    with gzip.open(tmp_path / "a.txt.gz", "wt", encoding="utf-8") as file:
+        file.write("hub")
+    assert list(load_dataset(str(tmp_path), tmp_path / "asked.txt").corpus) == [
+        Document("a.txt", "", "hub"),
+        *documents,
+    ]
     assert dataset.queries == {"q1": "what is a rim"}
     (tmp_path / "qrels").mkdir()
     with pytest.raises(DataError, match=r"has no corpus\.jsonl"):

@@ -21,7 +21,8 @@ def naive_maxsim(query, document):
 
 def test_search_equals_naive_maxsim_over_several_shards(model, beir, tmp_path, monkeypatch):
     monkeypatch.setattr(exact, "SHARD", 7)
-    monkeypatch.setattr(exact, "QUERY_BLOCK", 3)
+    monkeypatch.setattr(exact, "QUERY_BLOCK", 2)
+    monkeypatch.setattr(exact, "QUERIES_AT_ONCE", 3)
     monkeypatch.setattr(exact, "BLOCK_TOKENS", 20)
     monkeypatch.setattr(exact, "BLOCK_SIMILARITIES", {"cpu": 64})
     dataset = load_dataset(str(beir))

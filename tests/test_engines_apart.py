@@ -66,6 +66,43 @@ class Seen(Progress):
         return count()
 
 
+def test_what_a_kill_left_of_colberts_index_is_made_anew(engine_environment, stanford, beir, tmp_path):
+    engine_environment("colbert")
+    dataset = load_dataset(str(beir))
+    engine = load_engine(str(stanford), {}, [], RetrieveSettings(engine="colbert"))
+    index_corpus(engine, dataset.corpus, tmp_path, Progress())
+    expected = retrieve(engine, dataset.corpus, dataset.test_queries, tmp_path, 3, Progress())
+    (tmp_path / "colbert.done").unlink()
+    (tmp_path / "index" / "centroids.pt").write_bytes(b"")  # killed in k-means
+    (tmp_path / "index" / "0.metadata.json").write_text("", encoding="utf-8")  # and in its last stage
+    index_corpus(engine, dataset.corpus, tmp_path, Progress())
+    assert retrieve(engine, dataset.corpus, dataset.test_queries, tmp_path, 3, Progress()).keys() == expected.keys()
+
+
+def test_an_interrupt_ends_a_worker_and_its_processes(tmp_path, monkeypatch):
+    numbers = tmp_path / "numbers"
+    worker(tmp_path, f"open({str(numbers)!r}, 'w').write(str(os.getpid())); time.sleep(600)")
+    (tmp_path / "worker.py").rename(tmp_path / "colbert_worker.py")
+    (tmp_path / "colbert" / "bin").mkdir(parents=True)
+    (tmp_path / "colbert" / "bin" / "python").symlink_to(sys.executable)
+    (tmp_path / "colbert" / "ready").touch()
+    monkeypatch.setenv("PDADAPT_CACHE", str(tmp_path))
+    monkeypatch.setattr(environment, "WORKERS", tmp_path)
+
+    def interrupt(units):
+        deadline = time.monotonic() + QUICK
+        while not (numbers.exists() and numbers.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        environment.work("colbert", [], tmp_path / "log", interrupt)
+    deadline = time.monotonic() + QUICK
+    while alive(int(numbers.read_text())):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def test_an_index_that_is_gone_is_said_with_the_engines_own_words(engine_environment, stanford, beir, tmp_path):
     engine_environment("plaid")
     dataset = load_dataset(str(beir))

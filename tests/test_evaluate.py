@@ -11,6 +11,7 @@ from pdadapt.evaluate import (
     aggregate,
     compare,
     compare_two,
+    depth,
     holm,
     most_changed,
     paired_test,
@@ -18,6 +19,7 @@ from pdadapt.evaluate import (
     per_query,
 )
 from pdadapt.recipe import EvaluateSettings
+from pdadapt.run import locked
 
 QRELS = {"q1": {"a": 2, "b": 1, "c": 0}, "q2": {"x": 1}, "q3": {"z": 1}}
 RANKING = {"q1": [("c", 3.0), ("a", 2.0), ("b", 1.0)], "q2": [("y", 2.0), ("x", 1.0)]}
@@ -76,6 +78,21 @@ def test_measures_are_trec_evals_on_ties_ungraded_and_unjudged_documents():
     assert values["IPrec@0.5"]["q1"] == pytest.approx(2 / 3)
     assert (aggregate("NumRet", values["NumRet"]), aggregate("NumRelRet", values["NumRelRet"])) == (5, 2)
     assert aggregate("RR", values["RR"]) == 0.5
+    tied = per_query({"q1": [("a", 1.0), ("b", 1.0), ("c", 1.0)]}, {"q1": {"a": 1}}, ["RR", "RR@10", "RR@2"])
+    assert [values["q1"] for values in tied.values()] == pytest.approx([1 / 3, 1 / 3, 0.0])
+
+
+def test_a_measure_is_the_same_under_all_its_names_and_without_results():
+    values = per_query(RANKING, QRELS, ["AP", "MAP", "RR@10", "MRR@10", "nDCG"])
+    assert values["AP"] == values["MAP"] and values["RR@10"] == values["MRR@10"]
+    assert values["AP"]["q1"] == pytest.approx((1 / 2 + 2 / 3) / 2)
+    assert per_query({"q1": [], "q2": RANKING["q2"]}, QRELS, ["Judged@10"])["Judged@10"]["q1"] == 0.0
+    assert per_query({}, QRELS, ["nDCG@10"])["nDCG@10"] == {"q1": 0.0, "q2": 0.0, "q3": 0.0}
+
+
+@pytest.mark.parametrize(("measures", "k"), [(("nDCG@10",), 100), (("R@500", "P@5"), 500), (("nDCG@10", "AP"), 1000)])
+def test_as_deep_is_ranked_as_the_measures_look(measures, k):
+    assert depth(EvaluateSettings(measures=measures)) == k
 
 
 def test_a_comparison_is_the_paired_t_test_by_hand():
@@ -92,6 +109,21 @@ def test_a_comparison_is_the_paired_t_test_by_hand():
     assert (found["wins"], found["ties"], found["losses"]) == (2, 1, 1)
     assert 0.3 < found["p_t"] < 0.5  # t = 1.095, 3 degrees of freedom: .353
     assert compare_two(base, base, 100, 1)["interval"] is None
+
+
+def test_a_difference_that_is_the_same_for_all_is_no_chance():
+    base = {str(i): 0.1 * i for i in range(10)}
+    found = compare_two(base, {key: value + 1.0 for key, value in base.items()}, 1_000, 1)
+    assert found["p_t"] < 1e-6 and found["wins"] == 10
+    assert compare_two(base, base, 1_000, 1)["p_t"] == 1.0
+
+
+def test_two_evaluations_do_not_share_a_folder(beir, tmp_path):
+    with locked(tmp_path / "out"):
+        said = CliRunner().invoke(
+            app, ["evaluate", "--corpus", str(beir), "--model", "bm25", "--out", f"{tmp_path}/out"]
+        )
+    assert "is in use by another pdadapt" in str(said.exception)
 
 
 def test_holms_correction_by_hand():

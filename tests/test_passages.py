@@ -2,6 +2,7 @@ import pytest
 
 from pdadapt.cli import app
 from pdadapt.corpus import Corpus, Document, load_dataset
+from pdadapt.engines.bm25 import BM25
 from pdadapt.engines.exact import Exact
 from pdadapt.errors import DataError
 from pdadapt.passages import Passages, best_passages, split_documents
@@ -49,13 +50,41 @@ def test_a_document_ranks_by_its_best_passage():
 def test_as_many_documents_are_found_as_asked_however_many_passages_are_one_documents(stanford, tmp_path):
     texts = {"long": "rim spoke hub " * 30, "b": "pad rotor", "c": "tube valve", "d": "chain"}
     documents = [Document(name, "", text) for name, text in texts.items()]
-    corpus = Corpus(Passages(documents, 3, 0), split_from=len(documents))
+    corpus = Corpus(Passages(documents, 3, 0), whole=Corpus(documents))
     engine = Exact(load_colbert(str(stanford)), 8)
     index_corpus(engine, corpus, tmp_path, Progress())
     queries = {"q": "rim spoke", "p": "pad"}
     found = retrieve_documents(engine, corpus, queries, tmp_path, 3, Progress())
     everything = best_passages(retrieve(engine, corpus, queries, tmp_path, len(corpus), Progress()), 3)
     assert found == everything and all(len(ranked) == 3 for ranked in found.values())
+
+
+@pytest.mark.parametrize("engine", ["exact", "bm25"])
+def test_a_query_that_is_a_document_finds_none_of_its_passages(stanford, tmp_path, engine):
+    texts = {"x1": "rim spoke hub rim spoke", "b": "rim spoke pad", "c": "rim valve", "d": "spoke chain"}
+    documents = [Document(name, "", text) for name, text in texts.items()]
+    corpus = Corpus(Passages(documents, 2, 1), whole=Corpus(documents))
+    searched = Exact(load_colbert(str(stanford))) if engine == "exact" else BM25()
+    index_corpus(searched, corpus, tmp_path, Progress())
+    queries = {"x1": "rim  spoke hub\nrim spoke", "x2": texts["x1"], "b": texts["x1"]}
+    found = retrieve_documents(searched, corpus, queries, tmp_path, 3, Progress())
+    assert sorted(doc_id for doc_id, _ in found["x1"]) == ["b", "c", "d"]
+    assert "x1" in dict(found["x2"]) and "x1" in dict(found["b"])
+
+
+def test_an_engine_that_found_all_it_can_is_not_asked_deeper(tmp_path):
+    documents = [Document(f"d{i}", "", "pad " * 4 if i else "rim spoke rim spoke") for i in range(40)]
+    corpus = Corpus(Passages(documents, 2, 0), whole=Corpus(documents))
+    asked = []
+
+    class Watched(BM25):
+        def search(self, queries, folder, documents, k, advance):
+            asked.append(k)
+            return super().search(queries, folder, documents, k, advance)
+
+    index_corpus(Watched(), corpus, tmp_path, Progress())
+    found = retrieve_documents(Watched(), corpus, {"q": "rim"}, tmp_path, 3, Progress())
+    assert found["q"][0][0] == "d0" and len(found["q"]) == 1 and asked == [6]
 
 
 def test_a_corpus_is_adapted_and_measured_by_documents(beir, tiny_recipe, tmp_path, capsys):

@@ -10,7 +10,7 @@ from pdadapt.report import comparison_table, label_summary
 def test_the_table_shows_each_system_the_change_and_p():
     figures = [(1, 0.1, [0.05, 0.15], 0.0001, 0.0002), (2, 0.05, None, 0.2, 0.2)]
     comparisons = [
-        {"base": 0, "system": i, "change": change, "interval": interval, "p": p, "p_holm": q}
+        {"base": 0, "system": i, "change": change, "interval": interval, "p": p, "p_holm": q, "p_t_holm": 0.03}
         | {"wins": 700, "ties": 300, "losses": 200}
         for i, change, interval, p, q in figures
     ]
@@ -23,7 +23,7 @@ def test_the_table_shows_each_system_the_change_and_p():
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(comparison_table(metrics, ["base", "iteration 1", "iteration 2"]))
     text = console.export_text()
-    for part in ("1,200 test queries", "0.5000", "0.6000", "+0.1000 ± 0.0500", "<0.001", "+0.0500", "0.200"):
+    for part in ("1,200 test queries", "0.5000", "0.6000", "+0.1000 ± 0.0500", "<0.001", "+0.0500", "0.200", "0.030"):
         assert part in text
 
 

@@ -121,7 +121,7 @@ def test_settings_of_memory_may_change_when_a_run_goes_on(tmp_path):
 
 def test_an_out_that_is_a_file_is_said(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match="cannot be a run folder"), RunFolder(tmp_path / "file").locked():
+    with pytest.raises(RunError, match="cannot be written to"), RunFolder(tmp_path / "file").locked():
         pass
 
 

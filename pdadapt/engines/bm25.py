@@ -6,12 +6,17 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import bm25s
+import numpy as np
 import Stemmer
 
 from pdadapt.corpus import Document
 from pdadapt.engines import Advance, Hits
+from pdadapt.errors import DataError
+
+BLOCK = 10_000  # documents tokenised at once
 
 
 class BM25:
@@ -27,12 +32,20 @@ class BM25:
             advance(len(documents), earlier=True)
             return
         shutil.rmtree(temporary, ignore_errors=True)
-        tokens = self._tokenize([document.contents for document in documents])
+        vocabulary: dict[str, int] = {}
+        tokens: list[np.ndarray] = []
+        for start in range(0, len(documents), BLOCK):
+            block = self._tokenize([document.contents for document in documents[start : start + BLOCK]])
+            words = sorted(block.vocab, key=block.vocab.__getitem__)
+            ids = np.array([vocabulary.setdefault(word, len(vocabulary)) for word in words], dtype=np.int32)
+            tokens += [ids[np.array(found, dtype=np.int64)] for found in block.ids]
+            advance(len(block.ids))
+        if not vocabulary:
+            raise DataError("BM25 finds no word in the corpus but stop words; leave it out with --no-bm25.")
         retriever = bm25s.BM25(method="lucene", k1=0.9, b=0.4)
-        retriever.index(tokens, show_progress=False)
+        retriever.index((tokens, vocabulary), show_progress=False)
         retriever.save(temporary)
         os.replace(temporary, target)
-        advance(len(documents))
 
     def search(self, queries: Sequence[str], folder: Path, documents: int, k: int, advance: Advance) -> Iterator[Hits]:
         """Documents that share no word with the query are left out."""
@@ -43,5 +56,5 @@ class BM25:
             advance(documents)
             yield [i for i, _ in kept], [score for _, score in kept]
 
-    def _tokenize(self, texts: Sequence[str]) -> object:
+    def _tokenize(self, texts: Sequence[str]) -> Any:
         return bm25s.tokenize(list(texts), stopwords="en", stemmer=self._stemmer, show_progress=False)

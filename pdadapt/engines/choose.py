@@ -97,7 +97,7 @@ def make_engine(model: Any, settings: RetrieveSettings) -> Engine:
         raise ModelError(
             "retrieve.engine=faiss needs a package; run `pip install 'pdadapt[cpu]'` (or [gpu])."
         ) from None
-    return Faiss(model, settings.faiss, settings.batch_tokens)
+    return Faiss(model, settings.faiss, settings.nprobe, settings.batch_tokens)
 
 
 def _load_sparse(name: str) -> Engine:

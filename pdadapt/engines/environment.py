@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -72,13 +73,15 @@ def work(engine: str, arguments: Sequence[object], log: Path, advance: Advance) 
     environment = _environment(folder)
     with (
         open(log, "w", encoding="utf-8") as words,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=words, text=True, env=environment) as process,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=words, text=True, env=environment, start_new_session=True
+        ) as process,
     ):
         try:
             for line in process.stdout or ():
                 advance(int(line))
         except BaseException:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)  # its own processes too
             raise
     if process.returncode:
         reason = _last_line(log.read_text(encoding="utf-8", errors="replace"))

@@ -23,6 +23,7 @@ from pdadapt.engines import Advance, Hits
 from pdadapt.students.encoding import document_batches
 
 SHARD = 1_024  # documents
+QUERIES_AT_ONCE = 16_384  # whose embeddings are in memory, and for which the index is gone through
 QUERY_BLOCK = 1_024  # queries that meet a shard at once
 BLOCK_TOKENS = 8_192  # of documents, multiplied at once
 BLOCK_SIMILARITIES = {"cpu": 2**22, "cuda": 2**28}  # of a block: 16 MiB stay near the cores' caches, 1 GiB fits a GPU
@@ -69,6 +70,10 @@ class Exact:
 
         Raises FileNotFoundError when the index is incomplete.
         """
+        for start in range(0, len(queries), QUERIES_AT_ONCE):
+            yield from self._search(queries[start : start + QUERIES_AT_ONCE], folder, documents, k, advance)
+
+    def _search(self, queries: Sequence[str], folder: Path, documents: int, k: int, advance: Advance) -> Iterator[Hits]:
         embeddings: Any = self.model.encode_query(list(queries), batch_size=32, show_progress_bar=False)
         device = self.model.device
         blocks = [
@@ -119,7 +124,7 @@ def maxsim(query_tokens: Tensor, query_lengths: Tensor, tokens: Tensor, lengths:
     start = column = 0
     for count, length in _blocks(lengths):  # the special tokens alone make every length positive
         block = tokens[start : start + count * length].T
-        rows = max(1, BLOCK_SIMILARITIES[tokens.device.type] // block.shape[1])
+        rows = max(1, BLOCK_SIMILARITIES["cpu" if tokens.device.type == "cpu" else "cuda"] // block.shape[1])
         for first in range(0, len(query_tokens), rows):
             similarities = query_tokens[first : first + rows] @ block
             best[first : first + rows, column : column + count] = similarities.unflatten(1, (count, length)).amax(2)

@@ -25,15 +25,16 @@ QUERY_BLOCK = 1_024
 class Faiss:
     """Approximate or exact inner product of a dense model's vectors; on the GPUs that faiss sees, if any."""
 
-    def __init__(self, model: MultiVectorEncoder, factory: str, batch_tokens: int | None = None):
-        """factory: what faiss.index_factory understands, such as `Flat`, `HNSW32`, `IVF1024,PQ48`.
+    def __init__(self, model: MultiVectorEncoder, factory: str, nprobe: int, batch_tokens: int | None = None):
+        """factory: what faiss.index_factory understands, such as `Flat`, `HNSW32`, `IVF1024,PQ48`. nprobe: of IVF, the
+        clusters looked into.
 
         Raises ModelError when it does not.
         """
         self.encoder = Exact(model, batch_tokens)
         self.factory = factory
-        encoder: Any = model[0]
-        dimensions = int(encoder.get_embedding_dimension())
+        self.nprobe = nprobe
+        dimensions: Any = model.get_embedding_dimension()
         try:
             self.empty = faiss.index_factory(dimensions, factory, faiss.METRIC_INNER_PRODUCT)
         except RuntimeError as error:
@@ -51,11 +52,17 @@ class Faiss:
         self.encoder.index(documents, folder, advance)
         files = shard_files(folder, len(documents))
         index = _on_gpus(faiss.clone_index(self.empty))
-        if not index.is_trained:
-            step = max(1, len(documents) // TRAINED_ON)
-            index.train(np.concatenate([_vectors(file)[::step] for file in files]))
-        for file in files:
-            index.add(_vectors(file))
+        step = max(1, len(documents) // TRAINED_ON)
+        try:
+            if not index.is_trained:
+                index.train(np.concatenate([_vectors(file)[::step] for file in files]))
+            for file in files:
+                index.add(_vectors(file))
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise ModelError(
+                f"retrieve.faiss: {self.factory!r} cannot hold these {len(documents):,} documents: {reason}"
+            ) from None
         temporary = folder / "faiss.part"
         faiss.write_index(_on_cpu(index), str(temporary))
         os.replace(temporary, target)
@@ -65,7 +72,10 @@ class Faiss:
     def search(self, queries: Sequence[str], folder: Path, documents: int, k: int, advance: Advance) -> Iterator[Hits]:
         """The index's own order; fewer than k where it finds fewer."""
         embeddings: Any = self.encoder.model.encode_query(list(queries), batch_size=32, show_progress_bar=False)
-        index = _on_gpus(faiss.read_index(str(folder / "faiss.index")))
+        index = faiss.read_index(str(folder / "faiss.index"))
+        if isinstance(index, faiss.IndexIVF):
+            index.nprobe = self.nprobe
+        index = _on_gpus(index)
         for start in range(0, len(queries), QUERY_BLOCK):
             block = torch.cat(embeddings[start : start + QUERY_BLOCK]).float().cpu().numpy()
             for scores, positions in zip(*index.search(block, min(k, documents)), strict=True):
@@ -81,8 +91,11 @@ def _vectors(file: Path) -> np.ndarray:
 
 
 def _on_gpus(index: Any) -> Any:
-    return faiss.index_cpu_to_all_gpus(index) if getattr(faiss, "get_num_gpus", int)() else index
+    """As it is where there are none; HNSW has no GPU form."""
+    graph = isinstance(index, faiss.IndexHNSW)
+    return faiss.index_cpu_to_all_gpus(index) if getattr(faiss, "get_num_gpus", int)() and not graph else index
 
 
 def _on_cpu(index: Any) -> Any:
-    return faiss.index_gpu_to_cpu(index) if getattr(faiss, "get_num_gpus", int)() else index
+    on_gpu = getattr(faiss, "get_num_gpus", int)() and not isinstance(index, faiss.IndexHNSW)
+    return faiss.index_gpu_to_cpu(index) if on_gpu else index

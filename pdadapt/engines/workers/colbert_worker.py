@@ -11,6 +11,7 @@ from pathlib import Path
 import reporting
 import torch
 from colbert import Indexer, Searcher
+from colbert.indexing.codecs.residual import ResidualCodec
 from colbert.infra import ColBERTConfig, Run, RunConfig
 
 NAME = "index"
@@ -29,14 +30,34 @@ def index(checkpoint: str, collection: str, root: str, bits: str) -> None:
                 seen.add(file)
 
     done = reporting.start(chunks)
-    plan = folder / "plan.json"
-    if plan.exists() and not plan.read_text().rstrip().endswith("}"):
-        plan.unlink()
+    mend(folder)
     ranks = max(1, torch.cuda.device_count())
     with Run().context(RunConfig(nranks=ranks, index_root=root, avoid_fork_if_possible=True)):
         config = ColBERTConfig(nbits=int(bits), index_root=root)
         Indexer(checkpoint, config).index(NAME, collection, overwrite="resume")
     chunks()
+
+
+def mend(folder: Path) -> None:
+    """Remove what colbert-ai takes for whole, though a kill left it half-written: then it makes that anew."""
+    for file in folder.glob("*.metadata.json"):
+        if not parses(file):
+            file.unlink()
+    plan = folder / "plan.json"
+    try:
+        ResidualCodec.load(index_path=str(folder))
+    except Exception:  # whatever torch says of a torso
+        plan.unlink(missing_ok=True)
+    if plan.exists() and not parses(plan):
+        plan.unlink()
+
+
+def parses(file: Path) -> bool:
+    try:
+        json.loads(file.read_text())
+    except ValueError:
+        return False
+    return True
 
 
 def search(root: str, queries: str, k: str, out: str) -> None:

@@ -57,20 +57,23 @@ def set_up(engine: str) -> Path:
     return folder
 
 
+def interpreter(engine: str) -> Path:
+    """The Python that has the engine's packages. Raises ModelError when its environment was not built."""
+    if engine == "plaid" and importlib.util.find_spec("fast_plaid"):
+        return Path(sys.executable)
+    folder = environment_folder(engine)
+    if not (folder / "ready").exists():
+        raise ModelError(f"retrieve.engine={engine} needs an environment of its own; run `pdadapt setup-{engine}`.")
+    return _python(folder)
+
+
 def work(engine: str, arguments: Sequence[object], log: Path, advance: Advance) -> None:
     """Run an engine's worker; each line that it prints is a number of units more that are done.
 
     log: a file for everything else that it says. Raises ModelError when the environment lacks, or the worker fails.
     """
-    folder = environment_folder(engine)
-    if engine == "plaid" and importlib.util.find_spec("fast_plaid"):
-        python = Path(sys.executable)
-    elif (folder / "ready").exists():
-        python = _python(folder)
-    else:
-        raise ModelError(f"retrieve.engine={engine} needs an environment of its own; run `pdadapt setup-{engine}`.")
-    command = [str(part) for part in (python, WORKERS / f"{engine}_worker.py", *arguments)]
-    environment = _environment(folder)
+    command = [str(part) for part in (interpreter(engine), WORKERS / f"{engine}_worker.py", *arguments)]
+    environment = _environment(environment_folder(engine))
     with (
         open(log, "w", encoding="utf-8") as words,
         subprocess.Popen(

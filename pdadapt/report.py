@@ -2,50 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Group
 from rich.table import Column, Table
 from rich.text import Text
 
+TESTS = {"p": "p_holm", "p (t)": "p_t_holm"}  # the randomisation test's, the t-test's
+ONE_TEST = ("p",)
+
 
 def comparison_table(metrics: Mapping[str, Any], systems: Sequence[str]) -> Group:
     """A title; one row a measure with each system's value; and for every comparison the change with its 95 % interval,
     the p-value, and how many queries rose, stayed and fell.
 
-    Of a single comparison these stand in the same row.
+    Of a single comparison these stand in the same row, of several also the t-test's p-value.
     """
     title = f"{metrics['corpus']}: {metrics['test_queries']:,} test queries"
     title += f", {metrics['documents']:,} documents" if metrics["documents"] else ""
     single = max((len(found["comparisons"]) for found in metrics["measures"].values()), default=0) == 1
     table = Table(
-        "measure", *(Column(system, justify="right") for system in systems), *(_change_columns() if single else ())
+        "measure",
+        *(Column(system, justify="right") for system in systems),
+        *(_change_columns(ONE_TEST) if single else ()),
     )
     for name, found in metrics["measures"].items():
         cells = [f"{value:.4f}" for value in found["means"]]
-        table.add_row(name, *cells, *(_change(found["comparisons"][0]) if single else ()))
+        table.add_row(name, *cells, *(_change(found["comparisons"][0], ONE_TEST) if single else ()))
     if single or len(systems) == 1:
         return Group(title, table)
     changes = Table(
-        "measure", "comparison", *_change_columns(), caption="p's: corrected for so many comparisons (Holm)"
+        "measure", "comparison", *_change_columns(TESTS), caption="p's: corrected for so many comparisons (Holm)"
     )
     for name, found in metrics["measures"].items():
         for row, one in enumerate(found["comparisons"]):
             pair = f"{systems[one['system']]} - {systems[one['base']]}"
-            changes.add_row("" if row else name, pair, *_change(one))
+            changes.add_row("" if row else name, pair, *_change(one, TESTS))
     return Group(title, table, changes)
 
 
-def _change_columns() -> list[Column]:
-    return [Column(name, justify="right") for name in ("change ± 95 %", "p", "p (t)", "+/=/-")]
+def _change_columns(tests: Iterable[str]) -> list[Column]:
+    return [Column(name, justify="right") for name in ("change ± 95 %", *tests, "+/=/-")]
 
 
-def _change(comparison: Mapping[str, Any]) -> list[str]:
+def _change(comparison: Mapping[str, Any], tests: Iterable[str]) -> list[str]:
     low, high = comparison["interval"] or (0.0, 0.0)
     interval = f" ± {(high - low) / 2:.4f}" if comparison["interval"] else ""
     queries = "/".join(str(comparison[kind]) for kind in ("wins", "ties", "losses"))
-    p_values = (p_value(comparison[p]) for p in ("p_holm", "p_t_holm"))
+    p_values = (p_value(comparison[TESTS[test]]) for test in tests)
     return [f"{comparison['change']:+.4f}{interval}", *p_values, queries]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import traceback
 from array import array
 from collections.abc import Iterator, Sequence
@@ -70,7 +71,8 @@ def find(name: str) -> Entry | None:
     judged = {known.removeprefix(whole).strip("/"): known for known in family if _get(known).has_qrels()}
     documents = list(dict.fromkeys(ir_datasets.docs_parent_id(known) for known in judged.values())) or [whole]
     if len(documents) > 1:
-        raise DataError(f"{name!r} is several corpora; give one of them: {', '.join(documents)}.")
+        averaged = " (`pdadapt evaluate --suite beir-18` averages them)" if "cqadupstack" in name else ""
+        raise DataError(f"{name!r} is several corpora{averaged}; give one of them: {', '.join(documents)}.")
     places = [whole, *(str(above) for above in PurePosixPath(whole).parents if f"{above}/".startswith(documents[0]))]
     unlabeled = (f"{place}/{split}" for place in places for split in ("train", "dev"))
     return Entry(documents[0], judged, tuple(known for known in unlabeled if known in ids))
@@ -220,6 +222,9 @@ def read_qrels(dataset_id: str) -> Qrels:
 @contextmanager
 def _files(name: str) -> Iterator[None]:
     """Turns what ir_datasets raises when a file cannot be had into a DataError that says which, and where it goes."""
+    log = logging.getLogger("ir_datasets")
+    level = log.level
+    log.setLevel(logging.ERROR)
     try:
         yield
     except Exception as error:
@@ -232,6 +237,8 @@ def _files(name: str) -> Iterator[None]:
             f"{name!r} is not on this machine, and its download failed ({type(error).__name__}). Where there is a "
             f"network, download {url}; put it at {path} (the folder is IR_DATASETS_HOME), and give the same command."
         ) from error
+    finally:
+        log.setLevel(level)
 
 
 def _wanted_file(error: BaseException) -> tuple[str, str] | None:

@@ -117,6 +117,7 @@ def train_msmarco(
     recipe: Annotated[str, typer.Option(help="A recipe's name or file.")] = "msmarco",
     out: Annotated[Path | None, typer.Option(help="The run folder. Default: runs/CORPUS-RECIPE.")] = None,
     student: Annotated[str | None, typer.Option(help="Sets student.model.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="Sets teacher.model, of points and pairs.")] = None,
     point_teacher: Annotated[str | None, typer.Option(help="Sets teacher.point.model.")] = None,
     pair_teacher: Annotated[str | None, typer.Option(help="Sets teacher.pair.model.")] = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="Rounds of retrieve, label, train.")] = None,
@@ -126,6 +127,7 @@ def train_msmarco(
     """Train a retriever where some queries are labeled: L_CL on those, distillation on all."""
     models = {
         "student.model": student,
+        "teacher.model": teacher,
         "teacher.point.model": point_teacher,
         "teacher.pair.model": pair_teacher,
         "iterations": iterations,
@@ -157,7 +159,9 @@ def train_reranker(
     resolved = load_recipe(recipe or _default_recipe(_console()), overrides)
     folder = run_training(resolved, load_dataset(corpus), out, _progress())
     option = "--pair-teacher" if resolved.reranker.task == "pair" else "--point-teacher"
+    by = "pairs" if resolved.reranker.task == "pair" else "points"
     typer.echo(f"Done. Use it with {option} {folder}")
+    typer.echo(f"How well does it rank? pdadapt rerank --corpus CORPUS --run FILE --by {by} --teacher {folder}")
 
 
 def _run(
@@ -251,6 +255,9 @@ def evaluate(
     qrels: Annotated[
         Path | None, typer.Option(help="Judgments, TREC's or BEIR's columns, instead of the corpus' own.")
     ] = None,
+    queries: Annotated[
+        Path | None, typer.Option(help="The queries that --qrels judges, if the corpus brings none: as of `adapt`.")
+    ] = None,
     measures: Annotated[str | None, typer.Option(help='Sets evaluate.measures, e.g. "AP nDCG@10 R@1000".')] = None,
     split: Annotated[str, typer.Option(help="qrels/SPLIT.tsv of the BEIR folder.")] = "test",
     out: Annotated[
@@ -272,15 +279,17 @@ def evaluate(
     """
     if (model is None) == (run is None):
         raise typer.BadParameter("give either a model or a run.", param_hint="--model / --run")
-    if suite and (corpus or run or qrels):
+    if suite and (corpus or run or qrels or queries):
         raise typer.BadParameter("stands for corpora, with a --model.", param_hint="--suite")
     if suite and split != "test":
         raise typer.BadParameter("is not for suites, which test on what the paper does.", param_hint="--split")
     if run and not run.is_file():
         raise DataError(f"File {run} was not found.")
-    runs_only = run is not None and qrels is not None and all(Path(name).is_file() for name in against or [])
+    runs_only = run is not None and qrels is not None
     if not (corpus or suite or runs_only):
         raise typer.BadParameter("is needed, unless runs are measured with --qrels.", param_hint="--corpus")
+    if not (corpus or suite) and (models := [name for name in against or [] if not Path(name).is_file()]):
+        raise DataError(f"{models[0]} is no run file, and a model is measured on a --corpus.")
     from pdadapt import evaluate as evaluation
     from pdadapt.corpus import Dataset, judge, load_dataset, read_judged
     from pdadapt.engines.choose import BASELINE
@@ -289,7 +298,7 @@ def evaluate(
     from pdadapt.run import last_checkpoint, write_atomic
 
     overrides = dict(map(parse_override, settings or []))
-    overrides |= {"evaluate.measures": measures.split()} if measures else {}
+    overrides |= {"evaluate.measures": measures.replace(",", " ").split()} if measures else {}
     tree = apply_overrides({"evaluate": {"split": split}}, overrides)
     resolved = parse_recipe(tree, "--split", overrides)
     student = resolved.student.model_dump(include={"dtype", *tree.get("student", {})} - {"model"})
@@ -331,18 +340,18 @@ def evaluate(
         console.print(f"table.md, table.csv, table.tex and a folder for each test set: {folder}")
         return
 
-    from pdadapt.report import changed_queries, comparison_table
+    from pdadapt.report import changed_queries, comparison_table, short_names
 
     if corpus is None:
         assert qrels is not None  # else refused above
         dataset = read_judged(qrels)
     else:
-        dataset = load_dataset(corpus, None, split)
+        dataset = load_dataset(corpus, queries, split)
         dataset = judge(dataset, qrels) if qrels else dataset
     folder = out or Path("runs") / f"evaluate-{dataset.name.replace('/', '-')}"
     metrics = measure(dataset, resolved.evaluate, folder)
     few = ["against", "model" if model else "run"][-len(asked) :]
-    systems = shown if len(asked) > 2 else shown[: -len(asked)] + few
+    systems = short_names(shown) if len(asked) > 2 else shown[: -len(asked)] + few
     console.print(comparison_table(metrics, systems))
     if metrics["most_changed"]:
         console.print(changed_queries(metrics, systems))
@@ -443,6 +452,9 @@ def rerank(
     ] = None,
     top: Annotated[int, typer.Option(min=2, help="Documents re-ordered per query; pairs grow with its square.")] = 20,
     queries: Annotated[Path | None, typer.Option(help="The run's queries, if they are not the corpus' own.")] = None,
+    qrels: Annotated[
+        Path | None, typer.Option(help="Judgments, TREC's or BEIR's columns, instead of the corpus' own.")
+    ] = None,
     split: Annotated[str, typer.Option(help="qrels/SPLIT.tsv of the BEIR folder, to measure with.")] = "test",
     recipe: Annotated[str | None, typer.Option(help="Whose teacher and prompts. Default as of `adapt`.")] = None,
     teacher: Annotated[str | None, typer.Option(help="Sets teacher.model.")] = None,
@@ -451,7 +463,7 @@ def rerank(
     debug: DebugOption = False,
 ) -> None:
     """Re-order a run with a teacher, and measure it where there are judgments. Stopped, it goes on from its labels."""
-    from pdadapt.corpus import load_dataset
+    from pdadapt.corpus import judge, load_dataset
     from pdadapt.recipe import load_recipe
     from pdadapt.run import read_run, write_run
 
@@ -463,6 +475,7 @@ def rerank(
         raise typer.BadParameter("is for --by pairs; points are an order already.", param_hint="--aggregate")
     resolved = load_recipe(recipe or _default_recipe(console), _overrides(settings, {"teacher.model": teacher}))
     dataset = load_dataset(corpus, queries, split)
+    dataset = judge(dataset, qrels) if qrels else dataset
     ranking = read_run(run)
 
     from pdadapt.report import order_summary

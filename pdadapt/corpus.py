@@ -188,8 +188,8 @@ def _load_named(name: str, split: str) -> Dataset:
     if dataset is None:
         hint = f" ({', '.join(near)}?)" if (near := catalog.near(name)) else ""
         raise DataError(
-            f"Corpus {name!r} was not found: give `demo`, a folder in BEIR layout, a .jsonl, .tsv or .csv file (.gz "
-            f"too), or a name that `pdadapt datasets` lists{hint}."
+            f"Corpus {name!r} was not found: give `demo`, a folder in BEIR layout or of .txt files, a .jsonl, .tsv or "
+            f".csv file (.gz too), .parquet, hf:NAME, or a name that `pdadapt datasets` lists{hint}."
         )
     return dataset
 
@@ -233,7 +233,12 @@ def _load_msmarco(name: str, folder: Path, split: str) -> Dataset:
 
 def judge(dataset: Dataset, qrels_file: Path) -> Dataset:
     """The dataset with these judgments instead of its own. Raises DataError when they judge none of its queries."""
-    test_queries, qrels = _judged(qrels_file, dataset.queries | dataset.test_queries)
+    queries = dataset.queries | dataset.test_queries
+    if not queries:
+        raise DataError(
+            f"Corpus {dataset.name!r} brings no queries that {qrels_file} could judge; give --queries FILE."
+        )
+    test_queries, qrels = _judged(qrels_file, queries)
     return replace(dataset, test_queries=test_queries, qrels=qrels, qrels_from=str(qrels_file))
 
 

@@ -15,6 +15,7 @@ from scipy.stats import permutation_test, ttest_1samp
 
 from pdadapt.answers import Answers, answers_of
 from pdadapt.corpus import Dataset, Qrels
+from pdadapt.engines.choose import check_model
 from pdadapt.errors import DataError, RecipeError
 from pdadapt.progress import Progress
 from pdadapt.recipe import EvaluateSettings, RetrieveSettings
@@ -42,13 +43,24 @@ def parse_measures(names: Sequence[str], answers: Answers | None = None) -> dict
                     f"evaluate.measures: {name!r} needs a corpus with answers, such as nq-open or triviaqa."
                 )
             continue
-        try:
-            measures.setdefault(ir_measures.parse_measure(name), []).append(name)
-        except (NameError, ValueError):
-            raise RecipeError(
-                f"evaluate.measures: {name!r} is not a measure of ir-measures; nDCG@10, RR@10, R@100 and Success@5 are."
-            ) from None
+        measures.setdefault(_parse(name), []).append(name)
     return measures
+
+
+def _parse(name: str) -> ir_measures.Measure:
+    """By ir-measures' name, or by trec_eval's (`ndcg_cut_10`)."""
+    try:
+        return ir_measures.parse_measure(name)
+    except (NameError, ValueError):
+        pass
+    try:
+        (found,) = ir_measures.parse_trec_measure(name)
+        return found
+    except ValueError:
+        raise RecipeError(
+            f"evaluate.measures: {name!r} is not a measure of ir-measures, such as nDCG@10, AP, RR@10, P@5, R@100 and "
+            "Success@5 (https://ir-measur.es lists them)."
+        ) from None
 
 
 def per_query(
@@ -221,13 +233,16 @@ def evaluate(
     if not dataset.qrels:
         raise DataError(
             f"Corpus {dataset.name!r} brings no judgments for split {settings.split!r}; evaluation needs a "
-            f"BEIR folder with qrels/{settings.split}.tsv, or --qrels."
+            f"BEIR folder with qrels/{settings.split}.tsv, or --queries and --qrels."
         )
     answers = answers_of(dataset)
     parse_measures(settings.measures, answers)
     queries = sample_queries(dataset.test_queries, settings.max_queries, seed)
     qrels = {query_id: dataset.qrels[query_id] for query_id in queries}
     given = {name: read_run(Path(name)) for name in systems if Path(name).is_file()}
+    for name in systems:
+        if name not in given:
+            check_model(name, student, retrieval)
     rankings = []
     with locked(out):
         for name in systems:

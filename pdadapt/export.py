@@ -9,16 +9,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import yaml
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import BertModel
 
 from pdadapt.errors import ModelError, RunError
 from pdadapt.models import is_colbert, resolve_model
+from pdadapt.recipe import Recipe
 from pdadapt.run import atomic_folder, last_checkpoint
 from pdadapt.students.checkpoint import colbert_parts, save_colbert, single_token
 from pdadapt.students.colbert import get_lengths, load_colbert
 from pdadapt.students.dense import load_dense, save_dense
+from pdadapt.teachers import Task
+from pdadapt.teachers.choose import model_of
 
 Format = Literal["stanford", "pylate", "sentence-transformers", "onnx"]
 TOKENIZER_KEYS = (  # that transformers 4 knows, which colbert-ai needs
@@ -32,8 +36,8 @@ tags: [retrieval, distillation, pdadapt]
 
 # A retriever adapted to {corpus}
 
-`{student}`, {made} on {corpus} ({documents:,} documents) without relevance judgments of it being read for the
-distillation terms: {queries:,} queries, {points:,} point labels and {pairs:,} pair labels of {teachers}.
+`{student}`, {made} on {corpus} ({documents:,} documents): {queries:,} queries, {points:,} point labels and
+{pairs:,} pair labels of {teachers}. {labels}
 
 {measures}
 
@@ -90,6 +94,8 @@ def model_card(run: Path, file_format: Format) -> str:
     best = metrics["iteration"]
     origin = json.loads((run / "run.json").read_text(encoding="utf-8"))
     recipe = (run / "recipe.yaml").read_text(encoding="utf-8")
+    settings = Recipe.model_validate(yaml.safe_load(recipe))
+    tasks: list[Task] = ["point", "pair"] if settings.teacher.pair.asked else ["point"]
     asked = (
         sum(labels.get("points", 0) for labels in metrics["labels"]),
         sum(labels.get("pairs", 0) for labels in metrics["labels"]),
@@ -111,11 +117,14 @@ def model_card(run: Path, file_format: Format) -> str:
         corpus=metrics["corpus"],
         documents=metrics["documents"],
         queries=metrics["queries"],
-        teachers=", ".join(dict.fromkeys(origin["teachers"])),
+        teachers=", ".join(dict.fromkeys(f"`{model_of(settings.teacher, task).model}`" for task in tasks)),
+        labels="Relevance judgments of the training queries were used too (L_CL)."
+        if settings.train.lambda_cl
+        else "No relevance judgment was used.",
         points=asked[0],
         pairs=asked[1],
         measures="\n".join(table) if rows else "The corpus came without judgments: nothing was measured.",
-        student=origin["student"],
+        student=settings.student.model,
         made="fine-tuned" if best else "as it was, since fine-tuning brought no agreement with the teacher",
         version=origin["versions"]["pdadapt"],
         recipe=recipe,
@@ -157,7 +166,8 @@ def save_stanford(model: Any, out: Path) -> None:
     ):
         raise ModelError(
             "colbert-ai reads a BERT with one projection without bias, trained with its markers [unused0] and "
-            "[unused1] and queries filled up with [MASK], as ColBERTv2 was; this student is another, so use pylate."
+            "[unused1] and queries filled up with [MASK], as ColBERTv2 was; this student is another: search it with "
+            "retrieve.engine=exact or plaid, export it as pylate."
         )
     weights = {f"bert.{key}": value for key, value in encoder.auto_model.state_dict().items() if "pooler" not in key}
     weights["linear.weight"] = projections[0].linear.weight

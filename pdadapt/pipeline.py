@@ -63,6 +63,7 @@ def adapt(recipe: Recipe, dataset: Dataset, out: Path, progress: Progress) -> di
         origin["retriever"] = resolve_model(recipe.retrieve.model).identity()
     relevant = labeled_relevant(recipe, dataset, queries)
     if relevant:
+        progress.say(f"{len(relevant):,} of {len(queries):,} queries are labeled: L_CL learns from their judgments.")
         origin["relevant_sha256"] = fingerprint((query_id, " ".join(doc_ids)) for query_id, doc_ids in relevant.items())
     kept_out = held_out(queries, recipe.train.held_out, recipe.seed)
     with run.locked():

@@ -99,6 +99,8 @@ class Progress:
         rate = f"{seconds / new:,.1f} s each" if 0 < new < seconds else f"{new / seconds:,.1f} {unit}/s"
         line = f"{name}: {new:,} {unit} in {seconds:,.1f} s" + (f" ({rate}) {last_note}" if new > 1 else "")
         line = line.rstrip() + (f", {before:,} before" if before else "")
+        if before and not new:
+            line = f"{name}: {before:,} {unit} were there already"
         self.say(line)
 
 

@@ -54,6 +54,16 @@ def _change(comparison: Mapping[str, Any], tests: Iterable[str]) -> list[str]:
     return [f"{comparison['change']:+.4f}{interval}", *p_values, queries]
 
 
+def short_names(names: Sequence[str]) -> list[str]:
+    """The last parts of each path, as many as tell them all apart."""
+    parts = [name.split("/") for name in names]
+    for kept in range(1, max(map(len, parts), default=0) + 1):
+        found = ["/".join(part[-kept:]) for part in parts]
+        if len(set(found)) == len(set(names)):
+            return found
+    return list(names)
+
+
 def p_value(p: float) -> str:
     return f"{p:.3f}" if p >= 0.001 else "<0.001"
 

@@ -83,8 +83,8 @@ def test_measures_are_trec_evals_on_ties_ungraded_and_unjudged_documents():
 
 
 def test_a_measure_is_the_same_under_all_its_names_and_without_results():
-    values = per_query(RANKING, QRELS, ["AP", "MAP", "RR@10", "MRR@10", "nDCG"])
-    assert values["AP"] == values["MAP"] and values["RR@10"] == values["MRR@10"]
+    values = per_query(RANKING, QRELS, ["AP", "MAP", "map", "RR@10", "MRR@10", "nDCG", "recall_100", "ndcg_cut_10"])
+    assert values["AP"] == values["MAP"] == values["map"] and values["RR@10"] == values["MRR@10"]
     assert values["AP"]["q1"] == pytest.approx((1 / 2 + 2 / 3) / 2)
     assert per_query({"q1": [], "q2": RANKING["q2"]}, QRELS, ["Judged@10"])["Judged@10"]["q1"] == 0.0
     assert per_query({}, QRELS, ["nDCG@10"])["nDCG@10"] == {"q1": 0.0, "q2": 0.0, "q3": 0.0}
@@ -126,6 +126,29 @@ def test_two_evaluations_do_not_share_a_folder(beir, tmp_path):
     assert "is in use by another pdadapt" in str(said.exception)
 
 
+def test_an_own_corpus_is_measured_with_its_queries_and_judgments(beir, tmp_path):
+    measured = []
+    queries = ["--queries", str(beir / "queries.jsonl")]
+    qrels = ["--qrels", str(beir / "qrels" / "test.tsv")]
+    for corpus, given in ((beir, []), (beir / "corpus.jsonl", [*queries, *qrels])):
+        out = tmp_path / corpus.name
+        said = CliRunner().invoke(
+            app, ["evaluate", "--corpus", str(corpus), "--model", "bm25", "--out", str(out), *given]
+        )
+        assert said.exit_code == 0, said.output
+        measured.append(json.loads((out / "metrics.json").read_text(encoding="utf-8"))["measures"])
+    assert measured[0] == measured[1]
+    command = ["evaluate", "--corpus", str(beir / "corpus.jsonl"), "--model", "bm25"]
+    assert "give --queries FILE" in str(CliRunner().invoke(app, [*command, *qrels]).exception)
+    assert "or --queries and --qrels" in str(CliRunner().invoke(app, command).exception)
+
+
+def test_a_model_that_is_not_there_is_missed_before_anything_is_indexed(beir, stanford, tmp_path):
+    command = ["evaluate", "--corpus", str(beir), "--against", str(stanford), "--out", str(tmp_path / "out")]
+    said = CliRunner().invoke(app, [*command, "--model", "./nothere"])
+    assert "nothere" in str(said.exception) and not (tmp_path / "out").exists()
+
+
 def test_holms_correction_by_hand():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.9]) == [1.0, 1.0] and holm([]) == []
@@ -154,10 +177,12 @@ def test_anyones_runs_are_measured_and_compared_without_a_corpus(tmp_path):
     assert metrics["measures"]["RR"]["means"] == pytest.approx([1 / 3, 2 / 3, 1.0])
     assert [one["wins"] for one in metrics["measures"]["P@1"]["comparisons"]] == [2, 1]
     assert [one["query_id"] for one in metrics["most_changed"]] == ["q2", "q3"]
-    assert "Holm" in said.output and "3 test queries" in said.output
+    assert "Holm" in said.output and "3 test queries" in said.output and " three - one " in said.output
     rows = (tmp_path / "out" / "queries.tsv").read_text(encoding="utf-8").splitlines()
     assert rows[1] == "q1\tRR\t1.000000\t1.000000\t1.000000" and len(rows) == 7
     missing = CliRunner().invoke(app, [*command, "--run", str(tmp_path / "no")])
     assert "was not found" in str(missing.exception)
+    model = CliRunner().invoke(app, [*command, "--run", str(tmp_path / "three"), "--against", "nothere"])
+    assert "nothere is no run file, and a model is measured on a --corpus" in str(model.exception)
     for wrong in (["--run", "x", "--model", "y"], [], ["--model", "m"]):
         assert CliRunner().invoke(app, [*command, *wrong]).exit_code == 2

@@ -178,7 +178,7 @@ def test_faiss_finds_what_exact_search_finds(dense, beir, tmp_path, factory):
 def test_what_faiss_cannot_do_is_said(dense, stanford, beir, tmp_path):
     pytest.importorskip("faiss")
     engine = load_engine(str(dense), {}, [], RetrieveSettings(engine="faiss", faiss="IVF64,Flat"))
-    with pytest.raises(ModelError, match=r"retrieve\.faiss: 'IVF64,Flat' cannot hold these 20 documents"):
+    with pytest.raises(ModelError, match=r"retrieve\.faiss: 'IVF64,Flat' cannot be fitted to 20 documents"):
         index_corpus(engine, load_dataset(str(beir)).corpus, tmp_path, Progress())
     with pytest.raises(ModelError, match="many vectors a text; use exact, plaid or colbert"):
         load_engine(str(stanford), {}, [], RetrieveSettings(engine="faiss"))

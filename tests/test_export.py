@@ -120,7 +120,7 @@ def test_a_dense_student_goes_to_what_can_hold_it(encoder, tmp_path):
 
 def test_what_stanfords_code_would_compute_otherwise_is_refused(encoder, colbert, tmp_path):
     save_colbert(load_colbert(str(encoder)), tmp_path / "unmarked")
-    with pytest.raises(ModelError, match="use pylate"):
+    with pytest.raises(ModelError, match="export it as pylate"):
         export_checkpoint(str(tmp_path / "unmarked"), tmp_path / "out", "stanford")
     with pytest.raises(RunError, match="exists already"):
         export_checkpoint(str(colbert), tmp_path / "unmarked", "pylate")
@@ -137,7 +137,9 @@ def test_the_command_takes_a_run_and_leaves_a_card(tiny_recipe, beir, tmp_path):
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     base, adapted = metrics["measures"]["nDCG@10"]["means"]
     assert f"| nDCG@10 | {base:.4f} | {adapted:.4f} |" in card
-    assert "12 queries, 96 point labels and 48 pair labels" in card
+    recipe = load_recipe(str(tiny_recipe))
+    assert "12 queries, 96 point labels and\n48 pair labels" in card
+    assert f"`{recipe.teacher.model}`. No relevance judgment was used." in card and f"`{recipe.student.model}`" in card
     assert "EMNLP" in card and "n_way: 6" in card
 
     (run / "metrics.json").write_text(json.dumps(metrics | {"iteration": 0}), encoding="utf-8")

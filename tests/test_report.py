@@ -4,7 +4,7 @@ import time
 from rich.console import Console
 
 from pdadapt.progress import Progress
-from pdadapt.report import comparison_table, label_summary
+from pdadapt.report import comparison_table, label_summary, short_names
 
 
 def test_the_table_shows_each_system_the_change_and_p():
@@ -25,6 +25,12 @@ def test_the_table_shows_each_system_the_change_and_p():
     text = console.export_text()
     for part in ("1,200 test queries", "0.5000", "0.6000", "+0.1000 ± 0.0500", "<0.001", "+0.0500", "0.200", "0.030"):
         assert part in text
+
+
+def test_names_are_as_short_as_tells_them_apart():
+    assert short_names(["bm25", "runs/a/run.trec", "x/colbertv2.0"]) == ["bm25", "run.trec", "colbertv2.0"]
+    assert short_names(["runs/a/run.trec", "runs/b/run.trec"]) == ["a/run.trec", "b/run.trec"]
+    assert short_names(["same", "same"]) == ["same", "same"]
 
 
 def test_the_label_summary_tells_how_far_pairs_can_be_trusted():

@@ -12,6 +12,7 @@ import torch
 from pdadapt.corpus import Corpus, fingerprint
 from pdadapt.engines import Engine
 from pdadapt.engines.colbert import Colbert
+from pdadapt.engines.environment import interpreter
 from pdadapt.engines.exact import Exact
 from pdadapt.engines.plaid import Plaid
 from pdadapt.errors import ModelError
@@ -38,17 +39,39 @@ def load_engine(
 
     Raises ModelError when the model does not load.
     """
-    if name == BASELINE:
+    kind = check_model(name, student, settings)
+    if kind == BASELINE:
         from pdadapt.engines.bm25 import BM25
 
         return BM25()
-    kind = model_type(resolve_model(name))
-    if kind == "sparse" and "kind" not in student:
+    if kind == "sparse":
         return _load_sparse(name)
-    chosen = {"kind": "dense" if kind == "dense" else "colbert", **student}
-    if chosen["kind"] == "colbert":
+    chosen = {**student, "kind": kind}
+    if kind == "colbert":
         chosen = {**(lengths or {}), **chosen}
     return make_engine(load_student(name, **chosen, passages=passages), settings)
+
+
+def check_model(name: str, student: Mapping[str, Any], settings: RetrieveSettings) -> str:
+    """What load_engine will take a model for: bm25, sparse, dense or colbert; weights are not loaded.
+
+    Raises ModelError when it is not there, or the engine cannot search it.
+    """
+    if name == BASELINE:
+        return BASELINE
+    found = model_type(resolve_model(name))
+    kind = student.get("kind") or {"plain": "colbert"}.get(found, found)
+    if kind != "sparse":
+        _check_engine(settings, kind == "dense")
+    return kind
+
+
+def _check_engine(settings: RetrieveSettings, dense: bool) -> None:
+    if settings.engine != "exact" and dense != (settings.engine == "faiss"):
+        vectors, others = ("one vector", "exact or faiss") if dense else ("many vectors", "exact, plaid or colbert")
+        raise ModelError(f"retrieve.engine={settings.engine}: this student has {vectors} a text; use {others}.")
+    if settings.engine in ("plaid", "colbert"):
+        interpreter(settings.engine)
 
 
 def index_folder(root: Path, dataset: str, name: str, settings: RetrieveSettings) -> Path:
@@ -81,12 +104,9 @@ def make_engine(model: Any, settings: RetrieveSettings) -> Engine:
 
     Raises ModelError when it cannot search this student, or is not installed.
     """
+    _check_engine(settings, isinstance(model[-1], OneVector))
     if settings.engine == "exact":
         return Exact(model, settings.batch_tokens)
-    dense = isinstance(model[-1], OneVector)
-    if dense != (settings.engine == "faiss"):
-        vectors, others = ("one vector", "exact or faiss") if dense else ("many vectors", "exact, plaid or colbert")
-        raise ModelError(f"retrieve.engine={settings.engine}: this student has {vectors} a text; use {others}.")
     if settings.engine == "plaid":
         return Plaid(model, settings.bits, settings.batch_tokens)
     if settings.engine == "colbert":

@@ -11,7 +11,7 @@ from sentence_transformers import MultiVectorEncoder
 
 from pdadapt.corpus import Document
 from pdadapt.engines import Advance, Hits
-from pdadapt.engines.environment import interpreter, work
+from pdadapt.engines.environment import work
 from pdadapt.errors import ModelError
 from pdadapt.export import save_stanford
 from pdadapt.run import write_atomic
@@ -23,12 +23,11 @@ class Colbert:
     def __init__(self, model: MultiVectorEncoder, bits: int):
         """bits: of each dimension's residual; the paper's indexes have 2.
 
-        Raises ModelError when colbert-ai cannot pack them into bytes, or has no environment.
+        Raises ModelError when colbert-ai cannot pack them into bytes.
         """
         dimensions: Any = model.get_embedding_dimension()
         if dimensions % (8 * bits):
             raise ModelError(f"retrieve.bits={bits}: colbert-ai needs dimensions by {8 * bits}; this has {dimensions}.")
-        interpreter("colbert")
         self.model = model
         self.bits = bits
 

@@ -58,10 +58,10 @@ class Faiss:
                 index.train(np.concatenate([_vectors(file)[::step] for file in files]))
             for file in files:
                 index.add(_vectors(file))
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
+        except RuntimeError:
             raise ModelError(
-                f"retrieve.faiss: {self.factory!r} cannot hold these {len(documents):,} documents: {reason}"
+                f"retrieve.faiss: {self.factory!r} cannot be fitted to {len(documents):,} documents; take fewer "
+                "clusters and shorter codes, or Flat."
             ) from None
         temporary = folder / "faiss.part"
         faiss.write_index(_on_cpu(index), str(temporary))

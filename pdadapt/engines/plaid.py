@@ -14,7 +14,7 @@ from sentence_transformers import MultiVectorEncoder
 
 from pdadapt.corpus import Document
 from pdadapt.engines import Advance, Hits
-from pdadapt.engines.environment import interpreter, work
+from pdadapt.engines.environment import work
 from pdadapt.engines.exact import Exact, shard_files
 
 
@@ -22,8 +22,7 @@ class Plaid:
     """Approximate MaxSim; the index is about a tenth of the embeddings."""
 
     def __init__(self, model: MultiVectorEncoder, bits: int, batch_tokens: int | None = None):
-        """bits: of each dimension's residual; the paper's indexes have 2. Raises ModelError without its environment."""
-        interpreter("plaid")
+        """bits: of each dimension's residual; the paper's indexes have 2."""
         self.encoder = Exact(model, batch_tokens)
         self.bits = bits
 

@@ -100,7 +100,7 @@ def test_open_domain_questions_are_adapted_on_their_own_train_split():
     ("name", "split", "problem"),
     [
         ("fiqaa", "test", r"was not found: .* \(fiqa"),
-        ("cqadupstack", "test", rr"several corpora \(.*--suite beir-18.*\); give one of them: beir/cqadupstack/android, "),
+        ("cqadupstack", "test", r"several corpora \(.*beir-18.*\); give one of them: beir/cqadupstack/android, "),
         ("fiqa", "tset", r"no split 'tset' with judgments; it has dev, test, train"),
         ("bioasq", "test", r"is licensed.*participants-area\.bioasq\.org.*corpus\.jsonl"),
     ],

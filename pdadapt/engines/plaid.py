@@ -34,6 +34,7 @@ class Plaid:
             return
         self.encoder.index(documents, folder, advance)
         shutil.rmtree(temporary, ignore_errors=True)
+        advance(0, note="clustering, which takes minutes")
         work("plaid", ["index", folder, temporary, self.bits], folder / "plaid.log", advance)
         os.replace(temporary, target)
         for file in shard_files(folder, len(documents)):

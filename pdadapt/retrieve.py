@@ -40,10 +40,8 @@ def index_corpus(
     origin: what the index is made from, such as hashes of corpus and model. What is there of the same origin, whole or
     left by a kill, is kept and gone on with; of another it is removed first.
     """
-    file, wanted = (
-        folder / "index.json",
-        json.dumps({"format": FORMAT, **(origin or {})}, indent=2, sort_keys=True) + "\n",
-    )
+    file = folder / "index.json"
+    wanted = json.dumps({"format": FORMAT, **(origin or {})}, indent=2, sort_keys=True) + "\n"
     if not file.exists() or file.read_text(encoding="utf-8") != wanted:
         file.unlink(missing_ok=True)  # first, so that no torso is taken for an index
         if folder.exists():

@@ -18,13 +18,14 @@ from transformers import (
     T5EncoderModel,
 )
 
+from pdadapt.batches import Budget
 from pdadapt.errors import ModelError, RecipeError
 from pdadapt.prompt import PAIR_FIELDS, POINT_FIELDS, Prompt, load_prompt
 from pdadapt.recipe import ModelSettings, PairSettings, PointSettings, TeacherSettings
 from pdadapt.teachers import Pair, Point, prompting
 from pdadapt.teachers.choose import Teachers, check_teacher, teacher_key, teacher_kind
 from pdadapt.teachers.language_model import chat_format
-from pdadapt.teachers.prompting import Budget, PromptEncoder, label_ids, share, tokenised
+from pdadapt.teachers.prompting import PromptEncoder, label_ids, share, tokenised
 
 POINTS = [
     Point("spoke tension", "rim spoke hub"),

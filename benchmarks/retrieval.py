@@ -74,6 +74,7 @@ def compare(options: argparse.Namespace) -> None:
     import torch
     from safetensors.torch import save_file
     from sentence_transformers.util import maxsim
+    from teachers import gemm_rate
 
     from pdadapt.corpus import load_dataset
     from pdadapt.engines.exact import Exact
@@ -88,7 +89,7 @@ def compare(options: argparse.Namespace) -> None:
     texts = [document.contents for document in documents]
     queries = [*dataset.test_queries.values(), *dataset.queries.values()][: options.queries]
     model: Any = load_colbert(STUDENT, 32, 256, dtype=options.dtype)
-    rate = gemm_rate(torch.float32 if options.dtype == "float32" else torch.bfloat16)
+    rate = gemm_rate(getattr(torch, options.dtype), "cpu")
     print(f"{options.corpus.name}, {options.dtype}, {torch.get_num_threads()} threads, GEMM {rate / 1e9:,.0f} GFLOP/s")
 
     seconds, found = in_turns(
@@ -127,7 +128,7 @@ def compare(options: argparse.Namespace) -> None:
         print(
             f"search {len(queries):,} queries in {len(texts):,} documents, top {K}: {same:.2%} of the results the same"
         )
-        report(seconds, len(queries), "queries/s", needed, gemm_rate(torch.float32))
+        report(seconds, len(queries), "queries/s", needed, gemm_rate(torch.float32, "cpu"))
         if options.pylate:
             matrices = {f"q{i:06d}": matrix for i, matrix in enumerate(encoded)}
             matrices |= {f"d{i:06d}": matrix.contiguous() for i, matrix in enumerate(embeddings)}
@@ -159,19 +160,6 @@ def encoder_flop(model: Any, lengths: Sequence[int]) -> float:
     width, layers = config.hidden_size, config.num_hidden_layers
     linear = layers * (4 * width * width + 2 * width * config.intermediate_size)
     return 2.0 * sum(length * (linear + layers * 2 * width * length) for length in lengths)
-
-
-def gemm_rate(dtype: Any) -> float:
-    """FLOP/s of a large square product, the best of several."""
-    import torch
-
-    size, best = 2048, 0.0
-    a, b = (torch.randn(size, size, dtype=dtype) for _ in range(2))
-    for _ in range(8):
-        start = time.perf_counter()
-        a @ b
-        best = max(best, 2 * size**3 / (time.perf_counter() - start))
-    return best
 
 
 def pylate_seconds(file: Path, rounds: int) -> float:

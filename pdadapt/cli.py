@@ -158,10 +158,9 @@ def train_reranker(
     overrides |= {} if model is None else {"reranker.model": model}
     resolved = load_recipe(recipe or _default_recipe(_console()), overrides)
     folder = run_training(resolved, load_dataset(corpus), out, _progress())
-    option = "--pair-teacher" if resolved.reranker.task == "pair" else "--point-teacher"
-    by = "pairs" if resolved.reranker.task == "pair" else "points"
-    typer.echo(f"Done. Use it with {option} {folder}")
-    typer.echo(f"How well does it rank? pdadapt rerank --corpus CORPUS --run FILE --by {by} --teacher {folder}")
+    task = resolved.reranker.task
+    typer.echo(f"Done. Use it with --{task}-teacher {folder}")
+    typer.echo(f"How well does it rank? pdadapt rerank --corpus CORPUS --run FILE --by {task}s --teacher {folder}")
 
 
 def _run(

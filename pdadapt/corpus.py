@@ -123,7 +123,7 @@ class Dataset:
     read_train_qrels: Callable[[], Qrels] = dict  # of some of the queries; called by supervised training only
     queries_from: str = ""  # where the queries were found
     qrels_from: str = ""
-    answers: dict[str, tuple[str, ...]] = field(default_factory=dict)  # to test queries, of open-domain questions
+    answers: dict[str, tuple[str, ...]] = field(default_factory=dict)  # to open-domain questions, by query id
     lengths: dict[str, int] = field(default_factory=dict)  # query_length, document_length that the field measures with
 
     @cached_property
@@ -202,7 +202,7 @@ def _load_beir(name: str, folder: Path, split: str) -> Dataset:
     """The queries to adapt on are those that `qrels/<split>.tsv` does not list."""
     corpus = read_corpus(_one_of(folder, "corpus"))
     queries_file = _one_of(folder, "queries")
-    queries = read_queries(queries_file)
+    queries, answers = read_questions(queries_file)
     qrels_file = folder / "qrels" / f"{split}.tsv"
     test_queries, qrels = _judged(qrels_file, queries)
     train_queries = {query_id: text for query_id, text in queries.items() if query_id not in test_queries}
@@ -211,7 +211,6 @@ def _load_beir(name: str, folder: Path, split: str) -> Dataset:
     def train_qrels() -> Qrels:
         return _judged(train_file, train_queries)[1] if split != "train" else {}
 
-    answers = {query_id: found for query_id, found in read_answers(queries_file).items() if query_id in test_queries}
     return Dataset(
         name, corpus, train_queries, test_queries, qrels, train_qrels, queries_file.name, f"qrels/{split}.tsv", answers
     )
@@ -229,6 +228,21 @@ def _load_msmarco(name: str, folder: Path, split: str) -> Dataset:
         return _judged(folder / "qrels.train.tsv", queries)[1]
 
     return Dataset(name, corpus, queries, test_queries, qrels, train_qrels, "queries.train.tsv", qrels_file.name)
+
+
+def relevant_documents(dataset: Dataset, queries: Queries) -> dict[str, list[str]]:
+    """What people labeled relevant to those of the queries that have labels; reads the training qrels.
+
+    Raises DataError when the corpus does not hold such a document.
+    """
+    graded = ((query_id, dataset.train_qrels.get(query_id, {})) for query_id in queries)
+    relevant = {
+        query_id: found for query_id, grades in graded if (found := [doc for doc, grade in grades.items() if grade > 0])
+    }
+    unknown = [doc_id for doc_ids in relevant.values() for doc_id in doc_ids if doc_id not in dataset.corpus]
+    if unknown:
+        raise DataError(f"The training qrels name document {unknown[0]!r}, which the corpus does not hold.")
+    return relevant
 
 
 def judge(dataset: Dataset, qrels_file: Path) -> Dataset:
@@ -302,7 +316,13 @@ def read_queries(path: Path) -> Queries:
 
     Raises DataError, with file and line, on what cannot be read, on empty queries and on an empty file.
     """
+    return read_questions(path)[0]
+
+
+def read_questions(path: Path) -> tuple[Queries, dict[str, tuple[str, ...]]]:
+    """What read_queries reads, and the answers of those that bring some, as a list of texts in a field `answers`."""
     queries: Queries = {}
+    answers: dict[str, tuple[str, ...]] = {}
     for row, where in read_rows(path, "query"):
         query_id = read_id(row, "query", where)
         if query_id in queries:
@@ -310,17 +330,11 @@ def read_queries(path: Path) -> Queries:
         queries[query_id] = read_text(row, where).strip()
         if not queries[query_id]:
             raise DataError(f"{where}: query {query_id!r} is empty; remove the line.")
+        if isinstance(found := row.get("answers"), list):
+            answers[query_id] = tuple(map(str, found))
     if not queries:
         raise DataError(f"{path} holds no queries.")
-    return queries
-
-
-def read_answers(path: Path) -> dict[str, tuple[str, ...]]:
-    """Of a JSONL file of queries those that bring `answers`, a list of texts (open-domain questions): by query id."""
-    if ".jsonl" not in path.name:
-        return {}
-    answers = ((read_id(row, "query", where), row.get("answers")) for row, where in read_rows(path, "query"))
-    return {query_id: tuple(map(str, found)) for query_id, found in answers if isinstance(found, list)}
+    return queries, answers
 
 
 def read_qrels(path: Path) -> Qrels:

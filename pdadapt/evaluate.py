@@ -73,20 +73,27 @@ def per_query(
     """
     measures = parse_measures(names, answers)
     values: dict[str, PerQuery] = {name: dict.fromkeys(qrels, 0.0) for name in names}
+    by_cutoff: dict[int | None, dict[ir_measures.Measure, list[str]]] = {}
     for measure, called in measures.items():
-        cutoff = (
-            measure.params.get("cutoff") if measure.NAME == "RR" and not measure.params.get("judged_only") else None
-        )
-        if cutoff:  # ir-measures hands RR@k to MS MARCO's script, which breaks ties otherwise
-            measure = ir_measures.RR(**{key: value for key, value in measure.params.items() if key != "cutoff"})
+        cutoff, plain = _without_cutoff(measure)
+        by_cutoff.setdefault(cutoff, {})[plain] = called
+    for cutoff, of_run in by_cutoff.items():
         run = {query_id: _best(ranked, cutoff) for query_id, ranked in ranking.items() if ranked}
-        for metric in ir_measures.iter_calc([measure], qrels, run):
-            for name in called:
+        for metric in ir_measures.iter_calc(list(of_run), qrels, run):
+            for name in of_run[metric.measure]:
                 values[name][metric.query_id] = float(metric.value)
     for name in names:
         if answers and (found := ANSWER.fullmatch(name)):
             values[name] = answers.recall(ranking, qrels, int(found[1]))
     return values
+
+
+def _without_cutoff(measure: ir_measures.Measure) -> tuple[int | None, ir_measures.Measure]:
+    """RR@k as k and RR; others as they are. ir-measures has MS MARCO's script for RR@k, which breaks ties otherwise."""
+    if measure.NAME != "RR" or measure.params.get("judged_only"):
+        return None, measure
+    kept = {key: value for key, value in measure.params.items() if key != "cutoff"}
+    return measure.params.get("cutoff"), ir_measures.RR(**kept)
 
 
 def _best(ranked: Sequence[tuple[str, float]], k: int | None) -> dict[str, float]:
@@ -99,7 +106,7 @@ def _best(ranked: Sequence[tuple[str, float]], k: int | None) -> dict[str, float
 def depth(settings: EvaluateSettings) -> int:
     """How many documents of a query are ranked: evaluate.k, or as many as a measure looks at; AP looks at DEEPEST."""
     cutoffs = (re.search(r"@(\d+)$", name) for name in settings.measures)
-    return max(settings.k, *(int(found[1]) if found else DEEPEST for found in cutoffs))
+    return max([settings.k, *(int(found[1]) if found else DEEPEST for found in cutoffs)])
 
 
 def aggregate(name: str, values: Mapping[str, float]) -> float:

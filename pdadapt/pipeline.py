@@ -12,7 +12,7 @@ from typing import Any
 from pdadapt import distributed, evaluate, students, train
 from pdadapt.agreement import DECISIVE, agreement, held_out
 from pdadapt.answers import answers_of
-from pdadapt.corpus import Corpus, Dataset, Queries, fingerprint
+from pdadapt.corpus import Corpus, Dataset, Queries, fingerprint, relevant_documents
 from pdadapt.engines.choose import make_engine
 from pdadapt.errors import DataError
 from pdadapt.label import label, read_lists, write_lists
@@ -144,14 +144,7 @@ def labeled_relevant(recipe: Recipe, dataset: Dataset, queries: Queries) -> dict
     """What people labeled relevant to these queries, when L_CL asks for it. Raises DataError when there is nothing."""
     if not recipe.train.lambda_cl:
         return {}
-    relevant = {
-        query_id: found
-        for query_id in queries
-        if (found := [doc for doc, grade in dataset.train_qrels.get(query_id, {}).items() if grade > 0])
-    }
-    unknown = [doc_id for doc_ids in relevant.values() for doc_id in doc_ids if doc_id not in dataset.corpus]
-    if unknown:
-        raise DataError(f"The training qrels name document {unknown[0]!r}, which the corpus does not hold.")
+    relevant = relevant_documents(dataset, queries)
     if not relevant:
         raise DataError(
             f"train.lambda_cl needs labeled queries, and corpus {dataset.name!r} brings none: give qrels/train.tsv of "

@@ -18,7 +18,7 @@ from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncode
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 from transformers import PrinterCallback, ProgressCallback
 
-from pdadapt.corpus import Corpus, Dataset, Qrels, Queries, fingerprint
+from pdadapt.corpus import Corpus, Dataset, Qrels, Queries, fingerprint, relevant_documents
 from pdadapt.device import default_device, pick_dtype
 from pdadapt.engines.choose import make_engine
 from pdadapt.errors import DataError, ModelError
@@ -55,10 +55,7 @@ def train_reranker(recipe: Recipe, dataset: Dataset, out: Path, progress: Progre
             f"Corpus {dataset.name!r} brings no labeled queries to train on: give qrels/train.tsv of a BEIR folder "
             "(qrels.train.tsv in MS MARCO's layout)."
         )
-    known = {query_id: dataset.train_qrels[query_id] for query_id in queries}
-    unknown = [doc_id for query_id in known for doc_id in _relevant(known, query_id) if doc_id not in dataset.corpus]
-    if unknown:
-        raise DataError(f"The training qrels name document {unknown[0]!r}, which the corpus does not hold.")
+    relevant_documents(dataset, queries)  # all of which the corpus must hold
     run = RunFolder(out)
     origin = {
         "corpus": dataset.name,
@@ -76,7 +73,7 @@ def train_reranker(recipe: Recipe, dataset: Dataset, out: Path, progress: Progre
         if not model.exists():
             candidates = _candidates(recipe, dataset.corpus, queries, run, progress)
             examples = list(make_examples(candidates, dataset, recipe.reranker, recipe.seed))
-            if len({label for *_, label in examples}) < 2:
+            if all(example.label == 1.0 and len(example.doc_ids) == 1 for example in examples):
                 raise DataError(
                     f"No candidate of the queries of {dataset.name!r} is labeled worse than another: a classifier "
                     "needs both; raise retrieve.k, or label documents that are not relevant."

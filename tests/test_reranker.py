@@ -117,6 +117,10 @@ def test_what_a_classifier_cannot_learn_from_is_said(judged, tiny_recipe, encode
     file.write_text("\n".join(["query-id\tcorpus-id\tscore", *every]) + "\n", encoding="utf-8")
     with pytest.raises(DataError, match="labeled worse than another"):
         train_reranker(settings, load_dataset(str(judged)), tmp_path / "out", Progress())
+    # a single pair has a single label, and is enough
+    file.write_text("\n".join(["query-id\tcorpus-id\tscore", every[0]]) + "\n", encoding="utf-8")
+    one = recipe(tiny_recipe, encoder, "pair", negatives=1, steps=1)
+    assert train_reranker(one, load_dataset(str(judged)), tmp_path / "one", Progress()).exists()
 
 
 def test_a_gradient_that_is_no_number_says_what_to_change(judged, tiny_recipe, encoder, tmp_path):

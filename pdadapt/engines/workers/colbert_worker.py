@@ -41,23 +41,16 @@ def index(checkpoint: str, collection: str, root: str, bits: str) -> None:
 def mend(folder: Path) -> None:
     """Remove what colbert-ai takes for whole, though a kill left it half-written: then it makes that anew."""
     for file in folder.glob("*.metadata.json"):
-        if not parses(file):
+        try:
+            json.loads(file.read_text())
+        except ValueError:
             file.unlink()
     plan = folder / "plan.json"
     try:
         ResidualCodec.load(index_path=str(folder))
+        json.loads(plan.read_text())
     except Exception:  # whatever torch says of a torso
         plan.unlink(missing_ok=True)
-    if plan.exists() and not parses(plan):
-        plan.unlink()
-
-
-def parses(file: Path) -> bool:
-    try:
-        json.loads(file.read_text())
-    except ValueError:
-        return False
-    return True
 
 
 def search(root: str, queries: str, k: str, out: str) -> None:

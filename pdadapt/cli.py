@@ -186,7 +186,7 @@ def _run(
     folder = out or Path("runs") / f"{dataset.name.replace('/', '-')}-{Path(recipe).stem}"
 
     from pdadapt.pipeline import adapt as run_adapt
-    from pdadapt.report import agreement_summary, comparison_table, label_summary
+    from pdadapt.tables import agreement_summary, comparison_table, label_summary
 
     progress = _progress()
     progress.say(dataset.summary)
@@ -339,7 +339,7 @@ def evaluate(
         console.print(f"table.md, table.csv, table.tex and a folder for each test set: {folder}")
         return
 
-    from pdadapt.report import changed_queries, comparison_table, short_names
+    from pdadapt.tables import changed_queries, comparison_table, short_names
 
     if corpus is None:
         assert qrels is not None  # else refused above
@@ -477,7 +477,7 @@ def rerank(
     dataset = judge(dataset, qrels) if qrels else dataset
     ranking = read_run(run)
 
-    from pdadapt.report import order_summary
+    from pdadapt.tables import order_summary
     from pdadapt.rerank import rerank as rerank_run
     from pdadapt.teachers.choose import Teachers, check_teacher, model_of, teacher_key
 
@@ -504,7 +504,7 @@ def rerank(
     judged = {query_id: dataset.qrels[query_id] for query_id in ranking if query_id in dataset.qrels}
     if judged:
         from pdadapt.evaluate import compare
-        from pdadapt.report import comparison_table
+        from pdadapt.tables import comparison_table
 
         pair = [{query_id: found[query_id] for query_id in judged} for found in (ranking, reranked)]
         measures = compare(pair, judged, resolved.evaluate, resolved.seed)

@@ -14,7 +14,7 @@ from pdadapt.labels import LabelStore
 from pdadapt.pipeline import adapt
 from pdadapt.progress import Progress
 from pdadapt.recipe import load_recipe
-from pdadapt.report import label_summary
+from pdadapt.tables import label_summary
 from pdadapt.teachers.choose import teacher_key
 
 

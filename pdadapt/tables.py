@@ -1,4 +1,4 @@
-"""What a person reads after a run: systems compared, and what the labels are like."""
+"""What a person reads in a terminal after a run: systems compared, and what the labels are like."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ import time
 from rich.console import Console
 
 from pdadapt.progress import Progress
-from pdadapt.report import comparison_table, label_summary, short_names
+from pdadapt.tables import comparison_table, label_summary, short_names
 
 
 def test_the_table_shows_each_system_the_change_and_p():

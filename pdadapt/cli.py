@@ -477,8 +477,8 @@ def rerank(
     dataset = judge(dataset, qrels) if qrels else dataset
     ranking = read_run(run)
 
-    from pdadapt.tables import order_summary
     from pdadapt.rerank import rerank as rerank_run
+    from pdadapt.tables import order_summary
     from pdadapt.teachers.choose import Teachers, check_teacher, model_of, teacher_key
 
     task: Task = "point" if by is By.points else "pair"

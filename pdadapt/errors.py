@@ -33,7 +33,13 @@ class RunError(PdadaptError):
     """A run folder is in use or belongs to other settings."""
 
 
-DISK_FULL = ("No space left on device", "disk is full", "Disk quota exceeded", "file write failed")
+DISK_FULL = (  # how libraries say so; the last two are torch.save
+    "No space left on device",
+    "disk is full",
+    "Disk quota exceeded",
+    "file write failed",
+    "unexpected pos",
+)
 
 
 def explain(error: BaseException) -> str:

@@ -1,7 +1,8 @@
-"""kill -9 at random moments of the whole loop: `python tests/kills.py --kills 40`.
+"""kill -9 at random moments of the whole loop: `python tests/kills.py --kills 40`, or Ctrl-C, with `--signal INT`.
 
 Each time the same command must finish, to the labels and checkpoints of an undisturbed run, byte for byte; and no
-question may be put to a teacher again but those of the batch that was in flight.
+question may be put to a teacher again but those of the batch that was in flight. Ctrl-C must end the program within
+two seconds, and say how to go on.
 """
 
 from __future__ import annotations
@@ -20,16 +21,17 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import torch
-from conftest import TOPICS, bert_config, bert_tokenizer, make_llama
-from transformers import BertModel
-
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+STARTED = 2.0  # seconds in which Python and the command line have surely begun
 RESULTS = ("candidates.run", "lists.jsonl", "train.jsonl", "agreement.json", "test.run", "general.run")
 
 
 def make_inputs(folder: Path) -> list[str]:
     """A tiny corpus, models and recipe under `folder`, with everything that the loop can do in it; the command."""
+    import torch
+    from conftest import TOPICS, bert_config, bert_tokenizer, make_llama
+    from transformers import BertModel
+
     torch.manual_seed(0)
     encoder = folder / "bert"
     encoder.mkdir(parents=True)
@@ -131,6 +133,32 @@ def asked_twice(asked: Path) -> tuple[int, int]:
     return len(again), len(again - in_flight)
 
 
+def interrupt(process: subprocess.Popen[str], moment: float, number: signal.Signals) -> float:
+    """Send the signal at that moment; seconds until the process has ended, which must be as it should."""
+    try:
+        process.wait(moment)
+    except subprocess.TimeoutExpired:
+        process.send_signal(number)
+    sent = time.monotonic()
+    _, said = process.communicate()
+    seconds = time.monotonic() - sent
+    if number == signal.SIGKILL or process.returncode == 0:
+        assert process.returncode in (0, -signal.SIGKILL), said
+    elif process.returncode == -number:
+        assert moment < STARTED, f"{moment}: {said}"  # Python itself was starting
+    else:
+        assert process.returncode == 128 + number and said.rstrip().endswith("goes on from there."), said
+        assert "Traceback" not in said and seconds < 2, said
+    return seconds
+
+
+def last_task(out: Path) -> str:
+    """The last task that ended in this run."""
+    file = out / "timings.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return json.loads(lines[-1])["task"] if lines else "the start"
+
+
 def main() -> None:
     if sys.argv[1:2] == ["--logged"]:
         run_logged(Path(sys.argv[2]), sys.argv[3:])
@@ -138,6 +166,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--signal", choices=["KILL", "INT", "TERM"], default="KILL")
     options = parser.parse_args()
     chosen = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as scratch:
@@ -153,19 +182,8 @@ def main() -> None:
             out, asked = folder / f"killed-{number}", folder / f"killed-{number}.asked"
             moment = chosen.uniform(0, length)
             process = start(command, out, asked)
-            try:
-                process.wait(moment)
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-            killed = process.wait() == -signal.SIGKILL
-            if process.stderr:
-                process.stderr.close()
-            tasks = (
-                (out / "timings.jsonl").read_text(encoding="utf-8").splitlines()
-                if out.exists() and (out / "timings.jsonl").exists()
-                else []
-            )
-            after = json.loads(tasks[-1])["task"] if tasks else "the start"
+            seconds = interrupt(process, moment, signal.Signals[f"SIG{options.signal}"])
+            after = last_task(out)
             process = start(command, out, asked)
             _, said = process.communicate()
             assert process.returncode == 0, said
@@ -173,12 +191,12 @@ def main() -> None:
             found = results(out)
             different = [name for name in expected if found.get(name) != expected[name]]
             print(
-                f"{number}: {'killed' if killed else 'ended'} at {moment:.1f} s, after {after}; asked again: {again}; "
+                f"{number}: at {moment:.1f} s, after {after}, ended in {seconds:.2f} s; asked again: {again}; "
                 f"{'the same bytes' if not different else f'DIFFERENT: {different}'}",
                 flush=True,
             )
             assert not different and not wrongly and found.keys() == expected.keys()
-    print(f"{options.kills} kills: the same command finished each time, to the same bytes")
+    print(f"{options.kills} times SIG{options.signal}: the same command finished, to the same bytes")
 
 
 if __name__ == "__main__":

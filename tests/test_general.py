@@ -4,14 +4,12 @@ from collections import Counter
 
 import pytest
 
-from pdadapt.corpus import DEMO_FOLDER, load_dataset
-
-FOLDER = DEMO_FOLDER.parent / "general"
+from pdadapt.corpus import load_dataset
 
 
 @pytest.fixture(scope="module")
 def general():
-    return load_dataset(str(FOLDER))
+    return load_dataset("general")
 
 
 @pytest.fixture(scope="module")

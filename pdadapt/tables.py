@@ -68,6 +68,21 @@ def p_value(p: float) -> str:
     return f"{p:.3f}" if p >= 0.001 else "<0.001"
 
 
+def duration(seconds: float) -> str:
+    """As a person says it."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def speed(units: float, unit: str, seconds: float) -> str:
+    """Units a second, or seconds a unit, whichever is more than 1."""
+    if not units or not seconds:
+        return ""
+    return f"{seconds / units:,.1f} s each" if units < seconds else f"{units / seconds:,.1f} {unit}/s"
+
+
 def changed_queries(metrics: Mapping[str, Any], systems: Sequence[str]) -> Table:
     """The queries that differ most in the first comparison, with their best documents by either system."""
     measure, found = next(iter(metrics["measures"].items()))

@@ -19,6 +19,7 @@ from pdadapt.label import label, read_lists, write_lists
 from pdadapt.models import resolve_model
 from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe
+from pdadapt.report import write_report
 from pdadapt.retrieve import index_corpus, retrieve, retrieve_documents, sample_queries
 from pdadapt.run import Ranking, RunFolder, read_run, write_atomic, write_run
 from pdadapt.students.colbert import PCA_DOCUMENTS, get_lengths, load_colbert, set_lengths
@@ -68,7 +69,7 @@ def adapt(recipe: Recipe, dataset: Dataset, out: Path, progress: Progress) -> di
     kept_out = held_out(queries, recipe.train.held_out, recipe.seed)
     with run.locked():
         run.claim(recipe, origin)
-        progress.log = run.path / "timings.jsonl"
+        progress.log, progress.state = run.path / "timings.jsonl", run.path / "progress.json"
         save_student(recipe, dataset.corpus, run)
         for iteration in range(1, recipe.iterations + 1):
             progress.prefix = f"iteration {iteration}: "
@@ -90,6 +91,8 @@ def adapt(recipe: Recipe, dataset: Dataset, out: Path, progress: Progress) -> di
         best = iteration if learned else iteration - 1
         metrics = summarise(recipe, dataset, run, len(queries), list(test_queries), iteration, best)
         write_atomic(run.metrics_file, json.dumps(metrics, indent=2) + "\n")
+        progress.end()
+        write_report(run.path)
     return metrics
 
 

@@ -139,21 +139,21 @@ def calibration(log_odds: Sequence[float], name: str) -> str:
     agreeing = np.bincount(places, weights=alike, minlength=len(CONFIDENCE) - 1)
     shares = np.divide(agreeing, counts, out=np.zeros(len(counts)), where=counts > 0)
     centers = (CONFIDENCE[1:] + CONFIDENCE[:-1]) / 2
+    bins = list(zip(CONFIDENCE, CONFIDENCE[1:], counts, strict=False))
 
     def draw(axes: Axes) -> None:
-        axes.bar(centers[counts > 0], shares[counts > 0], width=0.085, color=FIRST)
+        axes.bar(centers, shares, width=0.085, color=FIRST)
         axes.plot([0.5, 1], [0.5, 1], color=TEXT, linewidth=1, linestyle=(0, (3, 3)))
-        for center, share, count in zip(centers[counts > 0], shares[counts > 0], counts[counts > 0], strict=True):
-            axes.annotate(f"{count:,}", (center, share), (0, 3), textcoords="offset points", ha="center", color=MUTED)
-        axes.set_xlim(0.49, 1.01)
-        axes.set_ylim(0, 1.12)
-        axes.set_yticks([0, 0.5, 1], ["0", "50 %", "100 %"])
-        axes.set_xlabel("the teacher's confidence in its pair")
+        axes.set_xlim(0.5, 1)
+        axes.set_ylim(0, 1.02)
+        axes.set_xticks(centers, [f"{low:.1f}–{high:.1f}\n{count:,}" for low, high, count in bins])
+        axes.set_yticks([0, 0.5, 1], ["0 %", "50 %", "100 %"])
+        axes.set_xlabel("the teacher's confidence; how many pairs")
         axes.set_ylabel("points agree")
 
     said = "; ".join(
         f"{low:.1f} to {high:.1f}: {share:.0%} of {count:,}"
-        for low, high, share, count in zip(CONFIDENCE, CONFIDENCE[1:], shares, counts, strict=False)
+        for (low, high, count), share in zip(bins, shares, strict=True)
         if count
     )
     return _svg(name, f"Share of the pairs on which the points agree, by the teacher's confidence: {said}", draw)

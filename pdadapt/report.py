@@ -209,7 +209,7 @@ def iteration_plots(iteration: Iteration) -> Iterator[Plot]:
         note = "Derived from the points: none contradicts them." if derived else "Below zero, pairs contradict points."
         yield Plot("Pair labels", Markup(plots.pair_labels(pairs, f"{name}-pairs")), note)
     if pairs and not derived:
-        note = "Dashed: as often as the teacher is sure. The numbers count pairs."
+        note = "Dashed: as often as the teacher is sure."
         yield Plot("Calibration of pairs", Markup(plots.calibration(pairs, f"{name}-calibration")), note)
     if iteration.losses:
         yield Plot("Loss", Markup(plots.losses(iteration.losses, f"{name}-loss")), "Each term with its weight.")

@@ -77,8 +77,8 @@ def duration(seconds: float) -> str:
 
 
 def speed(units: float, unit: str, seconds: float) -> str:
-    """Units a second, or seconds a unit, whichever is more than 1."""
-    if not units or not seconds:
+    """Units a second, or seconds a unit, whichever is more than 1; of a single unit nothing."""
+    if units < 2 or not seconds:
         return ""
     return f"{seconds / units:,.1f} s each" if units < seconds else f"{units / seconds:,.1f} {unit}/s"
 

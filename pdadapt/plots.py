@@ -99,44 +99,46 @@ def gains(before: Sequence[float], after: Sequence[float], measure: str, name: s
 
 def point_labels(points: Sequence[float], name: str) -> str:
     """How the point labels are spread."""
+    found = np.asarray(points)
 
     def draw(axes: Axes) -> None:
-        heights, edges = np.histogram(points, BINS)
+        heights, edges = np.histogram(found, BINS)
         axes.stairs(heights, edges, fill=True, color=FIRST)
         axes.set_xlabel("point label")
         axes.set_ylabel("documents")
         _counted(axes, "y")
 
-    median = f"median {np.median(points):.2f}, from {min(points):.2f} to {max(points):.2f}"
-    return _svg(name, f"Distribution of {len(points):,} point labels: {median}", draw)
+    spread = f"median {np.median(found):.2f}, from {found.min():.2f} to {found.max():.2f}"
+    return _svg(name, f"Distribution of {len(found):,} point labels: {spread}", draw)
 
 
 def pair_labels(log_odds: Sequence[float], name: str) -> str:
     """How the pairs' log-odds are spread; below zero they contradict the points."""
+    found = np.asarray(log_odds)
 
     def draw(axes: Axes) -> None:
-        most = max(max(map(abs, log_odds)), 1e-9)
-        heights, edges = np.histogram(log_odds, np.linspace(-most, most, BINS + 1))  # an edge is at 0
+        most = max(np.abs(found).max(), 1e-9)
+        heights, edges = np.histogram(found, np.linspace(-most, most, BINS + 1))  # an edge is at 0
         half = BINS // 2
         axes.stairs(heights[half:], edges[half:], fill=True, color=FIRST)
         axes.stairs(heights[:half], edges[: half + 1], fill=True, color=SECOND)
         axes.axvline(0, color=TEXT, linewidth=1)
-        axes.set_xlim(min(-most / BINS, *log_odds), max(most / BINS, *log_odds))
+        axes.set_xlim(min(-most / BINS, found.min()), max(most / BINS, found.max()))
         axes.set_xlabel("log-odds for the document with the higher point")
         axes.set_ylabel("pairs")
         _counted(axes, "y")
 
-    below = sum(value < 0 for value in log_odds)
-    return _svg(name, f"Distribution of the log-odds of {len(log_odds):,} pairs: {below:,} are below zero", draw)
+    below = (found < 0).sum()
+    return _svg(name, f"Distribution of the log-odds of {len(found):,} pairs: {below:,} are below zero", draw)
 
 
 def calibration(log_odds: Sequence[float], name: str) -> str:
     """Of the pairs that the teacher is so sure of, the share on which its points agree; with how many there are."""
-    chances = expit(np.asarray(log_odds, dtype=float))
-    sure, alike = np.maximum(chances, 1 - chances), np.asarray(log_odds) >= 0
+    found = np.asarray(log_odds)
+    sure = expit(np.abs(found))
     places = np.clip(np.digitize(sure, CONFIDENCE) - 1, 0, len(CONFIDENCE) - 2)
     counts = np.bincount(places, minlength=len(CONFIDENCE) - 1)
-    agreeing = np.bincount(places, weights=alike, minlength=len(CONFIDENCE) - 1)
+    agreeing = np.bincount(places, weights=found >= 0, minlength=len(CONFIDENCE) - 1)
     shares = np.divide(agreeing, counts, out=np.zeros(len(counts)), where=counts > 0)
     centers = (CONFIDENCE[1:] + CONFIDENCE[:-1]) / 2
     bins = list(zip(CONFIDENCE, CONFIDENCE[1:], counts, strict=False))

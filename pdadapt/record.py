@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,12 +102,12 @@ def _read_iteration(folder: Path, number: int) -> Iteration:
     )
 
 
-def read_labels(lists: Path) -> tuple[list[float], list[float]]:
+def read_labels(lists: Path) -> tuple[array[float], array[float]]:
     """Every point label, and every pair's log-odds for the document that the points rank higher, of lists.jsonl."""
-    points, pairs = [], []
+    points, pairs = array("f"), array("f")
     for entry in _read_lines(lists):
-        points += [point for point in entry["points"] if point is not None]
-        pairs += [log_odds for _, _, log_odds in entry["pairs"]]
+        points.extend(point for point in entry["points"] if point is not None)
+        pairs.extend(log_odds for _, _, log_odds in entry["pairs"])
     return points, pairs
 
 

@@ -50,7 +50,7 @@ def write_report(run: Path) -> Path:
 def page(record: Record) -> str:
     """The HTML."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"signed": signed, "duration": duration, "speed": speed}
+    environment.filters |= {"duration": duration, "speed": speed}
     metrics = record.metrics
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         record=record,

@@ -222,6 +222,7 @@ def test_a_page_of_an_older_version_says_that_it_has_no_verdict(small_run):
     kept = {key: metrics[key] for key in ("corpus", "documents", "queries", "test_queries", "iteration", "checkpoint")}
     kept |= {key: metrics[key] for key in ("labels", "agreement", "measures")}
     (small_run / "metrics.json").write_text(json.dumps(kept), encoding="utf-8")
+    (small_run / "run.json").write_text('{"corpus": "small"}', encoding="utf-8")
     (small_run / "queries.tsv").unlink()
     page = page_of(small_run)
     assert "No verdict was recorded" in page.text and "nDCG@10 0.5000 0.7500" in page.text
@@ -260,6 +261,12 @@ def test_a_folder_that_is_no_run_is_said_and_left_alone(tmp_path, small_run):
 def test_a_damaged_file_is_named(small_run, name):
     (small_run / name).write_text('{"task": \n', encoding="utf-8")
     with pytest.raises(RunError, match=rf"{re.escape(name)} is damaged"):
+        write_report(small_run)
+
+
+def test_a_page_that_cannot_be_written_is_said(small_run):
+    (small_run / "report.html.part").mkdir()
+    with pytest.raises(RunError, match=r"report\.html cannot be written \(Is a directory\)"):
         write_report(small_run)
 
 

@@ -40,6 +40,7 @@ def test_a_wheel_carries_what_it_needs_and_works_elsewhere(tmp_path):
         "recipes/paper.yaml",
         "demo/corpus.jsonl",
         "demo/qrels/test.tsv",
+        "cli.py",
         "report.html.jinja",
     ):
         assert f"pdadapt/{wanted}" in names

@@ -256,6 +256,8 @@ class EvaluateSettings(Settings):
     """Names of ir-measures."""
     resamples: Positive = 10_000
     """Permutations of the paired randomisation test."""
+    general: bool = True
+    """Measure base and adapted student on the general set too (English, all subjects): was anything forgotten?"""
 
 
 class Recipe(Settings):

@@ -45,9 +45,8 @@ class Record:
     @property
     def summary(self) -> str:
         """What the data is, as far as it is known."""
-        found = self.metrics.get("summary") or self.metrics.get("dataset", {}).get("summary")
-        if found or not self.metrics:
-            return str(found or self.name)
+        if not self.metrics or "summary" in self.metrics:
+            return str(self.metrics.get("summary", self.name))
         counts = {"documents": "documents", "queries": "queries to adapt on", "test_queries": "to test on"}
         return (
             f"{self.name}: " + ", ".join(f"{self.metrics.get(key, 0):,} {what}" for key, what in counts.items()) + "."

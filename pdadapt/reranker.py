@@ -67,7 +67,7 @@ def train_reranker(recipe: Recipe, dataset: Dataset, out: Path, progress: Progre
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
     with run.locked():
-        run.claim(recipe, origin)
+        run.claim(recipe, origin, staged=False)
         progress.log = run.path / "timings.jsonl"
         model = run.path / "model"
         if not model.exists():

@@ -27,7 +27,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
-from pdadapt.batches import cut
+from pdadapt.batches import cut, limits
 from pdadapt.corpus import Corpus, Queries
 from pdadapt.distributed import add_up, barrier, gather_documents, processes, rank, together
 from pdadapt.errors import ModelError, RecipeError
@@ -381,6 +381,21 @@ def train(
     if rank() == 0:
         save_student(model, folder / "checkpoint")
     barrier()
+
+
+def within_memory(settings: TrainSettings) -> TrainSettings:
+    """The settings with chunks that memory has been found to hold; below those asked for, the gradient is cached too,
+    since without it smaller chunks take no less memory than a query's documents.
+    """
+    most = limits.get("train", settings.chunk_tokens)
+    smaller = {"chunk_tokens": most, "gradient_cache": True} if most < settings.chunk_tokens else {}
+    return settings.model_copy(update=smaller)
+
+
+def next_chunk(settings: TrainSettings) -> int:
+    """The chunk_tokens to try when memory has run out; 0 when a chunk is a single document already."""
+    smaller = settings.chunk_tokens // 2
+    return smaller if smaller >= settings.document_length else 0
 
 
 def set_dropout(model: nn.Module, share: float | None) -> None:

@@ -57,6 +57,14 @@ def _few_threads():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def _no_limits():
+    """What one test found out about memory is not remembered by the next."""
+    from pdadapt.batches import limits
+
+    limits.remember(None)
+
+
 def word_tokenizer(folder: Path, end: bool, chat: bool = False) -> int:
     """A whitespace tokenizer with offsets over the words of the prompts and the corpus; returns its size."""
     vocabulary = {token: i for i, token in enumerate(dict.fromkeys(["<pad>", "</s>", "<unk>", *PROMPT_WORDS, *WORDS]))}

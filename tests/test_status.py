@@ -139,8 +139,8 @@ def test_a_folder_that_is_no_run_is_said_and_left_alone(tmp_path):
 def test_a_state_tells_rate_time_left_and_silence():
     state = {"task": "label points", "unit": "prompts", "done": 1500, "total": 12_000, "earlier": 500}
     state |= {"seconds": 100.0, "updated": 1_000.0}
-    assert progress(state, 1_010) == "label points, 1,500 of 12,000 prompts, 10.0 prompts/s, about 18 min left."
-    assert progress(state, 1_400).endswith("about 18 min left, silent for 7 min.")
+    assert progress(state, 1_010) == "label points, 1,500 of 12,000 prompts, 10.0 prompts/s, about 17.5 min left."
+    assert progress(state, 1_400).endswith("about 17.5 min left, silent for 6.7 min.")
     assert progress(state | {"done": 500}, 1_000) == "label points, 500 of 12,000 prompts."
     assert progress(state | {"done": 12_000}, 1_000) == "label points, 12,000 of 12,000 prompts, 115.0 prompts/s."
 

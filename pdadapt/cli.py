@@ -242,6 +242,7 @@ def _run(
     ended = "Done" if progress.tasks else "Finished before: nothing was left to do"
     console.print(metrics["verdict"]["sentence"], highlight=False, soft_wrap=True)
     console.print(f"{ended}. Checkpoint: {metrics['checkpoint']}")
+    console.print(f"Report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
 
 
 def _overrides(settings: list[str] | None, options: dict[str, Any]) -> dict[str, Any]:
@@ -431,6 +432,28 @@ def search(
         console.print(side_by_side(base, found, (compare, model)) if compare else show(found))
         if query:
             break
+
+
+@app.command(epilog="Example: pdadapt status runs/mine")
+def status(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    debug: DebugOption = False,
+) -> None:
+    """Say how a run stands, also while another process is at it: what it does, labels, losses, measures."""
+    from pdadapt.status import show_status
+
+    _console().print(show_status(run), highlight=False, soft_wrap=True)
+
+
+@app.command(epilog="Example: pdadapt report runs/mine")
+def report(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    debug: DebugOption = False,
+) -> None:
+    """Make the page of a run anew (RUN/report.html), of one that has not finished with what there is."""
+    from pdadapt.report import write_report
+
+    typer.echo(str(write_report(run)))
 
 
 class ExportFormat(StrEnum):

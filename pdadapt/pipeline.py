@@ -24,6 +24,7 @@ from pdadapt.label import label, read_lists, write_lists
 from pdadapt.models import resolve_model
 from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe
+from pdadapt.report import write_report
 from pdadapt.retrieve import index_corpus, retrieve, retrieve_documents, sample_queries
 from pdadapt.run import Ranking, RunFolder, Stage, read_run, write_atomic, write_run
 from pdadapt.students.colbert import PCA_DOCUMENTS, get_lengths, load_colbert, set_lengths
@@ -106,7 +107,7 @@ def adapt(
     with run.locked():
         if said := run.claim(recipe, job.origin, restart_from):
             progress.say(said)
-        progress.log = run.path / "timings.jsonl"
+        progress.log, progress.state = run.path / "timings.jsonl", run.path / "progress.json"
         limits.remember(run.path / "memory.json")
         save_student(recipe, dataset.corpus, run)
         for iteration in range(1, recipe.iterations + 1):
@@ -131,6 +132,8 @@ def adapt(
             rank_general(recipe, run, number, progress)
         metrics = summarise(recipe, dataset, run, len(queries), test_queries, iteration, best)
         write_atomic(run.metrics_file, json.dumps(metrics, indent=2) + "\n")
+        progress.end()
+        write_report(run.path)
     return metrics
 
 

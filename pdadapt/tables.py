@@ -124,6 +124,13 @@ def p_value(p: float) -> str:
     return f"{p:.3f}" if p >= 0.001 else "<0.001"
 
 
+def speed(units: float, unit: str, seconds: float) -> str:
+    """Units a second, or seconds a unit, whichever is more than 1; of a single unit nothing."""
+    if units < 2 or not seconds:
+        return ""
+    return f"{seconds / units:,.1f} s each" if units < seconds else f"{units / seconds:,.1f} {unit}/s"
+
+
 def changed_queries(metrics: Mapping[str, Any], systems: Sequence[str]) -> Table:
     """The queries that differ most in the first comparison, with their best documents by either system."""
     measure, found = next(iter(metrics["measures"].items()))

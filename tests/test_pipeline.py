@@ -66,6 +66,8 @@ def test_one_command_leaves_a_run_folder_that_can_be_read(finished, beir):
     assert set(metrics["measures"]) == {"nDCG@10", "RR@10", "R@100", "Success@5"}
     assert metrics["labels"][0]["pairs"] == 48
     assert "llama" in (out / "recipe.yaml").read_text(encoding="utf-8")
+    assert f"Report: {out / 'report.html'}" in process.stdout
+    assert "nDCG@10" in (out / "report.html").read_text(encoding="utf-8") and not (out / "progress.json").exists()
     assert not list(out.rglob("*.part")) and not list(out.rglob("index"))
     assert Path(metrics["checkpoint"]).is_dir()
 

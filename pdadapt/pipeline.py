@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import shutil
+import statistics
 import tempfile
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -50,7 +51,7 @@ class Job:
     origin: dict[str, Any]  # what run.json will say
 
 
-def check(recipe: Recipe, dataset: Dataset, out: Path) -> Job:
+def check(recipe: Recipe, dataset: Dataset, out: Path, restart_from: Stage | None = None) -> Job:
     """Find before any work what would stop it in the middle; nothing is loaded or written.
 
     Raises PdadaptError on anything the user can mend.
@@ -66,7 +67,7 @@ def check(recipe: Recipe, dataset: Dataset, out: Path) -> Job:
     evaluate.parse_measures(recipe.evaluate.measures, answers_of(dataset))
     tasks: list[Task] = ["point", "pair"] if recipe.teacher.pair.asked else ["point"]
     keys = {task: teacher_key(recipe.teacher, task) for task in tasks}
-    if not (run.iteration(1) / "lists.jsonl").exists():
+    if restart_from or not (run.iteration(1) / "lists.jsonl").exists():
         for task in tasks:
             check_teacher(recipe.teacher, task, set(queries.values()), run.store(recipe))
     origin = {
@@ -97,7 +98,7 @@ def adapt(
     """
     if distributed.rank() > 0:
         return join_training(recipe, dataset, RunFolder(out), progress)
-    job = check(recipe, dataset, out)
+    job = check(recipe, dataset, out, restart_from)
     run, queries, test_queries = job.run, job.queries, job.test_queries
     if job.relevant:
         progress.say(
@@ -161,12 +162,28 @@ def fit(recipe: Recipe, corpus: Corpus, queries: Queries, run: RunFolder, iterat
     """
     folder = run.iteration(iteration)
     kept_out = held_out(queries, recipe.train.held_out, recipe.seed)
-    lists = [entry for entry in read_lists(folder / "lists.jsonl") if entry.query_id not in kept_out]
+    every = read_lists(folder / "lists.jsonl")
+    lists = [entry for entry in every if entry.query_id not in kept_out]
+    judges = [entry for entry in every if entry.query_id in kept_out]
+
+    def measure(student: Any) -> float:
+        found = agreement(student, judges, corpus, queries, recipe.train.temperature, recipe.retrieve.batch_tokens)
+        return statistics.fmean(found[DECISIVE].values()) if found[DECISIVE] else 0.0
+
     while True:
         settings = train.within_memory(recipe.train)
         try:
-            model = load_student(recipe, str(run.checkpoint(iteration - 1)))
-            return train.train(model, lists, corpus, queries, settings, recipe.seed + iteration, folder, progress)
+            return train.train(
+                load_student(recipe, str(run.checkpoint(iteration - 1))),
+                lists,
+                corpus,
+                queries,
+                settings,
+                recipe.seed + iteration,
+                folder,
+                progress,
+                measure if judges else None,
+            )
         except MEMORY_ERRORS as error:
             smaller = train.next_chunk(settings)
             if not (smaller and is_out_of_memory(error)) or distributed.processes() > 1:

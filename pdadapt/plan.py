@@ -112,7 +112,7 @@ def plan(recipe: Recipe, dataset: Dataset, out: Path, progress: Progress, restar
     """
     from pdadapt.pipeline import check  # above this room
 
-    job = check(recipe, dataset, out)
+    job = check(recipe, dataset, out, restart_from)
     job.run.check(recipe, job.origin, restart_from)
     sizes = Shape(len(dataset.corpus), len(job.queries), len(job.test_queries))
     shape = shape_of(job.run, recipe, sizes, job.keys)

@@ -32,7 +32,7 @@ from pdadapt.recipe import Recipe
 Ranking = dict[str, list[tuple[str, float]]]  # query_id -> (doc_id, score), best first
 Change = tuple[str, Any, Any]  # dotted key, old, new
 
-# Settings of speed and memory, which may differ when a run goes on: they change no finished artefact.
+# Settings, of speed and memory most of them, which may differ when a run goes on: they change no finished artefact.
 FREE = (
     "teacher.batch_tokens",
     "teacher.concurrency",
@@ -44,6 +44,7 @@ FREE = (
     "train.gradient_checkpointing",
     "train.save_steps",
     "train.report_to",
+    "evaluate.general",
 )
 BEGINNINGS = ("lock", "recipe.yaml", "run.json")  # what a run that was killed as it began may have left
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -55,6 +56,7 @@ def test_each_stage_costs_what_its_units_and_rates_say():
 def test_what_is_there_already_costs_nothing():
     done = Shape(1_000, 200, 50, retrieved=1, labeled=1, trained=1, tested=2)
     assert {cost.stage for cost in costs(RECIPE, done, RATES)} == {"general set", "load models"}
+    assert costs(RECIPE, replace(done, guarded=2), RATES) == []
     half = Shape(1_000, 200, 50, retrieved=1, known={"point": 1_500})
     assert {c.stage: c.units for c in costs(RECIPE, half, RATES)}["label points"] == 500
 

@@ -248,8 +248,8 @@ def scale(recipe: Recipe, rates: Rates, measured: Mapping[str, int], teachers: M
     per_token = rates.document / max(1.0, rates.document_tokens) * COLBERT / max(1, measured["student"])
     tokens = min(rates.document_tokens, recipe.train.document_length)
     trained = recipe.train.batch_size * recipe.train.n_way * tokens
-    task: Task = "pair" if "pair" in rates.prompt else "point"
-    per_parameter = rates.prompt[task] / rates.prompt_tokens[task] / max(1, measured["teacher"])
+    task = max(rates.prompt_tokens, key=lambda task: rates.prompt_tokens[task])
+    per_parameter = rates.prompt[task] / max(1.0, rates.prompt_tokens[task]) / max(1, measured["teacher"])
     asked: dict[Task, float] = {"point": PROMPT_TOKENS + tokens, "pair": PROMPT_TOKENS + 2 * tokens}
     return replace(
         rates,

@@ -51,6 +51,7 @@ RUNS = {  # in this order: the first of a set is the one that the others are cop
     "squad": (200, GENTLE | BAD),
 }
 COLUMNS = ("set", "run", "pair accuracy", "p", "rank correlation", "p", "teacher nDCG@10", "p", "general nDCG@10", "p")
+MARKS = {"scifact": "o", "squad": "s"}
 COLOURS = {"helped": "#2a7f3f", "no difference": "#777777", "harmed": "#b3362b", "unknown": "#777777"}
 
 
@@ -87,6 +88,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--teacher", required=True)
     parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--also", type=Path, nargs="*", default=[], help="Finished runs to show beside them.")
     options = parser.parse_args()
     rows = []
     for name, (queries, runs) in RUNS.items():
@@ -104,6 +106,9 @@ def main() -> None:
             subprocess.run(list(map(str, command)), check=True)
             first = first or out
             rows.append((name, run, json.loads((out / "metrics.json").read_text(encoding="utf-8"))))
+    for out in options.also:
+        metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+        rows.append((metrics["corpus"], out.name, metrics))
     lines = ["\t".join([*COLUMNS, "true nDCG@10", "p", "verdict"])]
     for name, run, metrics in rows:
         cells = [name, run]
@@ -130,7 +135,7 @@ def plot(rows: list, file: Path) -> None:
         across, width, *_ = changed(metrics, "pair accuracy")
         up, height, *_ = changed(metrics, "nDCG@10", "measures")
         colour = COLOURS[metrics["verdict"]["outcome"]]
-        axes.errorbar(across, up, height, width, fmt="o" if name == "scifact" else "s", color=colour, capsize=2)
+        axes.errorbar(across, up, height, width, fmt=MARKS.get(name, "D"), color=colour, capsize=2)
         axes.annotate(f"{name}: {run}", (across, up), xytext=(5, 5), textcoords="offset points", fontsize=7)
     axes.axhline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
     axes.axvline(0, color="#bbbbbb", linewidth=0.8, zorder=0)

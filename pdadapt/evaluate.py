@@ -24,7 +24,7 @@ from pdadapt.run import Ranking, locked, read_run, write_atomic, write_run
 
 PerQuery = dict[str, float]  # query_id -> value
 MOST_CHANGED = 10  # queries that are shown
-ANSWER = re.compile(r"Answer@(\d+)")
+ANSWER = re.compile(r"Answer@([1-9]\d*)")
 SAME = 1e-9  # differences that differ by less are equal
 DEEPEST = 1_000  # documents a query, as the field's runs have
 COUNTS = ("NumRet", "NumRel", "NumRelRet", "NumQ")
@@ -43,7 +43,10 @@ def parse_measures(names: Sequence[str], answers: Answers | None = None) -> dict
                     f"evaluate.measures: {name!r} needs a corpus with answers, such as nq-open or triviaqa."
                 )
             continue
-        measures.setdefault(_parse(name), []).append(name)
+        measure = _parse(name)
+        if measure.params.get("cutoff", 1) < 1:
+            raise RecipeError(f"evaluate.measures: {name!r} looks at no document; give a rank of 1 or more.")
+        measures.setdefault(measure, []).append(name)
     return measures
 
 
@@ -250,6 +253,8 @@ def evaluate(
     for name in systems:
         if name not in given:
             check_model(name, student, retrieval)
+        elif not qrels.keys() & given[name].keys():
+            raise DataError(f"{name} ranks none of the judged queries; check its query ids, or give other qrels.")
     rankings = []
     with locked(out):
         for name in systems:

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import BertModel
 
-from pdadapt.errors import ModelError, RunError
+from pdadapt.errors import ModelError, RunError, reason
 from pdadapt.models import is_colbert, resolve_model
 from pdadapt.recipe import Recipe
 from pdadapt.run import atomic_folder, last_checkpoint
@@ -144,9 +144,8 @@ def push(folder: Path, repo: str) -> str:
         address = HfApi().create_repo(repo, private=True, exist_ok=True)
         HfApi().upload_folder(repo_id=repo, folder_path=folder, commit_message="Add the student")
     except (HfHubHTTPError, HFValidationError, TransportError, OSError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
-            f"The hub did not take {repo!r} ({reason}); {folder} is whole: the same command uploads it later."
+            f"The hub did not take {repo!r} ({reason(error)}); {folder} is whole: the same command uploads it later."
         ) from None
     return str(address)
 

@@ -99,8 +99,11 @@ def _check_architecture(model: ModelSettings, kind: str) -> None:
     source = resolve_model(model.model)
     if source.gguf_file:
         if kind != "causal":
-            raise ModelError(f"Teacher {source.name!r} is a GGUF file, so its kind is causal, not {kind}.")
+            raise ModelError(
+                f"Teacher {source.name!r} is a GGUF file, so its kind is causal, not {kind}; leave teacher.kind out."
+            )
         return
+    source.check()
     config = read_config(source)
     found = " ".join(config.get("architectures") or []) or "none"
     decodes = bool(config.get("is_encoder_decoder"))
@@ -113,7 +116,7 @@ def _check_architecture(model: ModelSettings, kind: str) -> None:
         )
     outputs = len(config.get("id2label") or (0, 1))
     if kind == "cross_encoder" and outputs != 1:
-        raise ModelError(f"Teacher {source.name!r} has {outputs} outputs; a point teacher has one.")
+        raise ModelError(f"Teacher {source.name!r} has {outputs} outputs, and a point teacher one; give one that has.")
 
 
 def teacher_key(settings: TeacherSettings, task: Task) -> str:
@@ -190,7 +193,7 @@ def check_precision(settings: TeacherSettings) -> None:
     models = [model_of(settings, "point"), model_of(settings, "pair")]
     if not any(has_bits(model, teacher_kind(model)) for model in models):
         names = " and ".join(dict.fromkeys(repr(model.model) for model in models))
-        raise RecipeError(f"teacher.quantize works for language models in safetensors, not for {names}.")
+        raise RecipeError(f"teacher.quantize works for language models in safetensors, not for {names}; leave it out.")
     if not torch.cuda.is_available():
         raise ModelError(
             f"teacher.quantize={settings.quantize} needs a GPU (bitsandbytes), and there is none; leave it out."

@@ -45,17 +45,32 @@ def text_hash(text: str) -> bytes:
 
 def is_labeled(path: Path, key: str) -> bool:
     """Whether the store holds a label of this teacher. Raises DataError when the file is not a label store."""
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; give a file as label_store.")
+    above = next(parent for parent in (*path.parents, Path()) if parent.exists())
+    if not above.is_dir():
+        raise DataError(f"{path} cannot be made, for {above} is a file; give another --out or label_store.")
     if not path.is_file():
         return False
     holds = """SELECT EXISTS (SELECT 1 FROM teachers t JOIN points p ON p.teacher = t.id WHERE t.key = ?)
         OR EXISTS (SELECT 1 FROM teachers t JOIN pairs p ON p.teacher = t.id WHERE t.key = ?)"""
     try:
         with contextlib.closing(sqlite3.connect(path, timeout=60)) as database:
+            check_tables(database, path)
             return bool(database.execute(holds, (key, key)).fetchone()[0])
     except sqlite3.OperationalError:  # no tables yet: killed as it began
         return False
     except sqlite3.DatabaseError as error:
         raise DataError(f"{path} is not a label store ({error}); give another label_store.") from None
+
+
+def check_tables(database: sqlite3.Connection, path: Path) -> None:
+    """Raises DataError when the database is of something else."""
+    tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if tables and "teachers" not in tables:
+        raise DataError(
+            f"{path} is not a label store (it has the tables {', '.join(sorted(tables))}); give another label_store."
+        )
 
 
 class LabelStore:
@@ -67,13 +82,16 @@ class LabelStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._db = sqlite3.connect(path, timeout=60)
+            check_tables(self._db, path)
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.executescript(SCHEMA)
             with self._db:
                 self._db.execute("INSERT OR IGNORE INTO teachers (key) VALUES (?)", (key,))
             self._teacher = self._db.execute("SELECT id FROM teachers WHERE key = ?", (key,)).fetchone()[0]
         except sqlite3.OperationalError as error:
-            raise DataError(f"{path} cannot be used as a label store now: {error}.") from None
+            raise DataError(
+                f"{path} cannot be used as a label store now ({error}); give another label_store."
+            ) from None
         except sqlite3.DatabaseError as error:
             raise DataError(f"{path} is not a label store ({error}); give another label_store.") from None
         if name:

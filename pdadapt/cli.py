@@ -13,6 +13,7 @@ import typer
 
 from pdadapt import __version__
 from pdadapt.errors import DataError, PdadaptError
+from pdadapt.readers import check_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -262,7 +263,9 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="Where run files and metrics go. Default: runs/evaluate-CORPUS.")
     ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the metrics to this file.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", dir_okay=False, help="Also write the metrics to this file.")
+    ] = None,
     index: Annotated[
         Path | None, typer.Option(help="Keep indexes in this folder, and use those that are there.")
     ] = None,
@@ -282,13 +285,13 @@ def evaluate(
         raise typer.BadParameter("stands for corpora, with a --model.", param_hint="--suite")
     if suite and split != "test":
         raise typer.BadParameter("is not for suites, which test on what the paper does.", param_hint="--split")
-    if run and not run.is_file():
-        raise DataError(f"File {run} was not found.")
+    if run:
+        check_file(run)
     runs_only = run is not None and qrels is not None
     if not (corpus or suite or runs_only):
         raise typer.BadParameter("is needed, unless runs are measured with --qrels.", param_hint="--corpus")
     if not (corpus or suite) and (models := [name for name in against or [] if not Path(name).is_file()]):
-        raise DataError(f"{models[0]} is no run file, and a model is measured on a --corpus.")
+        raise DataError(f"{models[0]} is no run file, and a model is measured on a --corpus; give one.")
     from pdadapt import evaluate as evaluation
     from pdadapt.corpus import Dataset, judge, load_dataset, read_judged
     from pdadapt.engines.choose import BASELINE
@@ -373,7 +376,7 @@ def search(
     debug: DebugOption = False,
 ) -> None:
     """Try a retriever by hand: ranked passages, with the words that MaxSim matched."""
-    if (query is None) != interactive:
+    if (query is None) != interactive or (query is not None and not query.strip()):
         raise typer.BadParameter("give a query, or --interactive.", param_hint="QUERY")
     from pdadapt.corpus import load_dataset
     from pdadapt.passages import split_documents
@@ -393,11 +396,19 @@ def search(
     searchers = []
     for name in (compare, model) if compare else (model,):
         searchers.append(Searcher(name, dataset, index, student, resolved.retrieve, progress))
-    while text := query or console.input("query> ").strip():
+    while text := query or _ask(console):
         base, found = searchers[0](text, k), searchers[-1](text, k)
         console.print(side_by_side(base, found, (compare, model)) if compare else show(found))
         if query:
             break
+
+
+def _ask(console: Console) -> str:
+    """A line that the user types; empty when there are no more."""
+    try:
+        return console.input("query> ").strip()
+    except EOFError:
+        return ""
 
 
 class ExportFormat(StrEnum):
@@ -457,7 +468,9 @@ def rerank(
     split: Annotated[str, typer.Option(help="qrels/SPLIT.tsv of the BEIR folder, to measure with.")] = "test",
     recipe: Annotated[str | None, typer.Option(help="Whose teacher and prompts. Default as of `adapt`.")] = None,
     teacher: Annotated[str | None, typer.Option(help="Sets teacher.model.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The new run file. Default: RUN-BY.run beside RUN.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="The new run file. Default: RUN-BY.run beside RUN.")
+    ] = None,
     settings: SetOption = None,
     debug: DebugOption = False,
 ) -> None:
@@ -642,18 +655,18 @@ def recipes_settings(debug: DebugOption = False) -> None:
 @recipes_app.command("show")
 def recipes_show(name: str, debug: DebugOption = False) -> None:
     """Print a recipe."""
-    from pdadapt.recipe import recipe_path
+    from pdadapt.recipe import read_utf8, recipe_path
 
-    typer.echo(recipe_path(name).read_text(encoding="utf-8"), nl=False)
+    typer.echo(read_utf8(recipe_path(name)), nl=False)
 
 
 @recipes_app.command("copy")
 def recipes_copy(name: str, file: Path, debug: DebugOption = False) -> None:
     """Copy a recipe to a file of yours."""
     from pdadapt.errors import RecipeError
-    from pdadapt.recipe import recipe_path
+    from pdadapt.recipe import read_utf8, recipe_path
 
-    text = recipe_path(name).read_text(encoding="utf-8")
+    text = read_utf8(recipe_path(name))
     try:
         with open(file, "x", encoding="utf-8") as target:
             target.write(text)

@@ -44,6 +44,10 @@ def adapt(recipe: Recipe, dataset: Dataset, out: Path, progress: Progress) -> di
             f"Corpus {dataset.name!r} brings no queries to adapt on; give some with --queries FILE (one a line, TSV or "
             "JSONL)."
         )
+    if not dataset.corpus.varied:
+        raise DataError(
+            f"Corpus {dataset.name!r} holds no two documents that differ, so there is no order to learn; give more."
+        )
     evaluate.parse_measures(recipe.evaluate.measures, answers_of(dataset))
     tasks: list[Task] = ["point", "pair"] if recipe.teacher.pair.asked else ["point"]
     keys = {task: teacher_key(recipe.teacher, task) for task in tasks}
@@ -60,16 +64,21 @@ def adapt(recipe: Recipe, dataset: Dataset, out: Path, progress: Progress) -> di
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
     if recipe.retrieve.model:
-        origin["retriever"] = resolve_model(recipe.retrieve.model).identity()
+        retriever = resolve_model(recipe.retrieve.model)
+        retriever.check()
+        origin["retriever"] = retriever.identity()
     relevant = labeled_relevant(recipe, dataset, queries)
     if relevant:
         progress.say(f"{len(relevant):,} of {len(queries):,} queries are labeled: L_CL learns from their judgments.")
         origin["relevant_sha256"] = fingerprint((query_id, " ".join(doc_ids)) for query_id, doc_ids in relevant.items())
     kept_out = held_out(queries, recipe.train.held_out, recipe.seed)
+    student = None if run.student.exists() else new_student(recipe, dataset.corpus)
     with run.locked():
         run.claim(recipe, origin)
         progress.log = run.path / "timings.jsonl"
-        save_student(recipe, dataset.corpus, run)
+        if student is not None:
+            students.save_student(student, run.student)
+        student = None  # its memory is wanted
         for iteration in range(1, recipe.iterations + 1):
             progress.prefix = f"iteration {iteration}: "
             folder = run.iteration(iteration)
@@ -153,14 +162,14 @@ def labeled_relevant(recipe: Recipe, dataset: Dataset, queries: Queries) -> dict
     return relevant
 
 
-def save_student(recipe: Recipe, corpus: Corpus, run: RunFolder) -> None:
-    """The student before training, with its projection, as a checkpoint of its own."""
-    if not run.student.exists():
-        model = load_student(recipe, recipe.student.model, corpus.sample(PCA_DOCUMENTS))
-        lengths = get_lengths(model)
-        set_lengths(model, recipe.train.query_length, recipe.train.document_length)  # found too long now, not later
-        set_lengths(model, *lengths)
-        students.save_student(model, run.student)
+def new_student(recipe: Recipe, corpus: Corpus) -> Any:
+    """The student before training, with its projection."""
+    model = load_student(recipe, recipe.student.model, corpus.sample(PCA_DOCUMENTS))
+    lengths = get_lengths(model)
+    set_lengths(model, recipe.train.query_length, recipe.train.document_length)  # found too long now, not later
+    set_lengths(model, *lengths)
+    make_engine(model, recipe.retrieve)  # which cannot search it, or is not there, too
+    return model
 
 
 def save_lists(

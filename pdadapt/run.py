@@ -25,7 +25,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from pdadapt.errors import DataError, RunError
+from pdadapt.errors import DataError, RunError, reason
+from pdadapt.readers import open_text
 from pdadapt.recipe import Recipe
 
 Ranking = dict[str, list[tuple[str, float]]]  # query_id -> (doc_id, score), best first
@@ -67,7 +68,10 @@ class RunFolder:
         return Path(recipe.label_store) if recipe.label_store else self.path / "labels.sqlite"
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
-        """Keep other processes out of this run."""
+        """Keep other processes out of this run. Raises RunError when the folder is not empty and holds no run."""
+        there = self.path.iterdir() if self.path.is_dir() and not self.run_file.exists() else ()
+        if any(not entry.name.startswith(BEGINNINGS) for entry in there):
+            raise RunError(f"{self.path} is not empty and holds no run; give another --out.")
         return locked(self.path)
 
     def claim(self, recipe: Recipe, origin: dict[str, Any]) -> None:
@@ -80,8 +84,8 @@ class RunFolder:
         wanted = json.loads(recipe.model_dump_json())
         labeled = any(self.path.glob("iteration-*/lists.jsonl"))
         if self.run_file.exists():
-            begun = with_defaults(yaml.safe_load(self.recipe_file.read_text(encoding="utf-8")))
-            found = json.loads(self.run_file.read_text(encoding="utf-8"))
+            begun = with_defaults(read_settings(self.recipe_file))
+            found = read_settings(self.run_file)
             changes = differences(begun, wanted) + differences(found, {**origin, "versions": found.get("versions")})
             changes = [change for change in changes if change[0] not in FREE]
             changes = [change for change in changes if labeled or not change[0].startswith("teacher")]
@@ -93,8 +97,6 @@ class RunFolder:
                     "(its labels serve again where teacher and prompts are the same: "
                     f"--set label_store={self.path}/labels.sqlite)."
                 )
-        elif any(not entry.name.startswith(BEGINNINGS) for entry in self.path.iterdir()):
-            raise RunError(f"{self.path} is not empty and holds no run; give another --out.")
         write_atomic(self.recipe_file, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))
         if not labeled:
             write_atomic(self.run_file, json.dumps(origin, indent=2) + "\n")
@@ -121,6 +123,17 @@ def locked(folder: Path) -> Iterator[None]:
         lock.write(str(os.getpid()))
         lock.flush()
         yield
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """What a run's YAML or JSON file holds, by key. Raises RunError when it is damaged."""
+    try:
+        found = (json.loads if path.suffix == ".json" else yaml.safe_load)(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise RunError(f"{path} cannot be read ({reason(error)}): the run is damaged; give another folder.") from None
+    if not isinstance(found, dict):
+        raise RunError(f"{path} holds no settings: the run is damaged; give another folder.")
+    return found
 
 
 def with_defaults(tree: dict[str, Any]) -> dict[str, Any]:
@@ -160,7 +173,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """A folder to fill that takes its name only when whole; an unfinished one from before is removed."""
     temporary = path.with_name(path.name + ".part")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    try:
+        temporary.mkdir(parents=True)
+    except OSError as error:
+        raise RunError(f"{path} cannot be made ({error.strerror}); give another folder.") from None
     yield temporary
     mask = os.umask(0)
     os.umask(mask)
@@ -186,15 +202,17 @@ def read_run(path: Path) -> Ranking:
     Raises DataError, with file and line, when it is not one.
     """
     ranking: Ranking = {}
-    try:
-        with open(path, encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                fields = line.split()
-                if len(fields) < 6 or not _is_number(fields[4]):
-                    raise DataError(f"{path}:{number}: not a line of a TREC run (query_id Q0 doc_id rank score tag).")
-                ranking.setdefault(fields[0], []).append((fields[2], float(fields[4])))
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as a TREC run ({error}).") from None
+    with open_text(path) as lines:
+        for number, line in enumerate(lines, 1):
+            fields = line.split()
+            if len(fields) < 6 or not _is_number(fields[4]):
+                raise DataError(
+                    f"{path}:{number}: not a line of a TREC run; write six fields, query_id Q0 doc_id rank score tag."
+                )
+            ranking.setdefault(fields[0], []).append((fields[2], float(fields[4])))
+    for query_id, ranked in ranking.items():
+        if len({doc_id for doc_id, _ in ranked}) < len(ranked):
+            raise DataError(f"{path}: query {query_id!r} ranks a document twice; keep the first of the two.")
     return {query_id: sorted(ranked, key=lambda entry: -entry[1]) for query_id, ranked in ranking.items()}
 
 
@@ -209,7 +227,7 @@ def label_store(folder: Path) -> Path:
     """Where the run keeps its labels. Raises RunError when the folder is no run."""
     if not (folder / "recipe.yaml").is_file():
         raise RunError(f"{folder} holds no run; give the folder of a `pdadapt adapt`.")
-    shared = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")).get("label_store")
+    shared = read_settings(folder / "recipe.yaml").get("label_store")
     return Path(shared) if shared else folder / "labels.sqlite"
 
 
@@ -221,5 +239,5 @@ def last_checkpoint(name: str) -> str:
     found = [int(path.parent.name.split("-")[1]) for path in run.path.glob("iteration-*/checkpoint")]
     if not found:
         raise RunError(f"{name} holds no checkpoint yet; finish it by running the same `pdadapt adapt` again.")
-    metrics = json.loads(run.metrics_file.read_text(encoding="utf-8")) if run.metrics_file.exists() else {}
+    metrics = read_settings(run.metrics_file) if run.metrics_file.exists() else {}
     return str(run.checkpoint(metrics.get("iteration", max(found))))

@@ -62,10 +62,9 @@ def test_the_teacher_may_change_until_it_has_labeled_a_list(tmp_path):
 
 def test_a_folder_with_other_things_in_it_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious", encoding="utf-8")
-    run = RunFolder(tmp_path)
-    with run.locked(), pytest.raises(RunError, match="holds no run"):
-        run.claim(Recipe(), {})
-    assert (tmp_path / "thesis.tex").read_text(encoding="utf-8") == "precious"
+    with pytest.raises(RunError, match="holds no run"), RunFolder(tmp_path).locked():
+        pass
+    assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_a_folder_in_use_is_locked_and_a_dead_process_leaves_no_lock(tmp_path):

@@ -26,9 +26,12 @@ from pydantic import (
 from pdadapt.errors import RecipeError, reason
 from pdadapt.models import resource_folder
 
-Positive = Annotated[int, Field(gt=0)]
+MOST = 2**31 - 1  # that every library counts to
+Positive = Annotated[int, Field(gt=0, le=MOST)]
+Length = Annotated[int, Field(gt=3, le=MOST)]  # of a text with its special tokens
 NonNegative = Annotated[float, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0, le=1)]
 
 
 class Settings(BaseModel):
@@ -53,9 +56,9 @@ class StudentSettings(Settings):
     """Of a dense student; null means as its checkpoint says, or dot for a plain encoder."""
     projection: Annotated[int, Field(ge=0)] = 0
     """For a plain encoder: dimensions of a PCA projection of the token embeddings; 0 keeps them as they are."""
-    query_length: Positive = 32
+    query_length: Length = 32
     """Tokens kept of a query (a ColBERT checkpoint pads with [MASK] up to it)."""
-    document_length: Positive = 300
+    document_length: Length = 300
     """Tokens kept of a document when the corpus is indexed."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """What the encoder multiplies in, to index and to train; auto: bfloat16 where the hardware does, else float32.
@@ -65,7 +68,7 @@ class StudentSettings(Settings):
 class RetrieveSettings(Settings):
     model: str | None = None
     """A ColBERT model, or plain encoder, that retrieves the first iteration's candidates; null means the student."""
-    k: Annotated[int, Field(gt=1)] = 100
+    k: Annotated[int, Field(gt=1, le=MOST)] = 100
     """Candidates retrieved per query: those the teacher judges one by one."""
     max_queries: Positive | None = None
     """Adapt on at most so many queries (a seeded sample); null means all."""
@@ -189,7 +192,7 @@ class TrainSettings(Settings):
     """Compile the encoder (torch.compile); worth its minutes on long trainings."""
     n_way: Annotated[int, Field(gt=1)] = 64
     """Documents per query in training, all of a pair's documents among them."""
-    learning_rate: PositiveFloat = 1e-5
+    learning_rate: Rate = 1e-5
     """The highest of the run, of AdamW."""
     warmup: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Share of the steps over which the learning rate rises; it then falls linearly to 0."""
@@ -217,9 +220,9 @@ class TrainSettings(Settings):
     """The student's scores are divided by it in both losses; 1.0 is the paper's."""
     pair_reduction: Literal["mean", "sum"] = "mean"
     """mean: over all pairs of the batch (the released code); sum: over a query's pairs, mean over queries (paper)."""
-    query_length: Positive = 32
+    query_length: Length = 32
     """Tokens kept of a query in training."""
-    document_length: Positive = 180
+    document_length: Length = 180
     """Tokens kept of a document in training."""
     save_steps: Positive = 500
     """A resumable checkpoint is written every so many steps."""
@@ -251,7 +254,7 @@ class RerankerSettings(Settings):
     """Passes over the examples, when steps is null."""
     batch_size: Positive = 32
     """Examples per optimizer step."""
-    learning_rate: PositiveFloat = 2e-5
+    learning_rate: Rate = 2e-5
     """The highest of the run."""
     warmup: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Share of the steps over which the learning rate rises; it then falls linearly to 0."""
@@ -277,7 +280,7 @@ class EvaluateSettings(Settings):
 class Recipe(Settings):
     """One run of `pdadapt adapt`, fully specified."""
 
-    seed: int = 42
+    seed: Annotated[int, Field(ge=0, le=MOST)] = 42
     """Of every random choice: queries, pairs, batches, new weights."""
     iterations: Positive = 1
     """Rounds of retrieve, label, train; each starts from the checkpoint of the one before."""

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import importlib.util
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,7 +113,7 @@ def resolve_model(name: str) -> ModelSource:
             raise ModelError(f"Model {name!r}: the Python package {package!r} is not installed; run `{install}`.")
         return _local(name, Path(spec.submodule_search_locations[0]) / inner)
     path = Path(name).expanduser()
-    if path.exists() or name.startswith((".", "/", "~")):
+    if os.path.exists(path) or name.startswith((".", "/", "~")):
         return _local(name, path)
     if "/" in name and path.parent.is_dir():
         raise ModelError(
@@ -221,9 +222,15 @@ def read_json(path: Path, kind: type[T]) -> T:
     return found
 
 
+def architectures(source: ModelSource) -> list[str]:
+    """The classes that its configuration names."""
+    found = read_config(source).get("architectures")
+    return list(map(str, found)) if isinstance(found, list) else []
+
+
 def is_colbert(source: ModelSource) -> bool:
     """Whether the checkpoint is a ColBERT: Stanford's, PyLate's, or sentence-transformers' own."""
-    if "HF_ColBERT" in (read_config(source).get("architectures") or []):
+    if "HF_ColBERT" in architectures(source):
         return True
     name = "config_sentence_transformers.json"
     try:

@@ -21,7 +21,7 @@ from pdadapt.errors import ModelError, RecipeError, reason
 from pdadapt.prompt import PAIR_FIELDS, POINT_FIELDS, Prompt, load_prompt
 from pdadapt.recipe import ModelSettings, PairSettings, PointSettings
 from pdadapt.teachers import Pair, Point, Scores
-from pdadapt.teachers.prompting import DOCUMENT_FIELDS, SMALLEST_CUT, share
+from pdadapt.teachers.prompting import DOCUMENT_FIELDS, SMALLEST_CUT, no_room, share
 
 TRIES = 7  # 0.5 s, 1 s, ... 16 s: half a minute of patience with a server that is busy or restarts
 TIMEOUT = 120.0  # seconds: a small server may have sixteen questions waiting
@@ -217,10 +217,7 @@ def fit(prompt: Prompt, values: Mapping[str, str], max_length: int, max_document
     frame = prompt.render({**values, **dict.fromkeys(documents, "")})
     room = max_length - -(-len(frame.encode()) // TOKEN_BYTES)
     if room < SMALLEST_CUT * len(documents):
-        raise RecipeError(
-            f"teacher.max_length {max_length} leaves no room for the documents beside a prompt and query of some "
-            f"{max_length - room} tokens; raise it with --set teacher.max_length={2 * max_length}."
-        )
+        raise no_room(max_length, max_length - room, len(documents), "some ")
     lengths = {field: -(-len(text.encode()) // TOKEN_BYTES) for field, text in documents.items()}
     if max_document_length is not None:
         lengths = {field: min(length, max_document_length) for field, length in lengths.items()}

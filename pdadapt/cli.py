@@ -243,7 +243,12 @@ def evaluate(
         Suite | None, typer.Option(help="Many test sets in one table, beside the paper's figures.")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Of a suite: a folder of corpora in BEIR layout, which go before downloads.")
+        Path | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="Of a suite: a folder of corpora in BEIR layout, which go before downloads.",
+        ),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="A run folder, a checkpoint folder, a hub id, package:NAME/PATH, or bm25.")
@@ -279,7 +284,7 @@ def evaluate(
     A model is whatever sentence-transformers loads (multi-vector, dense, sparse), or `bm25`. With --run and --qrels no
     corpus is needed, if what it is compared with are runs too.
     """
-    if (model is None) == (run is None):
+    if bool(model) == bool(run):
         raise typer.BadParameter("give either a model or a run.", param_hint="--model / --run")
     if suite and (corpus or run or qrels or queries):
         raise typer.BadParameter("stands for corpora, with a --model.", param_hint="--suite")
@@ -297,8 +302,10 @@ def evaluate(
     from pdadapt.engines.choose import BASELINE
     from pdadapt.passages import split_documents
     from pdadapt.recipe import EvaluateSettings, apply_overrides, parse_override, parse_recipe
-    from pdadapt.run import last_checkpoint, write_atomic
+    from pdadapt.run import check_place, last_checkpoint, write_atomic
 
+    if json_file:
+        check_place(json_file)
     overrides = dict(map(parse_override, settings or []))
     overrides |= {"evaluate.measures": measures.replace(",", " ").split()} if measures else {}
     tree = apply_overrides({"evaluate": {"split": split}}, overrides)
@@ -477,7 +484,7 @@ def rerank(
     """Re-order a run with a teacher, and measure it where there are judgments. Stopped, it goes on from its labels."""
     from pdadapt.corpus import judge, load_dataset
     from pdadapt.recipe import load_recipe
-    from pdadapt.run import read_run, write_run
+    from pdadapt.run import check_place, read_run, write_run
 
     console = _console()
     target = out or run.with_name(f"{run.stem}-{by.value}.run")
@@ -485,6 +492,7 @@ def rerank(
         raise typer.BadParameter("is the run itself; give another file.", param_hint="--out")
     if aggregate and by is By.points:
         raise typer.BadParameter("is for --by pairs; points are an order already.", param_hint="--aggregate")
+    check_place(target)
     resolved = load_recipe(recipe or _default_recipe(console), _overrides(settings, {"teacher.model": teacher}))
     dataset = load_dataset(corpus, queries, split)
     dataset = judge(dataset, qrels) if qrels else dataset

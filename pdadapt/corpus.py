@@ -6,6 +6,7 @@ Ids are strings. A document's text for every model, student or teacher, is `Docu
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -172,7 +173,7 @@ def load_dataset(source: str, queries_file: Path | None = None, split: str = "te
     """
     path = DEMO_FOLDER if source == "demo" else Path(source)
     name = source if source == "demo" else path.name.split(".")[0]
-    if not source or not path.exists():
+    if not source or not os.path.exists(path):
         dataset = _load_named(source, split)
     elif not path.is_dir():
         dataset = Dataset(name, read_corpus(path), {}, {}, {})

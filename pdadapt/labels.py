@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 from pdadapt.errors import DataError
+from pdadapt.run import check_place
 
 SCHEMA = """
 BEGIN IMMEDIATE;
@@ -47,9 +48,7 @@ def is_labeled(path: Path, key: str) -> bool:
     """Whether the store holds a label of this teacher. Raises DataError when the file is not a label store."""
     if path.is_dir():
         raise DataError(f"{path} is a folder; give a file as label_store.")
-    above = next(parent for parent in (*path.parents, Path()) if parent.exists())
-    if not above.is_dir():
-        raise DataError(f"{path} cannot be made, for {above} is a file; give another --out or label_store.")
+    check_place(path)
     if not path.is_file():
         return False
     holds = """SELECT EXISTS (SELECT 1 FROM teachers t JOIN points p ON p.teacher = t.id WHERE t.key = ?)

@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import mmap
+import os
 import zlib
 from array import array
 from collections.abc import Callable, Iterator, Sequence
@@ -88,9 +89,9 @@ def check_text(text: str, where: str) -> str:
 
 def check_file(path: Path) -> None:
     """Raises DataError when there is no such file."""
-    if path.is_dir():
+    if os.path.isdir(path):
         raise DataError(f"{path} is a folder; give a file.")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise DataError(f"File {path} was not found; check its name.")
 
 

@@ -125,6 +125,13 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+def check_place(path: Path) -> None:
+    """Raises RunError when a file stands where the folder of this path should."""
+    above = next(parent for parent in (*path.parents, Path()) if parent.exists())
+    if not above.is_dir():
+        raise RunError(f"{path} cannot be made, for {above} is a file; give another place.")
+
+
 def read_settings(path: Path) -> dict[str, Any]:
     """What a run's YAML or JSON file holds, by key. Raises RunError when it is damaged."""
     try:

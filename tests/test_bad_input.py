@@ -99,6 +99,9 @@ CORPORA = {
     "corpus that is not there": ({}, "adapt --corpus nowhere.jsonl --recipe tiny.yaml", "'nowhere.jsonl' was not found: give"),
     "corpus without a name": ({}, "adapt --corpus '' --recipe tiny.yaml --out out", "Corpus '' was not found: give"),
     "corpus' name mistyped": ({}, "adapt --corpus scifcat --recipe tiny.yaml", r"was not found: give .* \(.*scifact"),
+    "corpus whose name is too long": ({}, ADAPT.replace("data", "a" * 300), r"Corpus 'a+' was not found: give"),
+    "corpus that is licensed": ({}, ADAPT.replace("data", "bioasq"), "'bioasq' is licensed, .*; bring it into a folder"),
+    "dataset that the hub does not have": ({}, ADAPT.replace("data", "hf:nowhere/none"), r"hf:nowhere/none: the dataset cannot be had \(.*\); hf:NAME:CONFIG@SPLIT names it"),
     "corpus of another format": ({"a.docx": "x"}, ADAPT.replace("data", "a.docx"), r"a\.docx: cannot tell the format of \.docx; use"),
     "folder without documents": ({"empty/x.pdf": "x"}, ADAPT.replace("data", "empty"), r"empty has no corpus\.jsonl: a BEIR folder holds"),
     "folder with a binary text file": ({"notes/a.txt": b"\xff\xfe\x00"}, ADAPT.replace("data", "notes"), r"notes/a\.txt cannot be read as UTF-8 text .*; convert"),
@@ -140,6 +143,7 @@ CORPORA = {
 
 QUERIES = {
     "queries that are not there": ({}, f"{ADAPT} --queries no.txt", r"File no\.txt was not found; check its name"),
+    "queries whose name is too long": ({}, f"{ADAPT} --queries {'q' * 300}.txt", r"File q+\.txt was not found; check its name"),
     "queries that are a folder": ({"q.txt/x": ""}, f"{ADAPT} --queries q.txt", r"q\.txt is a folder; give a file"),
     "queries of another format": ({"q.docx": "rim"}, f"{ADAPT} --queries q.docx", r"q\.docx: cannot tell the format of \.docx; use"),
     "empty queries": ({"q.txt": "\n\n"}, f"{ADAPT} --queries q.txt", r"q\.txt holds no queries; give"),
@@ -149,7 +153,7 @@ QUERIES = {
     "query without a text": (query(text=None), ADAPT, r"queries\.jsonl:19: no text; name it"),
     "query that is empty": (query(text=" "), ADAPT, r"queries\.jsonl:19: query 'q90' is empty; remove the line"),
     "no queries at all": ({"c.jsonl": document()["data/corpus.jsonl"](b'{"_id": "d", "text": "pad"}\n')}, ADAPT.replace("data", "c.jsonl"), "Corpus 'c' brings no queries to adapt on; give some with --queries"),
-    "query longer than the teacher reads": ({"q.txt": "rim " * 500}, f"{ADAPT} --queries q.txt", r"teacher\.max_length 256 leaves no room .*; raise it with --set teacher\.max_length=512"),
+    "query longer than the teacher reads": ({"q.txt": "rim " * 500}, f"{ADAPT} --queries q.txt", r"teacher\.max_length 256 leaves no room .*; raise it with --set teacher\.max_length=1024"),
 }  # fmt: skip
 
 QRELS = {
@@ -194,6 +198,12 @@ RECIPES = {
     "NaN for a rate": ({}, f"{ADAPT} --set train.learning_rate=.nan", r"--set train\.learning_rate: Input should be a finite number \(got nan\)"),
     "infinite rate": ({}, f"{ADAPT} --set train.learning_rate=.inf", r"--set train\.learning_rate: Input should be a finite number \(got inf\)"),
     "warm-up beyond the run": ({}, f"{ADAPT} --set train.warmup=2", r"--set train\.warmup: Input should be less than or equal to 1 \(got 2\)"),
+    "rate of more than 1": ({}, f"{ADAPT} --set train.learning_rate=3e6", r"--set train\.learning_rate: Input should be less than or equal to 1"),
+    "seed below 0": ({}, f"{ADAPT} --set seed=-1", r"--set seed: Input should be greater than or equal to 0 \(got -1\)"),
+    "seed that nothing counts to": ({}, f"{ADAPT} --set seed=99999999999999999999", r"--set seed: Input should be less than or equal to 2147483647"),
+    "batch that nothing counts to": ({}, f"{ADAPT} --set train.batch_size=99999999999999999999", r"--set train\.batch_size: Input should be less than or equal to 2147483647"),
+    "query of special tokens only": ({}, f"{ADAPT} --set student.query_length=3", r"--set student\.query_length: Input should be greater than 3 \(got 3\)"),
+    "prompt of one token": ({}, f"{ADAPT} --set teacher.max_length=1", r"teacher\.max_length 1 leaves no room .*; raise it with --set teacher\.max_length=32"),
     "one candidate a query": ({}, f"{ADAPT} --set retrieve.k=1", r"--set retrieve\.k: Input should be greater than 1 \(got 1\)"),
     "window with no pair inside": ({}, f"{ADAPT} --set teacher.pair.window=1", r"--set teacher\.pair\.window: Input should be greater than 1 \(got 1\)"),
     "nothing to learn": ({}, f"{ADAPT} --set train.lambda_kd=0 --set teacher.pair.per_query=0", r"recipe: there is nothing to learn: train\.lambda_cl and"),
@@ -202,9 +212,13 @@ RECIPES = {
     "label words that are one": ({}, f"""{ADAPT} --set 'teacher.point.labels=["No", "No"]'""", "must be single, distinct tokens .*; choose other words"),
     "engine that does not exist": ({}, f"{ADAPT} --set retrieve.engine=lucene", r"--set retrieve\.engine: Input should be 'exact', .* \(got 'lucene'\)"),
     "engine for another kind of student": ({}, f"{EVALUATE} --set retrieve.engine=faiss", "this student has many vectors a text; use exact, plaid or colbert"),
+    "engine that is not set up": ({}, f"{ADAPT} --set retrieve.engine=plaid", "run `pdadapt setup-plaid`"),
+    "index that faiss does not know": ({}, f"{ADAPT} --set student.kind=dense --set retrieve.engine=faiss --set retrieve.faiss=Nonsense", r"faiss knows no index 'Nonsense' of 32 dimensions \(.*\); take Flat"),
     "no measure": ({}, f"{ADAPT} --set evaluate.measures=[]", r"--set evaluate\.measures: Tuple should have at least 1 item"),
     "measure mistyped": ({}, f"{EVALUATE} --measures nDGC@10", r"evaluate\.measures: 'nDGC@10' is not a measure of ir-measures, such as"),
     "measure at rank 0": ({}, f"{EVALUATE} --measures nDCG@0", r"evaluate\.measures: 'nDCG@0' looks at no document; give a rank"),
+    "measure with a parameter that it has not": ({}, f"{EVALUATE} --measures 'nDCG(x=3)@5'", r"evaluate\.measures: 'nDCG\(x=3\)@5' cannot be computed \(.*\); leave it out"),
+    "measure with a parameter that is none": ({}, f"{EVALUATE} --measures 'RBP(p=2)'", r"evaluate\.measures: 'RBP\(p=2\)' cannot be computed \(.*\); leave it out"),
     "measure of answers where there are none": ({}, f"{EVALUATE} --measures Answer@5", "'Answer@5' needs a corpus with answers, such as"),
     "recipe to show that is not there": ({}, "recipes show smal", "did you mean 'small'"),
     "recipe to show that is binary": ({"x.yaml": b"\xff"}, "recipes show x.yaml", r"x\.yaml cannot be read as UTF-8 text \(.*\); give another file"),
@@ -254,6 +268,9 @@ MODELS = {
     "GGUF that is none": ({"x.gguf": b"\x89PNG" * 99}, f"{ADAPT} --teacher ./x.gguf", r"Teacher './x\.gguf' does not load .*magic.*\); give another model"),
     "GGUF that is cut short": ({"x.gguf": cut(gguf("llama"))}, f"{ADAPT} --teacher ./x.gguf", r"Teacher './x\.gguf' does not load .*\); give another model"),
     "GGUF as a cross-encoder": ({"x.gguf": gguf("llama")}, f"{ADAPT} --teacher ./x.gguf --set teacher.kind=seq2seq", r"is a GGUF file, so its kind is causal, not seq2seq; leave"),
+    "teacher whose architectures are a number": ({"llama/config.json": lambda old: old.replace(b'"architectures": [', b'"architectures": 3, "x": [')}, ADAPT, r"its configuration does not say .*; say it with --set teacher\.kind=KIND"),
+    "teacher with a broken chat template": ({"llama/chat_template.jinja": "{% if"}, ADAPT, r"Teacher './llama' cannot be asked \(.*\); give another model"),
+    "teacher whose chat template refuses": ({"llama/chat_template.jinja": "{{ raise_exception('no user') }}"}, ADAPT, r"Teacher './llama' cannot be asked \(no user\); give another model"),
     "imported teacher that nobody imported": ({}, f"{ADAPT} --teacher imported:bought", r"holds no point labels of imported:bought; bring them with"),
     "model to export that is not there": ({}, "export ./no --out out", r"Model './no': no is neither a folder nor a \.gguf file"),
     "model to export with truncated weights": ({"encoder/model.safetensors": cut}, "export ./encoder --out out --format sentence-transformers", r"encoder/model\.safetensors is missing or damaged .*; fetch it anew"),
@@ -299,7 +316,7 @@ LABELS = {
     "label store that is none": ({"s.sqlite": "precious " * 99}, f"{ADAPT} --set label_store=s.sqlite", r"s\.sqlite is not a label store \(.*\); give another label_store"),
     "label store that is cut short": ({"s.sqlite": lambda _: cut(Path("run/labels.sqlite").read_bytes())}, f"{ADAPT} --set label_store=s.sqlite", r"s\.sqlite is not a label store \(.*\); give another label_store"),
     "label store that is a folder": ({}, f"{ADAPT} --set label_store=data", r"data is a folder; give a file as label_store"),
-    "label store below a file": ({}, f"{ADAPT} --set label_store=tiny.yaml/s.sqlite", r"s\.sqlite cannot be made, for tiny\.yaml is a file; give another --out or label_store"),
+    "label store below a file": ({}, f"{ADAPT} --set label_store=tiny.yaml/s.sqlite", r"s\.sqlite cannot be made, for tiny\.yaml is a file; give another place"),
     "labels exported onto a folder": ({}, "labels export run --out data", r"data cannot be written \(Is a directory\); give another --out"),
     "labels exported below a file": ({}, "labels export run --out tiny.yaml/l.jsonl", r"l\.jsonl cannot be written \(Not a directory\); give another --out"),
     "labels of a run whose store is broken": ({"run/labels.sqlite": "precious " * 99}, "labels export run", r"run/labels\.sqlite is not a label store \(.*\); give a run"),
@@ -330,8 +347,8 @@ RUN_FILES = {
 }  # fmt: skip
 
 OUTS = {
-    "--out that is a file": ({}, ADAPT.replace("out out", "out tiny.yaml"), r"cannot be made, for tiny\.yaml is a file; give another --out"),
-    "--out below a file": ({}, ADAPT.replace("out out", "out tiny.yaml/out"), r"cannot be made, for tiny\.yaml is a file; give another --out"),
+    "--out that is a file": ({}, ADAPT.replace("out out", "out tiny.yaml"), r"cannot be made, for tiny\.yaml is a file; give another place"),
+    "--out below a file": ({}, ADAPT.replace("out out", "out tiny.yaml/out"), r"cannot be made, for tiny\.yaml is a file; give another place"),
     "--out where nobody can write": ({}, ADAPT.replace("out out", "out /proc/self/out"), r"/proc/self/out cannot be written to \(.*\); give another folder"),
     "--out with other things in it": ({}, ADAPT.replace("out out", "out data"), "data is not empty and holds no run; give another --out"),
     "--out with a run of other settings": ({}, f"{OF_RUN} --set seed=7", r"run holds a run with other settings \(seed was 42, now 7\); give another --out"),
@@ -343,6 +360,8 @@ OUTS = {
     "corpus broken since the run": ({"data/corpus.jsonl": more("{")}, OF_RUN, r"corpus\.jsonl:21: not valid JSON"),
     "student broken since the run": ({"encoder/config.json": "{"}, OF_RUN, r"run holds a run with other settings \(student was .*\); give another --out"),
     "--out of an evaluation that is a file": ({"mine.run": ONE_RUN}, RUNS.replace("out out", "out tiny.yaml"), r"tiny\.yaml cannot be written to \(File exists\); give another folder"),
+    "--json below a file": ({}, f"{EVALUATE} --json tiny.yaml/x.json", r"tiny\.yaml/x\.json cannot be made, for tiny\.yaml is a file; give another"),
+    "--out of a new order below a file": ({"mine.run": ONE_RUN}, RERANK.replace("out.run", "tiny.yaml/x.run"), r"tiny\.yaml/x\.run cannot be made, for tiny\.yaml is a file; give another"),
     "--out of an export that exists": ({}, "export ./encoder --out data --format sentence-transformers", "data exists already; give another --out"),
     "--out of an export below a file": ({}, "export ./encoder --out tiny.yaml/x --format sentence-transformers", r"tiny\.yaml/x cannot be made \(.*\); give another folder"),
     "--index that is a file": ({}, "search ./encoder rim --corpus data --index tiny.yaml", r"tiny\.yaml cannot be written to \(File exists\); give another folder"),
@@ -362,6 +381,8 @@ USAGE = {
     "suite and corpus": (f"{EVALUATE} --suite paper", "stands for corpora, with a --model"),
     "suite that does not exist": ("evaluate --suite beir-99 --model ./encoder", "'beir-99' is not one of 'beir-11'"),
     "--json that is a folder": (f"{EVALUATE} --json data", "'data' is a directory"),
+    "model without a name": ("evaluate --corpus data --model ''", "give either a model or a run"),
+    "suite's data that are not there": ("evaluate --suite paper --model ./encoder --data no", "'no' does not exist"),
     "no query to search for": ("search ./encoder --corpus data", "give a query, or --interactive"),
     "empty query to search for": ("search ./encoder ' ' --corpus data", "give a query, or --interactive"),
     "no passage to show": ("search ./encoder rim --corpus data --k 0", "Invalid value for '--k'"),
@@ -392,6 +413,7 @@ def workshop(beir, encoder, llama, tmp_path_factory):
 def here(workshop, tmp_path, monkeypatch):
     """A copy of it, in which the command runs."""
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("PDADAPT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(endpoint, "TRIES", 1)
     load_tokenizer.cache_clear()  # which is by name, and a command a process
     shutil.copytree(workshop, tmp_path / "here")

@@ -19,7 +19,7 @@ from pdadapt.errors import DataError, RunError
 from pdadapt.label import TrainingList, read_lists
 from pdadapt.labels import LabelStore
 from pdadapt.readers import check_text, open_text, parquet_rows, parse_object
-from pdadapt.run import label_store, read_run
+from pdadapt.run import label_store, read_run, read_settings
 
 COLUMNS = ("task", "teacher", "model", "query_id", "query", "doc_id", "document", "doc_id_b", "document_b", "score")
 BATCH = 10_000  # rows
@@ -194,7 +194,7 @@ def label_tables(run: Path, query_id: str) -> Group:
     entry = lists[query_id]
     query, texts = _texts(store, entry)
     judged = len(read_run(files[-1].with_name("candidates.run")).get(query_id, entry.doc_ids))
-    figures = json.loads(files[-1].with_name("labels.json").read_text(encoding="utf-8"))
+    figures = read_settings(files[-1].with_name("labels.json"))
     note = f"{len(entry.doc_ids)} of {judged} judged documents are in its training list (train.n_way)."
     return Group(
         Text(f"{query_id}: {query}"), _documents(entry, texts), note, _pairs(entry, bool(figures.get("pairs_derived")))

@@ -247,7 +247,7 @@ def model_type(source: ModelSource) -> Literal["colbert", "dense", "sparse", "pl
     if not has_modules(source):
         return "plain"
     path = Path(source.path) / "modules.json" if source.is_local else Path(hub_file(source, "modules.json"))
-    kinds = " ".join(str(module.get("type")) for module in read_json(path, list))
+    kinds = " ".join(str(module.get("type")) for module in read_json(path, list) if isinstance(module, dict))
     return "sparse" if "Splade" in kinds or "Sparse" in kinds else "dense"
 
 

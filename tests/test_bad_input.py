@@ -276,6 +276,8 @@ MODELS = {
     "model to export with truncated weights": ({"encoder/model.safetensors": cut}, "export ./encoder --out out --format sentence-transformers", r"encoder/model\.safetensors is missing or damaged .*; fetch it anew"),
     "model that its format cannot express": ({}, "export ./encoder --out out --format pylate", "is a dense student, which pylate cannot express; use"),
     "run to export without a checkpoint": ({"new/run.json": "{}"}, "export new --out out", "new holds no checkpoint yet; finish it"),
+    "run to export with broken metrics": ({"run/metrics.json": cut}, "export run --out out", r"run/metrics\.json cannot be read \(.*\): the run is damaged; give another folder"),
+    "run to export with the metrics of another version": ({"run/metrics.json": "{}"}, "export run --out out", r"run/metrics\.json lacks 'iteration'; the same `pdadapt adapt`"),
     "model to search with that is not there": ({}, "search ./no rim --corpus data --index out", r"Model './no': no is neither a folder nor"),
     "model to measure without a tokenizer": (dict.fromkeys(["encoder/tokenizer.json", "encoder/tokenizer_config.json", "encoder/vocab.txt"]), EVALUATE, r"has no tokenizer \(tokenizer\.json\) in encoder; put"),
     "model to measure with broken modules": ({"encoder/modules.json": "{"}, EVALUATE, r"encoder/modules\.json is not valid JSON \(.*\); fetch it anew"),
@@ -323,6 +325,8 @@ LABELS = {
     "labels of a folder that is no run": ({}, "labels export data", r"data holds no run; give the folder of a `pdadapt adapt`"),
     "labels of a run that labeled nothing": ({"new/recipe.yaml": "seed: 1\n"}, "labels show new --query q1", "new has no training lists yet; finish"),
     "labels of a query that is not there": ({}, "labels show run --query q99", r"Query 'q99' is not in .*lists\.jsonl; it holds, for instance,"),
+    "labels of a run whose lists are broken": ({"run/iteration-1/lists.jsonl": cut}, "labels show run --query q1", r"lists\.jsonl is damaged \(.*\); remove it, and the same"),
+    "labels of a run whose lists are none": ({"run/iteration-1/lists.jsonl": "{}"}, "labels show run --query q1", r"lists\.jsonl is damaged \('pairs'\); remove it"),
     "labels of a run with a broken recipe.yaml": ({"run/recipe.yaml": "a: [1"}, "labels export run", r"run/recipe\.yaml cannot be read \(.*\): the run is damaged; give another folder"),
 }  # fmt: skip
 

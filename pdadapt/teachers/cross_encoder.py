@@ -88,7 +88,7 @@ def fit(
     if room < SMALLEST_CUT * len(documents):
         raise RecipeError(
             f"{max_length} tokens leave no room for the documents beside a query of {taken}; shorten it, or raise "
-            "teacher.max_length where the model reads more."
+            "max_length where the model reads more."
         )
     ends = [
         [end for _, end in tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pdadapt import __version__
-from pdadapt.errors import DataError, PdadaptError
+from pdadapt.errors import DataError, explain
+from pdadapt.interrupt import Stopped, end, end_when_asked
 from pdadapt.readers import check_file
 
 if TYPE_CHECKING:
@@ -51,6 +51,23 @@ PassagesOption = Annotated[
     typer.Option(
         metavar="words=N,overlap=M", help="Split documents into passages; a document ranks by its best passage."
     ),
+]
+
+
+class Stage(StrEnum):
+    student = "student"
+    retrieve = "retrieve"
+    label = "label"
+    train = "train"
+    evaluate = "evaluate"
+
+
+RestartOption = Annotated[
+    Stage | None,
+    typer.Option(help="In a run of other settings: make this stage and those after it anew, and keep the others."),
+]
+PlanOption = Annotated[
+    bool, typer.Option("--plan", help="Check everything, time a small sample, say what the run will cost; then stop.")
 ]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
@@ -92,6 +109,8 @@ def adapt(
     iterations: Annotated[int | None, typer.Option(min=1, help="Rounds of retrieve, label, train.")] = None,
     passages: PassagesOption = None,
     settings: SetOption = None,
+    restart_from: RestartOption = None,
+    plan: PlanOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Adapt a retriever to a corpus. The same command again continues a run that was stopped."""
@@ -102,7 +121,7 @@ def adapt(
         "teacher.pair.model": pair_teacher,
         "iterations": iterations,
     }
-    _run(corpus, queries, recipe or _default_recipe(_console()), out, settings, models, passages)
+    _run(corpus, queries, recipe or _default_recipe(_console()), out, settings, models, passages, restart_from, plan)
 
 
 @app.command(epilog="Example: pdadapt train-msmarco --out runs/msmarco")
@@ -123,6 +142,8 @@ def train_msmarco(
     pair_teacher: Annotated[str | None, typer.Option(help="Sets teacher.pair.model.")] = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="Rounds of retrieve, label, train.")] = None,
     settings: SetOption = None,
+    restart_from: RestartOption = None,
+    plan: PlanOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Train a retriever where some queries are labeled: L_CL on those, distillation on all."""
@@ -133,7 +154,7 @@ def train_msmarco(
         "teacher.pair.model": pair_teacher,
         "iterations": iterations,
     }
-    _run(corpus, None, recipe, out, settings, models)
+    _run(corpus, None, recipe, out, settings, models, None, restart_from, plan)
 
 
 @app.command(epilog="Example: pdadapt train-reranker --corpus squad/ --out rerankers/squad")
@@ -172,8 +193,10 @@ def _run(
     settings: list[str] | None,
     options: dict[str, Any],
     passages: str | None = None,
+    restart_from: Stage | None = None,
+    plan: bool = False,
 ) -> None:
-    """Resolve the recipe, run the stages, print what came out. options: keys of settings, None where not given."""
+    """Resolve the recipe, run or plan the stages, print what came out. options: keys of settings, None if not given."""
     from pdadapt.corpus import load_dataset
     from pdadapt.passages import split_documents
     from pdadapt.recipe import load_recipe
@@ -191,7 +214,16 @@ def _run(
 
     progress = _progress()
     progress.say(dataset.summary)
-    metrics = run_adapt(resolved, dataset, folder, progress)
+    restart: Any = restart_from.value if restart_from else None
+    if plan:
+        from pdadapt.plan import plan as make_plan
+        from pdadapt.tables import plan_table
+
+        console.print(
+            plan_table(make_plan(resolved, dataset, folder, progress, restart)), highlight=False, soft_wrap=True
+        )
+        return
+    metrics = run_adapt(resolved, dataset, folder, progress, restart)
     if not metrics:
         return  # rank 0 says it
     for number, figures in enumerate(metrics["labels"], 1):
@@ -209,7 +241,9 @@ def _run(
     else:
         console.print("No judgments (qrels/test.tsv) came with the corpus, so nothing was measured.")
     ended = "Done" if progress.tasks else "Finished before: nothing was left to do"
+    console.print(metrics["verdict"]["sentence"], highlight=False, soft_wrap=True)
     console.print(f"{ended}. Checkpoint: {metrics['checkpoint']}")
+    console.print(f"Report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
 
 
 def _overrides(settings: list[str] | None, options: dict[str, Any]) -> dict[str, Any]:
@@ -416,6 +450,28 @@ def _ask(console: Console) -> str:
         return console.input("query> ").strip()
     except EOFError:
         return ""
+
+
+@app.command(epilog="Example: pdadapt status runs/mine")
+def status(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    debug: DebugOption = False,
+) -> None:
+    """Say how a run stands, also while another process is at it: what it does, labels, losses, measures."""
+    from pdadapt.status import show_status
+
+    _console().print(show_status(run), highlight=False, soft_wrap=True)
+
+
+@app.command(epilog="Example: pdadapt report runs/mine")
+def report(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    debug: DebugOption = False,
+) -> None:
+    """Make the page of a run anew (RUN/report.html), of one that has not finished with what there is."""
+    from pdadapt.report import write_report
+
+    typer.echo(str(write_report(run)))
 
 
 class ExportFormat(StrEnum):
@@ -710,34 +766,15 @@ def _default_recipe(console: Console) -> str:
     return "small"
 
 
-class _Stopped(BaseException):
-    """Ctrl-C; not a KeyboardInterrupt, which the command-line library would take for its own."""
-
-
-def _stop(*_: object) -> None:
-    raise _Stopped
-
-
 def main() -> None:
     """Entry point: errors of ours are one line and exit code 1; --debug shows the traceback."""
-    signal.signal(signal.SIGINT, _stop)
+    end_when_asked()
     try:
         app()
-    except _Stopped:
-        typer.secho("Stopped. What is finished is kept: the same command goes on from there.", err=True)
-        sys.exit(130)
+    except Stopped as stopped:
+        end(stopped.args[0])
     except Exception as error:
         if "--debug" in sys.argv:
             raise
-        if isinstance(error, PdadaptError):
-            message = str(error)
-        elif type(error).__name__ == "OutOfMemoryError":
-            message = (
-                "the GPU's memory is full; what is finished is kept: go on with the same command and "
-                "--set teacher.batch_tokens=4096 (labeling), or --set train.gradient_cache=true and a lower "
-                "--set train.chunk_tokens=4096 (training)."
-            )
-        else:
-            message = f"unexpected {type(error).__name__}: {error} (--debug shows where)"
-        typer.secho(f"Error: {message}", fg="red", err=True)
+        typer.secho(f"Error: {explain(error)}", fg="red", err=True)
         sys.exit(1)

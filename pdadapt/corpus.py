@@ -37,7 +37,7 @@ from pdadapt.readers import (
 Queries = dict[str, str]  # query_id -> text
 Qrels = dict[str, dict[str, int]]  # query_id -> doc_id -> relevance
 
-DEMO_FOLDER = Path(__file__).parent / "demo"
+SHIPPED = {name: Path(__file__).parent / name for name in ("demo", "general")}  # corpora inside the package
 GRADE = re.compile(r"-?[0-9]{1,9}")  # of relevance
 
 
@@ -164,15 +164,15 @@ def fingerprint(texts: Iterable[tuple[str, str]]) -> str:
 def load_dataset(source: str, queries_file: Path | None = None, split: str = "test") -> Dataset:
     """Read what `--corpus` and `--queries` name.
 
-    source: `demo`; a BEIR folder (`corpus.jsonl`, `queries.jsonl`, `qrels/<split>.tsv`); a folder with MS MARCO's files
-    (`collection.tsv`, `queries.train.tsv`) or of .txt and .md files; a JSONL, TSV, CSV (`.gz` too) or Parquet file of
-    documents; `hf:NAME` (see hub_rows); or, where there is no such path, a name of catalog.py. `queries_file`
-    replaces the queries to adapt on.
+    source: `demo` or `general`; a BEIR folder (`corpus.jsonl`, `queries.jsonl`, `qrels/<split>.tsv`); a folder with MS
+    MARCO's files (`collection.tsv`, `queries.train.tsv`) or of .txt and .md files; a JSONL, TSV, CSV (`.gz` too) or
+    Parquet file of documents; `hf:NAME` (see hub_rows); or, where there is no such path, a name of catalog.py.
+    `queries_file` replaces the queries to adapt on.
 
     Raises DataError when a file is missing or malformed.
     """
-    path = DEMO_FOLDER if source == "demo" else Path(source)
-    name = source if source == "demo" else path.name.split(".")[0]
+    path = SHIPPED.get(source, Path(source))
+    name = path.name.split(".")[0]
     if not source or not os.path.exists(path):
         dataset = _load_named(source, split)
     elif not path.is_dir():

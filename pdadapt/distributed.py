@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, distributed
@@ -32,9 +32,9 @@ def take_device() -> None:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
 
 
-def wait_for(path: Path) -> None:
-    """Until rank 0 has left this file; a launcher ends the others when rank 0 fails."""
-    while not path.exists():
+def wait_until(done: Callable[[], bool]) -> None:
+    """Until rank 0 has done something that shows; a launcher ends the others when rank 0 fails."""
+    while not done():
         time.sleep(POLL)
 
 

@@ -7,6 +7,11 @@ PdadaptError            one clear sentence that names the file, line or key, and
 └── RunError            a run folder that is in use, or that belongs to other settings
 """
 
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+
 
 class PdadaptError(Exception):
     """A problem that the user can mend; the message is one sentence with the way out."""
@@ -31,3 +36,38 @@ class RunError(PdadaptError):
 def reason(error: BaseException) -> str:
     """What a library's exception says, in one line without a full stop."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(". ")
+
+
+DISK_FULL = (  # how libraries say so; the last two are torch.save
+    "No space left on device",
+    "disk is full",
+    "Disk quota exceeded",
+    "file write failed",
+    "unexpected pos",
+)
+
+
+def explain(error: BaseException) -> str:
+    """What to tell the user of whatever went wrong: one sentence."""
+    if isinstance(error, PdadaptError):
+        return str(error)
+    causes = list(chain(error))
+    full = [cause for cause in causes if getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT)]
+    if full or any(words in str(cause) for cause in causes for words in DISK_FULL):
+        return "the disk is full; what is finished is kept: free some space, and the same command goes on from there."
+    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
+        return (
+            "memory is full, and not even the smallest batch fits; what is finished is kept: go on with the same "
+            "command on a larger machine, or give shorter texts (teacher.max_length, train.document_length) or a "
+            "smaller model."
+        )
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}; what is finished is kept."
+    return f"unexpected {type(error).__name__}: {error} (--debug shows where)"
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and what led to it."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -230,6 +230,23 @@ def most_changed(base: PerQuery, other: PerQuery) -> list[str]:
     return ordered[:MOST_CHANGED]
 
 
+def gained_and_lost(base: PerQuery, other: PerQuery) -> dict[str, list[str]]:
+    """The queries that `gained` most and those that `lost` most."""
+    higher = {query_id: max(base[query_id], value) for query_id, value in other.items()}
+    lower = {query_id: min(base[query_id], value) for query_id, value in other.items()}
+    return {"gained": most_changed(base, higher), "lost": most_changed(base, lower)}
+
+
+def write_values(path: Path, systems: Sequence[str], values: Sequence[Mapping[str, PerQuery]]) -> None:
+    """The value of every query, measure and system: a TSV file with a header."""
+    lines = [
+        "\t".join([query_id, name, *(f"{system[name][query_id]:.6f}" for system in values)])
+        for name in values[0]
+        for query_id in values[0][name]
+    ]
+    write_atomic(path, "\n".join(["\t".join(["query_id", "measure", *systems]), *lines]) + "\n")
+
+
 def evaluate(
     systems: Sequence[str],
     dataset: Dataset,
@@ -301,11 +318,6 @@ def evaluate(
             }
             for query_id in most_changed(*(values[i][first] for i in two))
         ]
-    lines = [
-        "\t".join([query_id, name, *(f"{system[name][query_id]:.6f}" for system in values)])
-        for name in settings.measures
-        for query_id in queries
-    ]
-    write_atomic(out / "queries.tsv", "\n".join(["\t".join(["query_id", "measure", *systems]), *lines]) + "\n")
+    write_values(out / "queries.tsv", systems, values)
     write_atomic(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     return metrics

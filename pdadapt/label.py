@@ -38,24 +38,25 @@ class TrainingList(NamedTuple):
 def ask_missing(
     questions: Sequence[tuple[str, ...]],
     store: LabelStore,
-    load: Callable[[], Callable[[Sequence[Any]], Iterator[Scores]]],
+    load: Callable[[], Callable[[Sequence[Any], Sequence[Any]], Iterator[Scores]]],
     progress: Progress,
     name: str,
 ) -> int:
     """Have the teacher answer what the store lacks, each distinct question once, a batch committed at a time.
 
     load: called when there is something to ask; what it gives yields (index, score) batches for the questions put to
-    it, and no score where the teacher gave no answer.
+    it, which are some of all that it is told, and no score where the teacher gave no answer.
     Returns how many were asked. Raises ModelError when a score is not finite (it would be no label), and when the
     teacher stops before it has come to every question.
     """
-    missing = [question for question in dict.fromkeys(questions) if store.get(question) is None]
+    among = list(dict.fromkeys(questions))
+    missing = [question for question in among if store.get(question) is None]
     if not missing:
         return 0
     ask = load()
     left = set(range(len(missing)))
     with progress.task(name, len(missing), "prompts") as advance:
-        for batch in ask(missing):
+        for batch in ask(missing, among):
             if not all(score is None or math.isfinite(score) for _, score in batch):
                 raise ModelError("The teacher's answer is not a number; try --set teacher.dtype=float32.")
             store.add([(missing[index], score) for index, score in batch if score is not None])

@@ -44,23 +44,31 @@ def text_hash(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()[:16]
 
 
-def is_labeled(path: Path, key: str) -> bool:
-    """Whether the store holds a label of this teacher. Raises DataError when the file is not a label store."""
+def count_labels(path: Path, table: str, key: str, most: int | None = None) -> int:
+    """How many labels of this teacher the store holds in `points` or `pairs`; counted up to `most`.
+
+    Raises DataError when the file is not a label store.
+    """
     if path.is_dir():
         raise DataError(f"{path} is a folder; give a file as label_store.")
     check_place(path)
     if not path.is_file():
-        return False
-    holds = """SELECT EXISTS (SELECT 1 FROM teachers t JOIN points p ON p.teacher = t.id WHERE t.key = ?)
-        OR EXISTS (SELECT 1 FROM teachers t JOIN pairs p ON p.teacher = t.id WHERE t.key = ?)"""
+        return 0
+    of_teacher = f"SELECT 1 FROM {table} WHERE teacher = (SELECT id FROM teachers WHERE key = ?) LIMIT ?"
     try:
         with contextlib.closing(sqlite3.connect(path, timeout=60)) as database:
             check_tables(database, path)
-            return bool(database.execute(holds, (key, key)).fetchone()[0])
+            found = database.execute(f"SELECT count(*) FROM ({of_teacher})", (key, -1 if most is None else most))
+            return int(found.fetchone()[0])
     except sqlite3.OperationalError:  # no tables yet: killed as it began
-        return False
+        return 0
     except sqlite3.DatabaseError as error:
         raise DataError(f"{path} is not a label store ({error}); give another label_store.") from None
+
+
+def is_labeled(path: Path, key: str) -> bool:
+    """Whether the store holds a label of this teacher. Raises DataError when the file is not a label store."""
+    return any(count_labels(path, table, key, most=1) for table in ("points", "pairs"))
 
 
 def check_tables(database: sqlite3.Connection, path: Path) -> None:

@@ -5,38 +5,58 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import shutil
+import statistics
+import tempfile
+import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pdadapt import distributed, evaluate, students, train
 from pdadapt.agreement import DECISIVE, agreement, held_out
 from pdadapt.answers import answers_of
-from pdadapt.corpus import Corpus, Dataset, Queries, fingerprint, relevant_documents
+from pdadapt.batches import MEMORY_ERRORS, is_out_of_memory, limits
+from pdadapt.corpus import Corpus, Dataset, Queries, fingerprint, load_dataset, relevant_documents
 from pdadapt.engines.choose import make_engine
+from pdadapt.engines.exact import Exact
 from pdadapt.errors import DataError
 from pdadapt.label import label, read_lists, write_lists
 from pdadapt.models import resolve_model
 from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe
+from pdadapt.report import write_report
 from pdadapt.retrieve import index_corpus, retrieve, retrieve_documents, sample_queries
-from pdadapt.run import Ranking, RunFolder, read_run, write_atomic, write_run
+from pdadapt.run import Ranking, RunFolder, Stage, read_run, write_atomic, write_run
 from pdadapt.students.colbert import PCA_DOCUMENTS, get_lengths, load_colbert, set_lengths
 from pdadapt.teachers import Task
 from pdadapt.teachers.choose import Teachers, check_teacher, teacher_key
+from pdadapt.verdict import verdict
 
+GENERAL = "general"  # the set of the forgetting guard, by its name as a corpus
+GENERAL_MEASURE, GENERAL_DEPTH = "nDCG@10", 10
+SHOWN, SNIPPET = 3, 320  # documents of a query in the report; letters of each
 PACKAGES = ("pdadapt", "torch", "transformers", "sentence-transformers")
 
 
-def adapt(recipe: Recipe, dataset: Dataset, out: Path, progress: Progress) -> dict[str, Any]:
-    """Adapt the student to the dataset's corpus, `recipe.iterations` times; returns what metrics.json holds.
+@dataclass(frozen=True)
+class Job:
+    """A run whose every part has been found, and found to be right."""
 
-    Everything the run needs is checked before any work; killed at any moment, the same call goes on from there.
+    run: RunFolder
+    queries: Queries
+    test_queries: Queries
+    keys: dict[Task, str]  # of the teachers' labels
+    relevant: dict[str, list[str]]  # by query, what people labeled so, where L_CL asks for it
+    origin: dict[str, Any]  # what run.json will say
+
+
+def check(recipe: Recipe, dataset: Dataset, out: Path, restart_from: Stage | None = None) -> Job:
+    """Find before any work what would stop it in the middle; nothing is loaded or written.
+
     Raises PdadaptError on anything the user can mend.
     """
     run = RunFolder(out)
-    if distributed.rank() > 0:
-        return join_training(recipe, dataset, run, progress)
     queries = sample_queries(dataset.queries, recipe.retrieve.max_queries, recipe.seed)
     test_queries = sample_queries(dataset.test_queries, recipe.evaluate.max_queries, recipe.seed)
     if not queries:
@@ -51,7 +71,7 @@ def adapt(recipe: Recipe, dataset: Dataset, out: Path, progress: Progress) -> di
     evaluate.parse_measures(recipe.evaluate.measures, answers_of(dataset))
     tasks: list[Task] = ["point", "pair"] if recipe.teacher.pair.asked else ["point"]
     keys = {task: teacher_key(recipe.teacher, task) for task in tasks}
-    if not (run.iteration(1) / "lists.jsonl").exists():
+    if restart_from or not (run.iteration(1) / "lists.jsonl").exists():
         for task in tasks:
             check_teacher(recipe.teacher, task, set(queries.values()), run.store(recipe))
     origin = {
@@ -69,14 +89,37 @@ def adapt(recipe: Recipe, dataset: Dataset, out: Path, progress: Progress) -> di
         origin["retriever"] = retriever.identity()
     relevant = labeled_relevant(recipe, dataset, queries)
     if relevant:
-        progress.say(f"{len(relevant):,} of {len(queries):,} queries are labeled: L_CL learns from their judgments.")
         origin["relevant_sha256"] = fingerprint((query_id, " ".join(doc_ids)) for query_id, doc_ids in relevant.items())
+    return Job(run, queries, test_queries, keys, relevant, origin)
+
+
+def adapt(
+    recipe: Recipe, dataset: Dataset, out: Path, progress: Progress, restart_from: Stage | None = None
+) -> dict[str, Any]:
+    """Adapt the student to the dataset's corpus, `recipe.iterations` times; returns what metrics.json holds.
+
+    Everything the run needs is checked before any work; killed at any moment, the same call goes on from there.
+    restart_from: the stage from which a run of other settings may be made anew.
+    Raises PdadaptError on anything the user can mend.
+    """
+    if distributed.rank() > 0:
+        return join_training(recipe, dataset, RunFolder(out), progress)
+    job = check(recipe, dataset, out, restart_from)
+    run, queries, test_queries = job.run, job.queries, job.test_queries
+    if job.relevant:
+        progress.say(
+            f"{len(job.relevant):,} of {len(queries):,} queries are labeled: L_CL learns from their judgments."
+        )
     kept_out = held_out(queries, recipe.train.held_out, recipe.seed)
-    student = None if run.student.exists() else new_student(recipe, dataset.corpus)
+    run.check(recipe, job.origin, restart_from)
+    anew = restart_from == "student" or not run.student.exists()
+    student = new_student(recipe, dataset.corpus) if anew else None
     with run.locked():
-        run.claim(recipe, origin)
-        progress.log = run.path / "timings.jsonl"
-        if student is not None:
+        if said := run.claim(recipe, job.origin, restart_from):
+            progress.say(said)
+        progress.log, progress.state = run.path / "timings.jsonl", run.path / "progress.json"
+        limits.remember(run.path / "memory.json")
+        if student is not None and not run.student.exists():
             students.save_student(student, run.student)
         student = None  # its memory is wanted
         for iteration in range(1, recipe.iterations + 1):
@@ -84,7 +127,7 @@ def adapt(recipe: Recipe, dataset: Dataset, out: Path, progress: Progress) -> di
             folder = run.iteration(iteration)
             candidates = rank(recipe, dataset.corpus, queries, test_queries, run, iteration - 1, progress)
             if not (folder / "lists.jsonl").exists():
-                save_lists(recipe, dataset.corpus, queries, candidates, relevant, keys, run, folder, progress)
+                save_lists(recipe, dataset.corpus, queries, candidates, job.relevant, job.keys, run, folder, progress)
             if not run.checkpoint(iteration).exists():
                 fit(recipe, dataset.corpus, queries, run, iteration, progress)
             shutil.rmtree(folder / "trainer", ignore_errors=True)
@@ -97,56 +140,93 @@ def adapt(recipe: Recipe, dataset: Dataset, out: Path, progress: Progress) -> di
         if test_queries:
             rank(recipe, dataset.corpus, {}, test_queries, run, iteration, progress)
         best = iteration if learned else iteration - 1
-        metrics = summarise(recipe, dataset, run, len(queries), list(test_queries), iteration, best)
+        for number in range(iteration + 1):
+            rank_general(recipe, run, number, progress)
+        metrics = summarise(recipe, dataset, run, len(queries), test_queries, iteration, best)
         write_atomic(run.metrics_file, json.dumps(metrics, indent=2) + "\n")
+        progress.end()
+        write_report(run.path)
     return metrics
 
 
 def join_training(recipe: Recipe, dataset: Dataset, run: RunFolder, progress: Progress) -> dict[str, Any]:
     """What the ranks other than 0 do: their part of each training, as soon as rank 0 has left its lists."""
     distributed.take_device()
+    distributed.wait_until(lambda: run.holds(recipe))
     queries = sample_queries(dataset.queries, recipe.retrieve.max_queries, recipe.seed)
     kept_out = held_out(queries, recipe.train.held_out, recipe.seed)
     for iteration in range(1, recipe.iterations + 1):
         if not run.checkpoint(iteration).exists():
-            distributed.wait_for(run.iteration(iteration) / "lists.jsonl")
+            distributed.wait_until((run.iteration(iteration) / "lists.jsonl").exists)
             fit(recipe, dataset.corpus, queries, run, iteration, progress)
         if kept_out:
-            distributed.wait_for(run.iteration(iteration) / "agreement.json")
+            distributed.wait_until((run.iteration(iteration) / "agreement.json").exists)
             if not has_learned(run.iteration(iteration)):
                 break
     return {}
 
 
 def fit(recipe: Recipe, corpus: Corpus, queries: Queries, run: RunFolder, iteration: int, progress: Progress) -> None:
-    """Train the student of the iteration before on this iteration's lists, but those held out."""
-    model = load_student(recipe, str(run.checkpoint(iteration - 1)))
+    """Train the student of the iteration before on this iteration's lists, but those held out.
+
+    When memory runs out, the training goes on from its last state with smaller chunks.
+    """
     folder = run.iteration(iteration)
     kept_out = held_out(queries, recipe.train.held_out, recipe.seed)
-    lists = [entry for entry in read_lists(folder / "lists.jsonl") if entry.query_id not in kept_out]
-    train.train(model, lists, corpus, queries, recipe.train, recipe.seed + iteration, folder, progress)
+    every = read_lists(folder / "lists.jsonl")
+    lists = [entry for entry in every if entry.query_id not in kept_out]
+    judges = [entry for entry in every if entry.query_id in kept_out]
+
+    def measure(student: Any) -> float:
+        found = agreement(student, judges, corpus, queries, recipe.train.temperature, recipe.retrieve.batch_tokens)
+        return statistics.fmean(found[DECISIVE].values()) if found[DECISIVE] else 0.0
+
+    while True:
+        settings = train.within_memory(recipe.train)
+        try:
+            return train.train(
+                load_student(recipe, str(run.checkpoint(iteration - 1))),
+                lists,
+                corpus,
+                queries,
+                settings,
+                recipe.seed + iteration,
+                folder,
+                progress,
+                measure if judges else None,
+            )
+        except MEMORY_ERRORS as error:
+            smaller = train.next_chunk(settings)
+            if not (smaller and is_out_of_memory(error)) or distributed.processes() > 1:
+                raise
+        progress.say(f"Memory ran out: training goes on from its last state with chunks of {smaller:,} tokens.")
+        limits.lower("train", smaller)
 
 
 def save_agreement(
     recipe: Recipe, corpus: Corpus, queries: Queries, run: RunFolder, iteration: int, progress: Progress
 ) -> None:
-    """How far the student agrees with the teacher on the lists held out, before this iteration's training and after."""
+    """How far the student agrees with the teacher on the lists held out: the base, before this iteration's training
+    (if that is another), and after.
+    """
     kept_out = held_out(queries, recipe.train.held_out, recipe.seed)
     lists = [entry for entry in read_lists(run.iteration(iteration) / "lists.jsonl") if entry.query_id in kept_out]
+    numbers = list(dict.fromkeys([0, iteration - 1, iteration]))
     values = []
-    with progress.task("agreement", 2 * len(lists), "lists") as advance:
-        for number in (iteration - 1, iteration):
+    with progress.task("agreement", len(numbers) * len(lists), "lists") as advance:
+        for number in numbers:
             model = load_student(recipe, str(run.checkpoint(number)))
             size = recipe.retrieve.batch_tokens
             values.append(agreement(model, lists, corpus, queries, recipe.train.temperature, size, advance))
-    found = evaluate.compare_values(values, recipe.evaluate, recipe.seed) if values[0][DECISIVE] else {}
+    found = evaluate.compare_values(values, recipe.evaluate, recipe.seed, [(0, len(numbers) - 1)])
+    found = found if values[0][DECISIVE] else {}
     write_atomic(run.iteration(iteration) / "agreement.json", json.dumps(found, indent=2) + "\n")
 
 
 def has_learned(folder: Path) -> bool:
     """Whether the agreement rose in this iteration; without queries that could tell, it is taken to have."""
     found = json.loads((folder / "agreement.json").read_text(encoding="utf-8"))
-    return not found or found[DECISIVE]["means"][1] > found[DECISIVE]["means"][0]
+    return not found or found[DECISIVE]["means"][-1] > found[DECISIVE]["means"][-2]
 
 
 def labeled_relevant(recipe: Recipe, dataset: Dataset, queries: Queries) -> dict[str, list[str]]:
@@ -238,20 +318,40 @@ def load_starter(recipe: Recipe) -> Any:
     return load_colbert(str(recipe.retrieve.model), *lengths, dtype=recipe.student.dtype)
 
 
+def rank_general(recipe: Recipe, run: RunFolder, iteration: int, progress: Progress) -> None:
+    """The forgetting guard: rank the general set, which is none of the corpus adapted to, with this student."""
+    file = run.iteration(iteration) / "general.run"
+    if not recipe.evaluate.general or file.exists():
+        return
+    general = load_dataset(GENERAL)
+    engine = Exact(load_student(recipe, str(run.checkpoint(iteration))), recipe.retrieve.batch_tokens)
+    progress.prefix = "general set: "
+    with tempfile.TemporaryDirectory() as index:
+        index_corpus(engine, general.corpus, Path(index), progress)
+        ranking = retrieve(engine, general.corpus, general.test_queries, Path(index), GENERAL_DEPTH, progress)
+    progress.prefix = ""
+    write_run(file, ranking, f"iteration-{iteration}")
+
+
 def summarise(
-    recipe: Recipe, dataset: Dataset, run: RunFolder, queries: int, test_queries: list[str], done: int, best: int
+    recipe: Recipe, dataset: Dataset, run: RunFolder, queries: int, test_queries: Queries, done: int, best: int
 ) -> dict[str, Any]:
-    """Base against adapted on the test queries, and the figures of each iteration's labels and agreement.
+    """Base against adapted on the test queries, the figures of each iteration's labels and agreement, and the verdict.
 
     done: iterations that there were; best: the one whose checkpoint is kept for use, 0 for the student as it was.
+    Leaves queries.tsv.
     """
 
     def figures(name: str) -> list[Any]:
         files = [run.iteration(number) / name for number in range(1, done + 1)]
         return [json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()]
 
+    def rankings(name: str) -> list[Ranking]:
+        return [read_run(run.iteration(number) / name) for number in range(done + 1)]
+
     metrics: dict[str, Any] = {
         "corpus": dataset.name,
+        "summary": dataset.summary,
         "documents": len(dataset.corpus.whole),
         "queries": queries,
         "test_queries": len(test_queries),
@@ -259,11 +359,50 @@ def summarise(
         "checkpoint": str(run.checkpoint(best)),
         "labels": figures("labels.json"),
         "agreement": figures("agreement.json"),
+        "general": [],
         "measures": {},
+        "most_changed": {},
     }
+    if recipe.evaluate.general:
+        settings = recipe.evaluate.model_copy(update={"measures": (GENERAL_MEASURE,)})
+        base, *adapted = rankings("general.run")
+        qrels = load_dataset(GENERAL).qrels
+        metrics["general"] = [evaluate.compare([base, after], qrels, settings, recipe.seed) for after in adapted]
     if test_queries:
         qrels = {query_id: dataset.qrels[query_id] for query_id in test_queries}
-        answers = answers_of(dataset)
-        rankings = [read_run(run.iteration(number) / "test.run") for number in range(done + 1)]
-        metrics["measures"] = evaluate.compare(rankings, qrels, recipe.evaluate, recipe.seed, answers=answers)
+        found = rankings("test.run")
+        values = [evaluate.per_query(one, qrels, recipe.evaluate.measures, answers_of(dataset)) for one in found]
+        metrics["measures"] = evaluate.compare_values(values, recipe.evaluate, recipe.seed)
+        systems = ["base", *(f"iteration-{number}" for number in range(1, done + 1))]
+        evaluate.write_values(run.values_file, systems, values)
+        measure, shown = recipe.evaluate.measures[0], best or done
+        before, after = values[0][measure], values[shown][measure]
+        metrics["most_changed"] = {
+            kind: [
+                {
+                    "query_id": query_id,
+                    "query": test_queries[query_id],
+                    "before": before[query_id],
+                    "after": after[query_id],
+                    "documents": [show_documents(found[i][query_id], qrels[query_id], dataset) for i in (0, shown)],
+                }
+                for query_id in query_ids
+            ]
+            for kind, query_ids in evaluate.gained_and_lost(before, after).items()
+        }
+    metrics["verdict"] = verdict(metrics)
     return metrics
+
+
+def show_documents(ranked: Sequence[tuple[str, float]], grades: Mapping[str, int], dataset: Dataset) -> list[Any]:
+    """The best documents as a report shows them, the text cut short; a document that nobody judged has no grade."""
+    documents = [dataset.corpus.whole[doc_id] for doc_id, _ in ranked[:SHOWN]]
+    return [
+        {
+            "doc_id": document.doc_id,
+            "title": document.title,
+            "text": textwrap.shorten(document.text, SNIPPET, placeholder=" ..."),
+            "grade": grades.get(document.doc_id),
+        }
+        for document in documents
+    ]

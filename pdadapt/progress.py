@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +26,7 @@ from rich.progress import Progress as RichProgress
 from rich.text import Text
 
 EVERY = 60.0  # seconds between lines where there is no terminal
+STATE_EVERY = 2.0  # seconds between states that other processes read
 
 
 class _Rate(ProgressColumn):
@@ -43,6 +46,7 @@ class Progress:
         self.tasks = 0  # ended
         self.prefix = ""  # such as "iteration 1: "
         self.log: Path | None = None  # a JSONL file that gets a line for each task that ends
+        self.state: Path | None = None  # a JSON file that says how far the task is, for other processes to read
         self._live = RichProgress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -61,6 +65,12 @@ class Progress:
         """A line above the live view."""
         self.console.print(text, highlight=False, soft_wrap=True, markup=False)
 
+    def end(self) -> None:
+        """Nothing is going on any more: no state is left to read."""
+        if self.state:
+            self.state.unlink(missing_ok=True)
+            _part(self.state).unlink(missing_ok=True)
+
     @contextlib.contextmanager
     def task(self, name: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
         """A task of `total` units.
@@ -69,13 +79,19 @@ class Progress:
         nothing of the rate.
         """
         name = self.prefix + name
-        started = said = time.monotonic()
+        started = said = left_at = time.monotonic()
         done = before = 0
         last_note = ""
         task_id = self._live.add_task(name, total=total, unit=unit, note="")
 
+        def leave_state(file: Path) -> float:
+            now = time.monotonic()
+            state = {"task": name, "unit": unit, "done": done, "total": total, "earlier": before, "note": last_note}
+            _write_state(file, state | {"seconds": round(now - started, 2)})
+            return now
+
         def advance(units: int, note: str = "", earlier: bool = False) -> None:
-            nonlocal done, before, last_note, said
+            nonlocal done, before, last_note, said, left_at
             done += units
             before += units * earlier
             last_note = note or last_note
@@ -86,7 +102,11 @@ class Progress:
                 left = (now - started) / (done - before) * (total - done)
                 line = f"{name}: {done:,} of {total:,} {unit}, about {left / 60:,.1f} min left {last_note}"
                 self.say(line.rstrip())
+            if self.state and (done >= total or time.monotonic() - left_at >= STATE_EVERY):
+                left_at = leave_state(self.state)
 
+        if self.state:
+            leave_state(self.state)
         with self._live if not self._live.live.is_started else contextlib.nullcontext():
             yield advance
         self._live.remove_task(task_id)
@@ -104,10 +124,21 @@ class Progress:
         self.say(line)
 
 
+def _write_state(file: Path, state: dict[str, Any]) -> None:
+    """Whole or not at all, but not synced; work goes on where it cannot be written."""
+    state |= {"pid": os.getpid(), "host": socket.gethostname(), "updated": round(time.time(), 2)}
+    with contextlib.suppress(OSError):
+        _part(file).write_text(json.dumps(state) + "\n", encoding="utf-8")
+        os.replace(_part(file), file)
+
+
+def _part(file: Path) -> Path:
+    return file.with_name(file.name + ".part")
+
+
 def quiet_libraries() -> None:
     """Keep the libraries' own bars and notes off the live view; errors still come through."""
     import logging
-    import os
     import warnings
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

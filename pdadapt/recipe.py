@@ -226,8 +226,21 @@ class TrainSettings(Settings):
     """Tokens kept of a document in training."""
     save_steps: Positive = 500
     """A resumable checkpoint is written every so many steps."""
+    check_steps: Positive | None = None
+    """Every so many steps (a multiple of save_steps) the agreement on the queries held out is measured, and the best
+    state becomes the checkpoint; null means that the last one does."""
+    patience: Positive = 3
+    """Training stops when so many checks in a row were no better than one before them."""
     report_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
     """Where losses by term, learning rate, gradient norm and examples per second go besides train.jsonl."""
+
+    @model_validator(mode="after")
+    def _checks_are_of_saved_states(self) -> TrainSettings:
+        if self.check_steps and self.check_steps % self.save_steps:
+            raise ValueError(f"check_steps: {self.check_steps} is no multiple of save_steps, {self.save_steps}")
+        if self.check_steps and not self.held_out:
+            raise ValueError("check_steps needs queries held out; set held_out")
+        return self
 
     @model_validator(mode="after")
     def _reporters_are_installed(self) -> TrainSettings:
@@ -275,6 +288,8 @@ class EvaluateSettings(Settings):
     """Names of ir-measures."""
     resamples: Positive = 10_000
     """Permutations of the paired randomisation test."""
+    general: bool = True
+    """Measure base and adapted student on the general set too (English, all subjects): was anything forgotten?"""
 
 
 class Recipe(Settings):

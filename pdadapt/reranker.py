@@ -57,9 +57,6 @@ def train_reranker(recipe: Recipe, dataset: Dataset, out: Path, progress: Progre
         )
     relevant_documents(dataset, queries)  # all of which the corpus must hold
     run = RunFolder(out)
-    if not (run.path / "model").exists():
-        resolve_model(recipe.student.model).check()
-        load_encoder(recipe.reranker, recipe.seed)  # that it does not is found now, not after the retrieval
     origin = {
         "corpus": dataset.name,
         "corpus_sha256": fingerprint((document.doc_id, document.contents) for document in dataset.corpus),
@@ -69,8 +66,12 @@ def train_reranker(recipe: Recipe, dataset: Dataset, out: Path, progress: Progre
         "reranker": resolve_model(recipe.reranker.model).identity(),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
+    run.check(recipe, origin, staged=False)
+    if not (run.path / "model").exists():
+        resolve_model(recipe.student.model).check()
+        load_encoder(recipe.reranker, recipe.seed)  # that it does not is found now, not after the retrieval
     with run.locked():
-        run.claim(recipe, origin)
+        run.claim(recipe, origin, staged=False)
         progress.log = run.path / "timings.jsonl"
         model = run.path / "model"
         if not model.exists():

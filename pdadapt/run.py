@@ -5,9 +5,9 @@ RUN/
   run.json              what the run was made from: hashes of corpus and queries, versions
   labels.sqlite         what the teacher said (labels.py)
   student/              the student before training
-  iteration-0/          base: test.run and its index
-  iteration-N/          candidates.run, lists.jsonl, train.jsonl, checkpoint/, test.run, index/
-  metrics.json          base against adapted
+  iteration-0/          base: test.run, general.run and its index
+  iteration-N/          candidates.run, lists.jsonl, train.jsonl, checkpoint/, agreement.json, test.run, general.run
+  metrics.json          base against adapted; queries.tsv: query by query
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import json
 import math
 import os
 import shutil
+import socket
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import ValidationError
@@ -30,8 +31,9 @@ from pdadapt.readers import open_text
 from pdadapt.recipe import Recipe
 
 Ranking = dict[str, list[tuple[str, float]]]  # query_id -> (doc_id, score), best first
+Change = tuple[str, Any, Any]  # dotted key, old, new
 
-# Settings of speed and memory, which may differ when a run goes on: they change no finished artefact.
+# Settings, of speed and memory most of them, which may differ when a run goes on: they change no finished artefact.
 FREE = (
     "teacher.batch_tokens",
     "teacher.concurrency",
@@ -43,8 +45,31 @@ FREE = (
     "train.gradient_checkpointing",
     "train.save_steps",
     "train.report_to",
+    "evaluate.general",
 )
 BEGINNINGS = ("lock", "recipe.yaml", "run.json")  # what a run that was killed as it began may have left
+
+Stage = Literal["student", "retrieve", "label", "train", "evaluate"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+READ_BY: dict[str, Stage] = {  # the first stage that reads a setting, or a part of a run's origin; else: student
+    "retrieve": "retrieve",
+    "retriever": "retrieve",
+    "queries_sha256": "retrieve",
+    "label_store": "label",
+    "teacher": "label",
+    "teachers": "label",
+    "relevant_sha256": "label",
+    "train.n_way": "label",
+    "train.temperature": "label",
+    "train": "train",
+    "iterations": "train",
+    "evaluate": "evaluate",
+    "test_queries_sha256": "evaluate",
+}
+KEPT = {  # of the first iteration, when this stage begins anew
+    "label": ("candidates.run",),
+    "train": ("candidates.run", "lists.jsonl", "labels.json"),
+}
 
 
 class RunFolder:
@@ -53,6 +78,7 @@ class RunFolder:
         self.recipe_file = path / "recipe.yaml"
         self.run_file = path / "run.json"
         self.metrics_file = path / "metrics.json"
+        self.values_file = path / "queries.tsv"
         self.student = path / "student"
 
     def iteration(self, number: int) -> Path:
@@ -67,39 +93,94 @@ class RunFolder:
         """The label store: the run's own, or the one that the recipe shares."""
         return Path(recipe.label_store) if recipe.label_store else self.path / "labels.sqlite"
 
+    def holds(self, recipe: Recipe) -> bool:
+        """Whether the run that stands here is of these settings."""
+        return self.recipe_file.exists() and self.recipe_file.read_text(encoding="utf-8") == dump(recipe)
+
     def locked(self) -> contextlib.AbstractContextManager[None]:
-        """Keep other processes out of this run. Raises RunError when the folder is not empty and holds no run."""
-        there = self.path.iterdir() if self.path.is_dir() and not self.run_file.exists() else ()
-        if any(not entry.name.startswith(BEGINNINGS) for entry in there):
-            raise RunError(f"{self.path} is not empty and holds no run; give another --out.")
+        """Keep other processes out of this run."""
         return locked(self.path)
 
-    def claim(self, recipe: Recipe, origin: dict[str, Any]) -> None:
-        """Begin a run here, or make sure that the one begun here is the same.
+    def claim(
+        self, recipe: Recipe, origin: dict[str, Any], restart_from: Stage | None = None, staged: bool = True
+    ) -> str:
+        """Begin a run here, or make sure that the one begun here is the same; returns what `check` says.
 
-        origin: what the run is made from besides the recipe. More iterations than before may be asked, `versions` of
-        packages and settings of memory (FREE) may differ, and the teacher until it has labeled a list; anything else
-        that does raises RunError, naming it, and nothing is touched.
+        What a restart makes anew is removed.
         """
-        wanted = json.loads(recipe.model_dump_json())
-        labeled = any(self.path.glob("iteration-*/lists.jsonl"))
-        if self.run_file.exists():
-            begun = with_defaults(read_settings(self.recipe_file))
-            found = read_settings(self.run_file)
-            changes = differences(begun, wanted) + differences(found, {**origin, "versions": found.get("versions")})
-            changes = [change for change in changes if change[0] not in FREE]
-            changes = [change for change in changes if labeled or not change[0].startswith("teacher")]
-            changes = [change for change in changes if change[0] != "iterations" or change[1] > change[2]]
-            if changes:
-                named = "; ".join(f"{key} was {old!r}, now {new!r}" for key, old, new in changes)
-                raise RunError(
-                    f"{self.path} holds a run with other settings ({named}); give another --out "
-                    "(its labels serve again where teacher and prompts are the same: "
-                    f"--set label_store={self.path}/labels.sqlite)."
-                )
-        write_atomic(self.recipe_file, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))
-        if not labeled:
+        said, outdated = self.check(recipe, origin, restart_from, staged)
+        removed = self.path / "removed"
+        for number, path in enumerate(outdated):
+            removed.mkdir(exist_ok=True)
+            os.replace(path, removed / f"{number}-{os.getpid()}-{path.name}")  # at once, so that a kill halves nothing
+        shutil.rmtree(removed, ignore_errors=True)
+        write_atomic(self.recipe_file, dump(recipe))
+        if said or not self.run_file.exists():
             write_atomic(self.run_file, json.dumps(origin, indent=2) + "\n")
+        return said
+
+    def check(
+        self, recipe: Recipe, origin: dict[str, Any], restart_from: Stage | None = None, staged: bool = True
+    ) -> tuple[str, list[Path]]:
+        """Whether a run of these settings can begin or go on here; nothing is touched.
+
+        origin: what the run is made from besides the recipe. `versions` of packages, settings of memory (FREE), and
+        whatever no stage that has begun here reads, may differ. staged: else every stage reads every setting.
+        Returns a sentence on what differs, if anything, and what to remove: where something else differs, the results
+        of restart_from and of later stages. Raises RunError, naming it, when that stage is not as early as need be.
+        """
+        if not self.run_file.exists():
+            if self.path.is_dir() and any(not entry.name.startswith(BEGINNINGS) for entry in self.path.iterdir()):
+                raise RunError(f"{self.path} is not empty and holds no run; give another --out.")
+            return "", []
+        changes = self._changes(json.loads(recipe.model_dump_json()), origin)
+        stages = {key: read_by(key) if staged else STAGES[0] for key, *_ in changes}
+        stale = [change for change in changes if self.outputs(stages[change[0]])]
+        if not stale:
+            if changes:
+                return f"Settings that no stage has read yet are changed: {name_changes(changes)}.", []
+            same = "No setting that a stage has read is changed, so nothing is made anew."
+            return (same if restart_from else ""), []
+        earliest = min((stages[key] for key, *_ in stale), key=STAGES.index)
+        if restart_from is None or STAGES.index(restart_from) > STAGES.index(earliest):
+            anew = (
+                f"make stage {earliest} and those after it anew with --restart-from {earliest}, or " if staged else ""
+            )
+            raise RunError(
+                f"{self.path} holds a run with other settings: {name_changes(stale)}; {anew}give another --out "
+                f"(labels serve again where teacher and prompts are the same: --set label_store={self.path}/"
+                "labels.sqlite)."
+            )
+        return f"Made anew from stage {restart_from}, since {name_changes(stale)}.", self.outputs(restart_from)
+
+    def outputs(self, stage: Stage) -> list[Path]:
+        """What this stage and those after it have left here, the last made first."""
+        folders = sorted(self.path.glob("iteration-*"), key=lambda folder: -int(folder.name.split("-")[1]))
+        found = [self.path / "report.html", self.metrics_file, self.values_file]
+        if stage == "evaluate":
+            found += [folder / "test.run" for folder in folders]
+        elif stage in KEPT:
+            found += [folder for folder in folders if folder.name not in ("iteration-0", "iteration-1")]
+            found += [entry for entry in self.iteration(1).glob("*") if entry.name not in KEPT[stage]]
+        else:
+            found += folders
+        if stage == STAGES[0]:
+            of_reranker = ("model", "trainer", "candidates.run", "index")
+            found += [self.student, *(self.path / name for name in of_reranker)]
+        return [path for path in dict.fromkeys(found) if path.exists()]
+
+    def _changes(self, wanted: dict[str, Any], origin: dict[str, Any]) -> list[Change]:
+        """What differs from the run begun here, but for what may. Raises RunError when that cannot be told."""
+        found, begun = read_settings(self.run_file), read_settings(self.recipe_file)
+        version = found.get("versions", {}).get("pdadapt", "another version")
+        changes = differences(with_defaults(begun, f"{self.path} (begun by pdadapt {version})"), wanted)
+        changes += differences(found, {**origin, "versions": found.get("versions")})
+        changes = [change for change in changes if change[0] not in FREE]
+        return [
+            (key, old, new)
+            for key, old, new in changes
+            if key != "iterations" or (new < old and self.iteration(new + 1).exists())
+        ]
 
 
 @contextlib.contextmanager
@@ -120,7 +201,7 @@ def locked(folder: Path) -> Iterator[None]:
                 "give another folder."
             ) from None
         lock.truncate(0)
-        lock.write(str(os.getpid()))
+        lock.write(f"{os.getpid()} on {socket.gethostname()}")
         lock.flush()
         yield
 
@@ -137,24 +218,44 @@ def read_settings(path: Path) -> dict[str, Any]:
     try:
         found = (json.loads if path.suffix == ".json" else yaml.safe_load)(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise RunError(f"{path} cannot be read ({reason(error)}): the run is damaged; give another folder.") from None
+        said = reason(error)
+        raise RunError(f"{path.parent} holds a damaged run ({path.name}: {said}); give another folder.") from None
     if not isinstance(found, dict):
-        raise RunError(f"{path} holds no settings: the run is damaged; give another folder.")
+        raise RunError(f"{path.parent} holds a damaged run ({path.name}: no settings); give another folder.")
     return found
 
 
-def with_defaults(tree: dict[str, Any]) -> dict[str, Any]:
-    """A recipe of an earlier version with the settings that came since; as it is when it is no recipe any more."""
+def dump(recipe: Recipe) -> str:
+    """As YAML, every setting."""
+    text: str = yaml.safe_dump(json.loads(recipe.model_dump_json()), sort_keys=False, allow_unicode=True)
+    return text
+
+
+def read_by(key: str) -> Stage:
+    """The first stage that reads this setting, or this part of a run's origin."""
+    return READ_BY.get(key) or READ_BY.get(key.split(".")[0], STAGES[0])
+
+
+def name_changes(changes: Iterable[Change]) -> str:
+    return "; ".join(f"{key} was {old!r}, now {new!r}" for key, old, new in changes)
+
+
+def with_defaults(tree: Any, run: str) -> dict[str, Any]:
+    """A recipe of an earlier version with the settings that came since. Raises RunError when it is none any more."""
     try:
         filled: dict[str, Any] = json.loads(Recipe.model_validate(tree).model_dump_json())
-    except ValidationError:
-        return tree
+    except ValidationError as error:
+        wrong = ", ".join(".".join(map(str, problem["loc"])) or "recipe.yaml" for problem in error.errors())
+        raise RunError(
+            f"{run} has settings that this version does not know ({wrong}): finish it with that version, or give "
+            "another --out."
+        ) from None
     return filled
 
 
-def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
-    """Where two trees differ: (dotted key, old, new)."""
-    found: list[tuple[str, Any, Any]] = []
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[Change]:
+    """Where two trees differ."""
+    found: list[Change] = []
     for key in {**old, **new}:
         a, b = old.get(key), new.get(key)
         if isinstance(a, dict) and isinstance(b, dict):

@@ -3,14 +3,70 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
 from rich.table import Column, Table
 from rich.text import Text
 
+if TYPE_CHECKING:
+    from pdadapt.plan import Plan
+
 TESTS = {"p": "p_holm", "p (t)": "p_t_holm"}  # the randomisation test's, the t-test's
 ONE_TEST = ("p",)
+
+
+def plan_table(plan: Plan) -> Group:
+    """What a run will cost, stage by stage, and what would make it cheaper."""
+    seconds = sum(cost.seconds for cost in plan.costs)
+    table = Table(
+        "stage",
+        *(Column(name, justify="right") for name in ("work", "tokens", "each second", "time", "share")),
+        title=f"{plan.shape.documents:,} documents, {plan.shape.queries:,} queries to adapt on, "
+        f"{plan.shape.test_queries:,} to test on",
+    )
+    for cost in plan.costs:
+        table.add_row(
+            cost.stage,
+            f"{cost.units:,} {cost.unit}",
+            f"{cost.tokens:,}" if cost.tokens else "",
+            f"{cost.units / cost.seconds:,.1f}" if cost.seconds else "",
+            duration(cost.seconds),
+            f"{cost.seconds / seconds:.0%}",
+        )
+    table.add_row("all", "", "", "", duration(seconds), "", style="bold")
+    memory = ", ".join(f"{name} {size(number)}" for name, number in plan.memory.items())
+    disk = ", ".join(f"{name} {size(number)}" for name, number in plan.disk.items())
+    held = ", ".join(f"{number:,} {task}s" for task, number in plan.labeled.items())
+    lines = [
+        f"Memory {plan.memory_of} at the peak: {memory}.",
+        f"Disk at the peak: {size(sum(plan.disk.values()))} ({disk}); {size(plan.disk_free)} are free.",
+        f"The label store holds of this teacher: {held}.",
+        "Cheaper: "
+        + "; ".join(f"{name}: {duration(other)} in all" for name, other in plan.cheaper.items() if other < seconds)
+        + ".",
+    ]
+    if plan.paper:
+        runs = ", ".join(f"{name} {duration(other)}" for name, other in plan.paper.items())
+        lines.append(
+            f"The paper's runs, with its models and recipes, as this machine's speed has it (arithmetic): {runs}."
+        )
+    return Group(table, *lines)
+
+
+def duration(seconds: float) -> str:
+    for unit, length in (("days", 86_400.0), ("h", 3_600.0), ("min", 60.0)):
+        if seconds >= (2 if unit == "days" else 1) * length:
+            return f"{seconds / length:,.1f} {unit}"
+    return f"{seconds:,.1f} s"
+
+
+def size(number: float) -> str:
+    """Of so many bytes."""
+    for unit, length in (("GB", 1e9), ("MB", 1e6)):
+        if number >= length:
+            return f"{number / length:,.1f} {unit}"
+    return f"{number / 1e3:,.0f} kB"
 
 
 def comparison_table(metrics: Mapping[str, Any], systems: Sequence[str]) -> Group:
@@ -68,6 +124,13 @@ def p_value(p: float) -> str:
     return f"{p:.3f}" if p >= 0.001 else "<0.001"
 
 
+def speed(units: float, unit: str, seconds: float) -> str:
+    """Units a second, or seconds a unit, whichever is more than 1; of a single unit nothing."""
+    if units < 2 or not seconds:
+        return ""
+    return f"{seconds / units:,.1f} s each" if units < seconds else f"{units / seconds:,.1f} {unit}/s"
+
+
 def changed_queries(metrics: Mapping[str, Any], systems: Sequence[str]) -> Table:
     """The queries that differ most in the first comparison, with their best documents by either system."""
     measure, found = next(iter(metrics["measures"].items()))
@@ -111,6 +174,7 @@ def agreement_summary(figures: Mapping[str, Any]) -> str:
     """One sentence on whether the student came to agree with the teacher on the queries held out."""
     parts = []
     for name, values in figures.items():
-        (before, after), (found,) = values["means"], values["comparisons"]
+        before, *_, after = values["means"]
+        found = values["comparisons"][-1]
         parts.append(f"{name} {before:.3f} -> {after:.3f} (p {p_value(found['p'])})")
     return "; ".join(parts) if parts else "no query held out says enough"

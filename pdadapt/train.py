@@ -27,7 +27,8 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
-from pdadapt.batches import cut
+from pdadapt.batches import cut, limits
+from pdadapt.checks import Checks, Measure
 from pdadapt.corpus import Corpus, Queries
 from pdadapt.distributed import add_up, barrier, gather_documents, processes, rank, together
 from pdadapt.errors import ModelError, RecipeError
@@ -318,8 +319,11 @@ def train(
     seed: int,
     folder: Path,
     progress: Progress,
+    measure: Measure | None = None,
 ) -> None:
     """Fine-tune `model` on the lists; the result is `folder`/checkpoint, the loss curve `folder`/train.jsonl.
+
+    measure: how good a student is, asked every check_steps, if those are set: the best one becomes the checkpoint.
 
     Resumable states are kept in `folder`/trainer every save_steps steps; a run that was killed goes on from the last.
     Who finds the checkpoint may remove them. Under a launcher of several processes each takes its part of every batch,
@@ -363,6 +367,9 @@ def train(
         encoder: Any = model[0]
         encoder.auto_model.compile(dynamic=True)
     loss = PairDistillLoss(model, settings)
+    checks = None
+    if measure and settings.check_steps:
+        checks = Checks(measure, settings.check_steps, settings.patience, folder, lengths)
     with progress.task("train", steps, "steps") as advance:
         trainer = _Trainer(
             model=model,
@@ -370,7 +377,7 @@ def train(
             train_dataset=data,
             data_collator=ListCollator(model, corpus, queries, lists),  # type: ignore[arg-type]
             loss=loss,
-            callbacks=[Watch(advance, folder, ADVICE, loss.query_ids)],
+            callbacks=[*([checks] if checks else []), Watch(advance, folder, ADVICE, loss.query_ids)],
         )
         for callback in (PrinterCallback, ProgressCallback):
             trainer.remove_callback(callback)
@@ -378,9 +385,26 @@ def train(
             state = last_complete(states)
         trainer.train(resume_from_checkpoint=state)
     set_lengths(model, *lengths)
-    if rank() == 0:
+    if rank() == 0 and checks:
+        checks.take_best(folder / "checkpoint")
+    elif rank() == 0:
         save_student(model, folder / "checkpoint")
     barrier()
+
+
+def within_memory(settings: TrainSettings) -> TrainSettings:
+    """The settings with chunks that memory has been found to hold; below those asked for, the gradient is cached too,
+    since without it smaller chunks take no less memory than a query's documents.
+    """
+    most = limits.get("train", settings.chunk_tokens)
+    smaller = {"chunk_tokens": most, "gradient_cache": True} if most < settings.chunk_tokens else {}
+    return settings.model_copy(update=smaller)
+
+
+def next_chunk(settings: TrainSettings) -> int:
+    """The chunk_tokens to try when memory has run out; 0 when a chunk is a single document already."""
+    smaller = settings.chunk_tokens // 2
+    return smaller if smaller >= settings.document_length else 0
 
 
 def set_dropout(model: nn.Module, share: float | None) -> None:

@@ -57,6 +57,14 @@ def _few_threads():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def _no_limits():
+    """What one test found out about memory is not remembered by the next."""
+    from pdadapt.batches import limits
+
+    limits.remember(None)
+
+
 def word_tokenizer(folder: Path, end: bool, chat: bool = False) -> int:
     """A whitespace tokenizer with offsets over the words of the prompts and the corpus; returns its size."""
     vocabulary = {token: i for i, token in enumerate(dict.fromkeys(["<pad>", "</s>", "<unk>", *PROMPT_WORDS, *WORDS]))}
@@ -265,11 +273,65 @@ teacher:
   pair: {{per_query: 4, window: 4}}
 retrieve: {{k: 8, batch_tokens: 64}}
 train: {{batch_size: 4, n_way: 6, steps: 12, learning_rate: 1.0e-3, save_steps: 1, held_out: 0}}
-evaluate: {{k: 10, resamples: 200}}
+evaluate: {{k: 10, resamples: 200, general: false}}
 """,
         encoding="utf-8",
     )
     return file
+
+
+@pytest.fixture
+def small_run(tmp_path) -> Path:
+    """A finished run's folder, written by hand: two queries adapted on, three tested on, one iteration."""
+    folder = tmp_path / "runs" / "small"
+    (folder / "iteration-1").mkdir(parents=True)
+    comparison = {"base": 0, "system": 1, "p": 0.0312, "p_holm": 0.0312, "p_t": 0.05, "p_t_holm": 0.05}
+    comparison |= {"change": 0.25, "interval": [0.05, 0.45], "wins": 1, "ties": 1, "losses": 1}
+    measured = {"nDCG@10": {"means": [0.5, 0.75], "comparisons": [comparison]}}
+    labels = {"points": 1234, "points_asked": 1000, "pairs": 3, "pair_prompts_asked": 6, "flip_rate": 0.5}
+    labels |= {"position_bias": -1.5, "disagreement": 1 / 3}
+    documents = [{"doc_id": "d1", "title": "Rims", "text": "true the rim", "grade": 2}]
+    documents += [{"doc_id": "d2", "title": "", "text": "bleed the brake", "grade": None}]
+    changed = {"query_id": "q1", "query": "how to true a wheel", "before": 0.25, "after": 1.0}
+    metrics = {
+        "corpus": "small",
+        "summary": "small: 20 documents; 2 queries to adapt on.",
+        "documents": 20,
+        "queries": 2,
+        "test_queries": 3,
+        "iteration": 1,
+        "checkpoint": f"{folder}/iteration-1/checkpoint",
+        "labels": [labels],
+        "agreement": [{"pair accuracy": measured["nDCG@10"]}],
+        "general": [{"nDCG@10": measured["nDCG@10"] | {"means": [0.8125, 0.8125]}}],
+        "measures": measured,
+        "most_changed": {"gained": [changed | {"documents": [documents[::-1], documents]}], "lost": []},
+        "verdict": {"outcome": "helped", "sentence": "Helped: nDCG@10 went 0.500 → 0.750."},
+    }
+    lists = [
+        {"query_id": "q7", "doc_ids": ["d1", "d2"], "points": [2.0, None], "pairs": [[0, 1, 0.7]]},
+        {"query_id": "q8", "doc_ids": ["d1", "d2", "d3"], "points": [3.0, 1.0, 0.5], "pairs": [[0, 1, 4], [1, 2, -2]]},
+    ]
+    losses = [{"step": 1, "loss": 0.75, "kd": 0.5, "pair": 0.25}, {"step": 20, "loss": 0.5, "kd": 0.375, "pair": 0.125}]
+    timings = [
+        {"task": f"iteration {i}: label points", "units": 600, "unit": "prompts", "seconds": 60.0} for i in (1, 1)
+    ]
+    timings.append({"task": "index", "units": 20, "unit": "documents", "seconds": 40.0})
+    texts = {
+        "recipe.yaml": "student: {model: tiny/student}\nteacher: {model: tiny/teacher}\n",
+        "run.json": json.dumps({"corpus": "small", "corpus_sha256": "cafe", "versions": {"pdadapt": "0.1.0"}}),
+        "metrics.json": json.dumps(metrics),
+        "timings.jsonl": "".join(json.dumps(row) + "\n" for row in timings),
+        "queries.tsv": "query_id\tmeasure\tbase\titeration-1\n"
+        "q1\tnDCG@10\t0.25\t1.0\nq2\tnDCG@10\t0.5\t0.5\nq3\tnDCG@10\t0.75\t0.7\n",
+        "iteration-1/labels.json": json.dumps(labels),
+        "iteration-1/agreement.json": json.dumps(metrics["agreement"][0]),
+        "iteration-1/lists.jsonl": "".join(json.dumps(row) + "\n" for row in lists),
+        "iteration-1/train.jsonl": "".join(json.dumps(row) + "\n" for row in losses),
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return folder
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import socketserver
 import sqlite3
 import struct
@@ -22,7 +21,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pdadapt.cli import main
+from pdadapt import cli
 from pdadapt.corpus import load_dataset
 from pdadapt.pipeline import adapt
 from pdadapt.progress import Progress
@@ -41,7 +40,7 @@ teacher:
 reranker: {model: ./encoder}
 retrieve: {k: 8, batch_tokens: 64}
 train: {batch_size: 4, n_way: 6, steps: 1, learning_rate: 1.0e-3, held_out: 0}
-evaluate: {k: 10, resamples: 200}
+evaluate: {k: 10, resamples: 200, general: false}
 """
 ADAPT = "adapt --corpus data --recipe tiny.yaml --out out"
 OF_RUN = "adapt --corpus data --recipe tiny.yaml --out run"
@@ -276,7 +275,7 @@ MODELS = {
     "model to export with truncated weights": ({"encoder/model.safetensors": cut}, "export ./encoder --out out --format sentence-transformers", r"encoder/model\.safetensors is missing or damaged .*; fetch it anew"),
     "model that its format cannot express": ({}, "export ./encoder --out out --format pylate", "is a dense student, which pylate cannot express; use"),
     "run to export without a checkpoint": ({"new/run.json": "{}"}, "export new --out out", "new holds no checkpoint yet; finish it"),
-    "run to export with broken metrics": ({"run/metrics.json": cut}, "export run --out out", r"run/metrics\.json cannot be read \(.*\): the run is damaged; give another folder"),
+    "run to export with broken metrics": ({"run/metrics.json": cut}, "export run --out out", r"run holds a damaged run \(metrics\.json: .*\); give another folder"),
     "run to export with the metrics of another version": ({"run/metrics.json": "{}"}, "export run --out out", r"run/metrics\.json lacks 'iteration'; the same `pdadapt adapt`"),
     "model to search with that is not there": ({}, "search ./no rim --corpus data --index out", r"Model './no': no is neither a folder nor"),
     "model to measure without a tokenizer": (dict.fromkeys(["encoder/tokenizer.json", "encoder/tokenizer_config.json", "encoder/vocab.txt"]), EVALUATE, r"has no tokenizer \(tokenizer\.json\) in encoder; put"),
@@ -327,7 +326,7 @@ LABELS = {
     "labels of a query that is not there": ({}, "labels show run --query q99", r"Query 'q99' is not in .*lists\.jsonl; it holds, for instance,"),
     "labels of a run whose lists are broken": ({"run/iteration-1/lists.jsonl": cut}, "labels show run --query q1", r"lists\.jsonl is damaged \(.*\); remove it, and the same"),
     "labels of a run whose lists are none": ({"run/iteration-1/lists.jsonl": "{}"}, "labels show run --query q1", r"lists\.jsonl is damaged \('pairs'\); remove it"),
-    "labels of a run with a broken recipe.yaml": ({"run/recipe.yaml": "a: [1"}, "labels export run", r"run/recipe\.yaml cannot be read \(.*\): the run is damaged; give another folder"),
+    "labels of a run with a broken recipe.yaml": ({"run/recipe.yaml": "a: [1"}, "labels export run", r"run holds a damaged run \(recipe\.yaml: .*\); give another folder"),
 }  # fmt: skip
 
 RUN_FILES = {
@@ -355,14 +354,14 @@ OUTS = {
     "--out below a file": ({}, ADAPT.replace("out out", "out tiny.yaml/out"), r"cannot be made, for tiny\.yaml is a file; give another place"),
     "--out where nobody can write": ({}, ADAPT.replace("out out", "out /proc/self/out"), r"/proc/self/out cannot be written to \(.*\); give another folder"),
     "--out with other things in it": ({}, ADAPT.replace("out out", "out data"), "data is not empty and holds no run; give another --out"),
-    "--out with a run of other settings": ({}, f"{OF_RUN} --set seed=7", r"run holds a run with other settings \(seed was 42, now 7\); give another --out"),
-    "--out with a run of another corpus": (document(), OF_RUN, r"run holds a run with other settings \(corpus_sha256 was .*\); give another --out"),
-    "--out with a run whose run.json is broken": ({"run/run.json": cut}, OF_RUN, r"run/run\.json cannot be read \(.*\): the run is damaged; give another folder"),
-    "--out with a run whose run.json is a list": ({"run/run.json": "[]"}, OF_RUN, r"run/run\.json holds no settings: the run is damaged; give another folder"),
-    "--out with a run whose recipe.yaml is binary": ({"run/recipe.yaml": b"\xff"}, OF_RUN, r"run/recipe\.yaml cannot be read \(.*\): the run is damaged; give another folder"),
-    "--out with a run whose recipe.yaml is gone": ({"run/recipe.yaml": None}, OF_RUN, r"run/recipe\.yaml cannot be read \(.*\): the run is damaged; give another folder"),
+    "--out with a run of other settings": ({}, f"{OF_RUN} --set seed=7", r"run holds a run with other settings: seed was 42, now 7; make stage .* anew with --restart-from \w+, or give another --out"),
+    "--out with a run of another corpus": (document(), OF_RUN, r"run holds a run with other settings: corpus_sha256 was .*; make stage .* or give another --out"),
+    "--out with a run whose run.json is broken": ({"run/run.json": cut}, OF_RUN, r"run holds a damaged run \(run\.json: .*\); give another folder"),
+    "--out with a run whose run.json is a list": ({"run/run.json": "[]"}, OF_RUN, r"run holds a damaged run \(run\.json: no settings\); give another folder"),
+    "--out with a run whose recipe.yaml is binary": ({"run/recipe.yaml": b"\xff"}, OF_RUN, r"run holds a damaged run \(recipe\.yaml: .*\); give another folder"),
+    "--out with a run whose recipe.yaml is gone": ({"run/recipe.yaml": None}, OF_RUN, r"run holds a damaged run \(recipe\.yaml: .*\); give another folder"),
     "corpus broken since the run": ({"data/corpus.jsonl": more("{")}, OF_RUN, r"corpus\.jsonl:21: not valid JSON"),
-    "student broken since the run": ({"encoder/config.json": "{"}, OF_RUN, r"run holds a run with other settings \(student was .*\); give another --out"),
+    "student broken since the run": ({"encoder/config.json": "{"}, OF_RUN, r"run holds a run with other settings: student was .*; make stage .* or give another --out"),
     "--out of an evaluation that is a file": ({"mine.run": ONE_RUN}, RUNS.replace("out out", "out tiny.yaml"), r"tiny\.yaml cannot be written to \(File exists\); give another folder"),
     "--json below a file": ({}, f"{EVALUATE} --json tiny.yaml/x.json", r"tiny\.yaml/x\.json cannot be made, for tiny\.yaml is a file; give another"),
     "--out of a new order below a file": ({"mine.run": ONE_RUN}, RERANK.replace("out.run", "tiny.yaml/x.run"), r"tiny\.yaml/x\.run cannot be made, for tiny\.yaml is a file; give another"),
@@ -447,13 +446,10 @@ def snapshot(folder):
 def pdadapt(arguments, capsys, monkeypatch):
     """(exit code, stdout, stderr) of a command, run here as the installed one is."""
     monkeypatch.setattr(sys, "argv", ["pdadapt", *shlex.split(arguments)])
-    handler = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(cli, "end_when_asked", lambda: None)  # signals are the test runner's here
     capsys.readouterr()
-    try:
-        with pytest.raises(SystemExit) as stopped:
-            main()
-    finally:
-        signal.signal(signal.SIGINT, handler)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
     return stopped.value.code, *capsys.readouterr()
 
 

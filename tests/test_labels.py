@@ -32,7 +32,7 @@ class CountingTeacher:
         self.asked = []
         self.silent = set()  # documents that it gives no answer about
 
-    def _score(self, questions):
+    def _score(self, questions, among=()):
         for first in range(0, len(questions), 3):
             batch = questions[first : first + 3]
             self.asked += batch
@@ -99,7 +99,9 @@ def test_a_nan_is_never_a_label(tmp_path):
         LabelStore(tmp_path / "l.sqlite", "points", "t") as store,
         pytest.raises(ModelError, match=r"teacher\.dtype=float32"),
     ):
-        ask_missing([("q", "d")], store, lambda: lambda questions: iter([[(0, float("nan"))]]), Progress(), "label")
+        ask_missing(
+            [("q", "d")], store, lambda: lambda questions, among: iter([[(0, float("nan"))]]), Progress(), "label"
+        )
     with LabelStore(tmp_path / "l.sqlite", "points", "t") as store:
         assert store.get(("q", "d")) is None
 
@@ -112,7 +114,7 @@ from pathlib import Path
 from pdadapt.labels import LabelStore, is_labeled
 from pdadapt.label import ask_missing
 from pdadapt.progress import Progress
-def slow(questions):
+def slow(questions, among):
     for i in range(0, len(questions), 2):
         yield [(i, float(i)), (i + 1, float(i + 1))]
         print(i, flush=True)
@@ -245,7 +247,7 @@ def test_two_copies_of_a_text_are_no_pair(labeled):
 
 
 def test_a_teacher_that_stops_short_is_an_error_that_keeps_what_it_said(tmp_path):
-    def short(questions):
+    def short(questions, among):
         yield [(0, 1.0)]
 
     with (

@@ -35,7 +35,14 @@ def test_a_wheel_carries_what_it_needs_and_works_elsewhere(tmp_path):
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    for wanted in ("prompts/yes-no.txt", "recipes/paper.yaml", "demo/corpus.jsonl", "demo/qrels/test.tsv", "cli.py"):
+    for wanted in (
+        "prompts/yes-no.txt",
+        "recipes/paper.yaml",
+        "demo/corpus.jsonl",
+        "demo/qrels/test.tsv",
+        "cli.py",
+        "report.html.jinja",
+    ):
         assert f"pdadapt/{wanted}" in names
     assert not [name for name in names if name.startswith("tests/")]
     target = tmp_path / "site"

@@ -11,8 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from sentence_transformers import SentenceTransformer
 
+from pdadapt import train
 from pdadapt.corpus import load_dataset
 from pdadapt.errors import DataError, RunError
 from pdadapt.pipeline import adapt
@@ -63,6 +65,8 @@ def test_one_command_leaves_a_run_folder_that_can_be_read(finished, beir):
     assert set(metrics["measures"]) == {"nDCG@10", "RR@10", "R@100", "Success@5"}
     assert metrics["labels"][0]["pairs"] == 48
     assert "llama" in (out / "recipe.yaml").read_text(encoding="utf-8")
+    assert f"Report: {out / 'report.html'}" in process.stdout
+    assert "nDCG@10" in (out / "report.html").read_text(encoding="utf-8") and not (out / "progress.json").exists()
     assert not list(out.rglob("*.part")) and not list(out.rglob("index"))
     assert Path(metrics["checkpoint"]).is_dir()
 
@@ -158,3 +162,45 @@ def test_a_run_of_other_settings_is_not_touched(finished, tiny_recipe, beir):
     with pytest.raises(RunError, match=r"train\.learning_rate was 0\.001, now 0\.1"):
         adapt(load_recipe(str(tiny_recipe), {"train.learning_rate": 0.1}), load_dataset(str(beir)), out, Progress())
     assert results(out) == before
+
+
+def test_when_memory_runs_out_training_goes_on_from_its_last_state_with_smaller_chunks(
+    tiny_recipe, beir, tmp_path, monkeypatch
+):
+    settings = {"student.dtype": "float32", "train.dropout": 0, "train.document_length": 64, "train.chunk_tokens": 1024}
+    recipe = load_recipe(str(tiny_recipe), settings)
+    adapt(recipe, load_dataset(str(beir)), tmp_path / "roomy", Progress())
+    encode, steps = train.PairDistillLoss.encode_documents, []
+
+    def full(self, features):
+        steps.append(self.settings.chunk_tokens)
+        if len(steps) > 4 and self.settings.chunk_tokens > 256:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return encode(self, features)
+
+    monkeypatch.setattr(train.PairDistillLoss, "encode_documents", full)
+    adapt(recipe, load_dataset(str(beir)), tmp_path / "tight", Progress())
+    assert sorted(set(steps), reverse=True) == [1024, 512, 256]
+    assert steps.count(256) == 10 * 4, "it went on after the two steps that there was memory for, in parts of a query"
+    assert json.loads((tmp_path / "tight" / "memory.json").read_text(encoding="utf-8"))["train"] == 256
+    roomy, tight = (read_run(tmp_path / name / "iteration-1" / "test.run") for name in ("roomy", "tight"))
+    for query_id, ranked in roomy.items():  # the gradient is the same up to rounding, which AdamW makes larger
+        assert dict(tight[query_id]) == pytest.approx(dict(ranked), abs=0.02)
+
+
+def test_a_changed_setting_makes_its_stage_anew_and_asks_no_label_twice(tiny_recipe, beir, tmp_path):
+    out = tmp_path / "run"
+    whole = run_command(tiny_recipe, beir, out)
+    assert whole.returncode == 0 and "made anew" not in whole.stderr
+    before = results(out)
+    rate = ["--set", "train.learning_rate=5.0e-3"]
+    refused = run_command(tiny_recipe, beir, out, *rate)
+    assert refused.returncode == 1 and "--restart-from train" in refused.stderr and results(out) == before
+    again = run_command(tiny_recipe, beir, out, *rate, "--restart-from", "train")
+    assert again.returncode == 0 and "Made anew from stage train" in again.stderr, again.stderr
+    assert "label" not in again.stderr.replace("Labels", "")
+    after = results(out)
+    same = {name for name in before if before[name] == after[name]}
+    assert same == {"iteration-0/test.run", "iteration-1/lists.jsonl", "iteration-1/candidates.run"}
+    once_more = run_command(tiny_recipe, beir, out, *rate, "--restart-from", "train")
+    assert "Finished before" in once_more.stdout and results(out) == after

@@ -20,10 +20,10 @@ class Judge:
     def __init__(self, worth):
         self.worth = worth
 
-    def score_points(self, points):
+    def score_points(self, points, among=()):
         yield [(i, self.worth[point.document]) for i, point in enumerate(points)]
 
-    def score_pairs(self, pairs):
+    def score_pairs(self, pairs, among=()):
         yield [(i, self.worth[p.document_a] - self.worth[p.document_b] + 2.0) for i, p in enumerate(pairs)]
 
 

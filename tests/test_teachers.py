@@ -1,9 +1,11 @@
+import itertools
 import json
+import random
 import shutil
 
 import pytest
 import torch
-from conftest import word_tokenizer
+from conftest import WORDS, word_tokenizer
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
@@ -18,14 +20,14 @@ from transformers import (
     T5EncoderModel,
 )
 
-from pdadapt.batches import Budget
+from pdadapt.batches import Budget, limits
 from pdadapt.errors import ModelError, RecipeError
 from pdadapt.prompt import PAIR_FIELDS, POINT_FIELDS, Prompt, load_prompt
 from pdadapt.recipe import ModelSettings, PairSettings, PointSettings, TeacherSettings
 from pdadapt.teachers import Pair, Point, prompting
 from pdadapt.teachers.choose import Teachers, check_teacher, teacher_key, teacher_kind
 from pdadapt.teachers.language_model import chat_format
-from pdadapt.teachers.prompting import PromptEncoder, label_ids, share, tokenised
+from pdadapt.teachers.prompting import PromptEncoder, chunk_stops, label_ids, share, tokenised
 
 POINTS = [
     Point("spoke tension", "rim spoke hub"),
@@ -327,24 +329,56 @@ def test_share_gives_the_rest_of_the_short_to_the_long():
     assert share({"a": 3, "b": 4}, 50) == {"a": 3, "b": 4}
 
 
-def test_prompts_are_tokenised_in_chunks_ahead_of_the_work(monkeypatch):
-    monkeypatch.setattr(prompting, "CHUNK", 4)
+def test_prompts_are_tokenised_in_chunks_ahead_of_the_work():
     encoded, seen = [], []
 
     def encode(questions):
         encoded.append(len(questions))
         return [[question] for question in questions]
 
-    for start, prompts in tokenised(list(range(10)), encode):
+    for start, prompts in tokenised(list(range(10)), encode, [4, 8, 10]):
         seen.append((start, [ids[0] for ids in prompts]))
     assert encoded == [4, 4, 2] and seen == [(0, [0, 1, 2, 3]), (4, [4, 5, 6, 7]), (8, [8, 9])]
-    assert list(tokenised([], encode)) == []
+    assert list(tokenised([], encode, [])) == []
+
+
+def test_chunks_end_where_they_would_have_without_a_stop(monkeypatch):
+    monkeypatch.setattr(prompting, "CHUNK", 4)
+    among = [(f"q{i}",) for i in range(10)]
+    assert chunk_stops(among, among) == [4, 8, 10]
+    left = [question for question in among if question[0] not in ("q0", "q1", "q4", "q7", "q8")]
+    assert chunk_stops(left, among) == [2, 4, 5]  # q2 q3 | q5 q6 | q9
+    assert chunk_stops(among[8:], among) == [2] and chunk_stops([], among) == []
+
+
+@pytest.mark.parametrize("task", ["points", "likelihood", "pairs"])
+def test_a_labeling_that_was_stopped_goes_on_in_the_same_batches(llama, monkeypatch, task):
+    """In bfloat16 another batch gives another label: whoever goes on after a stop must come to the same ones."""
+    monkeypatch.setattr(prompting, "CHUNK", 7)
+    point = PointSettings(scoring="query_likelihood", prompt="query-likelihood") if task == "likelihood" else None
+    settings = TeacherSettings(model=str(llama), dtype="bfloat16", batch_tokens=150, point=point or PointSettings())
+    teacher = load(settings)
+    texts = [" ".join(random.Random(i).choices(WORDS, k=5 + 3 * i)) for i in range(12)]
+    asked = [Point(query, text) for query in ("spoke hub", "pad rotor") for text in texts]
+    if task == "pairs":
+        asked = [Pair("spoke hub", a, b) for a, b in itertools.permutations(texts[:5], 2)]
+    score = teacher.score_pairs if task == "pairs" else teacher.score_points
+    whole = [dict(batch) for batch in score(asked, asked) if batch]
+    assert len(whole) > 3
+    for stop in range(len(whole)):
+        done = {index for batch in whole[:stop] for index in batch}
+        left = [question for index, question in enumerate(asked) if index not in done]
+        places = [index for index in range(len(asked)) if index not in done]
+        after = [{places[index]: score for index, score in batch} for batch in score(left, asked) if batch]
+        assert after == whole[stop:]
 
 
 def test_batches_keep_the_order_and_the_budget():
     lengths = [120, 50, 7, 7, 6, 5]
     for padded in (True, False):
-        done = [which for which, _ in Budget(60).batches(lengths, lambda batch: torch.zeros(len(batch)), padded)]
+        done = [
+            which for which, _ in Budget("test", 60).batches(lengths, lambda batch: torch.zeros(len(batch)), padded)
+        ]
         assert [index for batch in done for index in batch] == list(range(len(lengths)))
         for batch in done:
             cost = len(batch) * lengths[batch.start] if padded else sum(lengths[i] for i in batch)
@@ -353,7 +387,7 @@ def test_batches_keep_the_order_and_the_budget():
 
 
 def test_a_budget_that_does_not_fit_is_halved_and_stays_so():
-    budget, tried = Budget(64), []
+    budget, tried = Budget("halved", 64), []
 
     def score(batch):
         tried.append(len(batch))
@@ -363,8 +397,30 @@ def test_a_budget_that_does_not_fit_is_halved_and_stays_so():
 
     found = [int(value) for _, scores in budget.batches([8] * 10, score) for value in scores]
     assert found == list(range(10)) and tried[:3] == [8, 4, 2] and max(tried[2:]) == 2
+    assert Budget("halved", 64).tokens == budget.tokens < Budget("of something else", 64).tokens
     with pytest.raises(torch.OutOfMemoryError):
-        list(Budget(1).batches([8], lambda batch: score(range(9))))
+        list(Budget("least", 1).batches([8], lambda batch: score(range(9))))
+
+
+def test_what_memory_allowed_is_remembered_for_the_run_and_other_errors_are_not_taken_for_it(tmp_path):
+    limits.remember(tmp_path / "memory.json")
+
+    def score(batch):
+        if len(batch) > 2:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+        return batch
+
+    list(Budget("label", 64).batches([8] * 10, score))
+    limits.remember(None)
+    assert Budget("label", 64).tokens == 64
+    limits.remember(tmp_path / "memory.json")
+    assert Budget("label", 64).tokens == 16 and Budget("label", 8).tokens == 8
+
+    def broken(batch):
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        list(Budget("label", 64).batches([8] * 10, broken))
 
 
 def test_a_folder_that_is_no_language_model_is_refused(tmp_path, encoder):

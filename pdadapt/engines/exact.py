@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import MultiVectorEncoder
 from torch import Tensor
 
+from pdadapt.batches import MEMORY_ERRORS, is_out_of_memory, limits
 from pdadapt.corpus import Document
 from pdadapt.engines import Advance, Hits
 from pdadapt.students.encoding import document_batches
@@ -117,14 +118,30 @@ class Best:
 def maxsim(query_tokens: Tensor, query_lengths: Tensor, tokens: Tensor, lengths: Sequence[int]) -> Tensor:
     """MaxSim of every query with every document: (queries, documents) float32.
 
-    query_tokens: (sum of query_lengths, dim); tokens: (sum of lengths, dim). Documents of one length, which stand next
-    to each other, are multiplied together, so that nothing is padded or masked.
+    query_tokens: (sum of query_lengths, dim); tokens: (sum of lengths, dim). Blocks are halved when memory runs out.
+    """
+    device = "cpu" if tokens.device.type == "cpu" else "cuda"
+    while True:
+        block = limits.get(f"search {device}", BLOCK_SIMILARITIES[device])
+        try:
+            return _maxsim(query_tokens, query_lengths, tokens, lengths, block)
+        except MEMORY_ERRORS as error:
+            if block <= BLOCK_TOKENS or not is_out_of_memory(error):
+                raise
+        limits.lower(f"search {device}", block // 2)
+
+
+def _maxsim(query_tokens: Tensor, query_lengths: Tensor, tokens: Tensor, lengths: Sequence[int], most: int) -> Tensor:
+    """The same, at most so many similarities at once.
+
+    Documents of one length, which stand next to each other, are multiplied together, so that nothing is padded or
+    masked.
     """
     best = query_tokens.new_zeros(len(query_tokens), len(lengths))
     start = column = 0
     for count, length in _blocks(lengths):  # the special tokens alone make every length positive
         block = tokens[start : start + count * length].T
-        rows = max(1, BLOCK_SIMILARITIES["cpu" if tokens.device.type == "cpu" else "cuda"] // block.shape[1])
+        rows = max(1, most // block.shape[1])
         for first in range(0, len(query_tokens), rows):
             similarities = query_tokens[first : first + rows] @ block
             best[first : first + rows, column : column + count] = similarities.unflatten(1, (count, length)).amax(2)

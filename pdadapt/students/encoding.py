@@ -25,7 +25,7 @@ def document_batches(
     features = model.preprocess(list(texts), prompt=model.prompts.get("document"), task="document")
     lengths = features["attention_mask"].sum(1).tolist()
     order = sorted(range(len(texts)), key=lambda row: -lengths[row])
-    budget = Budget(batch_tokens or (GPU_BUDGET if model.device.type == "cuda" else CPU_BUDGET))
+    budget = Budget("encode", batch_tokens or (GPU_BUDGET if model.device.type == "cuda" else CPU_BUDGET))
 
     def encode(batch: range) -> list[Tensor]:
         rows = order[batch.start : batch.stop]

@@ -25,10 +25,14 @@ class Pair(NamedTuple):
 
 
 class PointTeacher(Protocol):
-    def score_points(self, points: Sequence[Point]) -> Iterator[Scores]:
-        """Yield scores batch by batch, in whatever order is quickest; higher is more relevant."""
+    def score_points(self, points: Sequence[Point], among: Sequence[Point] = ()) -> Iterator[Scores]:
+        """Yield scores batch by batch, in whatever order is quickest; higher is more relevant.
+
+        among: all questions of the stage, of which some may be answered; who needs it composes its batches so that a
+        stage that was stopped goes on with the batches that it would have come to.
+        """
 
 
 class PairTeacher(Protocol):
-    def score_pairs(self, pairs: Sequence[Pair]) -> Iterator[Scores]:
-        """Yield log-odds that a is the more relevant document, batch by batch, in whatever order is quickest."""
+    def score_pairs(self, pairs: Sequence[Pair], among: Sequence[Pair] = ()) -> Iterator[Scores]:
+        """Yield log-odds that a is the more relevant document, likewise."""

@@ -28,15 +28,17 @@ class BiEncoderTeacher:
         self.model: Any = self._load(settings)
         self.max_document_length = settings.max_document_length
         on_gpu = self.model.device.type == "cuda"
-        self.budget = Budget(settings.batch_tokens or (GPU_BUDGET if on_gpu else CPU_BUDGET))
+        self.budget = Budget(
+            f"teacher {settings.model}", settings.batch_tokens or (GPU_BUDGET if on_gpu else CPU_BUDGET)
+        )
 
-    def score_points(self, points: Sequence[Point]) -> Iterator[Scores]:
+    def score_points(self, points: Sequence[Point], among: Sequence[Point] = ()) -> Iterator[Scores]:
         """Every text is encoded once."""
         asked: dict[str, list[int]] = {}
         for index, point in enumerate(points):
             asked.setdefault(self._cut(point.document), []).append(index)
         queries: dict[str, torch.Tensor] = {}
-        for batch in self._encode(self.model.encode_query, {point.query for point in points}):
+        for batch in self._encode(self.model.encode_query, {point.query for point in among or points}):
             queries |= batch
         for batch in self._encode(self.model.encode_document, asked):
             scores: Scores = []

@@ -14,7 +14,7 @@ from pdadapt.recipe import ModelSettings, PairSettings, PointSettings
 from pdadapt.teachers import Point, Scores
 from pdadapt.teachers.language_model import ANSWER_ROOM, LanguageModelTeacher, pad
 from pdadapt.teachers.packed import ATTENTION, Plan, grow, prefixes
-from pdadapt.teachers.prompting import tokenised
+from pdadapt.teachers.prompting import chunk_stops, tokenised
 
 PROBE = (
     [5] * 20 + [6, 7],
@@ -31,9 +31,9 @@ class CausalTeacher(LanguageModelTeacher):
         super().__init__(settings, point, pair)
         self.packs = not settings.device_map and self._packing_agrees()
 
-    def score_points(self, points: Sequence[Point]) -> Iterator[Scores]:
+    def score_points(self, points: Sequence[Point], among: Sequence[Point] = ()) -> Iterator[Scores]:
         assert self.point is not None
-        yield from super().score_points(points) if self.point.labels else self._query_likelihood(points)
+        yield from super().score_points(points, among) if self.point.labels else self._query_likelihood(points, among)
 
     @torch.inference_mode()
     def _log_odds(self, prompts: list[list[int]], columns: list[int]) -> Iterator[tuple[list[int], torch.Tensor]]:
@@ -41,16 +41,20 @@ class CausalTeacher(LanguageModelTeacher):
         yield from self._logits(prompts, [1] * len(prompts), lambda logits, _: logits[:, first] - logits[:, second])
 
     @torch.inference_mode()
-    def _query_likelihood(self, points: Sequence[Point]) -> Iterator[Scores]:
+    def _query_likelihood(self, points: Sequence[Point], among: Sequence[Point]) -> Iterator[Scores]:
         """Mean log p(query token | document, query so far): Sachan et al. 2022, equation 2."""
         assert self.point is not None
-        order = sorted(range(len(points)), key=lambda i: (points[i].document, points[i].query))
+        texts = [(point.document, point.query) for point in points]
+        order = sorted(range(len(points)), key=lambda i: texts[i])
+        stops = chunk_stops(
+            [texts[i] for i in order], [(point.document, point.query) for point in among] if among else texts
+        )
         queries = [points[i].query for i in order]
         answers = {
             query: self.tokenizer.encode(query, add_special_tokens=False)[:ANSWER_ROOM] for query in set(queries)
         }
         documents = [{"document": points[i].document} for i in order]
-        for start, prefix in tokenised(documents, self.point.encode):
+        for start, prefix in tokenised(documents, self.point.encode, stops):
             rows = [i for i in range(len(prefix)) if answers[queries[start + i]]]
             yield [(order[start + i], None) for i in range(len(prefix)) if not answers[queries[start + i]]]
             asked = [answers[queries[start + i]] for i in rows]
@@ -89,7 +93,7 @@ class CausalTeacher(LanguageModelTeacher):
                 logits = self._padded_logits(asked, last)
             return reduce(logits, [order[i] for i in batch]).cpu()
 
-        for batch, scores in self.budget.batches(costs, score, padded=not self.packs):
+        for batch, scores in self.budget.batches(costs, score, not self.packs, lengths):
             yield [order[i] for i in batch], scores
 
     def _packed_logits(self, prompts: list[list[int]], shared: list[int], own: list[int]) -> torch.Tensor:

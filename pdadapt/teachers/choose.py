@@ -209,10 +209,10 @@ def check_precision(settings: TeacherSettings) -> None:
 class ImportedTeacher:
     """Labels made elsewhere: what was not imported has no answer."""
 
-    def score_points(self, points: Sequence[Point]) -> Iterator[Scores]:
+    def score_points(self, points: Sequence[Point], among: Sequence[Point] = ()) -> Iterator[Scores]:
         yield [(index, None) for index in range(len(points))]
 
-    def score_pairs(self, pairs: Sequence[Pair]) -> Iterator[Scores]:
+    def score_pairs(self, pairs: Sequence[Pair], among: Sequence[Pair] = ()) -> Iterator[Scores]:
         yield [(index, None) for index in range(len(pairs))]
 
 

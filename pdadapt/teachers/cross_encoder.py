@@ -38,9 +38,11 @@ class CrossEncoderTeacher:
             raise ModelError(f"Teacher {source.name!r} has {self.model.num_labels} outputs; a point teacher has one.")
         self.max_document_length = settings.max_document_length
         self.model.max_length = min(self.model.max_length or settings.max_length, settings.max_length)
-        self.budget = Budget(settings.batch_tokens or (GPU_BUDGET if device.type == "cuda" else CPU_BUDGET))
+        self.budget = Budget(
+            f"teacher {settings.model}", settings.batch_tokens or (GPU_BUDGET if device.type == "cuda" else CPU_BUDGET)
+        )
 
-    def score_points(self, points: Sequence[Point]) -> Iterator[Scores]:
+    def score_points(self, points: Sequence[Point], among: Sequence[Point] = ()) -> Iterator[Scores]:
         """Raw logits: a sigmoid would flatten the distribution that the student learns."""
         length, keep = self.model.max_length, self.max_document_length
         tokenizer = self.model.tokenizer
@@ -52,7 +54,7 @@ class CrossEncoderTeacher:
 
         return self._score(letters, cut)
 
-    def score_pairs(self, pairs: Sequence[Pair]) -> Iterator[Scores]:
+    def score_pairs(self, pairs: Sequence[Pair], among: Sequence[Pair] = ()) -> Iterator[Scores]:
         """Log-odds that document a is the more relevant (PairDistill, section 4.1)."""
         length, keep = self.model.max_length, self.max_document_length
         letters = [sum(map(len, pair)) for pair in pairs]

@@ -81,10 +81,10 @@ class EndpointTeacher:
             self.score_points([Point(longest, "")]) if self.point_prompt else self.score_pairs([Pair(longest, "", "")])
         )
 
-    def score_points(self, points: Sequence[Point]) -> Iterator[Scores]:
+    def score_points(self, points: Sequence[Point], among: Sequence[Point] = ()) -> Iterator[Scores]:
         yield from self._score(points, self.point_prompt, self.point_labels)
 
-    def score_pairs(self, pairs: Sequence[Pair]) -> Iterator[Scores]:
+    def score_pairs(self, pairs: Sequence[Pair], among: Sequence[Pair] = ()) -> Iterator[Scores]:
         yield from self._score(pairs, self.pair_prompt, self.pair_labels)
 
     def _score(

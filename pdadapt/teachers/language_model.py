@@ -25,7 +25,7 @@ from pdadapt.models import ModelSource, resolve_model
 from pdadapt.prompt import LIKELIHOOD_FIELDS, PAIR_FIELDS, POINT_FIELDS, load_prompt
 from pdadapt.recipe import ModelSettings, PairSettings, PointSettings
 from pdadapt.teachers import Pair, Point, Scores
-from pdadapt.teachers.prompting import PromptEncoder, label_ids, tokenised
+from pdadapt.teachers.prompting import PromptEncoder, chunk_stops, label_ids, tokenised
 
 ANSWER_ROOM = 128  # tokens kept free for the query when it is the answer whose likelihood is asked
 GPU_BUDGET = 65_536
@@ -76,7 +76,8 @@ class LanguageModelTeacher(ABC):
         self.point = asking(self.tokenizer, self.kind, settings, point) if point else None
         self.pair = asking(self.tokenizer, self.kind, settings, pair) if pair else None
         self.budget = Budget(
-            settings.batch_tokens or (gpu_budget(self.model) if self.device.type == "cuda" else self.cpu_budget)
+            f"teacher {settings.model}",
+            settings.batch_tokens or (gpu_budget(self.model) if self.device.type == "cuda" else self.cpu_budget),
         )
         both = [asked for asked in (self.point, self.pair) if asked]
         words = [token for asked in both for token in asked.labels]
@@ -87,20 +88,21 @@ class LanguageModelTeacher(ABC):
                 if any(part in type(module).__name__ for part in COMPILED):
                     module.compile(dynamic=True)
 
-    def score_points(self, points: Sequence[Point]) -> Iterator[Scores]:
-        yield from self._score(points, self.point)
+    def score_points(self, points: Sequence[Point], among: Sequence[Point] = ()) -> Iterator[Scores]:
+        yield from self._score(points, among, self.point)
 
-    def score_pairs(self, pairs: Sequence[Pair]) -> Iterator[Scores]:
-        yield from self._score(pairs, self.pair)
+    def score_pairs(self, pairs: Sequence[Pair], among: Sequence[Pair] = ()) -> Iterator[Scores]:
+        yield from self._score(pairs, among, self.pair)
 
-    def _score(self, questions: Sequence[Any], asked: Asking | None) -> Iterator[Scores]:
+    def _score(self, questions: Sequence[Any], among: Sequence[Any], asked: Asking | None) -> Iterator[Scores]:
         """Scores of the questions, which are asked in order of their texts: what begins alike comes together."""
         assert asked is not None
         columns = asked.labels if self.rows is None else [self.rows.index(token) for token in asked.labels]
         order = sorted(range(len(questions)), key=lambda i: questions[i])
         fields = [questions[i]._asdict() for i in order]
         asked.encode.check_queries({question.query for question in questions})
-        for start, prompts in tokenised(fields, asked.encode):
+        stops = chunk_stops([questions[i] for i in order], among or questions)
+        for start, prompts in tokenised(fields, asked.encode, stops):
             for which, scores in self._log_odds(prompts, columns):
                 yield [(order[start + i], score) for i, score in zip(which, scores.tolist(), strict=True)]
 

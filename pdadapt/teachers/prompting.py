@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -144,14 +146,31 @@ def share(lengths: dict[Key, int], room: int) -> dict[Key, int]:
     return kept
 
 
+def chunk_stops(ordered: Sequence[tuple[str, ...]], among: Iterable[tuple[str, ...]]) -> list[int]:
+    """Where chunks of questions end: each holds what is left of CHUNK questions of `among`, which are all there are.
+
+    So a labeling that was stopped goes on with the chunks, and so the batches, that it would have come to.
+    """
+    marks = sorted(among)[CHUNK::CHUNK]
+    stops = {bisect.bisect_left(ordered, mark) for mark in marks}
+    return sorted((stops | {len(ordered)}) - {0})
+
+
 def tokenised(
-    questions: Sequence[Question], encode: Callable[[Sequence[Question]], list[list[int]]]
+    questions: Sequence[Question], encode: Callable[[Sequence[Question]], list[list[int]]], stops: Sequence[int]
 ) -> Iterator[tuple[int, list[list[int]]]]:
-    """(index of the first, prompts) of CHUNK questions at a time, tokenised in a thread ahead of the caller's work."""
+    """(index of the first, prompts) of a chunk of questions at a time, tokenised in a thread ahead of the caller's
+    work; stops: where the chunks end.
+    """
+    chunks = [questions[start:stop] for start, stop in itertools.pairwise([0, *stops])]
+    start = 0
     with ThreadPoolExecutor(1) as ahead:
-        pending = ahead.submit(encode, questions[:CHUNK])
-        for start in range(0, len(questions), CHUNK):
-            prompts = pending.result()
-            following = questions[start + CHUNK : start + 2 * CHUNK]
-            pending = ahead.submit(encode, following) if following else pending
+        pending = [ahead.submit(encode, chunk) for chunk in chunks[:1]]
+        for following in itertools.chain(chunks[1:], [None]):
+            if not pending:
+                return
+            prompts = pending.pop().result()
+            if following is not None:
+                pending.append(ahead.submit(encode, following))
             yield start, prompts
+            start += len(prompts)

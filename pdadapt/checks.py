@@ -1,0 +1,76 @@
+"""Checks during training: how far the student agrees with its teacher at saved states; the best is kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from pdadapt.distributed import barrier, rank
+from pdadapt.run import write_atomic
+from pdadapt.students import save_student
+from pdadapt.students.colbert import get_lengths, set_lengths
+
+Measure = Callable[[Any], float]  # of a student: the higher the better
+
+
+class Checks(TrainerCallback):
+    """At each check the student is measured, and kept in `folder`/best while nothing better comes.
+
+    `folder`/checks.jsonl has the values, by step. Training stops when `patience` checks in a row were no better than
+    one before them. After a kill the checks behind the state that training goes on from are made again.
+    """
+
+    def __init__(
+        self, measure: Measure, steps: int, patience: int, folder: Path, lengths: tuple[int | None, int | None]
+    ):
+        """steps: between checks; lengths: of queries and documents when the student is measured and kept."""
+        self.measure = measure
+        self.steps = steps
+        self.patience = patience
+        self.file = folder / "checks.jsonl"
+        self.best = folder / "best"
+        self.lengths = lengths
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if rank() == 0:
+            self._write([row for row in self.rows() if row["step"] <= state.global_step])
+
+    def on_save(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        if state.global_step % self.steps == 0 or state.global_step == state.max_steps:
+            if rank() == 0 and state.global_step not in {row["step"] for row in self.rows()}:
+                self._check(model, state.global_step)
+            barrier()
+            values = [row["value"] for row in self.rows()]
+            if len(values) > self.patience and max(values[-self.patience :]) <= max(values[: -self.patience]):
+                control.should_training_stop = True
+
+    def rows(self) -> list[dict[str, Any]]:
+        """{"step", "value"} of each check so far."""
+        text = self.file.read_text(encoding="utf-8") if self.file.exists() else ""
+        return [json.loads(line) for line in text.splitlines()]
+
+    def take_best(self, checkpoint: Path) -> None:
+        """Make the best state the checkpoint."""
+        if self.best.exists():
+            shutil.rmtree(checkpoint, ignore_errors=True)
+            os.replace(self.best, checkpoint)
+
+    def _check(self, model: Any, step: int) -> None:
+        trained = get_lengths(model)
+        set_lengths(model, *self.lengths)
+        value = self.measure(model)
+        rows = self.rows()
+        if value > max((row["value"] for row in rows), default=float("-inf")):
+            save_student(model, self.best)
+        set_lengths(model, *trained)
+        model.train()
+        self._write([*rows, {"step": step, "value": value}])
+
+    def _write(self, rows: list[dict[str, Any]]) -> None:
+        write_atomic(self.file, (json.dumps(row) + "\n" for row in rows))

@@ -1,0 +1,53 @@
+"""Ctrl-C and SIGTERM end the program at once: nothing that is finished is lost by it, as by a kill."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+GRACE = 1.0  # seconds to unwind in
+WORDS = "Stopped. What is finished is kept: the same command goes on from there."
+SHOW_CURSOR = "\x1b[?25h"
+
+
+class Stopped(BaseException):
+    """Someone asked to end; not a KeyboardInterrupt, which the command-line library would take for its own."""
+
+
+def end_when_asked() -> None:
+    """From now on the main thread raises Stopped when a signal comes; if that does not end the program within GRACE,
+    since native code does not return or something is being waited for, a thread of its own does.
+    """
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    for number in SIGNALS:
+        signal.signal(number, _raise)
+    threading.Thread(target=_watch, args=(read,), daemon=True).start()
+
+
+def _raise(number: int, _frame: object) -> None:
+    signal.signal(number, signal.SIG_IGN)  # once
+    raise Stopped(number)
+
+
+def _watch(read: int) -> None:
+    """Signals are told through a pipe as they come, whatever the main thread is at."""
+    number = 0
+    while number not in SIGNALS:
+        number = os.read(read, 1)[0]
+    time.sleep(GRACE)
+    end(number)
+
+
+def end(number: int) -> None:
+    """Say so and leave, without waiting for anything."""
+    if sys.stderr.isatty():
+        sys.stderr.write(SHOW_CURSOR)
+    sys.stderr.write(WORDS + "\n")
+    sys.stderr.flush()
+    os._exit(128 + number)

@@ -1,0 +1,455 @@
+"""What a run will cost, before it is begun: a small sample of each stage is timed on this machine and scaled up."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import random
+import resource
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pdadapt import train
+from pdadapt.agreement import held_out
+from pdadapt.corpus import Corpus, Dataset, Document, Queries
+from pdadapt.engines.exact import Exact
+from pdadapt.errors import RunError
+from pdadapt.label import TrainingList
+from pdadapt.labels import count_labels
+from pdadapt.pairs import sample_pairs
+from pdadapt.progress import Progress
+from pdadapt.recipe import Recipe, load_recipe
+from pdadapt.run import RunFolder, Stage
+from pdadapt.students.colbert import PCA_DOCUMENTS
+from pdadapt.students.encoding import document_batches
+from pdadapt.teachers import Pair, Point, Task
+from pdadapt.teachers.choose import Teachers
+
+SAMPLE_DOCUMENTS, SAMPLE_QUERIES, SAMPLE_STEPS = 256, 64, 3
+FEWEST_PROMPTS, MOST_PROMPTS, LABEL_SECONDS = 32, 2_048, 20.0  # of a task's sample
+LABEL_BYTES = 110  # of a row of the label store, its index included
+GENERAL_DOCUMENTS = 240
+FLAN_T5_XL, COLBERT = 1.2e9, 85e6  # parameters that each token of a prompt, of a passage meets
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How large a run is."""
+
+    documents: int
+    queries: int
+    test_queries: int
+    retrieved: int = 0  # iterations in which this is done already
+    labeled: int = 0
+    trained: int = 0
+    tested: int = 0
+    known: Mapping[Task, int] = field(default_factory=dict)  # labels of iterations to come that need not be asked
+
+
+PAPER = {
+    "FiQA": (Shape(57_638, 5_500, 648), "paper"),
+    "MS MARCO": (Shape(8_841_823, 808_731, 6_980), "msmarco"),
+}
+
+
+@dataclass
+class Rates:
+    """What this machine was measured to take: seconds, unless said otherwise."""
+
+    load_student: float = 0.0
+    load_teacher: float = 0.0
+    document: float = 0.0
+    document_tokens: float = 0.0
+    document_bytes: float = 0.0  # of its embeddings in an index
+    document_letters: float = 0.0
+    query: float = 0.0
+    score: float = 0.0  # MaxSim of one query with one document
+    prompt: dict[Task, float] = field(default_factory=dict)
+    prompt_tokens: dict[Task, float] = field(default_factory=dict)
+    begin_training: float = 0.0
+    step: float = 0.0
+    save: float = 0.0  # a resumable state and the checkpoint
+    student_bytes: float = 0.0
+    memory: dict[str, int] = field(default_factory=dict)  # bytes at the peak, by stage
+
+
+@dataclass(frozen=True)
+class Cost:
+    stage: str
+    units: int
+    unit: str
+    seconds: float
+    tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will cost here; all times in seconds, all sizes in bytes."""
+
+    shape: Shape
+    costs: list[Cost]
+    memory: Mapping[str, int]  # at the peak, by stage
+    memory_of: str
+    disk: Mapping[str, float]
+    disk_free: int
+    labeled: Mapping[Task, int]  # what the store holds of this teacher
+    cheaper: Mapping[str, float]  # the total with this setting
+    paper: Mapping[str, float]  # the total of a run of the paper, with the paper's models
+
+
+def plan(recipe: Recipe, dataset: Dataset, out: Path, progress: Progress, restart_from: Stage | None = None) -> Plan:
+    """Check everything that the run needs, time a sample of each stage, and add up. Nothing is left behind.
+
+    Raises what `pipeline.adapt` would, and RunError when the disk is too small.
+    """
+    from pdadapt.pipeline import check  # above this room
+
+    job = check(recipe, dataset, out, restart_from)
+    job.run.check(recipe, job.origin, restart_from)
+    sizes = Shape(len(dataset.corpus), len(job.queries), len(job.test_queries))
+    shape = shape_of(job.run, recipe, sizes, job.keys)
+    rates, parameters = measure(recipe, dataset.corpus, job.queries, list(job.keys), progress)
+    needed, free = disk(recipe, shape, rates), free_disk(out)
+    if sum(needed.values()) > free:
+        raise RunError(
+            f"{out} would hold up to {sum(needed.values()) / 1e9:,.1f} GB, and its disk has {free / 1e9:,.1f} GB free: "
+            "give an --out on a larger one, or fewer queries with --set retrieve.max_queries=N."
+        )
+    labeled: dict[Task, int] = {
+        task: count_labels(job.run.store(recipe), f"{task}s", key) for task, key in job.keys.items()
+    }
+    paper = {
+        name: total(costs(theirs, size, scale(theirs, rates, parameters)))
+        for name, (size, recipe_name) in PAPER.items()
+        for theirs in [load_recipe(recipe_name)]
+        if parameters["teacher"]
+    }
+    where = "of the GPU" if torch.cuda.is_available() else "of this process"
+    found = costs(recipe, shape, rates)
+    ways = cheaper(recipe, shape, rates)
+    return Plan(shape, found, rates.memory, where, needed, free, labeled, ways, paper)
+
+
+def prompts(recipe: Recipe, shape: Shape, task: Task) -> int:
+    """How many the teacher is asked in one iteration, if it knows nothing yet."""
+    listed = min(recipe.retrieve.k, shape.documents)
+    if task == "point":
+        return shape.queries * listed
+    pair = recipe.teacher.pair
+    if not pair.asked:
+        return 0
+    drawn = len(sample_pairs(min(listed, recipe.train.n_way), pair.window, pair.per_query, ""))
+    return shape.queries * drawn * (2 if pair.order == "both" else 1)
+
+
+def costs(recipe: Recipe, shape: Shape, rates: Rates) -> list[Cost]:
+    """Every stage of all iterations, as measured rates have it; later iterations ask about as much as the first, at
+    most.
+    """
+    rounds = recipe.iterations
+    settings = recipe.train
+    retrievals, labelings, trainings = rounds - shape.retrieved, rounds - shape.labeled, rounds - shape.trained
+    tests = (rounds + 1 - shape.tested) * bool(shape.test_queries)
+    encoded = shape.documents * max(retrievals, tests)  # one index serves both
+    searched = shape.queries * retrievals + shape.test_queries * tests
+    scores = searched * shape.documents
+    held = len(held_out(range(shape.queries), settings.held_out, 0))  # type: ignore[arg-type]
+    steps = settings.steps or max(1, math.ceil(settings.epochs * (shape.queries - held) / settings.batch_size))
+    saves = steps // settings.save_steps + 1
+    listed = held * min(settings.n_way, recipe.retrieve.k, shape.documents)
+    compared = sum(len({0, number - 1, number}) for number in range(1 + shape.trained, rounds + 1))
+    general = GENERAL_DOCUMENTS * (trainings + 1) if recipe.evaluate.general else 0
+    found = [
+        Cost("index", encoded, "documents", encoded * rates.document, round(encoded * rates.document_tokens)),
+        Cost("search", scores, "scores", scores * rates.score + searched * rates.query),
+    ]
+    for task, each in rates.prompt.items():
+        asked = max(0, prompts(recipe, shape, task) * labelings - shape.known.get(task, 0))
+        found.append(Cost(f"label {task}s", asked, "prompts", asked * each, round(asked * rates.prompt_tokens[task])))
+    training = trainings * (rates.begin_training + steps * rates.step + saves * rates.save)
+    found.append(Cost("train", trainings * steps, "steps", training))
+    found.append(Cost("agreement", compared * listed, "documents", compared * listed * rates.document))
+    found.append(Cost("general set", general, "documents", general * rates.document))
+    loads = 1 + max(retrievals, tests) + trainings + compared * bool(held) + (general > 0) * (rounds + 1)
+    seconds = loads * rates.load_student + labelings * rates.load_teacher
+    found.append(Cost("load models", loads + labelings, "loads", seconds))
+    return [cost for cost in found if cost.units]
+
+
+def total(found: Sequence[Cost]) -> float:
+    """Seconds."""
+    return sum(cost.seconds for cost in found)
+
+
+def disk(recipe: Recipe, shape: Shape, rates: Rates) -> dict[str, float]:
+    """Bytes, by what they are for; the index and the training states go when their stage is done."""
+    labels = sum(prompts(recipe, shape, task) for task in rates.prompt) * recipe.iterations
+    texts = min(shape.documents, shape.queries * recipe.retrieve.k) * rates.document_letters
+    return {
+        "index": shape.documents * rates.document_bytes,
+        "labels": labels * LABEL_BYTES + texts,
+        "checkpoints": rates.student_bytes * (1 + recipe.iterations),
+        "training states": rates.student_bytes * 3 * 2,
+    }
+
+
+def cheaper(recipe: Recipe, shape: Shape, rates: Rates) -> dict[str, float]:
+    """The total in seconds with one thing changed, by the setting that changes it."""
+    pair, retrieval = recipe.teacher.pair, recipe.retrieve
+    changes: dict[str, tuple[Recipe, Shape, Rates]] = {}
+
+    def changed(key: str, value: Any) -> Recipe:
+        *branches, leaf = key.split(".")
+        copy = recipe.model_copy(deep=True)
+        node: Any = copy
+        for branch in branches:
+            node = getattr(node, branch)
+        setattr(node, leaf, value)
+        return copy
+
+    if pair.asked and pair.per_query > 1:
+        key, half = "teacher.pair.per_query", pair.per_query // 2
+        changes[f"--set {key}={half}"] = changed(key, half), shape, rates
+    if pair.asked and pair.order == "both":
+        changes["--set teacher.pair.order=random"] = changed("teacher.pair.order", "random"), shape, rates
+    if retrieval.k > recipe.train.n_way:
+        key = "retrieve.k"
+        changes[f"--set {key}={recipe.train.n_way}"] = changed(key, recipe.train.n_way), shape, rates
+    fewer = replace(shape, queries=shape.queries // 2)
+    changes[f"--set retrieve.max_queries={fewer.queries}"] = recipe, fewer, rates
+    smaller = replace(rates, prompt={task: each / 2 for task, each in rates.prompt.items()})
+    changes["a teacher of half the parameters (--teacher)"] = recipe, shape, smaller
+    return {name: total(costs(*changed)) for name, changed in changes.items()}
+
+
+def scale(recipe: Recipe, rates: Rates, parameters: Mapping[str, int]) -> Rates:
+    """These rates for the paper's models: as much arithmetic a second as was measured here, and theirs to do.
+
+    recipe: whose lengths count. parameters: of the student and the teacher that were measured, without embeddings.
+    """
+    student = COLBERT / max(1, parameters["student"])
+    per_token = rates.document / max(1.0, rates.document_tokens) * student
+    trained = recipe.train.batch_size * recipe.train.n_way * min(rates.document_tokens, recipe.train.document_length)
+    prompt: dict[Task, float] = {}
+    texts: dict[Task, int] = {"point": 1, "pair": 2}
+    for task, words in texts.items():
+        tokens = min(recipe.teacher.max_length, 30 + words * min(180, rates.document_tokens))
+        asked = rates.prompt_tokens.get(task) or rates.prompt_tokens["point"]
+        each = rates.prompt.get(task) or rates.prompt["point"]
+        prompt[task] = each / asked * tokens * FLAN_T5_XL / max(1, parameters["teacher"])
+    return replace(rates, document=per_token * rates.document_tokens, prompt=prompt, step=3 * trained * per_token)
+
+
+def measure(
+    recipe: Recipe, corpus: Corpus, queries: Queries, tasks: Sequence[Task], progress: Progress
+) -> tuple[Rates, dict[str, int]]:
+    """Time a sample of every stage; nothing is kept. Returns the rates, and how many parameters the models have.
+
+    A server that is the teacher is asked some dozen questions.
+    """
+    from pdadapt.pipeline import load_student  # above this room
+
+    rates = Rates()
+    documents = corpus.sample(SAMPLE_DOCUMENTS)
+    chosen = list(queries.values())[:SAMPLE_QUERIES]
+    with tempfile.TemporaryDirectory() as scratch:
+        with stage(progress, "plan: student", len(documents), "documents", rates) as advance:
+            start = time.monotonic()
+            model = load_student(recipe, recipe.student.model, corpus.sample(PCA_DOCUMENTS))
+            rates.load_student = time.monotonic() - start
+            measure_encoding(model, documents, chosen, recipe, rates, advance)
+        parameters = {"student": count(model[0]), "teacher": 0}
+        teachers = Teachers(recipe.teacher, tasks, progress)
+        for task in tasks:
+            start = time.monotonic()
+            teacher = teachers(task)
+            rates.load_teacher += time.monotonic() - start
+            parameters["teacher"] = max(parameters["teacher"], count(getattr(teacher, "model", None)))
+            with stage(progress, f"plan: label {task}s", MOST_PROMPTS, "prompts", rates) as advance:
+                measure_labeling(teacher, task, documents, chosen, recipe, rates, advance)
+        teachers.free()
+        with stage(progress, "plan: train", SAMPLE_STEPS, "steps", rates):
+            measure_training(model, documents, recipe, rates, Path(scratch), progress)
+    return rates, parameters
+
+
+@contextlib.contextmanager
+def stage(progress: Progress, name: str, units: int, unit: str, rates: Rates) -> Iterator[Callable[..., None]]:
+    """A sample under way; its peak of memory is noted."""
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    with progress.task(name, units, unit) as advance:
+        yield advance
+    peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    rates.memory[name.removeprefix("plan: ")] = peak
+
+
+def measure_encoding(
+    model: Any, documents: Sequence[str], queries: Sequence[str], recipe: Recipe, rates: Rates, advance: Any
+) -> None:
+    size = recipe.retrieve.batch_tokens
+    list(document_batches(model, documents[:8], size))  # warm
+    start = time.monotonic()
+    matrices = []
+    for rows, found in document_batches(model, documents, size):
+        matrices += [matrix.to("cpu", torch.float16) for matrix in found]
+        advance(len(rows))
+    rates.document = (time.monotonic() - start) / len(documents)
+    lengths = model.preprocess(list(documents), prompt=model.prompts.get("document"), task="document")
+    rates.document_tokens = float(lengths["attention_mask"].sum()) / len(documents)
+    rates.document_bytes = sum(matrix.numel() for matrix in matrices) * 2 / len(documents)
+    rates.document_letters = sum(len(text.encode()) for text in documents) / len(documents)
+    start = time.monotonic()
+    model.encode_query(list(queries), batch_size=32, show_progress_bar=False)
+    rates.query = (time.monotonic() - start) / len(queries)
+    with tempfile.TemporaryDirectory() as folder:
+        engine = Exact(model, size)
+        sample = as_corpus(documents)
+        engine.index(sample.documents, Path(folder))
+        start = time.monotonic()
+        list(engine.search(list(queries), Path(folder), len(sample), 10))
+        searching = time.monotonic() - start - len(queries) * rates.query
+    rates.score = max(searching, 1e-4) / (len(queries) * len(documents))
+    rates.student_bytes = sum(weight.numel() for weight in model.parameters()) * 4
+
+
+def measure_labeling(
+    teacher: Any,
+    task: Task,
+    documents: Sequence[str],
+    queries: Sequence[str],
+    recipe: Recipe,
+    rates: Rates,
+    advance: Any,
+) -> None:
+    """Ask more and more, until it takes long enough to tell."""
+    chosen = random.Random(recipe.seed)
+    listed = min(recipe.retrieve.k, len(documents))
+
+    def questions(wanted: int) -> list[Any]:
+        found: list[Any] = []
+        for query in itertools.cycle(queries):
+            texts = chosen.sample(documents, listed)
+            if task == "point":
+                found += [Point(query, text) for text in texts]
+            else:
+                drawn = sample_pairs(listed, recipe.teacher.pair.window, recipe.teacher.pair.per_query, query)
+                both = recipe.teacher.pair.order == "both"
+                found += [Pair(query, texts[a], texts[b]) for i, j in drawn for a, b in ([(i, j), (j, i)][: 1 + both])]
+            if len(found) >= wanted:
+                return found[:wanted]
+        raise AssertionError("there are queries")
+
+    ask = teacher.score_points if task == "point" else teacher.score_pairs
+    wanted = FEWEST_PROMPTS // 4
+    while True:
+        asked = questions(wanted)
+        start = time.monotonic()
+        for batch in ask(asked):
+            advance(len(batch))
+        seconds = time.monotonic() - start
+        enough = seconds > LABEL_SECONDS / 2 or wanted >= MOST_PROMPTS
+        if enough and wanted >= FEWEST_PROMPTS:
+            break
+        wanted = min(MOST_PROMPTS, max(FEWEST_PROMPTS, int(wanted * LABEL_SECONDS / max(seconds, 1e-3))))
+    rates.prompt[task] = seconds / len(asked)
+    own: Any = getattr(teacher, task, None)
+    if hasattr(own, "encode"):
+        fields = [question._asdict() for question in asked]
+        lengths = [len(ids) for ids in own.encode(fields)]
+        rates.prompt_tokens[task] = sum(lengths) / len(lengths)
+    else:
+        rates.prompt_tokens[task] = sum(len(text) for question in asked for text in question) / 4 / len(asked)
+
+
+def measure_training(
+    model: Any, documents: Sequence[str], recipe: Recipe, rates: Rates, scratch: Path, progress: Progress
+) -> None:
+    """A few real steps, on random labels."""
+    settings = recipe.train
+    chosen = random.Random(recipe.seed)
+    sample = as_corpus(documents)
+    width = min(settings.n_way, recipe.retrieve.k, len(documents))
+    pairs = sample_pairs(width, recipe.teacher.pair.window, recipe.teacher.pair.per_query, "")
+    lists = []
+    for number in range(settings.batch_size):
+        ids = chosen.sample([document.doc_id for document in sample], width)
+        points: list[float | None] = [-float(place) for place in range(len(ids))]
+        labels = [(i, j, chosen.gauss(0, 1)) for i, j in pairs]
+        lists.append(TrainingList(f"q{number}", ids, points, labels, ids[:1] if settings.lambda_cl else ()))
+    texts = {entry.query_id: documents[number][:100] for number, entry in enumerate(lists)}
+    clock = Clock()
+    update = {"steps": SAMPLE_STEPS, "save_steps": SAMPLE_STEPS, "report_to": (), "compile": False}
+    start = time.monotonic()
+    train.train(model, lists, sample, texts, settings.model_copy(update=update), recipe.seed, scratch, clock)
+    ended = time.monotonic()
+    first, *_, last = clock.steps
+    rates.step = (last - first) / (SAMPLE_STEPS - 1)
+    rates.begin_training = max(0.0, first - start - rates.step)
+    rates.save = ended - last
+
+
+class Clock(Progress):
+    """When each step ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: list[float] = []
+
+    @contextlib.contextmanager
+    def task(self, name: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
+        def advance(units: int, note: str = "", earlier: bool = False) -> None:
+            self.steps += [time.monotonic()] * units
+
+        yield advance
+
+
+def count(model: Any) -> int:
+    """Parameters that every token meets: all but the embeddings."""
+    if not isinstance(model, torch.nn.Module):
+        return 0
+    embeddings = {
+        id(weight)
+        for module in model.modules()
+        if isinstance(module, torch.nn.Embedding)
+        for weight in module.parameters()
+    }
+    return sum(weight.numel() for weight in model.parameters() if id(weight) not in embeddings)
+
+
+def as_corpus(texts: Sequence[str]) -> Corpus:
+    return Corpus([Document(f"d{number}", "", text) for number, text in enumerate(texts)])
+
+
+def shape_of(run: RunFolder, recipe: Recipe, sizes: Shape, keys: Mapping[Task, str]) -> Shape:
+    """These sizes, with what the run folder and the label store hold already."""
+
+    def done(name: str) -> int:
+        return len(list(run.path.glob(f"iteration-*/{name}")))
+
+    labeled = done("lists.jsonl")
+    stored: dict[Task, int] = {task: count_labels(run.store(recipe), f"{task}s", key) for task, key in keys.items()}
+    known = {task: max(0, number - labeled * prompts(recipe, sizes, task)) for task, number in stored.items()}
+    return replace(
+        sizes,
+        retrieved=done("candidates.run"),
+        labeled=labeled,
+        trained=done("checkpoint"),
+        tested=done("test.run"),
+        known={} if recipe.label_store else known,  # of a shared store nobody knows yet which labels will serve
+    )
+
+
+def free_disk(path: Path) -> int:
+    """Bytes that are free where this folder is, or will be."""
+    existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    return shutil.disk_usage(existing).free

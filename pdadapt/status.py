@@ -1,0 +1,98 @@
+"""How a run stands, also one that another process is at: what `pdadapt status` prints."""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from pdadapt.record import Record, read_record
+from pdadapt.tables import agreement_summary, comparison_table, duration, label_summary, speed
+
+SILENT = 60.0  # seconds without a word from a run that goes on, after which that is said
+
+
+class Holder(NamedTuple):
+    """Who is at a run."""
+
+    pid: str
+    host: str = ""
+
+
+def show_status(run: Path) -> Group:
+    """Raises RunError when the folder holds no run of `pdadapt adapt`, or is damaged."""
+    record = read_record(run)
+    return Group(*_parts(record, holder(run)))
+
+
+def holder(run: Path) -> Holder | None:
+    """Who holds the run's lock; None when nobody does. Nothing is written, and the lock is free again at once."""
+    try:
+        with open(run / "lock", encoding="utf-8") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pid, *more = lock.read().split() or ["unknown"]
+                return Holder(pid, *more[-1:])
+    except FileNotFoundError:
+        pass
+    return None
+
+
+def _parts(record: Record, at_it: Holder | None) -> Iterator[RenderableType]:
+    yield Text(standing(record, at_it))
+    yield Text(record.summary)
+    for iteration in record.iterations:
+        number = iteration.number
+        if iteration.labels:
+            yield Text(f"Labels of iteration {number}: {label_summary(iteration.labels)}")
+        if iteration.losses:
+            yield Text(f"Loss of iteration {number}: {loss_summary(iteration.losses[-1])}.")
+        if iteration.agreement:
+            agreement = agreement_summary(iteration.agreement)
+            yield Text(f"Agreement with the teacher on queries held out, iteration {number}: {agreement}.")
+    for number, found in enumerate(record.metrics.get("general", []), 1):
+        yield Text(f"On the general set, iteration {number}: {agreement_summary(found)}.")
+    if record.metrics.get("measures"):
+        yield comparison_table(record.metrics, record.systems)
+    if record.finished and "verdict" in record.metrics:
+        yield Text(record.metrics["verdict"]["sentence"], style="bold")
+
+
+def standing(record: Record, at_it: Holder | None) -> str:
+    """Running, finished or stopped, with how far it is. at_it: who holds the lock."""
+    task = record.task
+    if at_it:
+        current = str(task.get("pid")) == at_it.pid  # or it is what another process left that was stopped
+        host = at_it.host or (current and task.get("host"))
+        who = f"process {at_it.pid}" + (f" on {host}" if host else "")
+        return f"Running ({who}): {progress(task, time.time()) if current else 'it has not said how far it is.'}"
+    if record.finished:
+        return f"Finished. Checkpoint: {record.metrics['checkpoint']}"
+    return f"Stopped {record.stopped_at()}; the same `pdadapt adapt` goes on from there."
+
+
+def progress(task: dict[str, Any], now: float) -> str:
+    """How far a task is, how fast it goes, and how long it will take at that. now: unix time, in seconds."""
+    done, left, silent = task["done"], task["total"] - task["done"], now - task["updated"]
+    new = done - task.get("earlier", 0)  # the others were done by a process before, at no one knows what rate
+    parts = [
+        f"{task['task']}, {done:,} of {task['total']:,} {task['unit']}",
+        speed(new, task["unit"], task["seconds"]),
+    ]
+    if new > 0 and left > 0:
+        parts.append(f"about {duration(task['seconds'] / new * left)} left")
+    if silent > SILENT:
+        parts.append(f"silent for {duration(silent)}")
+    return ", ".join(filter(None, parts)) + "."
+
+
+def loss_summary(row: dict[str, float]) -> str:
+    """The loss last logged, with its terms."""
+    terms = "  ".join(f"{name} {row[name]:.4f}" for name in ("cl", "kd", "pair") if name in row)
+    return f"{row['loss']:.4f} at step {row['step']:,}" + (f" ({terms})" if terms else "")

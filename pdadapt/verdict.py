@@ -1,0 +1,58 @@
+"""Did it help? One sentence, from what a run has measured: with judgments, or without any."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pdadapt.agreement import DECISIVE
+from pdadapt.tables import p_value
+
+ALPHA = 0.05  # of the paired tests
+HELPED, SAME, HARMED, UNKNOWN = "helped", "no difference", "harmed", "unknown"
+
+
+def verdict(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """`outcome` (helped, no difference, harmed or unknown) and `sentence`, of what metrics.json holds.
+
+    The outcome is that of the student's agreement with its teacher on the queries held out, base against the last
+    iteration; where the general set fell significantly and the agreement did not rise, it is harmed. The true measures
+    stand beside it where there are judgments, and decide where nothing was held out.
+    """
+    agreement = metrics["agreement"][-1].get(DECISIVE) if metrics["agreement"] else None
+    measures, general = metrics["measures"], metrics["general"]
+    parts, outcomes = [], []
+    if agreement:
+        outcomes.append(outcome(agreement))
+        parts.append(f"on queries held out its {DECISIVE} with the teacher went {change(agreement)}")
+    if measures:
+        name, found = next(iter(measures.items()))
+        outcomes.append(outcome(found))
+        parts.append(f"{name} on {metrics['test_queries']:,} judged test queries went {change(found)}")
+    found = outcomes[0] if outcomes else UNKNOWN
+    forgot = False
+    if general:
+        name, values = next(iter(general[-1].items()))
+        forgot = outcome(values) == HARMED
+        if forgot and found != HELPED:
+            found = HARMED
+        parts.append(
+            f"{name} on the general set went {change(values)}" + (": something was forgotten" if forgot else "")
+        )
+    if not outcomes:
+        parts.insert(0, "no query was held out and there are no judgments")
+    return {"outcome": found, "sentence": f"{found.capitalize()}: {'; '.join(parts)}."}
+
+
+def outcome(found: Mapping[str, Any]) -> str:
+    """Of the last system against the first."""
+    comparison = found["comparisons"][-1]
+    if comparison["p"] >= ALPHA:
+        return SAME
+    return HELPED if comparison["change"] > 0 else HARMED
+
+
+def change(found: Mapping[str, Any]) -> str:
+    comparison = found["comparisons"][-1]
+    before, after = found["means"][comparison["base"]], found["means"][comparison["system"]]
+    return f"{before:.3f} → {after:.3f} (p {p_value(comparison['p'])})"

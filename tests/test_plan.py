@@ -1,0 +1,112 @@
+"""What a run will cost: the arithmetic by hand, and a plan of a real tiny run, which leaves nothing behind."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from pdadapt.corpus import load_dataset
+from pdadapt.errors import RunError
+from pdadapt.plan import Rates, Shape, cheaper, costs, disk, plan, prompts, total
+from pdadapt.progress import Progress
+from pdadapt.recipe import Recipe, load_recipe
+
+RATES = Rates(
+    load_student=1.0,
+    load_teacher=10.0,
+    document=0.1,
+    document_tokens=100,
+    document_bytes=1_000,
+    document_letters=500,
+    query=0.01,
+    score=0.001,
+    prompt={"point": 0.5, "pair": 1.0},
+    prompt_tokens={"point": 120, "pair": 220},
+    begin_training=3.0,
+    step=4.0,
+    save=2.0,
+    student_bytes=1e6,
+)
+RECIPE = Recipe.model_validate(
+    {
+        "retrieve": {"k": 10},
+        "teacher": {"pair": {"per_query": 7, "window": 3}},
+        "train": {"n_way": 8, "batch_size": 10, "held_out": 0.2, "save_steps": 5},
+    }
+)
+SHAPE = Shape(documents=1_000, queries=200, test_queries=50)
+
+
+def test_each_stage_costs_what_its_units_and_rates_say():
+    found = {cost.stage: (cost.units, cost.seconds) for cost in costs(RECIPE, SHAPE, RATES)}
+    assert found == {
+        "index": (2_000, pytest.approx(200.0)),  # for the candidates, and to test the adapted
+        "search": (300_000, pytest.approx(300.0 + 3.0)),  # the test queries twice
+        "label points": (2_000, pytest.approx(1_000.0)),
+        "label pairs": (2_800, pytest.approx(2_800.0)),  # in both orders
+        "train": (16, pytest.approx(3.0 + 16 * 4.0 + 4 * 2.0)),  # 160 queries; states after 5, 10, 15, and the end
+        "agreement": (640, pytest.approx(64.0)),  # 40 queries of 8 documents, by two students
+        "general set": (480, pytest.approx(48.0)),
+        "load models": (9, pytest.approx(8 * 1.0 + 10.0)),
+    }
+
+
+def test_what_is_there_already_costs_nothing():
+    done = Shape(1_000, 200, 50, retrieved=1, labeled=1, trained=1, tested=2)
+    assert {cost.stage for cost in costs(RECIPE, done, RATES)} == {"general set", "load models"}
+    half = Shape(1_000, 200, 50, retrieved=1, known={"point": 1_500})
+    assert {c.stage: c.units for c in costs(RECIPE, half, RATES)}["label points"] == 500
+
+
+def test_a_second_iteration_costs_at_most_as_much_again():
+    twice = RECIPE.model_copy(update={"iterations": 2})
+    assert prompts(twice, SHAPE, "pair") == prompts(RECIPE, SHAPE, "pair")
+    assert (
+        total(costs(RECIPE, SHAPE, RATES)) < total(costs(twice, SHAPE, RATES)) < 2 * total(costs(RECIPE, SHAPE, RATES))
+    )
+
+
+def test_what_would_make_it_cheaper_is_cheaper_by_what_it_leaves_out():
+    whole, ways = total(costs(RECIPE, SHAPE, RATES)), cheaper(RECIPE, SHAPE, RATES)
+    assert ways["--set teacher.pair.order=random"] == pytest.approx(whole - 1_400)
+    assert ways["--set teacher.pair.per_query=3"] == pytest.approx(whole - 200 * 4 * 2)
+    assert ways["--set retrieve.k=8"] == pytest.approx(whole - 200 * 2 * 0.5)
+    assert ways["a teacher of half the parameters (--teacher)"] == pytest.approx(whole - 500 - 1_400)
+    assert all(other < whole for other in ways.values())
+    assert disk(RECIPE, SHAPE, RATES)["index"] == 1e6
+
+
+def test_a_plan_times_every_stage_and_leaves_nothing(tiny_recipe, beir, tmp_path):
+    recipe = load_recipe(str(tiny_recipe), {"train.held_out": 0.5})
+    found = plan(recipe, load_dataset(str(beir)), tmp_path / "run", Progress())
+    stages = {cost.stage: cost for cost in found.costs}
+    assert stages["label points"].units == 12 * 8 and stages["label pairs"].units == 12 * 4 * 2
+    assert all(cost.seconds > 0 for cost in found.costs) and stages["train"].units == 12
+    assert set(found.paper) == {"FiQA", "MS MARCO"} and found.paper["FiQA"] < found.paper["MS MARCO"]
+    assert all(number > 0 for number in found.memory.values())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_prints_the_plan_and_a_run_of_other_settings_is_said(tiny_recipe, beir, tmp_path):
+    command = ["adapt", "--corpus", beir, "--recipe", tiny_recipe, "--out", tmp_path / "run", "--plan"]
+    process = subprocess.run(
+        [sys.executable, "-m", "pdadapt", *map(str, command)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "140"},
+    )
+    assert process.returncode == 0, process.stderr
+    for words in (
+        "label pairs",
+        "96 prompts",
+        "Disk at the peak",
+        "Cheaper: --set teacher.pair.per_query=2",
+        "MS MARCO",
+    ):
+        assert words in process.stdout, words
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").touch()
+    with pytest.raises(RunError, match="holds no run"):
+        plan(load_recipe(str(tiny_recipe)), load_dataset(str(beir)), tmp_path / "run", Progress())

@@ -1,0 +1,37 @@
+"""One sentence on whether it helped, from what a run measured."""
+
+import pytest
+
+from pdadapt.verdict import verdict
+
+
+def found(change, p, before=0.5):
+    return {"means": [before, before + change], "comparisons": [{"base": 0, "system": 1, "change": change, "p": p}]}
+
+
+def metrics(agreement=None, true=None, general=None):
+    return {
+        "agreement": [{"pair accuracy": agreement}] if agreement else [{}],
+        "measures": {"nDCG@10": true} if true else {},
+        "general": [{"nDCG@10": general}] if general else [],
+        "test_queries": 300,
+    }
+
+
+@pytest.mark.parametrize(
+    ("measured", "outcome", "words"),
+    [
+        (metrics(found(0.1, 0.001)), "helped", "pair accuracy with the teacher went 0.500 → 0.600 (p 0.001)"),
+        (metrics(found(0.1, 0.2)), "no difference", "No difference: on queries held out"),
+        (metrics(found(-0.1, 0.01)), "harmed", "0.500 → 0.400"),
+        (metrics(found(0.1, 0.01), true=found(-0.1, 0.01)), "helped", "on 300 judged test queries went 0.500 → 0.400"),
+        (metrics(true=found(-0.1, 0.01)), "harmed", "Harmed: nDCG@10 on 300 judged"),
+        (metrics(found(0.0, 1.0), general=found(-0.2, 1e-4)), "harmed", "0.300 (p <0.001): something was forgotten"),
+        (metrics(found(0.1, 0.01), general=found(-0.2, 0.0001)), "helped", "something was forgotten"),
+        (metrics(general=found(0.0, 1.0)), "unknown", "no query was held out and there are no judgments"),
+    ],
+)  # fmt: skip
+def test_the_verdict_is_one_sentence_with_its_paired_tests(measured, outcome, words):
+    said = verdict(measured)
+    assert said["outcome"] == outcome and words in said["sentence"]
+    assert said["sentence"].endswith(".") and "\n" not in said["sentence"]

@@ -27,7 +27,7 @@ from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe
 from pdadapt.report import write_report
 from pdadapt.retrieve import index_corpus, retrieve, retrieve_documents, sample_queries
-from pdadapt.run import Ranking, RunFolder, Stage, read_run, write_atomic, write_run
+from pdadapt.run import Ranking, RunFolder, Stage, read_run, read_settings, write_atomic, write_run
 from pdadapt.students.colbert import PCA_DOCUMENTS, get_lengths, load_colbert, set_lengths
 from pdadapt.teachers import Task
 from pdadapt.teachers.choose import Teachers, check_teacher, teacher_key
@@ -225,7 +225,7 @@ def save_agreement(
 
 def has_learned(folder: Path) -> bool:
     """Whether the agreement rose in this iteration; without queries that could tell, it is taken to have."""
-    found = json.loads((folder / "agreement.json").read_text(encoding="utf-8"))
+    found = read_settings(folder / "agreement.json")
     return not found or found[DECISIVE]["means"][-1] > found[DECISIVE]["means"][-2]
 
 

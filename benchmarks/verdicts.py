@@ -40,15 +40,15 @@ SMOLLM2 = {
     "teacher.kind": "auto",
     "teacher.point.student_weight": 0.0,
 }
-GOOD = {
+GENTLE = {
     "mpnet, rate 1e-5": ({"train.learning_rate": 1e-5}, "train"),
     "mpnet, rate 1e-4": ({"train.learning_rate": 1e-4}, "train"),
-    "mpnet, rate 1e-3": ({"train.learning_rate": 1e-3}, "train"),
 }
+ROUGH = {"mpnet, rate 1e-3": ({"train.learning_rate": 1e-3}, "train")}
 BAD = {"SmolLM2 Yes/No, rate 1e-4": ({**SMOLLM2, "train.learning_rate": 1e-4}, "label")}
 RUNS = {  # in this order: the first of a set is the one that the others are copies of
-    "scifact": (300, GOOD),
-    "squad": (200, GOOD | BAD),
+    "scifact": (300, GENTLE | ROUGH),
+    "squad": (200, GENTLE | BAD),
 }
 COLUMNS = ("set", "run", "pair accuracy", "p", "rank correlation", "p", "teacher nDCG@10", "p", "general nDCG@10", "p")
 COLOURS = {"helped": "#2a7f3f", "no difference": "#777777", "harmed": "#b3362b", "unknown": "#777777"}

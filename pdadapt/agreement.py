@@ -23,8 +23,13 @@ DECISIVE = MEASURES[0]
 
 def held_out(query_ids: Collection[str], share: float, seed: int) -> set[str]:
     """Those kept out of training: so large a share, at most MOST, none if they are not LEAST; drawn by the seed."""
-    count = min(MOST, round(share * len(query_ids)))
-    return set(random.Random(seed).sample(sorted(query_ids), count)) if count >= LEAST else set()
+    return set(random.Random(seed).sample(sorted(query_ids), count_held_out(len(query_ids), share)))
+
+
+def count_held_out(queries: int, share: float) -> int:
+    """How many that is."""
+    count = min(MOST, round(share * queries))
+    return count if count >= LEAST else 0
 
 
 def agreement(

@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from pdadapt.errors import is_out_of_memory
 from pdadapt.run import read_settings, write_atomic
 
 Result = TypeVar("Result")
-MEMORY_ERRORS = (MemoryError, RuntimeError)  # what running out of memory raises; see is_out_of_memory
+MEMORY_ERRORS = (MemoryError, RuntimeError)  # what running out of memory raises, if errors.is_out_of_memory
 
 
 class Limits:
@@ -43,12 +44,6 @@ class Limits:
 
 
 limits = Limits()  # of this process, which has one run
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """A GPU's memory, or this machine's."""
-    words = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED")
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(word in str(error) for word in words)
 
 
 class Budget:
@@ -83,7 +78,7 @@ class Budget:
                     raise
                 scores = None
             if scores is None:  # out of the handler, which holds what the failed batch has allocated
-                self.tokens = max(1, min(self.tokens, sum(costs[i] for i in batch)) // 2)
+                self.tokens = max(1, min(self.tokens, self._spent(costs, first or costs, batch, padded)) // 2)
                 limits.lower(self.name, self.tokens)
                 continue
             yield batch, scores
@@ -97,6 +92,11 @@ class Budget:
                 break
             stop += 1
         return range(start, stop)
+
+    def _spent(self, costs: Sequence[int], first: Sequence[int], batch: range, padded: bool) -> int:
+        if padded:
+            return costs[batch.start] * len(batch)
+        return first[batch.start] + sum(costs[i] for i in batch[1:])
 
 
 def cut(features: dict[str, Any], rows: Sequence[int], length: int) -> dict[str, Any]:

@@ -37,18 +37,23 @@ class Checks(TrainerCallback):
         self.best = folder / "best"
         self.lengths = lengths
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def begin(self, step: int) -> None:
+        """Training begins, or goes on, behind this step."""
         if rank() == 0:
-            self._write([row for row in self.rows() if row["step"] <= state.global_step])
+            self._write([row for row in self.rows() if row["step"] <= step])
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing better has come for too long."""
+        values = [row["value"] for row in self.rows()]
+        return len(values) > self.patience and max(values[-self.patience :]) <= max(values[: -self.patience])
 
     def on_save(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         if state.global_step % self.steps == 0 or state.global_step == state.max_steps:
             if rank() == 0 and state.global_step not in {row["step"] for row in self.rows()}:
                 self._check(model, state.global_step)
             barrier()
-            values = [row["value"] for row in self.rows()]
-            if len(values) > self.patience and max(values[-self.patience :]) <= max(values[: -self.patience]):
-                control.should_training_stop = True
+            control.should_training_stop = control.should_training_stop or self.over
 
     def rows(self) -> list[dict[str, Any]]:
         """{"step", "value"} of each check so far."""

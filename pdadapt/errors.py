@@ -46,6 +46,14 @@ DISK_FULL = (  # how libraries say so; the last two are torch.save
     "unexpected pos",
 )
 
+MEMORY_FULL = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a GPU's memory, or this machine's, is full; torch is not imported for it."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or any(words in str(error) for words in MEMORY_FULL)
+
 
 def explain(error: BaseException) -> str:
     """What to tell the user of whatever went wrong: one sentence."""
@@ -55,7 +63,7 @@ def explain(error: BaseException) -> str:
     full = [cause for cause in causes if getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT)]
     if full or any(words in str(cause) for cause in causes for words in DISK_FULL):
         return "the disk is full; what is finished is kept: free some space, and the same command goes on from there."
-    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
+    if is_out_of_memory(error):
         return (
             "memory is full, and not even the smallest batch fits; what is finished is kept: go on with the same "
             "command on a larger machine, or give shorter texts (teacher.max_length, train.document_length) or a "

@@ -31,7 +31,8 @@ def end_when_asked() -> None:
 
 
 def _raise(number: int, _frame: object) -> None:
-    signal.signal(number, signal.SIG_IGN)  # once
+    for other in SIGNALS:
+        signal.signal(other, signal.SIG_IGN)  # once: a launcher sends the second when Ctrl-C was the first
     raise Stopped(number)
 
 

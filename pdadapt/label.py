@@ -41,18 +41,21 @@ def ask_missing(
     load: Callable[[], Callable[[Sequence[Any], Sequence[Any]], Iterator[Scores]]],
     progress: Progress,
     name: str,
+    tally: Path | None = None,
 ) -> int:
     """Have the teacher answer what the store lacks, each distinct question once, a batch committed at a time.
 
     load: called when there is something to ask; what it gives yields (index, score) batches for the questions put to
     it, which are some of all that it is told, and no score where the teacher gave no answer.
-    Returns how many were asked. Raises ModelError when a score is not finite (it would be no label), and when the
+    tally: a file that keeps, by name, how many were missing when this stage first began, through kills.
+    Returns that number. Raises ModelError when a score is not finite (it would be no label), and when the
     teacher stops before it has come to every question.
     """
     among = list(dict.fromkeys(questions))
     missing = [question for question in among if store.get(question) is None]
+    asked = len(missing) if tally is None else first_count(tally, name, len(missing))
     if not missing:
-        return 0
+        return asked
     ask = load()
     left = set(range(len(missing)))
     with progress.task(name, len(missing), "prompts") as advance:
@@ -64,7 +67,15 @@ def ask_missing(
             advance(len(batch))
     if left:
         raise ModelError(f"The teacher stopped with {len(left):,} of {len(missing):,} questions left; try again.")
-    return len(missing)
+    return asked
+
+
+def first_count(tally: Path, name: str, number: int) -> int:
+    """The number that was first given under this name."""
+    counts = json.loads(tally.read_text(encoding="utf-8")) if tally.exists() else {}
+    if name not in counts:
+        write_atomic(tally, json.dumps({**counts, name: number}) + "\n")
+    return int(counts.get(name, number))
 
 
 def check_answers(answers: Sequence[float | None], task: Task) -> int:
@@ -125,13 +136,14 @@ def label(
     teachers: Callable[[Any], Any],
     progress: Progress,
     relevant: Mapping[str, Sequence[str]] | None = None,
+    tally: Path | None = None,
 ) -> tuple[list[TrainingList], dict[str, float]]:
     """Points for every candidate, then pairs in the re-ordered lists.
 
     keys: the store's keys of points, and of pairs if a teacher is asked about them; teachers: loads the teacher of
     a task, called only when something must be asked; relevant: documents that people labeled so, each of which is a
-    candidate and in its query's list. Returns the training lists in the order of `ranking`, and figures about the
-    labels.
+    candidate and in its query's list; tally: see ask_missing. Returns the training lists in the order of `ranking`,
+    and figures about the labels.
     """
     relevant = relevant or {}
     candidates = {query_id: add_relevant(ranked, relevant.get(query_id, ())) for query_id, ranked in ranking.items()}
@@ -141,7 +153,7 @@ def label(
         store.remember("document", texts.items())
         store.remember("query", ((query_id, queries[query_id]) for query_id in ranking))
         lists, figures = _label_points(
-            candidates, relevant, texts, queries, recipe, store, lambda: teachers("point"), progress
+            candidates, relevant, texts, queries, recipe, store, lambda: teachers("point"), progress, tally
         )
     pairs = [
         (row, i, j)
@@ -161,7 +173,7 @@ def label(
     elif "pair" in keys:
         with LabelStore(store_file, "pairs", keys["pair"], model_of(recipe.teacher, "pair").model) as store:
             log_odds, pair_figures = _label_pairs(
-                lists, pairs, texts, queries, recipe, store, lambda: teachers("pair"), progress
+                lists, pairs, texts, queries, recipe, store, lambda: teachers("pair"), progress, tally
             )
     labels: list[list[PairLabel]] = [[] for _ in lists]
     for (row, i, j), value in zip(pairs, log_odds, strict=True):
@@ -191,6 +203,7 @@ def _label_points(
     store: LabelStore,
     teacher: Callable[[], PointTeacher],
     progress: Progress,
+    tally: Path | None,
 ) -> tuple[list[TrainingList], dict[str, float]]:
     """Training lists without pairs yet: each query's n_way best candidates by the point labels, best first.
 
@@ -201,7 +214,7 @@ def _label_points(
         for query_id, ranked in candidates.items()
     }
     questions = [point for asked in points.values() for point in asked]
-    asked = ask_missing(questions, store, lambda: teacher().score_points, progress, "label points")
+    asked = ask_missing(questions, store, lambda: teacher().score_points, progress, "label points", tally)
     answers = {query_id: [store.get(point) for point in asked_of] for query_id, asked_of in points.items()}
     unanswered = check_answers([answer for scores in answers.values() for answer in scores], "point")
     lists = []
@@ -237,6 +250,7 @@ def _label_pairs(
     store: LabelStore,
     teacher: Callable[[], PairTeacher],
     progress: Progress,
+    tally: Path | None,
 ) -> tuple[list[float | None], dict[str, float]]:
     """For each pair (list, i, j) the mean log-odds, for i, of the orders asked, None if one lacks its answer."""
     order = recipe.teacher.pair.order
@@ -251,7 +265,7 @@ def _label_pairs(
         [question(lists[row], a, b) for a, b in orders] for (row, _, _), orders in zip(pairs, asked, strict=True)
     ]
     flat = [one for both in questions for one in both]
-    prompts = ask_missing(flat, store, lambda: teacher().score_pairs, progress, "label pairs")
+    prompts = ask_missing(flat, store, lambda: teacher().score_pairs, progress, "label pairs", tally)
 
     log_odds: list[float | None] = []
     complete: list[list[float]] = []  # of the pairs with all their answers: log-odds for what stood first

@@ -16,11 +16,11 @@ from typing import Any
 from pdadapt import distributed, evaluate, students, train
 from pdadapt.agreement import DECISIVE, agreement, held_out
 from pdadapt.answers import answers_of
-from pdadapt.batches import MEMORY_ERRORS, is_out_of_memory, limits
+from pdadapt.batches import MEMORY_ERRORS, limits
 from pdadapt.corpus import Corpus, Dataset, Queries, fingerprint, load_dataset, relevant_documents
-from pdadapt.engines.choose import make_engine
+from pdadapt.engines.choose import check_model, make_engine
 from pdadapt.engines.exact import Exact
-from pdadapt.errors import DataError
+from pdadapt.errors import DataError, RunError, is_out_of_memory
 from pdadapt.label import label, read_lists, write_lists
 from pdadapt.models import resolve_model
 from pdadapt.progress import Progress
@@ -57,6 +57,11 @@ def check(recipe: Recipe, dataset: Dataset, out: Path, restart_from: Stage | Non
     Raises PdadaptError on anything the user can mend.
     """
     run = RunFolder(out)
+    if restart_from and distributed.processes() > 1:
+        raise RunError(
+            "--restart-from is for one process, since the others could take old results for new ones: begin without "
+            "the launcher, stop it when it trains (Ctrl-C), and go on with the launcher."
+        )
     queries = sample_queries(dataset.queries, recipe.retrieve.max_queries, recipe.seed)
     test_queries = sample_queries(dataset.test_queries, recipe.evaluate.max_queries, recipe.seed)
     if not queries:
@@ -69,6 +74,8 @@ def check(recipe: Recipe, dataset: Dataset, out: Path, restart_from: Stage | Non
             f"Corpus {dataset.name!r} holds no two documents that differ, so there is no order to learn; give more."
         )
     evaluate.parse_measures(recipe.evaluate.measures, answers_of(dataset))
+    for name in filter(None, (recipe.student.model, recipe.retrieve.model)):
+        check_model(name, {"kind": recipe.student.kind if name == recipe.student.model else "colbert"}, recipe.retrieve)
     tasks: list[Task] = ["point", "pair"] if recipe.teacher.pair.asked else ["point"]
     keys = {task: teacher_key(recipe.teacher, task) for task in tasks}
     if restart_from or not (run.iteration(1) / "lists.jsonl").exists():
@@ -131,7 +138,7 @@ def adapt(
             if not run.checkpoint(iteration).exists():
                 fit(recipe, dataset.corpus, queries, run, iteration, progress)
             shutil.rmtree(folder / "trainer", ignore_errors=True)
-            if kept_out and not (folder / "agreement.json").exists():
+            if kept_out and not has_agreement(folder, iteration):
                 save_agreement(recipe, dataset.corpus, queries, run, iteration, progress)
             learned = not kept_out or has_learned(folder)
             if not learned:
@@ -152,7 +159,8 @@ def adapt(
 def join_training(recipe: Recipe, dataset: Dataset, run: RunFolder, progress: Progress) -> dict[str, Any]:
     """What the ranks other than 0 do: their part of each training, as soon as rank 0 has left its lists."""
     distributed.take_device()
-    distributed.wait_until(lambda: run.holds(recipe))
+    distributed.wait_until(run.recipe_file.exists)
+    limits.remember(run.path / "memory.json")
     queries = sample_queries(dataset.queries, recipe.retrieve.max_queries, recipe.seed)
     kept_out = held_out(queries, recipe.train.held_out, recipe.seed)
     for iteration in range(1, recipe.iterations + 1):
@@ -175,7 +183,10 @@ def fit(recipe: Recipe, corpus: Corpus, queries: Queries, run: RunFolder, iterat
     kept_out = held_out(queries, recipe.train.held_out, recipe.seed)
     every = read_lists(folder / "lists.jsonl")
     lists = [entry for entry in every if entry.query_id not in kept_out]
-    judges = [entry for entry in every if entry.query_id in kept_out]
+    choosing = kept_out - judging(kept_out, recipe)
+    judges = [entry for entry in every if entry.query_id in choosing]
+    if recipe.train.check_steps and not judges:
+        progress.say("No queries are held out, since they are too few: train.check_steps is left out.")
 
     def measure(student: Any) -> float:
         found = agreement(student, judges, corpus, queries, recipe.train.temperature, recipe.retrieve.batch_tokens)
@@ -197,10 +208,17 @@ def fit(recipe: Recipe, corpus: Corpus, queries: Queries, run: RunFolder, iterat
             )
         except MEMORY_ERRORS as error:
             smaller = train.next_chunk(settings)
-            if not (smaller and is_out_of_memory(error)) or distributed.processes() > 1:
+            if not (smaller and is_out_of_memory(error)):
+                raise
+            limits.lower("train", smaller)
+            if distributed.processes() > 1:  # whose others wait for this one: the launcher ends them all
                 raise
         progress.say(f"Memory ran out: training goes on from its last state with chunks of {smaller:,} tokens.")
-        limits.lower("train", smaller)
+
+
+def judging(kept_out: set[str], recipe: Recipe) -> set[str]:
+    """Those of the queries held out by which a training is judged: half, where the others chose its best state."""
+    return set(sorted(kept_out)[::2]) if recipe.train.check_steps else kept_out
 
 
 def save_agreement(
@@ -209,18 +227,32 @@ def save_agreement(
     """How far the student agrees with the teacher on the lists held out: the base, before this iteration's training
     (if that is another), and after.
     """
-    kept_out = held_out(queries, recipe.train.held_out, recipe.seed)
-    lists = [entry for entry in read_lists(run.iteration(iteration) / "lists.jsonl") if entry.query_id in kept_out]
-    numbers = list(dict.fromkeys([0, iteration - 1, iteration]))
+    judges = judging(held_out(queries, recipe.train.held_out, recipe.seed), recipe)
+    lists = [entry for entry in read_lists(run.iteration(iteration) / "lists.jsonl") if entry.query_id in judges]
+    numbers = compared_students(iteration)
     values = []
     with progress.task("agreement", len(numbers) * len(lists), "lists") as advance:
         for number in numbers:
             model = load_student(recipe, str(run.checkpoint(number)))
             size = recipe.retrieve.batch_tokens
             values.append(agreement(model, lists, corpus, queries, recipe.train.temperature, size, advance))
-    found = evaluate.compare_values(values, recipe.evaluate, recipe.seed, [(0, len(numbers) - 1)])
-    found = found if values[0][DECISIVE] else {}
+    pair = (0, len(numbers) - 1)
+    found = evaluate.compare_values(values, recipe.evaluate, recipe.seed, [pair]) if values[0][DECISIVE] else {}
     write_atomic(run.iteration(iteration) / "agreement.json", json.dumps(found, indent=2) + "\n")
+
+
+def compared_students(iteration: int) -> list[int]:
+    """Whose agreement is measured in an iteration: of the base, of the student before its training, and after."""
+    return list(dict.fromkeys([0, iteration - 1, iteration]))
+
+
+def has_agreement(folder: Path, iteration: int) -> bool:
+    """Whether the agreement is there, with all students (an earlier version left the base out)."""
+    file = folder / "agreement.json"
+    found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+    return found is not None and all(
+        len(values["means"]) == len(compared_students(iteration)) for values in found.values()
+    )
 
 
 def has_learned(folder: Path) -> bool:
@@ -266,10 +298,12 @@ def save_lists(
     """Label the candidates; a teacher is loaded only if it must be asked, and is gone before training."""
     teachers = Teachers(recipe.teacher, list(keys), progress)
     store = run.store(recipe)
-    lists, figures = label(candidates, corpus, queries, recipe, store, keys, teachers, progress, relevant)
+    tally = folder / "asked.json"
+    lists, figures = label(candidates, corpus, queries, recipe, store, keys, teachers, progress, relevant, tally)
     teachers.free()
     write_atomic(folder / "labels.json", json.dumps(figures, indent=2) + "\n")
     write_lists(folder / "lists.jsonl", lists)
+    tally.unlink(missing_ok=True)
 
 
 def load_student(recipe: Recipe, name: str, passages: Sequence[str] = ()) -> Any:
@@ -308,7 +342,7 @@ def rank(
             for file, texts, k in asked:
                 find = retrieve_documents if file == test_file else retrieve
                 write_run(file, find(engine, corpus, texts, index, k, progress), f"iteration-{iteration}")
-        shutil.rmtree(index, ignore_errors=True)
+    shutil.rmtree(index, ignore_errors=True)
     return read_run(candidates_file) if queries else {}
 
 
@@ -384,7 +418,9 @@ def summarise(
                     "query": test_queries[query_id],
                     "before": before[query_id],
                     "after": after[query_id],
-                    "documents": [show_documents(found[i][query_id], qrels[query_id], dataset) for i in (0, shown)],
+                    "documents": [
+                        show_documents(found[i].get(query_id, []), qrels[query_id], dataset) for i in (0, shown)
+                    ],
                 }
                 for query_id in query_ids
             ]

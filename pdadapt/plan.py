@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
-import random
+import os
 import resource
 import shutil
 import tempfile
@@ -18,26 +17,30 @@ from typing import Any
 import torch
 
 from pdadapt import train
-from pdadapt.agreement import held_out
+from pdadapt.agreement import count_held_out
+from pdadapt.batches import MEMORY_ERRORS, limits
 from pdadapt.corpus import Corpus, Dataset, Document, Queries
+from pdadapt.distributed import processes
 from pdadapt.engines.exact import Exact
-from pdadapt.errors import RunError
+from pdadapt.errors import RunError, is_out_of_memory
 from pdadapt.label import TrainingList
 from pdadapt.labels import count_labels
 from pdadapt.pairs import sample_pairs
+from pdadapt.pipeline import check, load_student
 from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe, load_recipe
 from pdadapt.run import RunFolder, Stage
 from pdadapt.students.colbert import PCA_DOCUMENTS
 from pdadapt.students.encoding import document_batches
 from pdadapt.teachers import Pair, Point, Task
-from pdadapt.teachers.choose import Teachers
+from pdadapt.teachers.choose import Teachers, model_of, teacher_kind
 
 SAMPLE_DOCUMENTS, SAMPLE_QUERIES, SAMPLE_STEPS = 256, 64, 3
 FEWEST_PROMPTS, MOST_PROMPTS, LABEL_SECONDS = 32, 2_048, 20.0  # of a task's sample
 LABEL_BYTES = 110  # of a row of the label store, its index included
 GENERAL_DOCUMENTS = 240
-FLAN_T5_XL, COLBERT = 1.2e9, 85e6  # parameters that each token of a prompt, of a passage meets
+PROMPT_TOKENS = 40  # of instruction and query
+XL, MINILM, COLBERT = 1.2e9, 10.6e6, 85e6  # parameters that a token meets: of T5-XL's encoder, MiniLM-L6, ColBERTv2
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,13 @@ class Shape:
     labeled: int = 0
     trained: int = 0
     tested: int = 0
+    guarded: int = 0  # students that have ranked the general set
     known: Mapping[Task, int] = field(default_factory=dict)  # labels of iterations to come that need not be asked
 
 
-PAPER = {
-    "FiQA": (Shape(57_638, 5_500, 648), "paper"),
-    "MS MARCO": (Shape(8_841_823, 808_731, 6_980), "msmarco"),
+PAPER: dict[str, tuple[Shape, str, dict[Task, float]]] = {  # the paper's runs: recipes, parameters of their teachers
+    "FiQA": (Shape(57_638, 5_500, 648), "paper", {"point": XL, "pair": XL}),
+    "MS MARCO": (Shape(8_841_823, 808_731, 6_980), "msmarco", {"point": MINILM, "pair": XL}),
 }
 
 
@@ -96,8 +100,8 @@ class Plan:
 
     shape: Shape
     costs: list[Cost]
-    memory: Mapping[str, int]  # at the peak, by stage
-    memory_of: str
+    memory: Mapping[str, int]  # the highest so far, stage by stage: of the GPU, else of this machine
+    memory_all: int
     disk: Mapping[str, float]
     disk_free: int
     labeled: Mapping[Task, int]  # what the store holds of this teacher
@@ -108,16 +112,18 @@ class Plan:
 def plan(recipe: Recipe, dataset: Dataset, out: Path, progress: Progress, restart_from: Stage | None = None) -> Plan:
     """Check everything that the run needs, time a sample of each stage, and add up. Nothing is left behind.
 
-    Raises what `pipeline.adapt` would, and RunError when the disk is too small.
+    Raises what `pipeline.adapt` would, and RunError when the disk is too small or cannot be written to.
     """
-    from pdadapt.pipeline import check  # above this room
-
+    if processes() > 1:
+        raise RunError("--plan is for one process: give it without the launcher.")
+    if not os.access(existing(out), os.W_OK):
+        raise RunError(f"{out} cannot be written to; give another --out.")
     job = check(recipe, dataset, out, restart_from)
-    job.run.check(recipe, job.origin, restart_from)
+    _, outdated = job.run.check(recipe, job.origin, restart_from)
     sizes = Shape(len(dataset.corpus), len(job.queries), len(job.test_queries))
-    shape = shape_of(job.run, recipe, sizes, job.keys)
+    shape = shape_of(job.run, recipe, sizes, job.keys, outdated)
     rates, parameters = measure(recipe, dataset.corpus, job.queries, list(job.keys), progress)
-    needed, free = disk(recipe, shape, rates), free_disk(out)
+    needed, free = disk(recipe, shape, rates), shutil.disk_usage(existing(out)).free
     if sum(needed.values()) > free:
         raise RunError(
             f"{out} would hold up to {sum(needed.values()) / 1e9:,.1f} GB, and its disk has {free / 1e9:,.1f} GB free: "
@@ -127,15 +133,14 @@ def plan(recipe: Recipe, dataset: Dataset, out: Path, progress: Progress, restar
         task: count_labels(job.run.store(recipe), f"{task}s", key) for task, key in job.keys.items()
     }
     paper = {
-        name: total(costs(theirs, size, scale(theirs, rates, parameters)))
-        for name, (size, recipe_name) in PAPER.items()
+        name: total(costs(theirs, size, scale(theirs, rates, parameters, teachers)))
+        for name, (size, recipe_name, teachers) in PAPER.items()
         for theirs in [load_recipe(recipe_name)]
         if parameters["teacher"]
     }
-    where = "of the GPU" if torch.cuda.is_available() else "of this process"
     found = costs(recipe, shape, rates)
     ways = cheaper(recipe, shape, rates)
-    return Plan(shape, found, rates.memory, where, needed, free, labeled, ways, paper)
+    return Plan(shape, found, rates.memory, all_memory(), needed, free, labeled, ways, paper)
 
 
 def prompts(recipe: Recipe, shape: Shape, task: Task) -> int:
@@ -158,15 +163,18 @@ def costs(recipe: Recipe, shape: Shape, rates: Rates) -> list[Cost]:
     settings = recipe.train
     retrievals, labelings, trainings = rounds - shape.retrieved, rounds - shape.labeled, rounds - shape.trained
     tests = (rounds + 1 - shape.tested) * bool(shape.test_queries)
-    encoded = shape.documents * max(retrievals, tests)  # one index serves both
+    indexes = max(retrievals, tests) + bool(recipe.retrieve.model and tests)  # else one serves both
+    encoded = shape.documents * indexes
     searched = shape.queries * retrievals + shape.test_queries * tests
     scores = searched * shape.documents
-    held = len(held_out(range(shape.queries), settings.held_out, 0))  # type: ignore[arg-type]
+    held = count_held_out(shape.queries, settings.held_out)
     steps = settings.steps or max(1, math.ceil(settings.epochs * (shape.queries - held) / settings.batch_size))
     saves = steps // settings.save_steps + 1
     listed = held * min(settings.n_way, recipe.retrieve.k, shape.documents)
     compared = sum(len({0, number - 1, number}) for number in range(1 + shape.trained, rounds + 1))
-    general = GENERAL_DOCUMENTS * (trainings + 1) if recipe.evaluate.general else 0
+    checked = trainings * (steps // settings.check_steps if settings.check_steps else 0)
+    guards = (rounds + 1 - shape.guarded) * recipe.evaluate.general
+    general = GENERAL_DOCUMENTS * guards
     found = [
         Cost("index", encoded, "documents", encoded * rates.document, round(encoded * rates.document_tokens)),
         Cost("search", scores, "scores", scores * rates.score + searched * rates.query),
@@ -176,9 +184,10 @@ def costs(recipe: Recipe, shape: Shape, rates: Rates) -> list[Cost]:
         found.append(Cost(f"label {task}s", asked, "prompts", asked * each, round(asked * rates.prompt_tokens[task])))
     training = trainings * (rates.begin_training + steps * rates.step + saves * rates.save)
     found.append(Cost("train", trainings * steps, "steps", training))
-    found.append(Cost("agreement", compared * listed, "documents", compared * listed * rates.document))
+    agreed = (compared + checked) * listed
+    found.append(Cost("agreement", agreed, "documents", agreed * rates.document))
     found.append(Cost("general set", general, "documents", general * rates.document))
-    loads = 1 + max(retrievals, tests) + trainings + compared * bool(held) + (general > 0) * (rounds + 1)
+    loads = (not shape.retrieved) + indexes + trainings + compared * bool(held) + guards
     seconds = loads * rates.load_student + labelings * rates.load_teacher
     found.append(Cost("load models", loads + labelings, "loads", seconds))
     return [cost for cost in found if cost.units]
@@ -197,7 +206,7 @@ def disk(recipe: Recipe, shape: Shape, rates: Rates) -> dict[str, float]:
         "index": shape.documents * rates.document_bytes,
         "labels": labels * LABEL_BYTES + texts,
         "checkpoints": rates.student_bytes * (1 + recipe.iterations),
-        "training states": rates.student_bytes * 3 * 2,
+        "training states": rates.student_bytes * (3 * 3 + bool(recipe.train.check_steps)),  # weights, moments; three
     }
 
 
@@ -223,29 +232,32 @@ def cheaper(recipe: Recipe, shape: Shape, rates: Rates) -> dict[str, float]:
     if retrieval.k > recipe.train.n_way:
         key = "retrieve.k"
         changes[f"--set {key}={recipe.train.n_way}"] = changed(key, recipe.train.n_way), shape, rates
-    fewer = replace(shape, queries=shape.queries // 2)
-    changes[f"--set retrieve.max_queries={fewer.queries}"] = recipe, fewer, rates
+    if shape.queries > 1:
+        fewer = replace(shape, queries=shape.queries // 2)
+        changes[f"--set retrieve.max_queries={fewer.queries}"] = recipe, fewer, rates
     smaller = replace(rates, prompt={task: each / 2 for task, each in rates.prompt.items()})
     changes["a teacher of half the parameters (--teacher)"] = recipe, shape, smaller
     return {name: total(costs(*changed)) for name, changed in changes.items()}
 
 
-def scale(recipe: Recipe, rates: Rates, parameters: Mapping[str, int]) -> Rates:
+def scale(recipe: Recipe, rates: Rates, measured: Mapping[str, int], teachers: Mapping[Task, float]) -> Rates:
     """These rates for the paper's models: as much arithmetic a second as was measured here, and theirs to do.
 
-    recipe: whose lengths count. parameters: of the student and the teacher that were measured, without embeddings.
+    recipe: whose lengths count. measured: parameters of the student and the teacher here; teachers: of the paper's.
     """
-    student = COLBERT / max(1, parameters["student"])
-    per_token = rates.document / max(1.0, rates.document_tokens) * student
-    trained = recipe.train.batch_size * recipe.train.n_way * min(rates.document_tokens, recipe.train.document_length)
-    prompt: dict[Task, float] = {}
-    texts: dict[Task, int] = {"point": 1, "pair": 2}
-    for task, words in texts.items():
-        tokens = min(recipe.teacher.max_length, 30 + words * min(180, rates.document_tokens))
-        asked = rates.prompt_tokens.get(task) or rates.prompt_tokens["point"]
-        each = rates.prompt.get(task) or rates.prompt["point"]
-        prompt[task] = each / asked * tokens * FLAN_T5_XL / max(1, parameters["teacher"])
-    return replace(rates, document=per_token * rates.document_tokens, prompt=prompt, step=3 * trained * per_token)
+    per_token = rates.document / max(1.0, rates.document_tokens) * COLBERT / max(1, measured["student"])
+    tokens = min(rates.document_tokens, recipe.train.document_length)
+    trained = recipe.train.batch_size * recipe.train.n_way * tokens
+    task = max(rates.prompt_tokens, key=lambda task: rates.prompt_tokens[task])
+    per_parameter = rates.prompt[task] / max(1.0, rates.prompt_tokens[task]) / max(1, measured["teacher"])
+    asked: dict[Task, float] = {"point": PROMPT_TOKENS + tokens, "pair": PROMPT_TOKENS + 2 * tokens}
+    return replace(
+        rates,
+        document=per_token * rates.document_tokens,
+        prompt={task: per_parameter * teachers[task] * min(recipe.teacher.max_length, asked[task]) for task in asked},
+        prompt_tokens=asked,
+        step=3 * trained * per_token,  # the gradient costs twice what the embeddings do
+    )
 
 
 def measure(
@@ -253,10 +265,8 @@ def measure(
 ) -> tuple[Rates, dict[str, int]]:
     """Time a sample of every stage; nothing is kept. Returns the rates, and how many parameters the models have.
 
-    A server that is the teacher is asked some dozen questions.
+    A server that is the teacher is asked FEWEST_PROMPTS questions a task.
     """
-    from pdadapt.pipeline import load_student  # above this room
-
     rates = Rates()
     documents = corpus.sample(SAMPLE_DOCUMENTS)
     chosen = list(queries.values())[:SAMPLE_QUERIES]
@@ -274,10 +284,10 @@ def measure(
             rates.load_teacher += time.monotonic() - start
             parameters["teacher"] = max(parameters["teacher"], count(getattr(teacher, "model", None)))
             with stage(progress, f"plan: label {task}s", MOST_PROMPTS, "prompts", rates) as advance:
-                measure_labeling(teacher, task, documents, chosen, recipe, rates, advance)
+                measure_labeling(teacher, task, corpus, queries, recipe, rates, advance)
         teachers.free()
         with stage(progress, "plan: train", SAMPLE_STEPS, "steps", rates):
-            measure_training(model, documents, recipe, rates, Path(scratch), progress)
+            measure_training(model, corpus, recipe, rates, Path(scratch), progress)
     return rates, parameters
 
 
@@ -323,44 +333,42 @@ def measure_encoding(
 
 
 def measure_labeling(
-    teacher: Any,
-    task: Task,
-    documents: Sequence[str],
-    queries: Sequence[str],
-    recipe: Recipe,
-    rates: Rates,
-    advance: Any,
+    teacher: Any, task: Task, corpus: Corpus, queries: Queries, recipe: Recipe, rates: Rates, advance: Any
 ) -> None:
-    """Ask more and more, until it takes long enough to tell."""
-    chosen = random.Random(recipe.seed)
-    listed = min(recipe.retrieve.k, len(documents))
+    """Ask more and more, until it takes long enough to tell. Documents recur as often as they will, on the average."""
+    listed = min(recipe.retrieve.k, len(corpus))
+    recurring = max(1, len(queries) * listed // len(corpus))
+    both = recipe.teacher.pair.order == "both"
 
     def questions(wanted: int) -> list[Any]:
+        documents = corpus.sample(max(listed, wanted // recurring))
         found: list[Any] = []
-        for query in itertools.cycle(queries):
-            texts = chosen.sample(documents, listed)
+        for number, query in enumerate(queries.values()):
+            texts = [documents[(number * listed + place) % len(documents)] for place in range(listed)]
             if task == "point":
                 found += [Point(query, text) for text in texts]
             else:
                 drawn = sample_pairs(listed, recipe.teacher.pair.window, recipe.teacher.pair.per_query, query)
-                both = recipe.teacher.pair.order == "both"
                 found += [Pair(query, texts[a], texts[b]) for i, j in drawn for a, b in ([(i, j), (j, i)][: 1 + both])]
             if len(found) >= wanted:
-                return found[:wanted]
-        raise AssertionError("there are queries")
+                break
+        return found[:wanted]
 
     ask = teacher.score_points if task == "point" else teacher.score_pairs
-    wanted = FEWEST_PROMPTS // 4
+    most = FEWEST_PROMPTS if teacher_kind(model_of(recipe.teacher, task)) == "endpoint" else MOST_PROMPTS
+    wanted = min(most, FEWEST_PROMPTS)
     while True:
         asked = questions(wanted)
         start = time.monotonic()
         for batch in ask(asked):
             advance(len(batch))
         seconds = time.monotonic() - start
-        enough = seconds > LABEL_SECONDS / 2 or wanted >= MOST_PROMPTS
-        if enough and wanted >= FEWEST_PROMPTS:
+        if seconds > LABEL_SECONDS / 2 or wanted >= most or len(asked) < wanted:
             break
-        wanted = min(MOST_PROMPTS, max(FEWEST_PROMPTS, int(wanted * LABEL_SECONDS / max(seconds, 1e-3))))
+        wanted = min(most, max(2 * wanted, int(wanted * LABEL_SECONDS / max(seconds, 1e-3))))
+    if not asked:  # of a single document there are no pairs
+        rates.prompt[task] = rates.prompt_tokens[task] = 0.0
+        return
     rates.prompt[task] = seconds / len(asked)
     own: Any = getattr(teacher, task, None)
     if hasattr(own, "encode"):
@@ -372,25 +380,35 @@ def measure_labeling(
 
 
 def measure_training(
-    model: Any, documents: Sequence[str], recipe: Recipe, rates: Rates, scratch: Path, progress: Progress
+    model: Any, corpus: Corpus, recipe: Recipe, rates: Rates, scratch: Path, progress: Progress
 ) -> None:
-    """A few real steps, on random labels."""
+    """A few real steps, on labels that mean nothing. When memory runs out, with less at once, as the run would."""
     settings = recipe.train
-    chosen = random.Random(recipe.seed)
-    sample = as_corpus(documents)
-    width = min(settings.n_way, recipe.retrieve.k, len(documents))
+    width = min(settings.n_way, recipe.retrieve.k, len(corpus))
+    sample = as_corpus(corpus.sample(settings.batch_size * width))
     pairs = sample_pairs(width, recipe.teacher.pair.window, recipe.teacher.pair.per_query, "")
-    lists = []
+    labels = [(i, j, 1.0) for i, j in pairs]
+    points: list[float | None] = [-float(place) for place in range(width)]
+    lists, texts = [], {}
     for number in range(settings.batch_size):
-        ids = chosen.sample([document.doc_id for document in sample], width)
-        points: list[float | None] = [-float(place) for place in range(len(ids))]
-        labels = [(i, j, chosen.gauss(0, 1)) for i, j in pairs]
+        ids = [f"d{(number * width + place) % len(sample)}" for place in range(width)]
         lists.append(TrainingList(f"q{number}", ids, points, labels, ids[:1] if settings.lambda_cl else ()))
-    texts = {entry.query_id: documents[number][:100] for number, entry in enumerate(lists)}
+        texts[f"q{number}"] = sample[ids[0]].text[:100]
     clock = Clock()
     update = {"steps": SAMPLE_STEPS, "save_steps": SAMPLE_STEPS, "report_to": (), "compile": False}
-    start = time.monotonic()
-    train.train(model, lists, sample, texts, settings.model_copy(update=update), recipe.seed, scratch, clock)
+    while True:
+        smaller = train.within_memory(settings).model_copy(update=update)
+        clock.steps.clear()
+        shutil.rmtree(scratch / "trainer", ignore_errors=True)
+        start = time.monotonic()
+        try:
+            train.train(model, lists, sample, texts, smaller, recipe.seed, scratch, clock)
+            break
+        except MEMORY_ERRORS as error:
+            fewer = train.next_chunk(smaller)
+            if not (fewer and is_out_of_memory(error)):
+                raise
+        limits.lower("train", fewer)
     ended = time.monotonic()
     first, *_, last = clock.steps
     rates.step = (last - first) / (SAMPLE_STEPS - 1)
@@ -430,11 +448,13 @@ def as_corpus(texts: Sequence[str]) -> Corpus:
     return Corpus([Document(f"d{number}", "", text) for number, text in enumerate(texts)])
 
 
-def shape_of(run: RunFolder, recipe: Recipe, sizes: Shape, keys: Mapping[Task, str]) -> Shape:
-    """These sizes, with what the run folder and the label store hold already."""
+def shape_of(run: RunFolder, recipe: Recipe, sizes: Shape, keys: Mapping[Task, str], outdated: Sequence[Path]) -> Shape:
+    """These sizes, with what the run folder, without what is outdated there, and the label store hold already."""
 
     def done(name: str) -> int:
-        return len(list(run.path.glob(f"iteration-*/{name}")))
+        return sum(
+            not any(path.is_relative_to(old) for old in outdated) for path in run.path.glob(f"iteration-*/{name}")
+        )
 
     labeled = done("lists.jsonl")
     stored: dict[Task, int] = {task: count_labels(run.store(recipe), f"{task}s", key) for task, key in keys.items()}
@@ -445,11 +465,18 @@ def shape_of(run: RunFolder, recipe: Recipe, sizes: Shape, keys: Mapping[Task, s
         labeled=labeled,
         trained=done("checkpoint"),
         tested=done("test.run"),
-        known={} if recipe.label_store else known,  # of a shared store nobody knows yet which labels will serve
+        guarded=done("general.run"),
+        known={} if recipe.label_store or outdated else known,  # nobody knows yet which of those labels will serve
     )
 
 
-def free_disk(path: Path) -> int:
-    """Bytes that are free where this folder is, or will be."""
-    existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-    return shutil.disk_usage(existing).free
+def all_memory() -> int:
+    """Bytes of the GPU, or of this machine where there is none."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_properties(0).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def existing(path: Path) -> Path:
+    """The folder, or the one in which it will be."""
+    return next(folder for folder in (path, *path.absolute().parents) if folder.exists())

@@ -89,7 +89,7 @@ def read_record(run: Path) -> Record:
         origin=origin,
         metrics=_read_json(run / "metrics.json"),
         iterations=[_read_iteration(run / f"iteration-{number}", number) for number in numbers],
-        timings=list(_read_lines(run / "timings.jsonl")),
+        timings=list(_read_lines(run / "timings.jsonl", torn=True)),
         task=_read_json(run / "progress.json"),
     )
 
@@ -143,8 +143,11 @@ def _read_json(file: Path) -> dict[str, Any]:
     return found
 
 
-def _read_lines(file: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a JSONL file, none when there is no such file; a last line that is being written is left out."""
+def _read_lines(file: Path, torn: bool = False) -> Iterator[dict[str, Any]]:
+    """The rows of a JSONL file, none when there is no such file; a last line that is being written is left out.
+
+    torn: a kill may have torn lines, which are left out too. Raises RunError when another is damaged.
+    """
     if not file.is_file():
         return
     with open(file, encoding="utf-8") as lines:
@@ -153,8 +156,11 @@ def _read_lines(file: Path) -> Iterator[dict[str, Any]]:
                 try:
                     yield json.loads(line)
                 except ValueError:
-                    raise _damaged(file) from None
+                    if not torn:
+                        raise _damaged(file) from None
 
 
 def _damaged(file: Path) -> RunError:
+    if file.name == "run.json":
+        return RunError(f"{file} is damaged, so what the run was made from is not known; give another --out.")
     return RunError(f"{file} is damaged; remove it, and the same `pdadapt adapt` makes it anew.")

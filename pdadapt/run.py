@@ -7,7 +7,8 @@ RUN/
   student/              the student before training
   iteration-0/          base: test.run, general.run and its index
   iteration-N/          candidates.run, lists.jsonl, train.jsonl, checkpoint/, agreement.json, test.run, general.run
-  metrics.json          base against adapted; queries.tsv: query by query
+  metrics.json          base against adapted; queries.tsv: query by query; report.html
+  timings.jsonl         what every task took; progress.json: the one at hand; memory.json: batches.Limits
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ READ_BY: dict[str, Stage] = {  # the first stage that reads a setting, or a part
 }
 KEPT = {  # of the first iteration, when this stage begins anew
     "label": ("candidates.run",),
-    "train": ("candidates.run", "lists.jsonl", "labels.json"),
+    "train": ("candidates.run", "lists.jsonl", "labels.json", "asked.json"),
 }
 
 
@@ -92,10 +93,6 @@ class RunFolder:
     def store(self, recipe: Recipe) -> Path:
         """The label store: the run's own, or the one that the recipe shares."""
         return Path(recipe.label_store) if recipe.label_store else self.path / "labels.sqlite"
-
-    def holds(self, recipe: Recipe) -> bool:
-        """Whether the run that stands here is of these settings."""
-        return self.recipe_file.exists() and self.recipe_file.read_text(encoding="utf-8") == dump(recipe)
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
         """Keep other processes out of this run."""
@@ -135,7 +132,7 @@ class RunFolder:
             return "", []
         changes = self._changes(json.loads(recipe.model_dump_json()), origin)
         stages = {key: read_by(key) if staged else STAGES[0] for key, *_ in changes}
-        stale = [change for change in changes if self.outputs(stages[change[0]])]
+        stale = [change for change in changes if self._has_begun(stages[change[0]])]
         if not stale:
             if changes:
                 return f"Settings that no stage has read yet are changed: {name_changes(changes)}.", []
@@ -147,18 +144,22 @@ class RunFolder:
                 f"make stage {earliest} and those after it anew with --restart-from {earliest}, or " if staged else ""
             )
             raise RunError(
-                f"{self.path} holds a run with other settings: {name_changes(stale)}; {anew}give another --out "
+                f"{self.path} holds a run with other settings: {name_changes(stale, staged)}; {anew}give another --out "
                 f"(labels serve again where teacher and prompts are the same: --set label_store={self.path}/"
                 "labels.sqlite)."
             )
         return f"Made anew from stage {restart_from}, since {name_changes(stale)}.", self.outputs(restart_from)
+
+    def _has_begun(self, stage: Stage) -> bool:
+        """Whether the stage, or one after it, has left something, be it half done."""
+        return any(path.name != "report.html" and path.suffix != ".part" for path in self.outputs(stage))
 
     def outputs(self, stage: Stage) -> list[Path]:
         """What this stage and those after it have left here, the last made first."""
         folders = sorted(self.path.glob("iteration-*"), key=lambda folder: -int(folder.name.split("-")[1]))
         found = [self.path / "report.html", self.metrics_file, self.values_file]
         if stage == "evaluate":
-            found += [folder / "test.run" for folder in folders]
+            found += [folder / name for folder in folders for name in ("test.run", "agreement.json")]
         elif stage in KEPT:
             found += [folder for folder in folders if folder.name not in ("iteration-0", "iteration-1")]
             found += [entry for entry in self.iteration(1).glob("*") if entry.name not in KEPT[stage]]
@@ -172,6 +173,8 @@ class RunFolder:
     def _changes(self, wanted: dict[str, Any], origin: dict[str, Any]) -> list[Change]:
         """What differs from the run begun here, but for what may. Raises RunError when that cannot be told."""
         found, begun = read_settings(self.run_file), read_settings(self.recipe_file)
+        if ("reranker" in found) != ("reranker" in origin):
+            raise RunError(f"{self.path} holds a run of another command; give another --out.")
         version = found.get("versions", {}).get("pdadapt", "another version")
         changes = differences(with_defaults(begun, f"{self.path} (begun by pdadapt {version})"), wanted)
         changes += differences(found, {**origin, "versions": found.get("versions")})
@@ -236,8 +239,11 @@ def read_by(key: str) -> Stage:
     return READ_BY.get(key) or READ_BY.get(key.split(".")[0], STAGES[0])
 
 
-def name_changes(changes: Iterable[Change]) -> str:
-    return "; ".join(f"{key} was {old!r}, now {new!r}" for key, old, new in changes)
+def name_changes(changes: Iterable[Change], staged: bool = False) -> str:
+    """staged: with the stage that each invalidates, and all after it."""
+    return "; ".join(
+        f"{key} was {old!r}, now {new!r}" + (f" (stage {read_by(key)})" if staged else "") for key, old, new in changes
+    )
 
 
 def with_defaults(tree: Any, run: str) -> dict[str, Any]:

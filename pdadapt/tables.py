@@ -39,13 +39,12 @@ def plan_table(plan: Plan) -> Group:
     disk = ", ".join(f"{name} {size(number)}" for name, number in plan.disk.items())
     held = ", ".join(f"{number:,} {task}s" for task, number in plan.labeled.items())
     lines = [
-        f"Memory {plan.memory_of} at the peak: {memory}.",
+        f"Memory at the peak: {memory}, of {size(plan.memory_all)}.",
         f"Disk at the peak: {size(sum(plan.disk.values()))} ({disk}); {size(plan.disk_free)} are free.",
         f"The label store holds of this teacher: {held}.",
-        "Cheaper: "
-        + "; ".join(f"{name}: {duration(other)} in all" for name, other in plan.cheaper.items() if other < seconds)
-        + ".",
     ]
+    if less := [f"{name}: {duration(other)} in all" for name, other in plan.cheaper.items() if other < seconds]:
+        lines.append(f"Cheaper: {'; '.join(less)}.")
     if plan.paper:
         runs = ", ".join(f"{name} {duration(other)}" for name, other in plan.paper.items())
         lines.append(

@@ -383,7 +383,10 @@ def train(
             trainer.remove_callback(callback)
         with arguments.main_process_first(local=False):
             state = last_complete(states)
-        trainer.train(resume_from_checkpoint=state)
+            if checks:
+                checks.begin(step_of(Path(state)) if state else 0)
+        if not (checks and checks.over):
+            trainer.train(resume_from_checkpoint=state)
     set_lengths(model, *lengths)
     if rank() == 0 and checks:
         checks.take_best(folder / "checkpoint")
@@ -402,9 +405,9 @@ def within_memory(settings: TrainSettings) -> TrainSettings:
 
 
 def next_chunk(settings: TrainSettings) -> int:
-    """The chunk_tokens to try when memory has run out; 0 when a chunk is a single document already."""
+    """The chunk_tokens to try when memory has run out; 0 when nothing less is left to try."""
     smaller = settings.chunk_tokens // 2
-    return smaller if smaller >= settings.document_length else 0
+    return smaller if smaller >= settings.document_length or not settings.gradient_cache else 0
 
 
 def set_dropout(model: nn.Module, share: float | None) -> None:
@@ -448,11 +451,16 @@ def logging_steps(steps: int, save_steps: int) -> int:
     return math.gcd(max(1, min(10, steps // 20)), save_steps)
 
 
+def step_of(state: Path) -> int:
+    """The step after which a resumable state was saved."""
+    return int(state.name.split("-")[1])
+
+
 def last_complete(states: Path) -> str | None:
     """The newest resumable state under `states`; all others, which a kill may have left half-written or half-removed,
     go.
     """
-    found = sorted(states.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    found = sorted(states.glob("checkpoint-*"), key=step_of)
     newest = next((path for path in reversed(found) if (path / COMPLETE).exists()), None)
     for path in found:
         if path != newest:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pdadapt.agreement import DECISIVE
@@ -15,11 +15,13 @@ HELPED, SAME, HARMED, UNKNOWN = "helped", "no difference", "harmed", "unknown"
 def verdict(metrics: Mapping[str, Any]) -> dict[str, str]:
     """`outcome` (helped, no difference, harmed or unknown) and `sentence`, of what metrics.json holds.
 
-    The outcome is that of the student's agreement with its teacher on the queries held out, base against the last
-    iteration; where the general set fell significantly and the agreement did not rise, it is harmed. The true measures
-    stand beside it where there are judgments, and decide where nothing was held out.
+    It is about the iteration kept for use, or the last where the base is kept. The outcome is that of the student's
+    agreement with its teacher on the queries held out; where the general set fell significantly and the agreement did
+    not rise, it is harmed. The true measures stand beside it where there are judgments, and decide where nothing was
+    held out.
     """
-    agreement = metrics["agreement"][-1].get(DECISIVE) if metrics["agreement"] else None
+    shown = metrics["iteration"] or len(metrics["labels"])
+    agreement = metrics["agreement"][shown - 1].get(DECISIVE) if metrics["agreement"] else None
     measures, general = metrics["measures"], metrics["general"]
     parts, outcomes = [], []
     if agreement:
@@ -27,12 +29,12 @@ def verdict(metrics: Mapping[str, Any]) -> dict[str, str]:
         parts.append(f"on queries held out its {DECISIVE} with the teacher went {change(agreement)}")
     if measures:
         name, found = next(iter(measures.items()))
-        outcomes.append(outcome(found))
-        parts.append(f"{name} on {metrics['test_queries']:,} judged test queries went {change(found)}")
+        outcomes.append(outcome(found, shown))
+        parts.append(f"{name} on {metrics['test_queries']:,} judged test queries went {change(found, shown)}")
     found = outcomes[0] if outcomes else UNKNOWN
     forgot = False
     if general:
-        name, values = next(iter(general[-1].items()))
+        name, values = next(iter(general[shown - 1].items()))
         forgot = outcome(values) == HARMED
         if forgot and found != HELPED:
             found = HARMED
@@ -44,15 +46,20 @@ def verdict(metrics: Mapping[str, Any]) -> dict[str, str]:
     return {"outcome": found, "sentence": f"{found.capitalize()}: {'; '.join(parts)}."}
 
 
-def outcome(found: Mapping[str, Any]) -> str:
-    """Of the last system against the first."""
-    comparison = found["comparisons"][-1]
-    if comparison["p"] >= ALPHA:
+def outcome(found: Mapping[str, Any], system: int | None = None) -> str:
+    """Of a system, or the last one, against the base."""
+    comparison = against_base(found, system)
+    if comparison.get("p_holm", comparison["p"]) >= ALPHA:
         return SAME
     return HELPED if comparison["change"] > 0 else HARMED
 
 
-def change(found: Mapping[str, Any]) -> str:
-    comparison = found["comparisons"][-1]
+def change(found: Mapping[str, Any], system: int | None = None) -> str:
+    comparison = against_base(found, system)
     before, after = found["means"][comparison["base"]], found["means"][comparison["system"]]
-    return f"{before:.3f} → {after:.3f} (p {p_value(comparison['p'])})"
+    return f"{before:.3f} → {after:.3f} (p {p_value(comparison.get('p_holm', comparison['p']))})"
+
+
+def against_base(found: Mapping[str, Any], system: int | None) -> Mapping[str, Any]:
+    every: Sequence[Mapping[str, Any]] = found["comparisons"]
+    return every[-1] if system is None else next(one for one in every if one["system"] == system)

@@ -23,7 +23,7 @@ from pathlib import Path
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 STARTED = 2.0  # seconds in which Python and the command line have surely begun
-RESULTS = ("candidates.run", "lists.jsonl", "train.jsonl", "agreement.json", "test.run", "general.run")
+RESULTS = ("labels.json", "candidates.run", "lists.jsonl", "train.jsonl", "agreement.json", "test.run", "general.run")
 
 
 def make_inputs(folder: Path) -> list[str]:
@@ -63,7 +63,7 @@ teacher:
   batch_tokens: 1024
   pair: {{per_query: 2, window: 4}}
 retrieve: {{k: 4, batch_tokens: 256}}
-train: {{batch_size: 8, n_way: 4, steps: 30, learning_rate: 1.0e-3, save_steps: 5}}
+train: {{batch_size: 8, n_way: 4, steps: 30, learning_rate: 1.0e-3, save_steps: 5, check_steps: 10}}
 evaluate: {{k: 10, resamples: 100}}
 """,
         encoding="utf-8",
@@ -85,7 +85,7 @@ def run_logged(asked: Path, arguments: list[str]) -> None:
     log.write("begun\n")
     log.flush()
 
-    def logged(questions, store, load, progress, name):
+    def logged(questions, store, load, progress, name, tally):
         def load_logged():
             ask = load()
 
@@ -98,7 +98,7 @@ def run_logged(asked: Path, arguments: list[str]) -> None:
 
             return answers
 
-        return plain(questions, store, load_logged, progress, name)
+        return plain(questions, store, load_logged, progress, name, tally)
 
     label.ask_missing = logged
     sys.argv = ["pdadapt", *arguments]
@@ -107,7 +107,7 @@ def run_logged(asked: Path, arguments: list[str]) -> None:
 
 def results(out: Path) -> dict[str, str]:
     """A hash of every result."""
-    files = [file for name in RESULTS for file in out.glob(f"iteration-*/{name}")]
+    files = [file for name in RESULTS for file in out.glob(f"iteration-*/{name}")] + [out / "queries.tsv"]
     files += [file for folder in out.glob("iteration-*/checkpoint") for file in folder.rglob("*") if file.is_file()]
     found = {str(file.relative_to(out)): hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(files)}
     with sqlite3.connect(out / "labels.sqlite") as store:

@@ -97,10 +97,12 @@ def test_iterations_end_when_agreement_does_not_rise_and_the_better_student_is_k
     assert "Iteration 1 brought no more agreement, so the student as it was is kept for use." in said.output
     assert "pair accuracy" in said.output and "Finished before" in said.output
 
-    # a run whose agreement rose goes on
+    # a run whose agreement rose goes on; the verdict is of the iteration that is kept
+    rose = {"base": 0, "system": 1, "change": 0.1, "p": 0.01}
     (out / "iteration-1" / "agreement.json").write_text(
-        json.dumps({"pair accuracy": {"means": [0.5, 0.6], "comparisons": [{"p": 0.1}]}}), encoding="utf-8"
+        json.dumps({"pair accuracy": {"means": [0.5, 0.6], "comparisons": [rose]}}), encoding="utf-8"
     )
     metrics = adapt(load_recipe(str(tiny_recipe), still | {"iterations": 3}), dataset, out, Progress())
     assert (metrics["iteration"], len(metrics["labels"])) == (1, 2)
+    assert "pair accuracy with the teacher went 0.500 → 0.600 (p 0.010)" in metrics["verdict"]["sentence"]
     assert last_checkpoint(str(out)) == str(out / "iteration-1" / "checkpoint")

@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from pdadapt.corpus import load_dataset
 from pdadapt.errors import RunError
+from pdadapt.pipeline import adapt
 from pdadapt.plan import Rates, Shape, cheaper, costs, disk, plan, prompts, total
 from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe, load_recipe
@@ -55,6 +57,7 @@ def test_each_stage_costs_what_its_units_and_rates_say():
 def test_what_is_there_already_costs_nothing():
     done = Shape(1_000, 200, 50, retrieved=1, labeled=1, trained=1, tested=2)
     assert {cost.stage for cost in costs(RECIPE, done, RATES)} == {"general set", "load models"}
+    assert costs(RECIPE, replace(done, guarded=2), RATES) == []
     half = Shape(1_000, 200, 50, retrieved=1, known={"point": 1_500})
     assert {c.stage: c.units for c in costs(RECIPE, half, RATES)}["label points"] == 500
 
@@ -86,6 +89,26 @@ def test_a_plan_times_every_stage_and_leaves_nothing(tiny_recipe, beir, tmp_path
     assert set(found.paper) == {"FiQA", "MS MARCO"} and found.paper["FiQA"] < found.paper["MS MARCO"]
     assert all(number > 0 for number in found.memory.values())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("settings", [{"retrieve.k": 1}, {"train.batch_size": 32, "train.lambda_cl": 0}])
+def test_a_corpus_smaller_than_the_sample_and_lists_without_pairs_can_be_planned(tiny_recipe, beir, tmp_path, settings):
+    found = plan(load_recipe(str(tiny_recipe), settings), load_dataset(str(beir)), tmp_path / "run", Progress())
+    stages = {cost.stage: cost.units for cost in found.costs}
+    assert stages["label points"] == 12 * settings.get("retrieve.k", 8)
+    assert ("label pairs" in stages) == ("retrieve.k" not in settings)
+
+
+def test_what_a_restart_would_remove_is_planned_as_if_it_were_not_there(tiny_recipe, beir, tmp_path):
+    recipe, dataset, out = load_recipe(str(tiny_recipe)), load_dataset(str(beir)), tmp_path / "run"
+    adapt(recipe, dataset, out, Progress())
+    assert [cost.stage for cost in plan(recipe, dataset, out, Progress()).costs] == []
+    other = load_recipe(str(tiny_recipe), {"train.learning_rate": 1e-4})
+    with pytest.raises(RunError, match="--restart-from train"):
+        plan(other, dataset, out, Progress())
+    found = {cost.stage: cost.units for cost in plan(other, dataset, out, Progress(), "train").costs}
+    assert found == {"index": 20, "search": 6 * 20, "train": 12, "load models": 2}
+    assert (out / "iteration-1" / "checkpoint").exists()
 
 
 def test_the_command_prints_the_plan_and_a_run_of_other_settings_is_said(tiny_recipe, beir, tmp_path):

@@ -257,7 +257,13 @@ def test_a_folder_that_is_no_run_is_said_and_left_alone(tmp_path, small_run):
         write_report(small_run)
 
 
-@pytest.mark.parametrize("name", ["metrics.json", "timings.jsonl", "iteration-1/lists.jsonl"])
+def test_a_line_of_timings_that_a_kill_has_torn_is_left_out(small_run):
+    with open(small_run / "timings.jsonl", "a", encoding="utf-8") as file:
+        file.write('{"task": "ind{"task": "index", "units": 1}\n')
+    assert write_report(small_run).exists()
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "run.json", "iteration-1/lists.jsonl"])
 def test_a_damaged_file_is_named(small_run, name):
     (small_run / name).write_text('{"task": \n', encoding="utf-8")
     with pytest.raises(RunError, match=rf"{re.escape(name)} is damaged"):

@@ -73,7 +73,7 @@ def contents(path):
 def test_other_settings_or_another_corpus_are_refused_and_nothing_changes(tmp_path):
     run = begun(tmp_path, *WHOLE)
     before = contents(tmp_path)
-    with pytest.raises(RunError, match=r"seed was 42, now 7; corpus was 'a', now 'b'; .*--restart-from student"):
+    with pytest.raises(RunError, match=r"seed was 42, now 7 \(stage student\); corpus was .*--restart-from student"):
         run.claim(Recipe(seed=7), {"corpus": "b", "teachers": ["t"]})
     assert contents(tmp_path) == before
 

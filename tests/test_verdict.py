@@ -15,6 +15,8 @@ def metrics(agreement=None, true=None, general=None):
         "measures": {"nDCG@10": true} if true else {},
         "general": [{"nDCG@10": general}] if general else [],
         "test_queries": 300,
+        "iteration": 1,
+        "labels": [{}],
     }
 
 
@@ -35,3 +37,17 @@ def test_the_verdict_is_one_sentence_with_its_paired_tests(measured, outcome, wo
     said = verdict(measured)
     assert said["outcome"] == outcome and words in said["sentence"]
     assert said["sentence"].endswith(".") and "\n" not in said["sentence"]
+
+
+def test_the_verdict_is_of_the_iteration_that_is_kept_with_its_corrected_p():
+    measured = metrics(found(0.1, 0.001), general=found(0.0, 1.0))
+    measured["agreement"].append({"pair accuracy": found(-0.3, 0.001)})
+    measured["general"].append({"nDCG@10": found(-0.4, 0.001)})
+    measured["labels"].append({})
+    first = {"base": 0, "system": 1, "change": 0.05, "p": 0.03, "p_holm": 0.06}
+    second = {"base": 0, "system": 2, "change": -0.2, "p": 0.001, "p_holm": 0.002}
+    measured["measures"] = {"nDCG@10": {"means": [0.5, 0.55, 0.3], "comparisons": [first, second]}}
+    said = verdict(measured)
+    assert said["outcome"] == "helped" and "forgotten" not in said["sentence"]
+    assert "0.500 → 0.550 (p 0.060)" in said["sentence"]
+    assert verdict(measured | {"iteration": 0})["outcome"] == "harmed"  # the base is kept: the last says why

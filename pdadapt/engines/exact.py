@@ -18,9 +18,10 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import MultiVectorEncoder
 from torch import Tensor
 
-from pdadapt.batches import MEMORY_ERRORS, is_out_of_memory, limits
+from pdadapt.batches import MEMORY_ERRORS, limits
 from pdadapt.corpus import Document
 from pdadapt.engines import Advance, Hits
+from pdadapt.errors import is_out_of_memory
 from pdadapt.students.encoding import document_batches
 
 SHARD = 1_024  # documents

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pdadapt.errors import is_out_of_memory
-from pdadapt.run import write_atomic
+from pdadapt.run import read_settings, write_atomic
 
 Result = TypeVar("Result")
 MEMORY_ERRORS = (MemoryError, RuntimeError)  # what running out of memory raises, if errors.is_out_of_memory
@@ -28,7 +28,7 @@ class Limits:
     def remember(self, file: Path | None) -> None:
         """Begin with what this file says, if it is there, and keep in it what is found out."""
         self.file = file
-        self.found = json.loads(file.read_text(encoding="utf-8")) if file and file.exists() else {}
+        self.found = read_settings(file) if file and file.exists() else {}
 
     def get(self, name: str, wanted: int) -> int:
         return min(wanted, self.found.get(name, wanted))

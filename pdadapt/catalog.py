@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple, overload
 
 from pdadapt.corpus import Corpus, Dataset, Document, Qrels, Queries, hash_id, to_document
-from pdadapt.errors import DataError
+from pdadapt.errors import DataError, reason
 from pdadapt.readers import hub_rows
 
 FORUMS = (
@@ -172,6 +172,8 @@ class HubDocuments(Sequence[Document]):
 def read_hub_corpus(name: str) -> Corpus:
     """Documents of a Hugging Face dataset (see hub_rows). Raises DataError when there are none, or one has no text."""
     corpus = Corpus(HubDocuments(name))
+    if not len(corpus):
+        raise DataError(f"{name} holds no documents; give another split, as hf:NAME:CONFIG@SPLIT.")
     if (repeated := corpus.repeated_id()) is not None:
         doc_id = corpus.documents[repeated].doc_id
         raise DataError(f"{name}: row {repeated + 1}: the document id {doc_id!r} stands twice; ids must be unique.")
@@ -230,8 +232,9 @@ def _files(name: str) -> Iterator[None]:
     except Exception as error:
         wanted = _wanted_file(error)
         if wanted is None:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise DataError(f"{name!r} cannot be read by ir_datasets: {reason}") from error
+            raise DataError(
+                f"{name!r} cannot be read by ir_datasets ({reason(error)}); remove its files there, to have them anew."
+            ) from error
         url, path = wanted
         raise DataError(
             f"{name!r} is not on this machine, and its download failed ({type(error).__name__}). Where there is a "

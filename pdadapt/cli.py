@@ -13,6 +13,7 @@ import typer
 from pdadapt import __version__
 from pdadapt.errors import DataError, explain
 from pdadapt.interrupt import Stopped, end, end_when_asked
+from pdadapt.readers import check_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -276,7 +277,12 @@ def evaluate(
         Suite | None, typer.Option(help="Many test sets in one table, beside the paper's figures.")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Of a suite: a folder of corpora in BEIR layout, which go before downloads.")
+        Path | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="Of a suite: a folder of corpora in BEIR layout, which go before downloads.",
+        ),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="A run folder, a checkpoint folder, a hub id, package:NAME/PATH, or bm25.")
@@ -296,7 +302,9 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="Where run files and metrics go. Default: runs/evaluate-CORPUS.")
     ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the metrics to this file.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", dir_okay=False, help="Also write the metrics to this file.")
+    ] = None,
     index: Annotated[
         Path | None, typer.Option(help="Keep indexes in this folder, and use those that are there.")
     ] = None,
@@ -310,26 +318,28 @@ def evaluate(
     A model is whatever sentence-transformers loads (multi-vector, dense, sparse), or `bm25`. With --run and --qrels no
     corpus is needed, if what it is compared with are runs too.
     """
-    if (model is None) == (run is None):
+    if bool(model) == bool(run):
         raise typer.BadParameter("give either a model or a run.", param_hint="--model / --run")
     if suite and (corpus or run or qrels or queries):
         raise typer.BadParameter("stands for corpora, with a --model.", param_hint="--suite")
     if suite and split != "test":
         raise typer.BadParameter("is not for suites, which test on what the paper does.", param_hint="--split")
-    if run and not run.is_file():
-        raise DataError(f"File {run} was not found.")
+    if run:
+        check_file(run)
     runs_only = run is not None and qrels is not None
     if not (corpus or suite or runs_only):
         raise typer.BadParameter("is needed, unless runs are measured with --qrels.", param_hint="--corpus")
     if not (corpus or suite) and (models := [name for name in against or [] if not Path(name).is_file()]):
-        raise DataError(f"{models[0]} is no run file, and a model is measured on a --corpus.")
+        raise DataError(f"{models[0]} is no run file, and a model is measured on a --corpus; give one.")
     from pdadapt import evaluate as evaluation
     from pdadapt.corpus import Dataset, judge, load_dataset, read_judged
     from pdadapt.engines.choose import BASELINE
     from pdadapt.passages import split_documents
     from pdadapt.recipe import EvaluateSettings, apply_overrides, parse_override, parse_recipe
-    from pdadapt.run import last_checkpoint, write_atomic
+    from pdadapt.run import check_place, last_checkpoint, write_atomic
 
+    if json_file:
+        check_place(json_file)
     overrides = dict(map(parse_override, settings or []))
     overrides |= {"evaluate.measures": measures.replace(",", " ").split()} if measures else {}
     tree = apply_overrides({"evaluate": {"split": split}}, overrides)
@@ -407,7 +417,7 @@ def search(
     debug: DebugOption = False,
 ) -> None:
     """Try a retriever by hand: ranked passages, with the words that MaxSim matched."""
-    if (query is None) != interactive:
+    if (query is None) != interactive or (query is not None and not query.strip()):
         raise typer.BadParameter("give a query, or --interactive.", param_hint="QUERY")
     from pdadapt.corpus import load_dataset
     from pdadapt.passages import split_documents
@@ -427,11 +437,19 @@ def search(
     searchers = []
     for name in (compare, model) if compare else (model,):
         searchers.append(Searcher(name, dataset, index, student, resolved.retrieve, progress))
-    while text := query or console.input("query> ").strip():
+    while text := query or _ask(console):
         base, found = searchers[0](text, k), searchers[-1](text, k)
         console.print(side_by_side(base, found, (compare, model)) if compare else show(found))
         if query:
             break
+
+
+def _ask(console: Console) -> str:
+    """A line that the user types; empty when there are no more."""
+    try:
+        return console.input("query> ").strip()
+    except EOFError:
+        return ""
 
 
 @app.command(epilog="Example: pdadapt status runs/mine")
@@ -513,14 +531,16 @@ def rerank(
     split: Annotated[str, typer.Option(help="qrels/SPLIT.tsv of the BEIR folder, to measure with.")] = "test",
     recipe: Annotated[str | None, typer.Option(help="Whose teacher and prompts. Default as of `adapt`.")] = None,
     teacher: Annotated[str | None, typer.Option(help="Sets teacher.model.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The new run file. Default: RUN-BY.run beside RUN.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="The new run file. Default: RUN-BY.run beside RUN.")
+    ] = None,
     settings: SetOption = None,
     debug: DebugOption = False,
 ) -> None:
     """Re-order a run with a teacher, and measure it where there are judgments. Stopped, it goes on from its labels."""
     from pdadapt.corpus import judge, load_dataset
     from pdadapt.recipe import load_recipe
-    from pdadapt.run import read_run, write_run
+    from pdadapt.run import check_place, read_run, write_run
 
     console = _console()
     target = out or run.with_name(f"{run.stem}-{by.value}.run")
@@ -528,6 +548,7 @@ def rerank(
         raise typer.BadParameter("is the run itself; give another file.", param_hint="--out")
     if aggregate and by is By.points:
         raise typer.BadParameter("is for --by pairs; points are an order already.", param_hint="--aggregate")
+    check_place(target)
     resolved = load_recipe(recipe or _default_recipe(console), _overrides(settings, {"teacher.model": teacher}))
     dataset = load_dataset(corpus, queries, split)
     dataset = judge(dataset, qrels) if qrels else dataset
@@ -698,18 +719,18 @@ def recipes_settings(debug: DebugOption = False) -> None:
 @recipes_app.command("show")
 def recipes_show(name: str, debug: DebugOption = False) -> None:
     """Print a recipe."""
-    from pdadapt.recipe import recipe_path
+    from pdadapt.recipe import read_utf8, recipe_path
 
-    typer.echo(recipe_path(name).read_text(encoding="utf-8"), nl=False)
+    typer.echo(read_utf8(recipe_path(name)), nl=False)
 
 
 @recipes_app.command("copy")
 def recipes_copy(name: str, file: Path, debug: DebugOption = False) -> None:
     """Copy a recipe to a file of yours."""
     from pdadapt.errors import RecipeError
-    from pdadapt.recipe import recipe_path
+    from pdadapt.recipe import read_utf8, recipe_path
 
-    text = recipe_path(name).read_text(encoding="utf-8")
+    text = read_utf8(recipe_path(name))
     try:
         with open(file, "x", encoding="utf-8") as target:
             target.write(text)

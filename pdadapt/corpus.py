@@ -6,6 +6,7 @@ Ids are strings. A document's text for every model, student or teacher, is `Docu
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,8 +21,10 @@ import numpy as np
 from pdadapt.errors import DataError
 from pdadapt.readers import (
     HUB,
+    SHOWN,
     LineFile,
     Row,
+    check_file,
     check_text,
     on_disk,
     open_text,
@@ -35,6 +38,7 @@ Queries = dict[str, str]  # query_id -> text
 Qrels = dict[str, dict[str, int]]  # query_id -> doc_id -> relevance
 
 SHIPPED = {name: Path(__file__).parent / name for name in ("demo", "general")}  # corpora inside the package
+GRADE = re.compile(r"-?[0-9]{1,9}")  # of relevance
 
 
 class Document(NamedTuple):
@@ -100,6 +104,12 @@ class Corpus:
                 repeated.append(position)
         return min(repeated, default=None)
 
+    @property
+    def varied(self) -> bool:
+        """Whether two documents differ: else there is no order of them to be learned."""
+        first = self.documents[0].contents.split()
+        return any(document.contents.split() != first for document in self)
+
     def sample(self, most: int) -> list[str]:
         """Contents of at most so many documents, spread evenly."""
         step = max(1, len(self) // most)
@@ -163,7 +173,7 @@ def load_dataset(source: str, queries_file: Path | None = None, split: str = "te
     """
     path = SHIPPED.get(source, Path(source))
     name = path.name.split(".")[0]
-    if not path.exists():
+    if not source or not os.path.exists(path):
         dataset = _load_named(source, split)
     elif not path.is_dir():
         dataset = Dataset(name, read_corpus(path), {}, {}, {})
@@ -204,12 +214,12 @@ def _load_beir(name: str, folder: Path, split: str) -> Dataset:
     queries_file = _one_of(folder, "queries")
     queries, answers = read_questions(queries_file)
     qrels_file = folder / "qrels" / f"{split}.tsv"
-    test_queries, qrels = _judged(qrels_file, queries)
+    test_queries, qrels = _judged(qrels_file, queries, corpus)
     train_queries = {query_id: text for query_id, text in queries.items() if query_id not in test_queries}
     train_file = folder / "qrels" / "train.tsv"
 
     def train_qrels() -> Qrels:
-        return _judged(train_file, train_queries)[1] if split != "train" else {}
+        return _judged(train_file, train_queries, corpus)[1] if split != "train" else {}
 
     return Dataset(
         name, corpus, train_queries, test_queries, qrels, train_qrels, queries_file.name, f"qrels/{split}.tsv", answers
@@ -222,10 +232,10 @@ def _load_msmarco(name: str, folder: Path, split: str) -> Dataset:
     corpus = read_corpus(folder / "collection.tsv")
     queries = read_queries(folder / "queries.train.tsv")
     test_file, qrels_file = folder / f"queries.{split}.tsv", folder / f"qrels.{split}.tsv"
-    test_queries, qrels = _judged(qrels_file, read_queries(test_file)) if test_file.exists() else ({}, {})
+    test_queries, qrels = _judged(qrels_file, read_queries(test_file), corpus) if test_file.exists() else ({}, {})
 
     def train_qrels() -> Qrels:
-        return _judged(folder / "qrels.train.tsv", queries)[1]
+        return _judged(folder / "qrels.train.tsv", queries, corpus)[1]
 
     return Dataset(name, corpus, queries, test_queries, qrels, train_qrels, "queries.train.tsv", qrels_file.name)
 
@@ -241,7 +251,10 @@ def relevant_documents(dataset: Dataset, queries: Queries) -> dict[str, list[str
     }
     unknown = [doc_id for doc_ids in relevant.values() for doc_id in doc_ids if doc_id not in dataset.corpus]
     if unknown:
-        raise DataError(f"The training qrels name document {unknown[0]!r}, which the corpus does not hold.")
+        raise DataError(
+            f"The training qrels name document {unknown[0]!r}, which the corpus does not hold; remove their line, or "
+            "give the corpus that they are of."
+        )
     return relevant
 
 
@@ -252,25 +265,29 @@ def judge(dataset: Dataset, qrels_file: Path) -> Dataset:
         raise DataError(
             f"Corpus {dataset.name!r} brings no queries that {qrels_file} could judge; give --queries FILE."
         )
-    test_queries, qrels = _judged(qrels_file, queries)
+    check_file(qrels_file)
+    test_queries, qrels = _judged(qrels_file, queries, dataset.corpus)
     return replace(dataset, test_queries=test_queries, qrels=qrels, qrels_from=str(qrels_file))
 
 
 def read_judged(qrels_file: Path) -> Dataset:
     """Judgments alone, of queries and documents whose texts are not known. Raises DataError when there are none."""
     qrels = read_qrels(qrels_file)
-    if not qrels:
-        raise DataError(f"{qrels_file} holds no judgments.")
     return Dataset(qrels_file.stem, Corpus([]), {}, dict.fromkeys(qrels, ""), qrels, qrels_from=str(qrels_file))
 
 
-def _judged(qrels_file: Path, queries: Queries) -> tuple[Queries, Qrels]:
-    """Those of the queries that the file judges, and how; nothing when there is no such file."""
+def _judged(qrels_file: Path, queries: Queries, corpus: Corpus) -> tuple[Queries, Qrels]:
+    """Those of the queries that the file judges, and how; nothing when there is no such file.
+
+    Raises DataError when it names none of the queries, or none of the documents: it is of something else.
+    """
     if not qrels_file.exists():
         return {}, {}
     qrels = {query_id: judged for query_id, judged in read_qrels(qrels_file).items() if query_id in queries}
     if not qrels:
-        raise DataError(f"{qrels_file} names none of the queries: check the query ids.")
+        raise DataError(f"{qrels_file} names none of the queries; check its query ids, or give other qrels.")
+    if not any(doc_id in corpus for judged in qrels.values() for doc_id in judged):
+        raise DataError(f"{qrels_file} names none of the documents; check its document ids, or give other qrels.")
     return {query_id: queries[query_id] for query_id in qrels}, qrels
 
 
@@ -286,11 +303,11 @@ def read_corpus(path: Path) -> Corpus:
     else:
         corpus = Corpus([to_document(row, where) for row, where in read_rows(path, "document")])
     if not len(corpus):
-        raise DataError(f"{path} holds no documents.")
+        raise DataError(f"{path} holds no documents; give the file that does.")
     if (repeated := corpus.repeated_id()) is not None:
         where = next(where for i, (_, where) in enumerate(read_rows(path, "document")) if i == repeated)
         raise DataError(
-            f"{where}: the document id {corpus.documents[repeated].doc_id!r} stands twice; ids must be unique."
+            f"{where}: the document id {corpus.documents[repeated].doc_id!r} stands twice; remove or rename one."
         )
     return corpus
 
@@ -300,14 +317,17 @@ def read_folder(folder: Path, files: Sequence[Path]) -> Corpus:
     documents = []
     for file in files:
         with open_text(folder / file) as lines:
-            text = lines.read()
+            text = check_text(lines.read(), str(folder / file))
         doc_id = re.sub(r"[\s%]", lambda found: quote(found[0]), file.as_posix().removesuffix(".gz"))
         documents.append(Document(doc_id, "", text))
     return Corpus(documents)
 
 
 def to_document(row: Row, where: str) -> Document:
-    title = str(row.get("title") or "")
+    title = row.get("title") or ""
+    if isinstance(title, (list, dict)):
+        raise DataError(f"{where}: the title is no text; write it as one, or leave it out.")
+    title = str(title)
     return Document(read_id(row, "document", where), check_text(title, where), read_text(row, where))
 
 
@@ -326,33 +346,38 @@ def read_questions(path: Path) -> tuple[Queries, dict[str, tuple[str, ...]]]:
     for row, where in read_rows(path, "query"):
         query_id = read_id(row, "query", where)
         if query_id in queries:
-            raise DataError(f"{where}: the query id {query_id!r} stands twice; ids must be unique.")
+            raise DataError(f"{where}: the query id {query_id!r} stands twice; remove or rename one.")
         queries[query_id] = read_text(row, where).strip()
         if not queries[query_id]:
             raise DataError(f"{where}: query {query_id!r} is empty; remove the line.")
         if isinstance(found := row.get("answers"), list):
             answers[query_id] = tuple(map(str, found))
     if not queries:
-        raise DataError(f"{path} holds no queries.")
+        raise DataError(f"{path} holds no queries; give the file that does.")
     return queries, answers
 
 
 def read_qrels(path: Path) -> Qrels:
-    """Read judgments: BEIR's TSV (query-id, corpus-id, score; one header line) or TREC's four columns."""
+    """Read judgments: BEIR's TSV (query-id, corpus-id, score; one header line) or TREC's four columns.
+
+    Raises DataError, with file and line, on what is no judgment, and when there are none.
+    """
     qrels: Qrels = {}
     with open_text(path) as lines:
         for number, line in enumerate(lines, 1):
             fields = line.split()
-            if not fields or (number == 1 and not fields[-1].lstrip("-").isdigit()):
+            if not fields or (number == 1 and not GRADE.fullmatch(fields[-1])):
                 continue
             if len(fields) == 4:
                 fields = [fields[0], *fields[2:]]
-            if len(fields) != 3 or not fields[2].lstrip("-").isdigit():
+            if len(fields) != 3 or not GRADE.fullmatch(fields[2]):
                 raise DataError(
-                    f"{path}:{number}: expected `query-id corpus-id score`, or TREC's four columns; "
-                    f"got {line.strip()!r}."
+                    f"{path}:{number}: expected `query-id corpus-id score`, or TREC's four columns, the score a whole "
+                    f"number; got {line.strip()[:SHOWN]!r}."
                 )
             qrels.setdefault(fields[0], {})[fields[1]] = int(fields[2])
+    if not qrels:
+        raise DataError(f"{path} holds no judgments; give the file that does.")
     return qrels
 
 

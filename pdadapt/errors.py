@@ -33,6 +33,11 @@ class RunError(PdadaptError):
     """A run folder is in use or belongs to other settings."""
 
 
+def reason(error: BaseException) -> str:
+    """What a library's exception says, in one line without a full stop."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(". ")
+
+
 DISK_FULL = (  # how libraries say so; the last two are torch.save
     "No space left on device",
     "disk is full",

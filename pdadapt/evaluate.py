@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shutil
@@ -16,7 +17,7 @@ from scipy.stats import permutation_test, ttest_1samp
 from pdadapt.answers import Answers, answers_of
 from pdadapt.corpus import Dataset, Qrels
 from pdadapt.engines.choose import check_model
-from pdadapt.errors import DataError, RecipeError
+from pdadapt.errors import DataError, RecipeError, reason
 from pdadapt.progress import Progress
 from pdadapt.recipe import EvaluateSettings, RetrieveSettings
 from pdadapt.retrieve import open_index, retrieve_documents, sample_queries
@@ -24,7 +25,7 @@ from pdadapt.run import Ranking, locked, read_run, write_atomic, write_run
 
 PerQuery = dict[str, float]  # query_id -> value
 MOST_CHANGED = 10  # queries that are shown
-ANSWER = re.compile(r"Answer@(\d+)")
+ANSWER = re.compile(r"Answer@([1-9]\d*)")
 SAME = 1e-9  # differences that differ by less are equal
 DEEPEST = 1_000  # documents a query, as the field's runs have
 COUNTS = ("NumRet", "NumRel", "NumRelRet", "NumQ")
@@ -47,20 +48,33 @@ def parse_measures(names: Sequence[str], answers: Answers | None = None) -> dict
     return measures
 
 
+@functools.cache
 def _parse(name: str) -> ir_measures.Measure:
-    """By ir-measures' name, or by trec_eval's (`ndcg_cut_10`)."""
+    """By ir-measures' name, or by trec_eval's (`ndcg_cut_10`). Raises RecipeError when it cannot be computed."""
     try:
-        return ir_measures.parse_measure(name)
-    except (NameError, ValueError):
-        pass
+        measure = ir_measures.parse_measure(name)
+    except (NameError, ValueError, KeyError):
+        try:
+            (measure,) = ir_measures.parse_trec_measure(name)
+        except ValueError:
+            raise RecipeError(
+                f"evaluate.measures: {name!r} is not a measure of ir-measures, such as nDCG@10, AP, RR@10, P@5, R@100 "
+                "and Success@5 (https://ir-measur.es lists them)."
+            ) from None
+    if measure.params.get("cutoff", 1) < 1:
+        raise RecipeError(f"evaluate.measures: {name!r} looks at no document; give a rank of 1 or more.")
+    _calculate(name, [measure], {"1": {"a": 1, "b": 0}}, {"1": {"a": 2.0, "b": 1.0}})
+    return measure
+
+
+def _calculate(
+    name: str, measures: Sequence[ir_measures.Measure], qrels: Qrels, run: Mapping[str, Mapping[str, float]]
+) -> list[Any]:
+    """ir-measures' values. Raises RecipeError when it has none: some want packages, other parameters, other grades."""
     try:
-        (found,) = ir_measures.parse_trec_measure(name)
-        return found
-    except ValueError:
-        raise RecipeError(
-            f"evaluate.measures: {name!r} is not a measure of ir-measures, such as nDCG@10, AP, RR@10, P@5, R@100 and "
-            "Success@5 (https://ir-measur.es lists them)."
-        ) from None
+        return list(ir_measures.iter_calc(list(measures), qrels, run))
+    except Exception as error:
+        raise RecipeError(f"evaluate.measures: {name!r} cannot be computed ({reason(error)}); leave it out.") from error
 
 
 def per_query(
@@ -79,7 +93,7 @@ def per_query(
         by_cutoff.setdefault(cutoff, {})[plain] = called
     for cutoff, of_run in by_cutoff.items():
         run = {query_id: _best(ranked, cutoff) for query_id, ranked in ranking.items() if ranked}
-        for metric in ir_measures.iter_calc(list(of_run), qrels, run):
+        for metric in _calculate(", ".join(names), list(of_run), qrels, run):
             for name in of_run[metric.measure]:
                 values[name][metric.query_id] = float(metric.value)
     for name in names:
@@ -267,6 +281,8 @@ def evaluate(
     for name in systems:
         if name not in given:
             check_model(name, student, retrieval)
+        elif not qrels.keys() & given[name].keys():
+            raise DataError(f"{name} ranks none of the judged queries; check its query ids, or give other qrels.")
     rankings = []
     with locked(out):
         for name in systems:

@@ -14,10 +14,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import BertModel
 
-from pdadapt.errors import ModelError, RunError
+from pdadapt.errors import ModelError, RunError, reason
 from pdadapt.models import is_colbert, resolve_model
 from pdadapt.recipe import Recipe
-from pdadapt.run import atomic_folder, last_checkpoint
+from pdadapt.run import atomic_folder, last_checkpoint, read_settings
 from pdadapt.students.checkpoint import colbert_parts, save_colbert, single_token
 from pdadapt.students.colbert import get_lengths, load_colbert
 from pdadapt.students.dense import load_dense, save_dense
@@ -67,7 +67,10 @@ def export_checkpoint(name: str, out: Path, file_format: Format) -> None:
     """
     if out.exists():
         raise RunError(f"{out} exists already; give another --out.")
-    card = model_card(Path(name), file_format) if (Path(name) / "metrics.json").is_file() else None
+    try:
+        card = model_card(Path(name), file_format) if (Path(name) / "metrics.json").is_file() else None
+    except KeyError as error:
+        raise RunError(f"{name}/metrics.json lacks {error}; the same `pdadapt adapt` writes it anew.") from None
     name = last_checkpoint(name)
     dense = not is_colbert(resolve_model(name))
     if dense and file_format in ("stanford", "pylate"):
@@ -90,9 +93,9 @@ def export_checkpoint(name: str, out: Path, file_format: Format) -> None:
 
 def model_card(run: Path, file_format: Format) -> str:
     """What a finished run says about the student it keeps: corpus, teacher, recipe, measures; and the paper to cite."""
-    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    metrics = read_settings(run / "metrics.json")
     best = metrics["iteration"]
-    origin = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    origin = read_settings(run / "run.json")
     recipe = (run / "recipe.yaml").read_text(encoding="utf-8")
     settings = Recipe.model_validate(yaml.safe_load(recipe))
     tasks: list[Task] = ["point", "pair"] if settings.teacher.pair.asked else ["point"]
@@ -144,9 +147,8 @@ def push(folder: Path, repo: str) -> str:
         address = HfApi().create_repo(repo, private=True, exist_ok=True)
         HfApi().upload_folder(repo_id=repo, folder_path=folder, commit_message="Add the student")
     except (HfHubHTTPError, HFValidationError, TransportError, OSError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
-            f"The hub did not take {repo!r} ({reason}); {folder} is whole: the same command uploads it later."
+            f"The hub did not take {repo!r} ({reason(error)}); {folder} is whole: the same command uploads it later."
         ) from None
     return str(address)
 

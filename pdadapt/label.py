@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pdadapt.corpus import Corpus, Queries
-from pdadapt.errors import ModelError
+from pdadapt.errors import ModelError, RunError, reason
 from pdadapt.labels import LabelStore
 from pdadapt.pairs import sample_pairs
 from pdadapt.progress import Progress
@@ -305,7 +305,12 @@ def write_lists(path: Path, lists: Iterable[TrainingList]) -> None:
 
 
 def read_lists(path: Path) -> list[TrainingList]:
-    with open(path, encoding="utf-8") as lines:
-        return [
-            TrainingList(**row | {"pairs": [tuple(pair) for pair in row["pairs"]]}) for row in map(json.loads, lines)
-        ]
+    """Raises RunError when the file is damaged."""
+    try:
+        with open(path, encoding="utf-8") as lines:
+            rows = map(json.loads, lines)
+            return [TrainingList(**row | {"pairs": [tuple(pair) for pair in row["pairs"]]}) for row in rows]
+    except (ValueError, LookupError, TypeError) as error:
+        raise RunError(
+            f"{path} is damaged ({reason(error)}); remove it, and the same `pdadapt adapt` writes it anew."
+        ) from None

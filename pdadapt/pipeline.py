@@ -27,7 +27,7 @@ from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe
 from pdadapt.report import write_report
 from pdadapt.retrieve import index_corpus, retrieve, retrieve_documents, sample_queries
-from pdadapt.run import Ranking, RunFolder, Stage, read_run, write_atomic, write_run
+from pdadapt.run import Ranking, RunFolder, Stage, read_run, read_settings, write_atomic, write_run
 from pdadapt.students.colbert import PCA_DOCUMENTS, get_lengths, load_colbert, set_lengths
 from pdadapt.teachers import Task
 from pdadapt.teachers.choose import Teachers, check_teacher, teacher_key
@@ -69,6 +69,10 @@ def check(recipe: Recipe, dataset: Dataset, out: Path, restart_from: Stage | Non
             f"Corpus {dataset.name!r} brings no queries to adapt on; give some with --queries FILE (one a line, TSV or "
             "JSONL)."
         )
+    if not dataset.corpus.varied:
+        raise DataError(
+            f"Corpus {dataset.name!r} holds no two documents that differ, so there is no order to learn; give more."
+        )
     evaluate.parse_measures(recipe.evaluate.measures, answers_of(dataset))
     for name in filter(None, (recipe.student.model, recipe.retrieve.model)):
         check_model(name, {"kind": recipe.student.kind if name == recipe.student.model else "colbert"}, recipe.retrieve)
@@ -87,7 +91,9 @@ def check(recipe: Recipe, dataset: Dataset, out: Path, restart_from: Stage | Non
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
     if recipe.retrieve.model:
-        origin["retriever"] = resolve_model(recipe.retrieve.model).identity()
+        retriever = resolve_model(recipe.retrieve.model)
+        retriever.check()
+        origin["retriever"] = retriever.identity()
     relevant = labeled_relevant(recipe, dataset, queries)
     if relevant:
         origin["relevant_sha256"] = fingerprint((query_id, " ".join(doc_ids)) for query_id, doc_ids in relevant.items())
@@ -112,12 +118,17 @@ def adapt(
             f"{len(job.relevant):,} of {len(queries):,} queries are labeled: L_CL learns from their judgments."
         )
     kept_out = held_out(queries, recipe.train.held_out, recipe.seed)
+    run.check(recipe, job.origin, restart_from)
+    anew = restart_from == "student" or not run.student.exists()
+    student = new_student(recipe, dataset.corpus) if anew else None
     with run.locked():
         if said := run.claim(recipe, job.origin, restart_from):
             progress.say(said)
         progress.log, progress.state = run.path / "timings.jsonl", run.path / "progress.json"
         limits.remember(run.path / "memory.json")
-        save_student(recipe, dataset.corpus, run)
+        if student is not None and not run.student.exists():
+            students.save_student(student, run.student)
+        student = None  # its memory is wanted
         for iteration in range(1, recipe.iterations + 1):
             progress.prefix = f"iteration {iteration}: "
             folder = run.iteration(iteration)
@@ -246,7 +257,7 @@ def has_agreement(folder: Path, iteration: int) -> bool:
 
 def has_learned(folder: Path) -> bool:
     """Whether the agreement rose in this iteration; without queries that could tell, it is taken to have."""
-    found = json.loads((folder / "agreement.json").read_text(encoding="utf-8"))
+    found = read_settings(folder / "agreement.json")
     return not found or found[DECISIVE]["means"][-1] > found[DECISIVE]["means"][-2]
 
 
@@ -263,14 +274,14 @@ def labeled_relevant(recipe: Recipe, dataset: Dataset, queries: Queries) -> dict
     return relevant
 
 
-def save_student(recipe: Recipe, corpus: Corpus, run: RunFolder) -> None:
-    """The student before training, with its projection, as a checkpoint of its own."""
-    if not run.student.exists():
-        model = load_student(recipe, recipe.student.model, corpus.sample(PCA_DOCUMENTS))
-        lengths = get_lengths(model)
-        set_lengths(model, recipe.train.query_length, recipe.train.document_length)  # found too long now, not later
-        set_lengths(model, *lengths)
-        students.save_student(model, run.student)
+def new_student(recipe: Recipe, corpus: Corpus) -> Any:
+    """The student before training, with its projection."""
+    model = load_student(recipe, recipe.student.model, corpus.sample(PCA_DOCUMENTS))
+    lengths = get_lengths(model)
+    set_lengths(model, recipe.train.query_length, recipe.train.document_length)  # found too long now, not later
+    set_lengths(model, *lengths)
+    make_engine(model, recipe.retrieve)  # which cannot search it, or is not there, too
+    return model
 
 
 def save_lists(

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from pdadapt.errors import RecipeError
 from pdadapt.models import resource_folder
+from pdadapt.recipe import read_utf8
 
 PLACEHOLDER = re.compile(r"\{(\w*)\}")
 POINT_FIELDS = frozenset({"query", "document"})
@@ -34,7 +35,7 @@ class Prompt:
         wanted = ", ".join(f"{{{field}}}" for field in sorted(fields))
         if set(found) != fields or len(found) != len(fields):
             got = ", ".join(f"{{{field}}}" for field in found) or "none"
-            raise RecipeError(f"{source}: the prompt must hold {wanted}, each once; it holds {got}.")
+            raise RecipeError(f"{source}: the prompt must hold {wanted}, each once and no other; it holds {got}.")
         pieces = PLACEHOLDER.split(self.template)
         self._parts = [
             _Part(pieces[i], pieces[i + 1] if i + 1 < len(pieces) else None) for i in range(0, len(pieces), 2)
@@ -58,4 +59,4 @@ def load_prompt(name: str, fields: frozenset[str]) -> Prompt:
     if not path.is_file():
         shipped = ", ".join(sorted(file.stem for file in resource_folder("prompts").glob("*.txt")))
         raise RecipeError(f"Prompt {name!r} was not found: give the path of a .txt file or one of {shipped}.")
-    return Prompt(path.read_text(encoding="utf-8"), fields, source=str(path))
+    return Prompt(read_utf8(path), fields, source=str(path))

@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import mmap
+import os
 import zlib
 from array import array
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Generic, TypeVar, overload
 
-from pdadapt.errors import DataError
+from pdadapt.errors import DataError, reason
 
 Row = dict[str, object]
 T = TypeVar("T")
@@ -21,7 +22,8 @@ T = TypeVar("T")
 ID_FIELDS = ("_id", "id", "doc_id", "docid", "query_id", "qid", "pid")
 TEXT_FIELDS = ("text", "contents", "body", "query", "passage")
 HUB = "hf:"
-UNREADABLE = (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error, csv.Error)
+SHOWN = 80  # characters of what is wrong
+LONGEST = 10_000_000  # characters of a text: a longer document is a whole corpus, and is not tokenised at once
 
 
 def read_rows(path: Path, kind: str) -> Iterator[tuple[Row, str]]:
@@ -39,7 +41,7 @@ def read_rows(path: Path, kind: str) -> Iterator[tuple[Row, str]]:
             ".parquet."
         )
     if ending == ".parquet":
-        yield from _parquet(path)
+        yield from parquet_rows(path)
         return
     with open_text(path) as lines:
         if ending == ".csv":
@@ -55,10 +57,15 @@ def read_id(row: Row, kind: str, where: str) -> str:
     found = next((row[field] for field in ID_FIELDS if row.get(field) not in (None, "")), None)
     if found is None:
         raise DataError(f"{where}: the {kind} has no id; name it in a field `_id`.")
-    record_id = str(found)
+    if isinstance(found, bool) or not isinstance(found, (str, int)):
+        raise DataError(f"{where}: the id of the {kind} is neither a text nor a whole number; write it as a text.")
+    record_id = check_text(str(found), where)
     if any(character.isspace() for character in record_id):
-        raise DataError(f"{where}: the id {record_id!r} holds white space, which TREC run files cannot carry.")
-    return check_text(record_id, where)
+        raise DataError(
+            f"{where}: the id {record_id[:SHOWN]!r} holds white space, which TREC run files cannot carry; put `_` in "
+            "its place."
+        )
+    return record_id
 
 
 def read_text(row: Row, where: str) -> str:
@@ -70,22 +77,36 @@ def read_text(row: Row, where: str) -> str:
 
 
 def check_text(text: str, where: str) -> str:
+    """The text. Raises DataError when it is none, or too long."""
+    if len(text) > LONGEST:
+        raise DataError(f"{where}: {len(text):,} characters in one text, and at most {LONGEST:,} are read; split it.")
+    if "\0" in text:
+        raise DataError(f"{where}: holds a NUL byte: convert the file to UTF-8 if it is UTF-16, else remove it.")
     if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise DataError(f"{where}: holds half of a surrogate pair (\\ud800 to \\udfff), which is no text.")
+        raise DataError(f"{where}: holds half of a surrogate pair (\\ud800 to \\udfff), which is no text; remove it.")
     return text
+
+
+def check_file(path: Path) -> None:
+    """Raises DataError when there is no such file."""
+    if os.path.isdir(path):
+        raise DataError(f"{path} is a folder; give a file.")
+    if not os.path.isfile(path):
+        raise DataError(f"File {path} was not found; check its name.")
 
 
 @contextmanager
 def open_text(path: Path) -> Iterator[IO[str]]:
     """A file of UTF-8 text, `.gz` too. Raises DataError when it is missing, or turns out to be something else."""
-    if not path.is_file():
-        raise DataError(f"File {path} was not found.")
+    check_file(path)
     opened = gzip.open if path.name.endswith(".gz") else open
     try:
         with opened(path, "rt", encoding="utf-8-sig", newline="") as lines:
             yield lines
-    except UNREADABLE as error:
+    except UnicodeDecodeError as error:
         raise DataError(f"{path} cannot be read as UTF-8 text ({error}); convert the file and try again.") from None
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{path} cannot be read as gzip ({reason(error)}); fetch or pack it anew.") from None
 
 
 def on_disk(path: Path) -> bool:
@@ -101,8 +122,7 @@ class LineFile(Sequence[T], Generic[T]):
 
     def __init__(self, path: Path, build: Callable[[Row, str], T]):
         """build: what a record is, of its fields and "file:line". Raises DataError when the file is missing."""
-        if not path.is_file():
-            raise DataError(f"File {path} was not found.")
+        check_file(path)
         self.path = path
         self.build = build
         self._starts = array("Q")
@@ -154,14 +174,18 @@ def _ending(path: Path) -> str:
 
 
 def _jsonl(line: str, number: int, where: str) -> Row | None:
-    if not line.strip():
-        return None
+    return parse_object(line, where) if line.strip() else None
+
+
+def parse_object(line: str, where: str) -> Row:
+    """The JSON object of a line. Raises DataError when it is something else."""
     try:
         row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: not valid JSON ({error.msg}); one object a line is expected.") from None
+    except (ValueError, RecursionError) as error:  # also of numbers too long, and brackets too deep
+        problem = error.msg if isinstance(error, json.JSONDecodeError) else reason(error)
+        raise DataError(f"{where}: not valid JSON ({problem}); one object a line is expected.") from None
     if not isinstance(row, dict):
-        raise DataError(f"{where}: expected a JSON object with `_id` and `text`, got {type(row).__name__}.")
+        raise DataError(f"{where}: expected a JSON object, and found a {type(row).__name__}; write one object a line.")
     return row
 
 
@@ -170,7 +194,7 @@ def _tsv(line: str, number: int, where: str) -> Row | None:
     if fields == [""] or (number == 1 and fields[0].lower() in ID_FIELDS):
         return None
     if len(fields) < 2:
-        raise DataError(f"{where}: expected id<TAB>text, found no tab.")
+        raise DataError(f"{where}: expected id<TAB>text, and found no tab; put one between them.")
     return {"_id": fields[0], "text": fields[1], "title": fields[2] if len(fields) > 2 else ""}
 
 
@@ -186,21 +210,20 @@ LINE_READERS: dict[str, Callable[[str, int, str], Row | None]] = {
 }
 
 
-def _parquet(path: Path) -> Iterator[tuple[Row, str]]:
+def parquet_rows(path: Path) -> Iterator[tuple[Row, str]]:
+    """(fields, "file: row N") of every record. Raises DataError when it is no Parquet file."""
     import pyarrow.parquet
     from pyarrow import ArrowException
 
-    if not path.is_file():
-        raise DataError(f"File {path} was not found.")
+    check_file(path)
     number = 0
     try:
         for batch in pyarrow.parquet.ParquetFile(path).iter_batches():
             for row in batch.to_pylist():
                 number += 1
                 yield row, f"{path}: row {number}"
-    except (ArrowException, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise DataError(f"{path} cannot be read as Parquet ({reason}); write the file anew.") from None
+    except (ArrowException, OSError, ValueError, OverflowError) as error:  # also of text that is not UTF-8, odd dates
+        raise DataError(f"{path} cannot be read as Parquet ({reason(error)}); write the file anew.") from None
 
 
 def hub_rows(name: str) -> Any:
@@ -216,8 +239,9 @@ def hub_rows(name: str) -> Any:
     try:
         found = datasets.load_dataset(source, config or None, split=split or None)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{name}: the dataset cannot be had ({reason}); hf:NAME:CONFIG@SPLIT names it.") from error
+        raise DataError(
+            f"{name}: the dataset cannot be had ({reason(error)}); hf:NAME:CONFIG@SPLIT names it."
+        ) from error
     if isinstance(found, dict):
         if len(found) > 1 and "train" not in found:
             raise DataError(f"{name}: give one of its splits, {', '.join(found)}, as hf:NAME:CONFIG@SPLIT.")
@@ -234,10 +258,11 @@ def text_files(folder: Path) -> list[Path]:
 def _csv(lines: IO[str], path: Path) -> Iterator[tuple[Row, str]]:
     csv.field_size_limit(2**30)
     reader = csv.DictReader(lines, strict=True)
-    if not set(ID_FIELDS) & set(reader.fieldnames or ()) or not set(TEXT_FIELDS) & set(reader.fieldnames or ()):
-        raise DataError(f"{path}:1: a CSV file needs a header with an id (`_id`) and a `text` column.")
-    start = reader.line_num + 1
+    start = 1
     try:
+        if not set(ID_FIELDS) & set(reader.fieldnames or ()) or not set(TEXT_FIELDS) & set(reader.fieldnames or ()):
+            raise DataError(f"{path}:1: a CSV file needs a header with an id (`_id`) and a `text` column; add one.")
+        start = reader.line_num + 1
         for row in reader:
             if None in row:
                 raise DataError(f"{path}:{start}: more fields than the header has; quote a text that holds commas.")

@@ -12,18 +12,37 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from pdadapt.errors import RecipeError
+from pdadapt.errors import RecipeError, reason
 from pdadapt.models import resource_folder
 
-Positive = Annotated[int, Field(gt=0)]
+MOST = 2**31 - 1  # that every library counts to
+Positive = Annotated[int, Field(gt=0, le=MOST)]
+Length = Annotated[int, Field(gt=3, le=MOST)]  # of a text with its special tokens
 NonNegative = Annotated[float, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0, le=1)]
 
 
 class Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_boolean_for_another(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError("YAML reads yes, no, on and off as true and false; quote a word, or give a number")
+        return value
 
 
 class StudentSettings(Settings):
@@ -37,9 +56,9 @@ class StudentSettings(Settings):
     """Of a dense student; null means as its checkpoint says, or dot for a plain encoder."""
     projection: Annotated[int, Field(ge=0)] = 0
     """For a plain encoder: dimensions of a PCA projection of the token embeddings; 0 keeps them as they are."""
-    query_length: Positive = 32
+    query_length: Length = 32
     """Tokens kept of a query (a ColBERT checkpoint pads with [MASK] up to it)."""
-    document_length: Positive = 300
+    document_length: Length = 300
     """Tokens kept of a document when the corpus is indexed."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """What the encoder multiplies in, to index and to train; auto: bfloat16 where the hardware does, else float32.
@@ -49,7 +68,7 @@ class StudentSettings(Settings):
 class RetrieveSettings(Settings):
     model: str | None = None
     """A ColBERT model, or plain encoder, that retrieves the first iteration's candidates; null means the student."""
-    k: Positive = 100
+    k: Annotated[int, Field(gt=1, le=MOST)] = 100
     """Candidates retrieved per query: those the teacher judges one by one."""
     max_queries: Positive | None = None
     """Adapt on at most so many queries (a seeded sample); null means all."""
@@ -173,7 +192,7 @@ class TrainSettings(Settings):
     """Compile the encoder (torch.compile); worth its minutes on long trainings."""
     n_way: Annotated[int, Field(gt=1)] = 64
     """Documents per query in training, all of a pair's documents among them."""
-    learning_rate: PositiveFloat = 1e-5
+    learning_rate: Rate = 1e-5
     """The highest of the run, of AdamW."""
     warmup: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Share of the steps over which the learning rate rises; it then falls linearly to 0."""
@@ -201,9 +220,9 @@ class TrainSettings(Settings):
     """The student's scores are divided by it in both losses; 1.0 is the paper's."""
     pair_reduction: Literal["mean", "sum"] = "mean"
     """mean: over all pairs of the batch (the released code); sum: over a query's pairs, mean over queries (paper)."""
-    query_length: Positive = 32
+    query_length: Length = 32
     """Tokens kept of a query in training."""
-    document_length: Positive = 180
+    document_length: Length = 180
     """Tokens kept of a document in training."""
     save_steps: Positive = 500
     """A resumable checkpoint is written every so many steps."""
@@ -248,7 +267,7 @@ class RerankerSettings(Settings):
     """Passes over the examples, when steps is null."""
     batch_size: Positive = 32
     """Examples per optimizer step."""
-    learning_rate: PositiveFloat = 2e-5
+    learning_rate: Rate = 2e-5
     """The highest of the run."""
     warmup: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Share of the steps over which the learning rate rises; it then falls linearly to 0."""
@@ -265,7 +284,7 @@ class EvaluateSettings(Settings):
     """qrels/<split>.tsv of a BEIR folder."""
     max_queries: Positive | None = None
     """Test on at most so many queries (a seeded sample); null means all."""
-    measures: tuple[str, ...] = ("nDCG@10", "RR@10", "R@100", "Success@5")
+    measures: Annotated[tuple[str, ...], Field(min_length=1)] = ("nDCG@10", "RR@10", "R@100", "Success@5")
     """Names of ir-measures."""
     resamples: Positive = 10_000
     """Permutations of the paired randomisation test."""
@@ -276,7 +295,7 @@ class EvaluateSettings(Settings):
 class Recipe(Settings):
     """One run of `pdadapt adapt`, fully specified."""
 
-    seed: int = 42
+    seed: Annotated[int, Field(ge=0, le=MOST)] = 42
     """Of every random choice: queries, pairs, batches, new weights."""
     iterations: Positive = 1
     """Rounds of retrieve, label, train; each starts from the checkpoint of the one before."""
@@ -335,17 +354,33 @@ def read_tree(name: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """
     path = recipe_path(name)
     if path in above:
-        raise RecipeError(f"{path}: is its own `base`, by way of {above[-1]}.")
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise RecipeError(f"{where}: not valid YAML ({getattr(error, 'problem', error)}).") from None
+        raise RecipeError(f"{path}: is its own `base`, by way of {above[-1]}; name another recipe there.")
+    tree = read_yaml(read_utf8(path), str(path)) or {}
     if not isinstance(tree, dict):
-        raise RecipeError(f"{path}: a recipe is a mapping of keys to values.")
+        raise RecipeError(
+            f"{path}: a recipe is keys with their values, and not a {type(tree).__name__}; write `key: value`."
+        )
     base = tree.pop("base", None)
     return tree if base is None else merge(read_tree(str(base), (*above, path)), tree)
+
+
+def read_utf8(path: Path) -> str:
+    """The text of a recipe or prompt. Raises RecipeError when it is none."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} cannot be read as UTF-8 text ({reason(error)}); give another file.") from None
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """Raises RecipeError, naming the line, when it is not YAML."""
+    try:
+        return yaml.safe_load(text)
+    except Exception as error:  # besides YAMLError what Python says of a date, a number or a tag that is none
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark and "\n" in text.strip() else ""
+        problem = getattr(error, "problem", None) or reason(error)
+        raise RecipeError(f"{where}{line}: not valid YAML ({problem}); quote what is a text.") from None
 
 
 def merge(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -364,7 +399,7 @@ def apply_overrides(tree: dict[str, Any], overrides: dict[str, Any]) -> dict[str
         for parent in parents:
             branch = branch.setdefault(parent, {})
             if not isinstance(branch, dict):
-                raise RecipeError(f"{key}: {parent!r} holds a value, not further keys.")
+                raise RecipeError(f"--set {key}: {parent!r} holds a value, not further keys; set that key itself.")
         branch[leaf] = value
     return tree
 
@@ -383,7 +418,7 @@ def parse_recipe(tree: dict[str, Any], source: str, overrides: Collection[str] =
                 problem = f"{key}: unknown key ({hint})"
             else:
                 got = "" if isinstance(item["input"], dict) else f" (got {item['input']!r})"
-                problem = f"{key or 'recipe'}: {item['msg']}{got}"
+                problem = f"{key or 'recipe'}: {item['msg'].removeprefix('Value error, ')}{got}"
             given = any(key == override or key.startswith(override + ".") for override in overrides)
             problems.append(f"--set {problem}" if given else f"{source}: {problem}")
         raise RecipeError("; ".join(problems) + ".") from None
@@ -406,8 +441,4 @@ def parse_override(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise RecipeError(f"--set {text!r}: expected key=value, for example --set train.learning_rate=3e-6.")
-    try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise RecipeError(f"--set {text!r}: the value is not valid YAML.") from None
-    return key, parsed
+    return key, read_yaml(value, f"--set {text!r}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pdadapt.errors import RunError
+from pdadapt.run import read_settings
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ def read_record(run: Path) -> Record:
         raise RunError(f"{run} holds {what}; give the folder of a `pdadapt adapt`.")
     numbers = sorted(int(folder.name.split("-")[1]) for folder in run.glob("iteration-[1-9]*") if folder.is_dir())
     recipe = run / "recipe.yaml"
+    if recipe.is_file():
+        read_settings(recipe)  # so that its text is known to be one
     return Record(
         path=run,
         recipe=recipe.read_text(encoding="utf-8") if recipe.is_file() else "",

@@ -21,8 +21,8 @@ from transformers import PrinterCallback, ProgressCallback
 from pdadapt.corpus import Corpus, Dataset, Qrels, Queries, fingerprint, relevant_documents
 from pdadapt.device import default_device, pick_dtype
 from pdadapt.engines.choose import make_engine
-from pdadapt.errors import DataError, ModelError
-from pdadapt.models import resolve_model
+from pdadapt.errors import DataError
+from pdadapt.models import loading, resolve_model
 from pdadapt.pipeline import PACKAGES, load_student
 from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe, RerankerSettings
@@ -66,6 +66,10 @@ def train_reranker(recipe: Recipe, dataset: Dataset, out: Path, progress: Progre
         "reranker": resolve_model(recipe.reranker.model).identity(),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
+    run.check(recipe, origin, staged=False)
+    if not (run.path / "model").exists():
+        resolve_model(recipe.student.model).check()
+        load_encoder(recipe.reranker, recipe.seed)  # that it does not is found now, not after the retrieval
     with run.locked():
         run.claim(recipe, origin, staged=False)
         progress.log = run.path / "timings.jsonl"
@@ -179,20 +183,17 @@ def load_encoder(settings: RerankerSettings, seed: int) -> CrossEncoder:
     """An encoder with a new head of one output. Raises ModelError when it does not load."""
     source = resolve_model(settings.model)
     weights = {"use_safetensors": True, "dtype": torch.float32}
-    try:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            return CrossEncoder(
-                source.path,
-                revision=source.revision,
-                num_labels=1,
-                max_length=settings.max_length,
-                model_kwargs=weights,
-                device=default_device().type,
-            )
-    except (OSError, ValueError, KeyError) as error:
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"Reranker {settings.model!r} does not load: {first_line}") from error
+    source.check()
+    with loading(f"Reranker {settings.model!r} does not load"), torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return CrossEncoder(
+            source.path,
+            revision=source.revision,
+            num_labels=1,
+            max_length=settings.max_length,
+            model_kwargs=weights,
+            device=default_device().type,
+        )
 
 
 def _rows(examples: list[Example], corpus: Corpus, queries: Queries, model: CrossEncoder) -> Iterator[dict[str, Any]]:

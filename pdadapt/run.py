@@ -27,7 +27,8 @@ from typing import Any, Literal, get_args
 import yaml
 from pydantic import ValidationError
 
-from pdadapt.errors import DataError, RunError
+from pdadapt.errors import DataError, RunError, reason
+from pdadapt.readers import open_text
 from pdadapt.recipe import Recipe
 
 Ranking = dict[str, list[tuple[str, float]]]  # query_id -> (doc_id, score), best first
@@ -126,7 +127,7 @@ class RunFolder:
         of restart_from and of later stages. Raises RunError, naming it, when that stage is not as early as need be.
         """
         if not self.run_file.exists():
-            if self.path.exists() and any(not entry.name.startswith(BEGINNINGS) for entry in self.path.iterdir()):
+            if self.path.is_dir() and any(not entry.name.startswith(BEGINNINGS) for entry in self.path.iterdir()):
                 raise RunError(f"{self.path} is not empty and holds no run; give another --out.")
             return "", []
         changes = self._changes(json.loads(recipe.model_dump_json()), origin)
@@ -171,11 +172,7 @@ class RunFolder:
 
     def _changes(self, wanted: dict[str, Any], origin: dict[str, Any]) -> list[Change]:
         """What differs from the run begun here, but for what may. Raises RunError when that cannot be told."""
-        try:
-            found = json.loads(self.run_file.read_text(encoding="utf-8"))
-            begun = yaml.safe_load(self.recipe_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise RunError(f"{self.path} holds a damaged run ({error}); give another --out.") from None
+        found, begun = read_settings(self.run_file), read_settings(self.recipe_file)
         if ("reranker" in found) != ("reranker" in origin):
             raise RunError(f"{self.path} holds a run of another command; give another --out.")
         version = found.get("versions", {}).get("pdadapt", "another version")
@@ -210,6 +207,25 @@ def locked(folder: Path) -> Iterator[None]:
         lock.write(f"{os.getpid()} on {socket.gethostname()}")
         lock.flush()
         yield
+
+
+def check_place(path: Path) -> None:
+    """Raises RunError when a file stands where the folder of this path should."""
+    above = next(parent for parent in (*path.parents, Path()) if parent.exists())
+    if not above.is_dir():
+        raise RunError(f"{path} cannot be made, for {above} is a file; give another place.")
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """What a run's YAML or JSON file holds, by key. Raises RunError when it is damaged."""
+    try:
+        found = (json.loads if path.suffix == ".json" else yaml.safe_load)(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        said = reason(error)
+        raise RunError(f"{path.parent} holds a damaged run ({path.name}: {said}); give another folder.") from None
+    if not isinstance(found, dict):
+        raise RunError(f"{path.parent} holds a damaged run ({path.name}: no settings); give another folder.")
+    return found
 
 
 def dump(recipe: Recipe) -> str:
@@ -271,7 +287,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """A folder to fill that takes its name only when whole; an unfinished one from before is removed."""
     temporary = path.with_name(path.name + ".part")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    try:
+        temporary.mkdir(parents=True)
+    except OSError as error:
+        raise RunError(f"{path} cannot be made ({error.strerror}); give another folder.") from None
     yield temporary
     mask = os.umask(0)
     os.umask(mask)
@@ -297,15 +316,17 @@ def read_run(path: Path) -> Ranking:
     Raises DataError, with file and line, when it is not one.
     """
     ranking: Ranking = {}
-    try:
-        with open(path, encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                fields = line.split()
-                if len(fields) < 6 or not _is_number(fields[4]):
-                    raise DataError(f"{path}:{number}: not a line of a TREC run (query_id Q0 doc_id rank score tag).")
-                ranking.setdefault(fields[0], []).append((fields[2], float(fields[4])))
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as a TREC run ({error}).") from None
+    with open_text(path) as lines:
+        for number, line in enumerate(lines, 1):
+            fields = line.split()
+            if len(fields) < 6 or not _is_number(fields[4]):
+                raise DataError(
+                    f"{path}:{number}: not a line of a TREC run; write six fields, query_id Q0 doc_id rank score tag."
+                )
+            ranking.setdefault(fields[0], []).append((fields[2], float(fields[4])))
+    for query_id, ranked in ranking.items():
+        if len({doc_id for doc_id, _ in ranked}) < len(ranked):
+            raise DataError(f"{path}: query {query_id!r} ranks a document twice; keep the first of the two.")
     return {query_id: sorted(ranked, key=lambda entry: -entry[1]) for query_id, ranked in ranking.items()}
 
 
@@ -320,7 +341,7 @@ def label_store(folder: Path) -> Path:
     """Where the run keeps its labels. Raises RunError when the folder is no run."""
     if not (folder / "recipe.yaml").is_file():
         raise RunError(f"{folder} holds no run; give the folder of a `pdadapt adapt`.")
-    shared = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")).get("label_store")
+    shared = read_settings(folder / "recipe.yaml").get("label_store")
     return Path(shared) if shared else folder / "labels.sqlite"
 
 
@@ -332,5 +353,5 @@ def last_checkpoint(name: str) -> str:
     found = [int(path.parent.name.split("-")[1]) for path in run.path.glob("iteration-*/checkpoint")]
     if not found:
         raise RunError(f"{name} holds no checkpoint yet; finish it by running the same `pdadapt adapt` again.")
-    metrics = json.loads(run.metrics_file.read_text(encoding="utf-8")) if run.metrics_file.exists() else {}
+    metrics = read_settings(run.metrics_file) if run.metrics_file.exists() else {}
     return str(run.checkpoint(metrics.get("iteration", max(found))))

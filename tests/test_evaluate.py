@@ -90,9 +90,7 @@ def test_a_measure_is_the_same_under_all_its_names_and_without_results():
     assert per_query({}, QRELS, ["nDCG@10"])["nDCG@10"] == {"q1": 0.0, "q2": 0.0, "q3": 0.0}
 
 
-@pytest.mark.parametrize(
-    ("measures", "k"), [((), 100), (("nDCG@10",), 100), (("R@500", "P@5"), 500), (("nDCG@10", "AP"), 1000)]
-)
+@pytest.mark.parametrize(("measures", "k"), [(("nDCG@10",), 100), (("R@500", "P@5"), 500), (("nDCG@10", "AP"), 1000)])
 def test_as_deep_is_ranked_as_the_measures_look(measures, k):
     assert depth(EvaluateSettings(measures=measures)) == k
 

@@ -124,7 +124,8 @@ def test_what_a_classifier_cannot_learn_from_is_said(judged, tiny_recipe, encode
 
 
 def test_a_gradient_that_is_no_number_says_what_to_change(judged, tiny_recipe, encoder, tmp_path):
-    settings = recipe(tiny_recipe, encoder, "point", learning_rate=1e30, warmup=0, steps=4)
+    settings = recipe(tiny_recipe, encoder, "point", warmup=0, steps=4)
+    settings.reranker.learning_rate = 1e30
     with pytest.raises(ModelError, match=r"not a finite number\. .*lower reranker\.learning_rate"):
         train_reranker(settings, load_dataset(str(judged)), tmp_path / "out", Progress())
 

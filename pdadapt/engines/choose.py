@@ -16,7 +16,7 @@ from pdadapt.engines.environment import interpreter
 from pdadapt.engines.exact import Exact
 from pdadapt.engines.plaid import Plaid
 from pdadapt.errors import ModelError
-from pdadapt.models import model_type, resolve_model
+from pdadapt.models import loading, model_type, resolve_model
 from pdadapt.recipe import RetrieveSettings
 from pdadapt.students import load_student
 from pdadapt.students.dense import OneVector
@@ -59,7 +59,9 @@ def check_model(name: str, student: Mapping[str, Any], settings: RetrieveSetting
     """
     if name == BASELINE:
         return BASELINE
-    found = model_type(resolve_model(name))
+    source = resolve_model(name)
+    found = model_type(source)
+    source.check()
     kind = student.get("kind") or {"plain": "colbert"}.get(found, found)
     if kind != "sparse":
         _check_engine(settings, kind == "dense")
@@ -127,8 +129,5 @@ def _load_sparse(name: str) -> Engine:
 
     source = resolve_model(name)
     weights = {"use_safetensors": True, "dtype": torch.float32}
-    try:
+    with loading(f"Model {name!r} does not load as a sparse encoder"):
         return Sparse(SparseEncoder(source.path, revision=source.revision, model_kwargs=weights))
-    except (OSError, ValueError, KeyError) as error:
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"Model {name!r} does not load as a sparse encoder: {first_line}") from error

@@ -38,9 +38,10 @@ class Faiss:
         try:
             self.empty = faiss.index_factory(dimensions, factory, faiss.METRIC_INNER_PRODUCT)
         except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
+            said = str(error).strip().splitlines()[-1].rpartition(": ")[2]
             raise ModelError(
-                f"retrieve.faiss: faiss knows no index {factory!r} of {dimensions} dimensions: {reason}"
+                f"retrieve.faiss: faiss knows no index {factory!r} of {dimensions} dimensions ({said}); take Flat, "
+                "HNSW32 or IVF1024,PQ48."
             ) from None
 
     def index(self, documents: Sequence[Document], folder: Path, advance: Advance) -> None:

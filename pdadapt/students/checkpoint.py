@@ -85,7 +85,8 @@ def colbert_parts(model: MultiVectorEncoder) -> tuple[Any, list[Dense], MultiVec
         or (expansion and expansion["strategy"] != "fixed")
     ):
         raise ModelError(
-            "The student is not a plain ColBERT (Transformer, projection, mask), so PyLate could not load it."
+            "The student is not a plain ColBERT (Transformer, projection, mask), so PyLate could not load it; "
+            "export it otherwise."
         )
     if not projections:
         size = encoder.get_embedding_dimension()

@@ -18,7 +18,7 @@ from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 
 from pdadapt.device import compute_in
 from pdadapt.errors import ModelError
-from pdadapt.models import is_colbert, resolve_model
+from pdadapt.models import is_colbert, loading, resolve_model
 
 PCA_DOCUMENTS = 1_000  # as many passages are enough to fit a projection to their token embeddings
 
@@ -54,7 +54,8 @@ def _load(
 ) -> MultiVectorEncoder:
     source = resolve_model(name)
     weights = {"use_safetensors": True, "dtype": torch.float32}  # half-precision master weights would not learn
-    try:
+    source.check()
+    with loading(f"Student {name!r} does not load"):
         if is_colbert(source):
             model = MultiVectorEncoder(source.path, revision=source.revision, model_kwargs=weights)
             set_lengths(model, query_length, document_length)
@@ -68,9 +69,6 @@ def _load(
             processor_kwargs=dict(options),
             config_kwargs=dict(options),
         )
-    except (OSError, ValueError, KeyError) as error:
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"Student {name!r} does not load: {first_line}") from error
     tail = [MultiVectorMask(skiplist_words=list(string.punctuation)), Normalize(module_input_name="token_embeddings")]
     model = MultiVectorEncoder(modules=[encoder, *tail])
     set_lengths(model, query_length or 32, document_length or 300)
@@ -129,7 +127,9 @@ def fit_projection(model: MultiVectorEncoder, passages: Sequence[str], dimension
     embeddings = model.encode_document(list(passages), batch_size=8, show_progress_bar=False)
     tokens = torch.cat([matrix.float().cpu() for matrix in embeddings])
     if dimensions > tokens.shape[1]:
-        raise ModelError(f"student.projection {dimensions} exceeds the encoder's {tokens.shape[1]} dimensions.")
+        raise ModelError(
+            f"student.projection {dimensions} exceeds the encoder's {tokens.shape[1]} dimensions; lower it."
+        )
     _, vectors = torch.linalg.eigh((tokens.T @ tokens).double())
     weight = vectors[:, -dimensions:].flip(1).T.float().contiguous()
     return Dense(

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pdadapt.device import compute_in
 from pdadapt.errors import ModelError
-from pdadapt.models import has_modules, resolve_model
+from pdadapt.models import has_modules, loading, resolve_model
 from pdadapt.run import atomic_folder
 from pdadapt.students.colbert import pad_right, set_lengths
 
@@ -55,16 +55,13 @@ def load_dense(
     """
     source = resolve_model(name)
     weights = {"use_safetensors": True, "dtype": torch.float32}
-    try:
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            loaded = SentenceTransformer(source.path, revision=source.revision, model_kwargs=weights)
-    except (OSError, ValueError, KeyError) as error:
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"Student {name!r} does not load as a dense model: {first_line}") from error
+    source.check()
+    with loading(f"Student {name!r} does not load as a dense model"), torch.random.fork_rng():
+        torch.manual_seed(0)
+        loaded = SentenceTransformer(source.path, revision=source.revision, model_kwargs=weights)
     modules = list(loaded)
     if not isinstance(modules[0], Transformer) or not isinstance(modules[1], Pooling):
-        raise ModelError(f"Student {name!r} is no dense model made of a transformer and a pooling.")
+        raise ModelError(f"Student {name!r} is no dense model made of a transformer and a pooling; give one that is.")
     plain = not has_modules(source)
     if pooling or plain:
         modules[1] = Pooling(modules[1].embedding_dimension, pooling or "cls")

@@ -11,8 +11,7 @@ from sentence_transformers.util import maxsim
 
 from pdadapt.batches import Budget
 from pdadapt.device import default_device, pick_dtype
-from pdadapt.errors import ModelError
-from pdadapt.models import is_colbert, resolve_model
+from pdadapt.models import is_colbert, loading, resolve_model
 from pdadapt.recipe import ModelSettings
 from pdadapt.students.colbert import length_limit, load_colbert, set_lengths
 from pdadapt.teachers import Point, Scores
@@ -68,11 +67,8 @@ class BiEncoderTeacher:
         source = resolve_model(settings.model)
         device = default_device()
         weights = {"use_safetensors": True, "dtype": pick_dtype(settings.dtype, device)}
-        try:
+        with loading(f"Teacher {source.name!r} does not load as a bi_encoder"):
             model = SentenceTransformer(source.path, revision=source.revision, model_kwargs=weights, device=device.type)
-        except (OSError, ValueError, KeyError) as error:
-            first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ModelError(f"Teacher {source.name!r} does not load as a bi_encoder: {first_line}") from error
         model.max_seq_length = min(model.max_seq_length or settings.max_length, settings.max_length)
         return model
 

@@ -13,7 +13,7 @@ import torch
 from pdadapt.device import default_device, pick_dtype
 from pdadapt.errors import DataError, ModelError, RecipeError
 from pdadapt.labels import is_labeled
-from pdadapt.models import has_modules, is_colbert, read_config, resolve_model
+from pdadapt.models import architectures, has_modules, is_colbert, loading, read_config, resolve_model
 from pdadapt.progress import Progress
 from pdadapt.prompt import LIKELIHOOD_FIELDS, PAIR_FIELDS, POINT_FIELDS, load_prompt
 from pdadapt.recipe import ModelSettings, PointSettings, TeacherSettings
@@ -50,20 +50,20 @@ def teacher_kind(settings: ModelSettings) -> str:
     if source.gguf_file:
         return "causal"
     config = read_config(source)
-    architectures = " ".join(config.get("architectures") or [])
-    if "ForSequenceClassification" in architectures:
+    found = " ".join(architectures(source))
+    if "ForSequenceClassification" in found:
         return "cross_encoder"
-    encodes_and_decodes = config.get("is_encoder_decoder") and "EncoderModel" not in architectures
-    generates = encodes_and_decodes or any(mark in architectures for mark in GENERATORS)
+    encodes_and_decodes = config.get("is_encoder_decoder") and "EncoderModel" not in found
+    generates = encodes_and_decodes or any(mark in found for mark in GENERATORS)
     if generates and not has_modules(source):
         return "seq2seq" if encodes_and_decodes else "causal"
     if is_colbert(source):
         return "multi_vector"
-    if has_modules(source) or architectures.endswith(ENCODERS):
+    if has_modules(source) or found.endswith(ENCODERS):
         return "bi_encoder"
     raise RecipeError(
         f"What kind of teacher {settings.model!r} is, its configuration does not say (architectures: "
-        f"{architectures or 'none'}); say it with --set teacher.kind=KIND."
+        f"{found or 'none'}); say it with --set teacher.kind=KIND."
     )
 
 
@@ -91,7 +91,9 @@ def check_teacher(settings: TeacherSettings, task: Task, queries: Collection[str
     if kind in LANGUAGE_MODELS:
         from pdadapt.teachers.language_model import asking, load_tokenizer
 
-        asking(load_tokenizer(model.model), kind, model, asked).encode.check_queries(queries)
+        tokenizer = load_tokenizer(model.model)
+        with loading(f"Teacher {model.model!r} cannot be asked"):  # its chat template may be no good
+            asking(tokenizer, kind, model, asked).encode.check_queries(queries)
 
 
 def _check_architecture(model: ModelSettings, kind: str) -> None:
@@ -99,10 +101,13 @@ def _check_architecture(model: ModelSettings, kind: str) -> None:
     source = resolve_model(model.model)
     if source.gguf_file:
         if kind != "causal":
-            raise ModelError(f"Teacher {source.name!r} is a GGUF file, so its kind is causal, not {kind}.")
+            raise ModelError(
+                f"Teacher {source.name!r} is a GGUF file, so its kind is causal, not {kind}; leave teacher.kind out."
+            )
         return
+    source.check()
     config = read_config(source)
-    found = " ".join(config.get("architectures") or []) or "none"
+    found = " ".join(architectures(source)) or "none"
     decodes = bool(config.get("is_encoder_decoder"))
     generates = not decodes and any(mark in found for mark in GENERATORS)
     wrong = {"seq2seq": not decodes, "causal": not generates, "cross_encoder": "ForSequenceClassification" not in found}
@@ -113,7 +118,7 @@ def _check_architecture(model: ModelSettings, kind: str) -> None:
         )
     outputs = len(config.get("id2label") or (0, 1))
     if kind == "cross_encoder" and outputs != 1:
-        raise ModelError(f"Teacher {source.name!r} has {outputs} outputs; a point teacher has one.")
+        raise ModelError(f"Teacher {source.name!r} has {outputs} outputs, and a point teacher one; give one that has.")
 
 
 def teacher_key(settings: TeacherSettings, task: Task) -> str:
@@ -190,7 +195,7 @@ def check_precision(settings: TeacherSettings) -> None:
     models = [model_of(settings, "point"), model_of(settings, "pair")]
     if not any(has_bits(model, teacher_kind(model)) for model in models):
         names = " and ".join(dict.fromkeys(repr(model.model) for model in models))
-        raise RecipeError(f"teacher.quantize works for language models in safetensors, not for {names}.")
+        raise RecipeError(f"teacher.quantize works for language models in safetensors, not for {names}; leave it out.")
     if not torch.cuda.is_available():
         raise ModelError(
             f"teacher.quantize={settings.quantize} needs a GPU (bitsandbytes), and there is none; leave it out."

@@ -14,7 +14,7 @@ import torch
 from pdadapt.batches import Budget
 from pdadapt.device import default_device, pick_dtype
 from pdadapt.errors import ModelError, RecipeError
-from pdadapt.models import resolve_model
+from pdadapt.models import loading, resolve_model
 from pdadapt.recipe import ModelSettings
 from pdadapt.teachers import Pair, Point, Scores
 from pdadapt.teachers.prompting import SMALLEST_CUT, share
@@ -30,13 +30,10 @@ class CrossEncoderTeacher:
         source = resolve_model(settings.model)
         device = default_device()
         weights = {"use_safetensors": True, "dtype": pick_dtype(settings.dtype, device)}
-        try:
+        with loading(f"Teacher {source.name!r} does not load as a cross_encoder"):
             self.model = CrossEncoder(
                 source.path, revision=source.revision, model_kwargs=weights, device=device.type, num_labels=None
             )
-        except (OSError, ValueError, KeyError) as error:
-            first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ModelError(f"Teacher {source.name!r} does not load as a cross_encoder: {first_line}") from error
         if self.model.num_labels != 1:
             raise ModelError(f"Teacher {source.name!r} has {self.model.num_labels} outputs; a point teacher has one.")
         self.max_document_length = settings.max_document_length
@@ -93,7 +90,7 @@ def fit(
     if room < SMALLEST_CUT * len(documents):
         raise RecipeError(
             f"{max_length} tokens leave no room for the documents beside a query of {taken}; shorten it, or raise "
-            "teacher.max_length where the model reads more."
+            "max_length where the model reads more."
         )
     ends = [
         [end for _, end in tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]]

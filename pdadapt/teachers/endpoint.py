@@ -17,11 +17,11 @@ from urllib.parse import urldefrag, urlsplit
 
 import httpx
 
-from pdadapt.errors import ModelError, RecipeError
+from pdadapt.errors import ModelError, RecipeError, reason
 from pdadapt.prompt import PAIR_FIELDS, POINT_FIELDS, Prompt, load_prompt
 from pdadapt.recipe import ModelSettings, PairSettings, PointSettings
 from pdadapt.teachers import Pair, Point, Scores
-from pdadapt.teachers.prompting import DOCUMENT_FIELDS, SMALLEST_CUT, share
+from pdadapt.teachers.prompting import DOCUMENT_FIELDS, SMALLEST_CUT, no_room, share
 
 TRIES = 7  # 0.5 s, 1 s, ... 16 s: half a minute of patience with a server that is busy or restarts
 TIMEOUT = 120.0  # seconds: a small server may have sixteen questions waiting
@@ -32,6 +32,7 @@ ADVICE = {
     403: "give the key in the environment, as PDADAPT_API_KEY",
     404: "check the address, and the NAME after #",
 }
+LAST_PORT = 65_535
 TOKEN_BYTES = 4
 TOP = 20  # the most that OpenAI's API lists
 UNLIKELY = -9_999.0  # what OpenAI's API writes for a token that is not among them
@@ -40,12 +41,15 @@ WORD_MARKS = " \n\tĠ▁"  # how tokenizers write the space before a word
 
 def served_model(name: str) -> str:
     """The model behind `http://HOST/v1#NAME`. Raises RecipeError when the name lacks, or the URL holds a password."""
-    url, model = urldefrag(name)
-    if not url.startswith(("http://", "https://")) or not urlsplit(url).hostname or not model:
+    try:
+        url, model = httpx.URL(name), urldefrag(name).fragment
+    except (httpx.InvalidURL, ValueError) as error:
+        raise RecipeError(f"{name!r} is no address ({reason(error)}); write http://HOST:PORT/v1#NAME.") from None
+    if url.scheme not in ("http", "https") or not url.host or (url.port or 0) > LAST_PORT or not model:
         raise RecipeError(
             f"{name!r} is no served model; write http://HOST:PORT/v1#NAME, NAME being the model that the server offers."
         )
-    if urlsplit(url).username or urlsplit(url).password or urlsplit(url).query:
+    if url.userinfo or url.query:
         raise RecipeError("A server's URL must hold no user, password or query; give the key as PDADAPT_API_KEY.")
     return model
 
@@ -126,17 +130,18 @@ class EndpointTeacher:
             return None
         try:
             listed = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
-            found = [(entry["token"].strip(WORD_MARKS), entry["logprob"]) for entry in listed]
-        except (KeyError, IndexError, TypeError, AttributeError):
+            found = [
+                (entry["token"].strip(WORD_MARKS), float(entry["logprob"]))
+                for entry in listed
+                if entry["logprob"] is not None
+            ]
+        except (KeyError, IndexError, TypeError, AttributeError, ValueError):
             raise ModelError(
                 f"{self.url} answered without `top_logprobs`, from which the label words' probabilities are read; "
                 "use a server that gives them (vLLM, llama.cpp's server, OpenAI)."
             ) from None
         self.answered = True
-        first, second = (
-            [log_p for word, log_p in found if word == label and log_p is not None and log_p > UNLIKELY]
-            for label in labels
-        )
+        first, second = ([log_p for word, log_p in found if word == label and log_p > UNLIKELY] for label in labels)
         return log_sum(first) - log_sum(second) if first and second else None
 
     async def _post(self, client: httpx.AsyncClient, request: dict[str, Any]) -> Any:
@@ -148,14 +153,14 @@ class EndpointTeacher:
             pause = 0.5 * 2**attempt
             try:
                 response = await client.post(f"{self.url}/chat/completions", json=request)
-            except httpx.TransportError as error:
+            except (httpx.RequestError, UnicodeError) as error:  # of a host's name
                 problem, advice = type(error).__name__, None
             else:
                 if response.status_code == 200:
                     return parse(response)
                 if response.status_code in REFUSED and self.answered:
                     return None
-                problem = f"status {response.status_code}: {response.text[:200]}"
+                problem = f"status {response.status_code}: {' '.join(response.text.split())[:200]}"
                 advice = ADVICE.get(response.status_code)
                 if response.status_code not in AGAIN and response.status_code < 500:
                     break
@@ -166,7 +171,7 @@ class EndpointTeacher:
                 await asyncio.sleep(pause)
         raise ModelError(
             f"{self.url} did not answer ({problem}); "
-            + (f"{advice}." if advice else "what is labeled is kept: the same command goes on from there.")
+            + (f"{advice}." if advice else "see to the server; what is labeled is kept: the same command goes on.")
         )
 
 
@@ -181,7 +186,7 @@ async def give_up(asked: Collection[asyncio.Task[Any]], client: httpx.AsyncClien
 def parse(response: httpx.Response) -> Any:
     try:
         return response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ModelError(
             f"{response.url} answered with something else than JSON ({response.text[:80]!r}); give the address of an "
             "OpenAI-compatible server."
@@ -212,10 +217,7 @@ def fit(prompt: Prompt, values: Mapping[str, str], max_length: int, max_document
     frame = prompt.render({**values, **dict.fromkeys(documents, "")})
     room = max_length - -(-len(frame.encode()) // TOKEN_BYTES)
     if room < SMALLEST_CUT * len(documents):
-        raise RecipeError(
-            f"teacher.max_length {max_length} leaves no room for the documents beside a prompt and query of some "
-            f"{max_length - room} tokens; raise it with --set teacher.max_length={2 * max_length}."
-        )
+        raise no_room(max_length, max_length - room, len(documents), "some ")
     lengths = {field: -(-len(text.encode()) // TOKEN_BYTES) for field, text in documents.items()}
     if max_document_length is not None:
         lengths = {field: min(length, max_document_length) for field, length in lengths.items()}

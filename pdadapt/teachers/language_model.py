@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from pdadapt import models
 from pdadapt.batches import Budget
 from pdadapt.device import default_device, pick_dtype
 from pdadapt.errors import ModelError
@@ -175,12 +176,8 @@ def load_tokenizer(name: str) -> Any:
 def loading(source: ModelSource, kind: str) -> Iterator[None]:
     """What goes wrong as a model loads becomes a ModelError that names it."""
     bars = io.StringIO() if source.gguf_file else sys.stderr  # GGUF loading draws bars that cannot be turned off
-    try:
-        with contextlib.redirect_stderr(bars):
-            yield
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"Teacher {source.name!r} does not load as a {kind} model: {first_line}") from error
+    with models.loading(f"Teacher {source.name!r} does not load as a {kind} model"), contextlib.redirect_stderr(bars):
+        yield
 
 
 def load_language_model(settings: ModelSettings, kind: str, device: torch.device) -> tuple[Any, Any]:

@@ -90,11 +90,7 @@ class PromptEncoder:
         taken = len(self._encode([frame])[0])
         room = self.max_length - taken
         if room < SMALLEST_CUT * documents:
-            whole = self.max_length + self.reserve
-            raise RecipeError(
-                f"teacher.max_length {whole} leaves no room for the documents beside a prompt and query of "
-                f"{taken + self.reserve} tokens; raise it with --set teacher.max_length={2 * whole}."
-            )
+            raise no_room(self.max_length + self.reserve, taken + self.reserve, documents)
         return room
 
     def _fit(self, values: Mapping[str, str]) -> list[int]:
@@ -119,6 +115,17 @@ class PromptEncoder:
 
     def _cut(self, text: str, keep: int) -> str:
         return cut_tokens(self.tokenizer, text, keep)
+
+
+def no_room(max_length: int, taken: int, documents: int, about: str = "") -> RecipeError:
+    """That prompt and query alone have `taken` tokens."""
+    enough = max_length
+    while enough < taken + SMALLEST_CUT * documents:
+        enough *= 2
+    return RecipeError(
+        f"teacher.max_length {max_length} leaves no room for the documents beside a prompt and query of {about}{taken} "
+        f"tokens; raise it with --set teacher.max_length={enough}."
+    )
 
 
 def cut_tokens(tokenizer: Any, text: str, keep: int) -> str:

@@ -289,7 +289,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
-    except OSError as error:
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
         raise RunError(f"{path} cannot be made ({error.strerror}); give another folder.") from None
     yield temporary
     mask = os.umask(0)

@@ -91,12 +91,12 @@ def test_a_plan_times_every_stage_and_leaves_nothing(tiny_recipe, beir, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("settings", [{"retrieve.k": 1}, {"train.batch_size": 32, "train.lambda_cl": 0}])
+@pytest.mark.parametrize("settings", [{"retrieve.k": 2}, {"train.batch_size": 32, "train.lambda_cl": 0}])
 def test_a_corpus_smaller_than_the_sample_and_lists_without_pairs_can_be_planned(tiny_recipe, beir, tmp_path, settings):
     found = plan(load_recipe(str(tiny_recipe), settings), load_dataset(str(beir)), tmp_path / "run", Progress())
     stages = {cost.stage: cost.units for cost in found.costs}
     assert stages["label points"] == 12 * settings.get("retrieve.k", 8)
-    assert ("label pairs" in stages) == ("retrieve.k" not in settings)
+    assert stages["label pairs"] == 12 * 2 * (1 if "retrieve.k" in settings else 4)
 
 
 def test_what_a_restart_would_remove_is_planned_as_if_it_were_not_there(tiny_recipe, beir, tmp_path):

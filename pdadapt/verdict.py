@@ -16,9 +16,9 @@ def verdict(metrics: Mapping[str, Any]) -> dict[str, str]:
     """`outcome` (helped, no difference, harmed or unknown) and `sentence`, of what metrics.json holds.
 
     It is about the iteration kept for use, or the last where the base is kept. The outcome is that of the student's
-    agreement with its teacher on the queries held out; where the general set fell significantly and the agreement did
-    not rise, it is harmed. The true measures stand beside it where there are judgments, and decide where nothing was
-    held out.
+    agreement with its teacher on the queries held out; but who learns from a bad teacher comes to agree with it too, so
+    where the general set fell significantly it is harmed, unless judgments say that it helped (docs/LOG.md). The true
+    measures stand beside it where there are judgments, and decide where nothing was held out.
     """
     shown = metrics["iteration"] or len(metrics["labels"])
     agreement = metrics["agreement"][shown - 1].get(DECISIVE) if metrics["agreement"] else None
@@ -36,7 +36,7 @@ def verdict(metrics: Mapping[str, Any]) -> dict[str, str]:
     if general:
         name, values = next(iter(general[shown - 1].items()))
         forgot = outcome(values) == HARMED
-        if forgot and found != HELPED:
+        if forgot and not (measures and outcomes[-1] == HELPED):
             found = HARMED
         parts.append(
             f"{name} on the general set went {change(values)}" + (": something was forgotten" if forgot else "")

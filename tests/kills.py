@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -178,11 +179,18 @@ def main() -> None:
         length = time.monotonic() - began
         expected = results(folder / "whole")
         print(f"undisturbed: {length:.1f} s, {len(expected)} results", flush=True)
-        for number in range(1, options.kills + 1):
+        number = 0
+        while number < options.kills:
+            number += 1
             out, asked = folder / f"killed-{number}", folder / f"killed-{number}.asked"
             moment = chosen.uniform(0, length)
             process = start(command, out, asked)
             seconds = interrupt(process, moment, signal.Signals[f"SIG{options.signal}"])
+            if process.returncode == 0:  # it had come to its end before
+                shutil.rmtree(out)
+                asked.unlink()
+                length, number = moment, number - 1
+                continue
             after = last_task(out)
             process = start(command, out, asked)
             _, said = process.communicate()

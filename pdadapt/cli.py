@@ -219,9 +219,8 @@ def _run(
         from pdadapt.plan import plan as make_plan
         from pdadapt.tables import plan_table
 
-        console.print(
-            plan_table(make_plan(resolved, dataset, folder, progress, restart)), highlight=False, soft_wrap=True
-        )
+        found = make_plan(resolved, dataset, folder, progress, restart)
+        console.print(plan_table(found) if found else "Nothing is left to do.", highlight=False, soft_wrap=True)
         return
     metrics = run_adapt(resolved, dataset, folder, progress, restart)
     if not metrics:
@@ -240,6 +239,8 @@ def _run(
         console.print(comparison_table(metrics, ["base", "adapted"] if done == 1 else systems))
     else:
         console.print("No judgments (qrels/test.tsv) came with the corpus, so nothing was measured.")
+    if metrics["verdict"]["outcome"] == "harmed":
+        console.print(f"The student as it was is still there: {folder / 'student'}", soft_wrap=True)
     ended = "Done" if progress.tasks else "Finished before: nothing was left to do"
     console.print(metrics["verdict"]["sentence"], highlight=False, soft_wrap=True)
     console.print(f"{ended}. Checkpoint: {metrics['checkpoint']}")

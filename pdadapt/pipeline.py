@@ -118,6 +118,8 @@ def adapt(
             f"{len(job.relevant):,} of {len(queries):,} queries are labeled: L_CL learns from their judgments."
         )
     kept_out = held_out(queries, recipe.train.held_out, recipe.seed)
+    if recipe.train.held_out and not kept_out:
+        progress.say("There are too few queries to hold some out: agreement with the teacher will not be measured.")
     run.check(recipe, job.origin, restart_from)
     anew = restart_from == "student" or not run.student.exists()
     student = new_student(recipe, dataset.corpus) if anew else None
@@ -397,7 +399,7 @@ def summarise(
         "measures": {},
         "most_changed": {},
     }
-    if recipe.evaluate.general:
+    if all((run.iteration(number) / "general.run").exists() for number in range(done + 1)):
         settings = recipe.evaluate.model_copy(update={"measures": (GENERAL_MEASURE,)})
         base, *adapted = rankings("general.run")
         qrels = load_dataset(GENERAL).qrels

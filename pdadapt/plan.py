@@ -38,7 +38,7 @@ from pdadapt.teachers.choose import Teachers, model_of, teacher_kind
 SAMPLE_DOCUMENTS, SAMPLE_QUERIES, SAMPLE_STEPS = 256, 64, 3
 FEWEST_PROMPTS, MOST_PROMPTS, LABEL_SECONDS = 32, 2_048, 20.0  # of a task's sample
 LABEL_BYTES = 110  # of a row of the label store, its index included
-GENERAL_DOCUMENTS = 240
+GENERAL_DOCUMENTS, GENERAL_QUERIES, GENERAL_TOKENS = 240, 120, 90  # of each of its passages, about
 PROMPT_TOKENS = 40  # of instruction and query
 XL, MINILM, COLBERT = 1.2e9, 10.6e6, 85e6  # parameters that a token meets: of T5-XL's encoder, MiniLM-L6, ColBERTv2
 
@@ -68,6 +68,7 @@ PAPER: dict[str, tuple[Shape, str, dict[Task, float]]] = {  # the paper's runs: 
 class Rates:
     """What this machine was measured to take: seconds, unless said otherwise."""
 
+    start: float = 0.0  # of the program, with reading and checking
     load_student: float = 0.0
     load_teacher: float = 0.0
     document: float = 0.0
@@ -109,8 +110,11 @@ class Plan:
     paper: Mapping[str, float]  # the total of a run of the paper, with the paper's models
 
 
-def plan(recipe: Recipe, dataset: Dataset, out: Path, progress: Progress, restart_from: Stage | None = None) -> Plan:
-    """Check everything that the run needs, time a sample of each stage, and add up. Nothing is left behind.
+def plan(
+    recipe: Recipe, dataset: Dataset, out: Path, progress: Progress, restart_from: Stage | None = None
+) -> Plan | None:
+    """Check everything that the run needs, time a sample of each stage, and add up. Nothing is left behind; None when
+    nothing is left to do.
 
     Raises what `pipeline.adapt` would, and RunError when the disk is too small or cannot be written to.
     """
@@ -122,7 +126,12 @@ def plan(recipe: Recipe, dataset: Dataset, out: Path, progress: Progress, restar
     _, outdated = job.run.check(recipe, job.origin, restart_from)
     sizes = Shape(len(dataset.corpus), len(job.queries), len(job.test_queries))
     shape = shape_of(job.run, recipe, sizes, job.keys, outdated)
+    any_rates = Rates(prompt=dict.fromkeys(job.keys, 0.0), prompt_tokens=dict.fromkeys(job.keys, 0.0))
+    if not costs(recipe, shape, any_rates):
+        return None
+    start = time.process_time()
     rates, parameters = measure(recipe, dataset.corpus, job.queries, list(job.keys), progress)
+    rates.start = start
     needed, free = disk(recipe, shape, rates), shutil.disk_usage(existing(out)).free
     if sum(needed.values()) > free:
         raise RunError(
@@ -175,6 +184,7 @@ def costs(recipe: Recipe, shape: Shape, rates: Rates) -> list[Cost]:
     checked = trainings * (steps // settings.check_steps if settings.check_steps else 0)
     guards = (rounds + 1 - shape.guarded) * recipe.evaluate.general
     general = GENERAL_DOCUMENTS * guards
+    passage = GENERAL_TOKENS * rates.document / max(1.0, rates.document_tokens) + GENERAL_QUERIES * rates.score
     found = [
         Cost("index", encoded, "documents", encoded * rates.document, round(encoded * rates.document_tokens)),
         Cost("search", scores, "scores", scores * rates.score + searched * rates.query),
@@ -186,11 +196,12 @@ def costs(recipe: Recipe, shape: Shape, rates: Rates) -> list[Cost]:
     found.append(Cost("train", trainings * steps, "steps", training))
     agreed = (compared + checked) * listed
     found.append(Cost("agreement", agreed, "documents", agreed * rates.document))
-    found.append(Cost("general set", general, "documents", general * rates.document))
+    found.append(Cost("general set", general, "documents", general * passage))
     loads = (not shape.retrieved) + indexes + trainings + compared * bool(held) + guards
     seconds = loads * rates.load_student + labelings * rates.load_teacher
     found.append(Cost("load models", loads + labelings, "loads", seconds))
-    return [cost for cost in found if cost.units]
+    found = [cost for cost in found if cost.units]
+    return [Cost("start", 1, "start", rates.start), *found] if found else []
 
 
 def total(found: Sequence[Cost]) -> float:
@@ -286,8 +297,8 @@ def measure(
             with stage(progress, f"plan: label {task}s", MOST_PROMPTS, "prompts", rates) as advance:
                 measure_labeling(teacher, task, corpus, queries, recipe, rates, advance)
         teachers.free()
-        with stage(progress, "plan: train", SAMPLE_STEPS, "steps", rates):
-            measure_training(model, corpus, recipe, rates, Path(scratch), progress)
+        with stage(progress, "plan: train", SAMPLE_STEPS, "steps", rates) as advance:
+            measure_training(model, corpus, recipe, rates, Path(scratch), advance)
     return rates, parameters
 
 
@@ -379,9 +390,7 @@ def measure_labeling(
         rates.prompt_tokens[task] = sum(len(text) for question in asked for text in question) / 4 / len(asked)
 
 
-def measure_training(
-    model: Any, corpus: Corpus, recipe: Recipe, rates: Rates, scratch: Path, progress: Progress
-) -> None:
+def measure_training(model: Any, corpus: Corpus, recipe: Recipe, rates: Rates, scratch: Path, advance: Any) -> None:
     """A few real steps, on labels that mean nothing. When memory runs out, with less at once, as the run would."""
     settings = recipe.train
     width = min(settings.n_way, recipe.retrieve.k, len(corpus))
@@ -394,7 +403,7 @@ def measure_training(
         ids = [f"d{(number * width + place) % len(sample)}" for place in range(width)]
         lists.append(TrainingList(f"q{number}", ids, points, labels, ids[:1] if settings.lambda_cl else ()))
         texts[f"q{number}"] = sample[ids[0]].text[:100]
-    clock = Clock()
+    clock = Clock(advance)
     update = {"steps": SAMPLE_STEPS, "save_steps": SAMPLE_STEPS, "report_to": (), "compile": False}
     while True:
         smaller = train.within_memory(settings).model_copy(update=update)
@@ -419,14 +428,17 @@ def measure_training(
 class Clock(Progress):
     """When each step ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, ended: Callable[..., None]) -> None:
+        """ended: told too."""
         super().__init__()
+        self.ended = ended
         self.steps: list[float] = []
 
     @contextlib.contextmanager
     def task(self, name: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
         def advance(units: int, note: str = "", earlier: bool = False) -> None:
             self.steps += [time.monotonic()] * units
+            self.ended(units)
 
         yield advance
 

@@ -30,7 +30,7 @@ def plan_table(plan: Plan) -> Group:
             cost.stage,
             f"{cost.units:,} {cost.unit}",
             f"{cost.tokens:,}" if cost.tokens else "",
-            f"{cost.units / cost.seconds:,.1f}" if cost.seconds else "",
+            f"{cost.units / cost.seconds:,.1f}" if cost.seconds and cost.tokens + cost.units > 99 else "",
             duration(cost.seconds),
             f"{cost.seconds / seconds:.0%}",
         )
@@ -56,7 +56,7 @@ def plan_table(plan: Plan) -> Group:
 def duration(seconds: float) -> str:
     for unit, length in (("days", 86_400.0), ("h", 3_600.0), ("min", 60.0)):
         if seconds >= (2 if unit == "days" else 1) * length:
-            return f"{seconds / length:,.1f} {unit}"
+            return f"{seconds / length:,.{0 if seconds >= 100 * length else 1}f} {unit}"
     return f"{seconds:,.1f} s"
 
 

@@ -38,9 +38,8 @@ def verdict(metrics: Mapping[str, Any]) -> dict[str, str]:
         forgot = outcome(values) == HARMED
         if forgot and not (measures and outcomes[-1] == HELPED):
             found = HARMED
-        parts.append(
-            f"{name} on the general set went {change(values)}" + (": something was forgotten" if forgot else "")
-        )
+        said = f"{name} on the general set went {change(values)}"
+        parts.insert(0 if forgot else len(parts), said + (", so something was forgotten" if forgot else ""))
     if not outcomes:
         parts.insert(0, "no query was held out and there are no judgments")
     return {"outcome": found, "sentence": f"{found.capitalize()}: {'; '.join(parts)}."}

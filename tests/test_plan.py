@@ -15,6 +15,7 @@ from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe, load_recipe
 
 RATES = Rates(
+    start=6.0,
     load_student=1.0,
     load_teacher=10.0,
     document=0.1,
@@ -49,14 +50,15 @@ def test_each_stage_costs_what_its_units_and_rates_say():
         "label pairs": (2_800, pytest.approx(2_800.0)),  # in both orders
         "train": (16, pytest.approx(3.0 + 16 * 4.0 + 4 * 2.0)),  # 160 queries; states after 5, 10, 15, and the end
         "agreement": (640, pytest.approx(64.0)),  # 40 queries of 8 documents, by two students
-        "general set": (480, pytest.approx(48.0)),
+        "general set": (480, pytest.approx(480 * (90 * 0.001 + 120 * 0.001))),
+        "start": (1, 6.0),
         "load models": (9, pytest.approx(8 * 1.0 + 10.0)),
     }
 
 
 def test_what_is_there_already_costs_nothing():
     done = Shape(1_000, 200, 50, retrieved=1, labeled=1, trained=1, tested=2)
-    assert {cost.stage for cost in costs(RECIPE, done, RATES)} == {"general set", "load models"}
+    assert {cost.stage for cost in costs(RECIPE, done, RATES)} == {"start", "general set", "load models"}
     assert costs(RECIPE, replace(done, guarded=2), RATES) == []
     half = Shape(1_000, 200, 50, retrieved=1, known={"point": 1_500})
     assert {c.stage: c.units for c in costs(RECIPE, half, RATES)}["label points"] == 500
@@ -102,12 +104,12 @@ def test_a_corpus_smaller_than_the_sample_and_lists_without_pairs_can_be_planned
 def test_what_a_restart_would_remove_is_planned_as_if_it_were_not_there(tiny_recipe, beir, tmp_path):
     recipe, dataset, out = load_recipe(str(tiny_recipe)), load_dataset(str(beir)), tmp_path / "run"
     adapt(recipe, dataset, out, Progress())
-    assert [cost.stage for cost in plan(recipe, dataset, out, Progress()).costs] == []
+    assert plan(recipe, dataset, out, Progress()) is None
     other = load_recipe(str(tiny_recipe), {"train.learning_rate": 1e-4})
     with pytest.raises(RunError, match="--restart-from train"):
         plan(other, dataset, out, Progress())
     found = {cost.stage: cost.units for cost in plan(other, dataset, out, Progress(), "train").costs}
-    assert found == {"index": 20, "search": 6 * 20, "train": 12, "load models": 2}
+    assert found == {"start": 1, "index": 20, "search": 6 * 20, "train": 12, "load models": 2}
     assert (out / "iteration-1" / "checkpoint").exists()
 
 

@@ -28,7 +28,7 @@ def metrics(agreement=None, true=None, general=None):
         (metrics(found(-0.1, 0.01)), "harmed", "0.500 → 0.400"),
         (metrics(found(0.1, 0.01), true=found(-0.1, 0.01)), "helped", "on 300 judged test queries went 0.500 → 0.400"),
         (metrics(true=found(-0.1, 0.01)), "harmed", "Harmed: nDCG@10 on 300 judged"),
-        (metrics(found(0.0, 1.0), general=found(-0.2, 1e-4)), "harmed", "0.300 (p <0.001): something was forgotten"),
+        (metrics(found(0.0, 1.0), general=found(-0.2, 1e-4)), "harmed", "0.300 (p <0.001), so something was forgotten"),
         (metrics(found(0.1, 0.01), general=found(-0.2, 1e-4)), "harmed", "something was forgotten"),
         (metrics(found(0.1, 0.01), found(-0.1, 0.3), found(-0.2, 1e-4)), "harmed", "something was forgotten"),
         (metrics(found(0.1, 0.01), found(0.1, 0.01), found(-0.2, 1e-4)), "helped", "something was forgotten"),

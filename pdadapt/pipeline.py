@@ -8,7 +8,7 @@ import shutil
 import statistics
 import tempfile
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from pdadapt.corpus import Corpus, Dataset, Queries, fingerprint, load_dataset, 
 from pdadapt.engines.choose import check_model, make_engine
 from pdadapt.engines.exact import Exact
 from pdadapt.errors import DataError, RunError, is_out_of_memory
-from pdadapt.label import label, read_lists, write_lists
+from pdadapt.label import TrainingList, label, read_lists, write_lists
+from pdadapt.labels import LabelStore
 from pdadapt.models import resolve_model
 from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe
@@ -186,7 +187,7 @@ def fit(recipe: Recipe, corpus: Corpus, queries: Queries, run: RunFolder, iterat
     every = read_lists(folder / "lists.jsonl")
     lists = [entry for entry in every if entry.query_id not in kept_out]
     choosing = kept_out - judging(kept_out, recipe)
-    judges = [entry for entry in every if entry.query_id in choosing]
+    judges = by_teacher_alone(recipe, corpus, queries, run, (e for e in every if e.query_id in choosing))
     if recipe.train.check_steps and not judges:
         progress.say("No queries are held out, since they are too few: train.check_steps is left out.")
 
@@ -230,7 +231,8 @@ def save_agreement(
     (if that is another), and after.
     """
     judges = judging(held_out(queries, recipe.train.held_out, recipe.seed), recipe)
-    lists = [entry for entry in read_lists(run.iteration(iteration) / "lists.jsonl") if entry.query_id in judges]
+    every = read_lists(run.iteration(iteration) / "lists.jsonl")
+    lists = by_teacher_alone(recipe, corpus, queries, run, (entry for entry in every if entry.query_id in judges))
     numbers = compared_students(iteration)
     values = []
     with progress.task("agreement", len(numbers) * len(lists), "lists") as advance:
@@ -241,6 +243,25 @@ def save_agreement(
     pair = (0, len(numbers) - 1)
     found = evaluate.compare_values(values, recipe.evaluate, recipe.seed, [pair]) if values[0][DECISIVE] else {}
     write_atomic(run.iteration(iteration) / "agreement.json", json.dumps(found, indent=2) + "\n")
+
+
+def by_teacher_alone(
+    recipe: Recipe, corpus: Corpus, queries: Queries, run: RunFolder, lists: Iterable[TrainingList]
+) -> list[TrainingList]:
+    """The lists with what the teacher alone said: with point.student_weight the labels hold the student's own scores
+    too, and with those the student as it was agrees more than any other.
+    """
+    if not recipe.teacher.point.student_weight:
+        return list(lists)
+    derived = recipe.teacher.pair.scoring == "derived"
+    with LabelStore(run.store(recipe), "points", teacher_key(recipe.teacher, "point")) as store:
+        return [
+            entry._replace(
+                points=[store.get((queries[entry.query_id], corpus[doc_id].contents)) for doc_id in entry.doc_ids],
+                pairs=[] if derived else entry.pairs,  # else derived again, from these points
+            )
+            for entry in lists
+        ]
 
 
 def compared_students(iteration: int) -> list[int]:

@@ -10,10 +10,10 @@ from pdadapt.agreement import MEASURES, agreement, held_out, pairs
 from pdadapt.cli import app
 from pdadapt.corpus import load_dataset
 from pdadapt.label import TrainingList, read_lists
-from pdadapt.pipeline import adapt
+from pdadapt.pipeline import adapt, by_teacher_alone
 from pdadapt.progress import Progress
 from pdadapt.recipe import TrainSettings, load_recipe
-from pdadapt.run import last_checkpoint, read_run
+from pdadapt.run import RunFolder, last_checkpoint, read_run
 from pdadapt.students.colbert import load_colbert
 from pdadapt.train import train
 
@@ -106,3 +106,17 @@ def test_iterations_end_when_agreement_does_not_rise_and_the_better_student_is_k
     assert (metrics["iteration"], len(metrics["labels"])) == (1, 2)
     assert "pair accuracy with the teacher went 0.500 → 0.600 (p 0.010)" in metrics["verdict"]["sentence"]
     assert last_checkpoint(str(out)) == str(out / "iteration-1" / "checkpoint")
+
+
+def test_the_teacher_alone_judges_where_the_labels_hold_the_students_scores_too(tiny_recipe, beir, tmp_path):
+    settings = {"train.held_out": 0.5, "teacher.pair.per_query": 3, "teacher.pair.scoring": "derived", "train.steps": 1}
+    dataset = load_dataset(str(beir))
+    plain = load_recipe(str(tiny_recipe), settings)
+    adapt(plain, dataset, tmp_path / "plain", Progress())
+    run, lists = RunFolder(tmp_path / "plain"), read_lists(tmp_path / "plain" / "iteration-1" / "lists.jsonl")
+    assert by_teacher_alone(plain, dataset.corpus, dataset.queries, run, lists) == lists
+    mixed = load_recipe(str(tiny_recipe), settings | {"teacher.point.student_weight": 1.0})
+    said = {(e.query_id, doc): point for e in lists for doc, point in zip(e.doc_ids, e.points, strict=True)}
+    blurred = [entry._replace(points=[0.0] * len(entry.points)) for entry in lists]
+    for entry in by_teacher_alone(mixed, dataset.corpus, dataset.queries, run, blurred):
+        assert entry.points == [said[entry.query_id, doc_id] for doc_id in entry.doc_ids] and entry.pairs == []

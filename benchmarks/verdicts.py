@@ -130,18 +130,23 @@ def main() -> None:
 def plot(rows: list, file: Path) -> None:
     """The change of the agreement against the true change, each with its 95 % interval."""
     plt.rcParams |= {"svg.hashsalt": "pdadapt", "font.size": 9}
-    figure, axes = plt.subplots(figsize=(6.4, 4.6))
-    for name, run, metrics in rows:
+    figure, axes = plt.subplots(figsize=(6.4, 5.2))
+    for number, (name, run, metrics) in enumerate(rows, 1):
         across, width, *_ = changed(metrics, "pair accuracy")
         up, height, *_ = changed(metrics, "nDCG@10", "measures")
-        colour = COLOURS[metrics["verdict"]["outcome"]]
-        axes.errorbar(across, up, height, width, fmt=MARKS.get(name, "D"), color=colour, capsize=2)
-        axes.annotate(f"{name}: {run}", (across, up), xytext=(5, 5), textcoords="offset points", fontsize=7)
+        colour, mark = COLOURS[metrics["verdict"]["outcome"]], MARKS.get(name, "D")
+        said = f"{number}  {name}, {run}: {metrics['verdict']['outcome']}"
+        axes.errorbar(across, up, height, width, fmt=mark, color=colour, capsize=2, label=said)
+        axes.annotate(str(number), (across, up), xytext=(4, 4 + 8 * (number % 2)), textcoords="offset points")
     axes.axhline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
     axes.axvline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
+    axes.set_yscale("symlog", linthresh=0.05)
+    axes.set_ylim(-1.0, 0.1)
+    ticks = (-0.7, -0.3, -0.1, -0.05, 0, 0.05)
+    axes.set_yticks(ticks, list(map(str, ticks)))
     axes.set_xlabel("change of the pair accuracy with the teacher, queries held out (no judgments)")
     axes.set_ylabel("change of nDCG@10, judged test queries")
-    axes.set_title("Colour: the verdict (green helped, grey no difference, red harmed)", fontsize=9)
+    axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.14), frameon=False)
     figure.tight_layout()
     figure.savefig(file, metadata={"Date": None})
 

@@ -239,10 +239,10 @@ def _run(
         console.print(comparison_table(metrics, ["base", "adapted"] if done == 1 else systems))
     else:
         console.print("No judgments (qrels/test.tsv) came with the corpus, so nothing was measured.")
-    if metrics["verdict"]["outcome"] == "harmed":
-        console.print(f"The student as it was is still there: {folder / 'student'}", soft_wrap=True)
     ended = "Done" if progress.tasks else "Finished before: nothing was left to do"
     console.print(metrics["verdict"]["sentence"], highlight=False, soft_wrap=True)
+    if metrics["verdict"]["outcome"] == "harmed":
+        console.print(f"The student as it was is still there: {folder / 'student'}", soft_wrap=True)
     console.print(f"{ended}. Checkpoint: {metrics['checkpoint']}")
     console.print(f"Report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
 

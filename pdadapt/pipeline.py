@@ -75,13 +75,13 @@ def check(recipe: Recipe, dataset: Dataset, out: Path, restart_from: Stage | Non
             f"Corpus {dataset.name!r} holds no two documents that differ, so there is no order to learn; give more."
         )
     evaluate.parse_measures(recipe.evaluate.measures, answers_of(dataset))
-    for name in filter(None, (recipe.student.model, recipe.retrieve.model)):
-        check_model(name, {"kind": recipe.student.kind if name == recipe.student.model else "colbert"}, recipe.retrieve)
     tasks: list[Task] = ["point", "pair"] if recipe.teacher.pair.asked else ["point"]
     keys = {task: teacher_key(recipe.teacher, task) for task in tasks}
     if restart_from or not (run.iteration(1) / "lists.jsonl").exists():
         for task in tasks:
             check_teacher(recipe.teacher, task, set(queries.values()), run.store(recipe))
+    for name in filter(None, (recipe.student.model, recipe.retrieve.model)):
+        check_model(name, {"kind": recipe.student.kind if name == recipe.student.model else "colbert"}, recipe.retrieve)
     origin = {
         "corpus": dataset.name,
         "corpus_sha256": fingerprint((document.doc_id, document.contents) for document in dataset.corpus),

@@ -16,16 +16,16 @@ from typing import Any
 from pdadapt import distributed, evaluate, students, train
 from pdadapt.agreement import DECISIVE, agreement, held_out
 from pdadapt.answers import answers_of
-from pdadapt.batches import MEMORY_ERRORS, limits
+from pdadapt.batches import limits
 from pdadapt.corpus import Corpus, Dataset, Queries, fingerprint, load_dataset, relevant_documents
 from pdadapt.engines.choose import check_model, make_engine
 from pdadapt.engines.exact import Exact
-from pdadapt.errors import DataError, RunError, is_out_of_memory
+from pdadapt.errors import DataError, RunError
 from pdadapt.label import TrainingList, label, read_lists, write_lists
 from pdadapt.labels import LabelStore
 from pdadapt.models import resolve_model
 from pdadapt.progress import Progress
-from pdadapt.recipe import Recipe
+from pdadapt.recipe import Recipe, TrainSettings
 from pdadapt.report import write_report
 from pdadapt.retrieve import index_corpus, retrieve, retrieve_documents, sample_queries
 from pdadapt.run import Ranking, RunFolder, Stage, read_run, read_settings, write_atomic, write_run
@@ -92,9 +92,7 @@ def check(recipe: Recipe, dataset: Dataset, out: Path, restart_from: Stage | Non
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
     if recipe.retrieve.model:
-        retriever = resolve_model(recipe.retrieve.model)
-        retriever.check()
-        origin["retriever"] = retriever.identity()
+        origin["retriever"] = resolve_model(recipe.retrieve.model).identity()
     relevant = labeled_relevant(recipe, dataset, queries)
     if relevant:
         origin["relevant_sha256"] = fingerprint((query_id, " ".join(doc_ids)) for query_id, doc_ids in relevant.items())
@@ -195,28 +193,12 @@ def fit(recipe: Recipe, corpus: Corpus, queries: Queries, run: RunFolder, iterat
         found = agreement(student, judges, corpus, queries, recipe.train.temperature, recipe.retrieve.batch_tokens)
         return statistics.fmean(found[DECISIVE].values()) if found[DECISIVE] else 0.0
 
-    while True:
-        settings = train.within_memory(recipe.train)
-        try:
-            return train.train(
-                load_student(recipe, str(run.checkpoint(iteration - 1))),
-                lists,
-                corpus,
-                queries,
-                settings,
-                recipe.seed + iteration,
-                folder,
-                progress,
-                measure if judges else None,
-            )
-        except MEMORY_ERRORS as error:
-            smaller = train.next_chunk(settings)
-            if not (smaller and is_out_of_memory(error)):
-                raise
-            limits.lower("train", smaller)
-            if distributed.processes() > 1:  # whose others wait for this one: the launcher ends them all
-                raise
-        progress.say(f"Memory ran out: training goes on from its last state with chunks of {smaller:,} tokens.")
+    def attempt(settings: TrainSettings) -> None:
+        model = load_student(recipe, str(run.checkpoint(iteration - 1)))
+        seed, chosen = recipe.seed + iteration, measure if judges else None
+        train.train(model, lists, corpus, queries, settings, seed, folder, progress, chosen)
+
+    train.until_it_fits(recipe.train, attempt, progress.say)
 
 
 def judging(kept_out: set[str], recipe: Recipe) -> set[str]:
@@ -272,7 +254,7 @@ def compared_students(iteration: int) -> list[int]:
 def has_agreement(folder: Path, iteration: int) -> bool:
     """Whether the agreement is there, with all students (an earlier version left the base out)."""
     file = folder / "agreement.json"
-    found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+    found = read_settings(file) if file.exists() else None
     return found is not None and all(
         len(values["means"]) == len(compared_students(iteration)) for values in found.values()
     )

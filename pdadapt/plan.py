@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import resource
 import shutil
@@ -18,17 +17,16 @@ import torch
 
 from pdadapt import train
 from pdadapt.agreement import count_held_out
-from pdadapt.batches import MEMORY_ERRORS, limits
 from pdadapt.corpus import Corpus, Dataset, Document, Queries
 from pdadapt.distributed import processes
 from pdadapt.engines.exact import Exact
-from pdadapt.errors import RunError, is_out_of_memory
+from pdadapt.errors import RunError
 from pdadapt.label import TrainingList
 from pdadapt.labels import count_labels
 from pdadapt.pairs import sample_pairs
 from pdadapt.pipeline import check, load_student
 from pdadapt.progress import Progress
-from pdadapt.recipe import Recipe, load_recipe
+from pdadapt.recipe import Recipe, TrainSettings, load_recipe
 from pdadapt.run import RunFolder, Stage
 from pdadapt.students.colbert import PCA_DOCUMENTS
 from pdadapt.students.encoding import document_batches
@@ -177,7 +175,7 @@ def costs(recipe: Recipe, shape: Shape, rates: Rates) -> list[Cost]:
     searched = shape.queries * retrievals + shape.test_queries * tests
     scores = searched * shape.documents
     held = count_held_out(shape.queries, settings.held_out)
-    steps = settings.steps or max(1, math.ceil(settings.epochs * (shape.queries - held) / settings.batch_size))
+    steps = train.count_steps(settings, shape.queries - held)
     saves = steps // settings.save_steps + 1
     listed = held * min(settings.n_way, recipe.retrieve.k, shape.documents)
     compared = sum(len({0, number - 1, number}) for number in range(1 + shape.trained, rounds + 1))
@@ -405,19 +403,16 @@ def measure_training(model: Any, corpus: Corpus, recipe: Recipe, rates: Rates, s
         texts[f"q{number}"] = sample[ids[0]].text[:100]
     clock = Clock(advance)
     update = {"steps": SAMPLE_STEPS, "save_steps": SAMPLE_STEPS, "report_to": (), "compile": False}
-    while True:
-        smaller = train.within_memory(settings).model_copy(update=update)
+    start = 0.0
+
+    def attempt(chosen: TrainSettings) -> None:
+        nonlocal start
         clock.steps.clear()
         shutil.rmtree(scratch / "trainer", ignore_errors=True)
         start = time.monotonic()
-        try:
-            train.train(model, lists, sample, texts, smaller, recipe.seed, scratch, clock)
-            break
-        except MEMORY_ERRORS as error:
-            fewer = train.next_chunk(smaller)
-            if not (fewer and is_out_of_memory(error)):
-                raise
-        limits.lower("train", fewer)
+        train.train(model, lists, sample, texts, chosen.model_copy(update=update), recipe.seed, scratch, clock)
+
+    train.until_it_fits(settings, attempt, clock.say)
     ended = time.monotonic()
     first, *_, last = clock.steps
     rates.step = (last - first) / (SAMPLE_STEPS - 1)

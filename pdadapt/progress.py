@@ -25,6 +25,8 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
+from pdadapt.tables import speed
+
 EVERY = 60.0  # seconds between lines where there is no terminal
 STATE_EVERY = 2.0  # seconds between states that other processes read
 
@@ -116,8 +118,8 @@ class Progress:
         if self.log:
             with open(self.log, "a", encoding="utf-8") as log:
                 log.write(json.dumps({"task": name, "units": new, "unit": unit, "seconds": round(seconds, 2)}) + "\n")
-        rate = f"{seconds / new:,.1f} s each" if 0 < new < seconds else f"{new / seconds:,.1f} {unit}/s"
-        line = f"{name}: {new:,} {unit} in {seconds:,.1f} s" + (f" ({rate}) {last_note}" if new > 1 else "")
+        rate = speed(new, unit, seconds)
+        line = f"{name}: {new:,} {unit} in {seconds:,.1f} s" + (f" ({rate}) {last_note}" if rate else "")
         line = line.rstrip() + (f", {before:,} before" if before else "")
         if before and not new:
             line = f"{name}: {before:,} {unit} were there already"

@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,11 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
-from pdadapt.batches import cut, limits
+from pdadapt.batches import MEMORY_ERRORS, cut, limits
 from pdadapt.checks import Checks, Measure
 from pdadapt.corpus import Corpus, Queries
 from pdadapt.distributed import add_up, barrier, gather_documents, processes, rank, together
-from pdadapt.errors import ModelError, RecipeError
+from pdadapt.errors import ModelError, RecipeError, is_out_of_memory
 from pdadapt.label import TrainingList
 from pdadapt.losses import contrastive_loss, kd_loss, pair_loss
 from pdadapt.progress import Progress
@@ -331,7 +331,7 @@ def train(
     """
     states = folder / "trainer"
     at_once = queries_at_once(settings)
-    steps = settings.steps or max(1, math.ceil(settings.epochs * len(lists) / settings.batch_size))
+    steps = count_steps(settings, len(lists))
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "tensorboard")  # not among the states, which go
     arguments = MultiVectorEncoderTrainingArguments(
         output_dir=str(states),
@@ -393,6 +393,32 @@ def train(
     elif rank() == 0:
         save_student(model, folder / "checkpoint")
     barrier()
+
+
+def count_steps(settings: TrainSettings, lists: int) -> int:
+    """Optimizer steps of a training on so many lists."""
+    return settings.steps or max(1, math.ceil(settings.epochs * lists / settings.batch_size))
+
+
+def until_it_fits(
+    settings: TrainSettings, attempt: Callable[[TrainSettings], None], say: Callable[[str], None]
+) -> None:
+    """Train as memory allows: `attempt` again with smaller chunks when it runs out, from its last state if it kept one.
+
+    Under a launcher what is found out is kept for the next start, since the other ranks wait for this one.
+    """
+    while True:
+        chosen = within_memory(settings)
+        try:
+            return attempt(chosen)
+        except MEMORY_ERRORS as error:
+            smaller = next_chunk(chosen)
+            if not (smaller and is_out_of_memory(error)):
+                raise
+            limits.lower("train", smaller)
+            if processes() > 1:
+                raise
+        say(f"Memory ran out: training goes on from its last state with chunks of {smaller:,} tokens.")
 
 
 def within_memory(settings: TrainSettings) -> TrainSettings:

@@ -12,7 +12,7 @@ import typer
 
 from pdadapt import __version__
 from pdadapt.errors import DataError, explain
-from pdadapt.interrupt import Stopped, end, end_when_asked
+from pdadapt.interrupt import Stopped, end, end_when_asked, ignore
 from pdadapt.readers import check_file
 
 if TYPE_CHECKING:
@@ -779,3 +779,5 @@ def main() -> None:
             raise
         typer.secho(f"Error: {explain(error)}", fg="red", err=True)
         sys.exit(1)
+    finally:
+        ignore()

@@ -30,9 +30,14 @@ def end_when_asked() -> None:
     threading.Thread(target=_watch, args=(read,), daemon=True).start()
 
 
+def ignore() -> None:
+    """From now on a signal changes nothing: the program has been stopped, or has done its work and is leaving."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _raise(number: int, _frame: object) -> None:
-    for other in SIGNALS:
-        signal.signal(other, signal.SIG_IGN)  # once: a launcher sends the second when Ctrl-C was the first
+    ignore()  # a launcher sends a second signal when Ctrl-C was the first
     raise Stopped(number)
 
 

@@ -149,3 +149,13 @@ def test_ctrl_c_says_that_the_same_command_goes_on(tiny_recipe, beir, tmp_path):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors.rstrip().endswith("the same command goes on from there.") and "Traceback" not in errors
+
+
+def test_ctrl_c_when_all_is_done_changes_nothing():
+    leaving = "import atexit, os, signal; atexit.register(os.kill, os.getpid(), signal.SIGINT)\n"
+    process = subprocess.run(
+        [sys.executable, "-c", leaving + "from pdadapt.cli import main; main()", "--version"],
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 0 and process.stderr == "" and process.stdout.startswith("pdadapt ")

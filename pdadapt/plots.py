@@ -182,6 +182,22 @@ def losses(rows: Sequence[Mapping[str, float]], name: str) -> str:
     return _svg(name, f"Loss over {steps[-1]:,.0f} steps, first to last logged: {said}", draw)
 
 
+def checks(rows: Sequence[Mapping[str, float]], name: str) -> str:
+    """Agreement with the teacher over the optimizer steps; the best check is marked."""
+    steps, values = [row["step"] for row in rows], [row["value"] for row in rows]
+    best = int(np.argmax(values))
+
+    def draw(axes: Axes) -> None:
+        axes.plot(steps, values, color=FIRST, marker=".")
+        axes.plot(steps[best], values[best], "o", color=GOOD, markersize=8)
+        axes.set_xlabel("optimizer step")
+        axes.set_ylabel("pairs ordered alike")
+        _counted(axes, "x")
+
+    said = f"best {values[best]:.4f} at step {steps[best]:,.0f} of {steps[-1]:,.0f}"
+    return _svg(name, f"Agreement with the teacher at {len(rows)} checks during training: {said}", draw)
+
+
 def _short(name: str) -> str:
     """As much of a name as leaves room for the plot."""
     return name if len(name) <= LETTERS else name[: LETTERS - 1] + "…"

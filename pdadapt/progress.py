@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -110,8 +112,10 @@ class Progress:
         if self.state:
             leave_state(self.state)
         with self._live if not self._live.live.is_started else contextlib.nullcontext():
-            yield advance
-        self._live.remove_task(task_id)
+            try:
+                yield advance
+            finally:
+                self._live.remove_task(task_id)
         self.tasks += 1
         seconds = max(time.monotonic() - started, 1e-9)
         new = done - before
@@ -129,6 +133,7 @@ class Progress:
 def _write_state(file: Path, state: dict[str, Any]) -> None:
     """Whole or not at all, but not synced; work goes on where it cannot be written."""
     state |= {"pid": os.getpid(), "host": socket.gethostname(), "updated": round(time.time(), 2)}
+    state |= {"command": shlex.join(["pdadapt", *sys.argv[1:]])}
     with contextlib.suppress(OSError):
         _part(file).write_text(json.dumps(state) + "\n", encoding="utf-8")
         os.replace(_part(file), file)

@@ -22,6 +22,7 @@ class Iteration:
     labels: dict[str, Any]  # labels.json
     agreement: dict[str, Any]  # agreement.json: base and adapted student against the teacher, on queries held out
     losses: list[dict[str, float]]  # train.jsonl
+    checks: list[dict[str, float]]  # checks.jsonl: agreement with the teacher in the course of training
     lists: Path  # lists.jsonl: large, so it is read by those who need it
 
 
@@ -100,6 +101,7 @@ def _read_iteration(folder: Path, number: int) -> Iteration:
         labels=_read_json(folder / "labels.json"),
         agreement=_read_json(folder / "agreement.json"),
         losses=list(_read_lines(folder / "train.jsonl")),
+        checks=list(_read_lines(folder / "checks.jsonl")),
         lists=folder / "lists.jsonl",
     )
 

@@ -213,6 +213,9 @@ def iteration_plots(iteration: Iteration) -> Iterator[Plot]:
         yield Plot("Calibration of pairs", Markup(plots.calibration(pairs, f"{name}-calibration")), note)
     if iteration.losses:
         yield Plot("Loss", Markup(plots.losses(iteration.losses, f"{name}-loss")), "Each term with its weight.")
+    if iteration.checks:
+        note = "On queries held out of training; the best state is kept."
+        yield Plot("Agreement with the teacher", Markup(plots.checks(iteration.checks, f"{name}-checks")), note)
 
 
 class Cost(NamedTuple):

@@ -7,7 +7,7 @@ import json
 import math
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,10 +18,11 @@ from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncode
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 from transformers import PrinterCallback, ProgressCallback
 
+from pdadapt.batches import MEMORY_ERRORS, limits
 from pdadapt.corpus import Corpus, Dataset, Qrels, Queries, fingerprint, relevant_documents
 from pdadapt.device import default_device, pick_dtype
 from pdadapt.engines.choose import make_engine
-from pdadapt.errors import DataError
+from pdadapt.errors import DataError, is_out_of_memory
 from pdadapt.models import loading, resolve_model
 from pdadapt.pipeline import PACKAGES, load_student
 from pdadapt.progress import Progress
@@ -73,6 +74,7 @@ def train_reranker(recipe: Recipe, dataset: Dataset, out: Path, progress: Progre
     with run.locked():
         run.claim(recipe, origin, staged=False)
         progress.log = run.path / "timings.jsonl"
+        limits.remember(run.path / "memory.json")
         model = run.path / "model"
         if not model.exists():
             candidates = _candidates(recipe, dataset.corpus, queries, run, progress)
@@ -134,19 +136,42 @@ def fit(
 ) -> None:
     """Train on the examples (binary cross-entropy); leaves `folder`/model and `folder`/train.jsonl.
 
-    Resumable states are kept in `folder`/trainer. Raises ModelError when the encoder does not load, or a gradient is
-    not finite.
+    Resumable states are kept in `folder`/trainer; when memory runs out, the training goes on from the last with fewer
+    examples at once. Raises ModelError when the encoder does not load, or a gradient is not finite.
     """
+    random.Random(seed).shuffle(examples)
+    while True:
+        most = limits.get("train reranker", settings.batch_size)
+        at_once = next(count for count in range(most, 0, -1) if settings.batch_size % count == 0)
+        try:
+            return _fit(settings, examples, at_once, corpus, queries, seed, folder, progress)
+        except MEMORY_ERRORS as error:
+            if at_once == 1 or not is_out_of_memory(error):
+                raise
+        limits.lower("train reranker", at_once // 2)
+        progress.say(f"Memory ran out: training goes on from its last state with {at_once // 2:,} examples at once.")
+
+
+def _fit(
+    settings: RerankerSettings,
+    examples: Sequence[Example],
+    at_once: int,
+    corpus: Corpus,
+    queries: Queries,
+    seed: int,
+    folder: Path,
+    progress: Progress,
+) -> None:
     model = load_encoder(settings, seed)
     set_dropout(model, settings.dropout)
-    random.Random(seed).shuffle(examples)
     rows = Rows.from_list(list(_rows(examples, corpus, queries, model)))
     steps = settings.steps or max(1, math.ceil(settings.epochs * len(examples) / settings.batch_size))
     states = folder / "trainer"
     arguments = CrossEncoderTrainingArguments(
         output_dir=str(states),
         max_steps=steps,
-        per_device_train_batch_size=settings.batch_size,
+        per_device_train_batch_size=at_once,
+        gradient_accumulation_steps=settings.batch_size // at_once,
         learning_rate=settings.learning_rate,
         warmup_steps=round(settings.warmup * steps),
         logging_steps=logging_steps(steps, settings.save_steps),
@@ -196,7 +221,9 @@ def load_encoder(settings: RerankerSettings, seed: int) -> CrossEncoder:
         )
 
 
-def _rows(examples: list[Example], corpus: Corpus, queries: Queries, model: CrossEncoder) -> Iterator[dict[str, Any]]:
+def _rows(
+    examples: Sequence[Example], corpus: Corpus, queries: Queries, model: CrossEncoder
+) -> Iterator[dict[str, Any]]:
     for query_id, doc_ids, label in examples:
         texts = [corpus[doc_id].contents for doc_id in doc_ids]
         query, document = queries[query_id], texts[0]

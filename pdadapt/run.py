@@ -48,6 +48,13 @@ FREE = (
     "train.report_to",
     "evaluate.general",
 )
+HASHED = {  # parts of a run's origin of which hashes are kept, which say nothing to a person
+    "corpus_sha256": "the corpus",
+    "queries_sha256": "the queries",
+    "test_queries_sha256": "the test queries",
+    "relevant_sha256": "the training qrels",
+    "qrels_sha256": "the training qrels",
+}
 BEGINNINGS = ("lock", "recipe.yaml", "run.json")  # what a run that was killed as it began may have left
 
 Stage = Literal["student", "retrieve", "label", "train", "evaluate"]
@@ -241,9 +248,11 @@ def read_by(key: str) -> Stage:
 
 def name_changes(changes: Iterable[Change], staged: bool = False) -> str:
     """staged: with the stage that each invalidates, and all after it."""
-    return "; ".join(
-        f"{key} was {old!r}, now {new!r}" + (f" (stage {read_by(key)})" if staged else "") for key, old, new in changes
-    )
+
+    def name(key: str, old: Any, new: Any) -> str:
+        return f"{HASHED[key]} changed" if key in HASHED else f"{key} was {old!r}, now {new!r}"
+
+    return "; ".join(name(*change) + (f" (stage {read_by(change[0])})" if staged else "") for change in changes)
 
 
 def with_defaults(tree: Any, run: str) -> dict[str, Any]:

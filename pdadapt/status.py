@@ -74,7 +74,8 @@ def standing(record: Record, at_it: Holder | None) -> str:
         return f"Running ({who}): {progress(task, time.time()) if current else 'it has not said how far it is.'}"
     if record.finished:
         return f"Finished. Checkpoint: {record.metrics['checkpoint']}"
-    return f"Stopped {record.stopped_at()}; the same `pdadapt adapt` goes on from there."
+    command = task.get("command", "the same `pdadapt adapt`")
+    return f"Stopped {record.stopped_at()}. It goes on from there with: {command}"
 
 
 def progress(task: dict[str, Any], now: float) -> str:

@@ -79,7 +79,13 @@ def start(command: list[str], out: Path, asked: Path) -> subprocess.Popen[str]:
 
 def run_logged(asked: Path, arguments: list[str]) -> None:
     """The command line in this process; each batch that a teacher has answered becomes a line of `asked`."""
-    from pdadapt import cli, label
+    from pdadapt import cli, interrupt
+
+    interrupt.end_when_asked()  # as the command line does before it imports anything that takes its time
+    try:
+        from pdadapt import label
+    except interrupt.Stopped as stopped:
+        interrupt.end(stopped.args[0])
 
     plain = label.ask_missing
     log = open(asked, "a", encoding="utf-8")  # noqa: SIM115

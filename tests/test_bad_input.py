@@ -355,7 +355,7 @@ OUTS = {
     "--out where nobody can write": ({}, ADAPT.replace("out out", "out /proc/self/out"), r"/proc/self/out cannot be written to \(.*\); give another folder"),
     "--out with other things in it": ({}, ADAPT.replace("out out", "out data"), "data is not empty and holds no run; give another --out"),
     "--out with a run of other settings": ({}, f"{OF_RUN} --set seed=7", r"run holds a run with other settings: seed was 42, now 7.*; make stage .* anew with --restart-from \w+, or give another --out"),
-    "--out with a run of another corpus": (document(), OF_RUN, r"run holds a run with other settings: corpus_sha256 was .*; make stage .* or give another --out"),
+    "--out with a run of another corpus": (document(), OF_RUN, r"run holds a run with other settings: the corpus changed \(stage student\); make stage .* or give another --out"),
     "--out with a run whose run.json is broken": ({"run/run.json": cut}, OF_RUN, r"run holds a damaged run \(run\.json: .*\); give another folder"),
     "--out with a run whose run.json is a list": ({"run/run.json": "[]"}, OF_RUN, r"run holds a damaged run \(run\.json: no settings\); give another folder"),
     "--out with a run whose recipe.yaml is binary": ({"run/recipe.yaml": b"\xff"}, OF_RUN, r"run holds a damaged run \(recipe\.yaml: .*\); give another folder"),

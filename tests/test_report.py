@@ -229,6 +229,13 @@ def test_a_page_of_an_older_version_says_that_it_has_no_verdict(small_run):
     assert "small: 20 documents, 2 queries to adapt on, 3 to test on." in page.text
 
 
+def test_checks_during_training_have_their_plot(small_run):
+    rows = '{"step": 10, "value": 0.75}\n{"step": 20, "value": 0.5}\n'
+    (small_run / "iteration-1" / "checks.jsonl").write_text(rows, encoding="utf-8")
+    plots = page_of(small_run).plots
+    assert "Agreement with the teacher at 2 checks during training: best 0.7500 at step 10 of 20" in plots
+
+
 def test_labels_and_losses_without_any_spread_have_their_plots(small_run):
     row = {"query_id": "q7", "doc_ids": ["d1", "d2"], "points": [1.0, 1.0], "pairs": [[0, 1, 0.0]]}
     (small_run / "iteration-1" / "lists.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")

@@ -5,6 +5,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from safetensors.torch import load_file
+from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 
 from pdadapt.corpus import load_dataset
 from pdadapt.errors import DataError, ModelError, RecipeError
@@ -128,6 +131,29 @@ def test_a_gradient_that_is_no_number_says_what_to_change(judged, tiny_recipe, e
     settings.reranker.learning_rate = 1e30
     with pytest.raises(ModelError, match=r"not a finite number\. .*lower reranker\.learning_rate"):
         train_reranker(settings, load_dataset(str(judged)), tmp_path / "out", Progress())
+
+
+def test_when_memory_runs_out_it_goes_on_with_fewer_examples_at_once(
+    judged, tiny_recipe, encoder, tmp_path, monkeypatch
+):
+    settings = recipe(tiny_recipe, encoder, "point", steps=8, save_steps=2, dropout=0)
+    dataset = load_dataset(str(judged))
+    train_reranker(settings, dataset, tmp_path / "roomy", Progress())
+    forward, seen = BinaryCrossEntropyLoss.forward, []
+
+    def full(self, inputs, labels, **more):
+        seen.append(len(labels))
+        if len(seen) > 4 and len(labels) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, inputs, labels, **more)
+
+    monkeypatch.setattr(BinaryCrossEntropyLoss, "forward", full)
+    train_reranker(settings, dataset, tmp_path / "tight", Progress())
+    assert seen == [16] * 5 + [8] + [4] * 4 * 4, "it went on after the four steps that there was memory for"
+    assert json.loads((tmp_path / "tight" / "memory.json").read_text(encoding="utf-8"))["train reranker"] == 4
+    roomy, tight = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("roomy", "tight"))
+    for name, weight in roomy.items():
+        assert torch.allclose(tight[name], weight, atol=5e-3), name
 
 
 def test_the_command(judged, tiny_recipe, encoder, tmp_path):

@@ -100,7 +100,7 @@ def test_a_run_that_goes_on_elsewhere_says_where_how_far_and_how_fast(small_run,
     process.wait()
     said = status_of(small_run)
     assert said.startswith(
-        "Stopped at iteration 2: train, 6 of 20 steps; the same `pdadapt adapt` goes on from there.\n"
+        f"Stopped at iteration 2: train, 6 of 20 steps. It goes on from there with: pdadapt {small_run} telling"
     )
     with RunFolder(small_run).locked():  # looking kept no lock
         pass
@@ -117,12 +117,14 @@ def test_what_a_stopped_process_left_is_not_taken_for_what_the_next_one_does(sma
 
 def test_a_run_of_which_little_is_there_says_where_it_stopped(small_run):
     (small_run / "metrics.json").unlink()
-    assert status_of(small_run).startswith("Stopped after index; the same")
+    assert status_of(small_run).startswith(
+        "Stopped after index. It goes on from there with: the same `pdadapt adapt`\n"
+    )
     (small_run / "timings.jsonl").unlink()
     for file in (small_run / "iteration-1").iterdir():
         file.unlink()
     assert status_of(small_run).splitlines() == [
-        "Stopped before its first task; the same `pdadapt adapt` goes on from there.",
+        "Stopped before its first task. It goes on from there with: the same `pdadapt adapt`",
         "small",
     ]
 

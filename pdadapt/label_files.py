@@ -33,17 +33,16 @@ def read_labels(store: Path) -> Iterator[dict[str, Any]]:
     documents share stands under one of their ids. model: the teacher's name as it was given.
     """
     with contextlib.closing(sqlite3.connect(store)) as database:
-        named = "(SELECT hash, max(id) AS id, text FROM texts WHERE kind = '{}' GROUP BY hash)".format
-        query, document = named("query"), named("document")
-        model = "(SELECT max(id) FROM texts WHERE kind = 'teacher' AND text = t.key)"
+        name = "(SELECT max(name) FROM names n WHERE n.text = {}.id AND n.kind = '{}')".format
+        query, document = name("q", "query"), name("a", "document")
         point = f"""
-            SELECT 'point', t.key, {model}, q.id, q.text, a.id, a.text, NULL, NULL, p.score FROM points p
-            JOIN teachers t ON t.id = p.teacher JOIN {query} q ON q.hash = p.query
-            JOIN {document} a ON a.hash = p.document"""
+            SELECT 'point', t.key, t.name, {query}, q.text, {document}, a.text, NULL, NULL, p.score
+            FROM points p JOIN teachers t ON t.id = p.teacher JOIN texts q ON q.id = p.query
+            JOIN texts a ON a.id = p.document"""
         pair = f"""
-            SELECT 'pair', t.key, {model}, q.id, q.text, a.id, a.text, b.id, b.text, p.score FROM pairs p
-            JOIN teachers t ON t.id = p.teacher JOIN {query} q ON q.hash = p.query
-            JOIN {document} a ON a.hash = p.document_a JOIN {document} b ON b.hash = p.document_b"""
+            SELECT 'pair', t.key, t.name, {query}, q.text, {document}, a.text, {name("b", "document")}, b.text, p.score
+            FROM pairs p JOIN teachers t ON t.id = p.teacher JOIN texts q ON q.id = p.query
+            JOIN texts a ON a.id = p.document_a JOIN texts b ON b.id = p.document_b"""
         for row in database.execute(f"{point} UNION ALL {pair} ORDER BY 1 DESC, 2, 4, 6, 8"):
             yield dict(zip(COLUMNS, row, strict=True))
 
@@ -206,9 +205,10 @@ def _texts(store: Path, entry: TrainingList) -> tuple[str, dict[str, str]]:
     marks = ", ".join("?" for _ in entry.doc_ids)
     with contextlib.closing(sqlite3.connect(store)) as database:
         rows = database.execute(
-            f"""SELECT DISTINCT q.text, a.id, a.text FROM points p
-            JOIN texts q ON q.hash = p.query AND q.kind = 'query' AND q.id = ?
-            JOIN texts a ON a.hash = p.document AND a.kind = 'document' AND a.id IN ({marks})""",
+            f"""SELECT DISTINCT q.text, a.name, d.text FROM points p
+            JOIN names n ON n.text = p.query AND n.kind = 'query' AND n.name = ? JOIN texts q ON q.id = p.query
+            JOIN names a ON a.text = p.document AND a.kind = 'document' AND a.name IN ({marks})
+            JOIN texts d ON d.id = p.document""",
             [entry.query_id, *entry.doc_ids],
         )
         found: dict[str, dict[str, str]] = {}

@@ -4,10 +4,10 @@ A label's key is the teacher (model, prompt, lengths: `teacher_key`) and the has
 committed before the next is asked, so a kill loses at most the batch in flight. The texts stand beside their hashes, so
 that labels can be read, and given to other trainers, without the corpus.
 
-    teachers(id, key)                                        key: JSON
-    texts(hash, kind, id, text)                              kind: query or document (id: empty where it has none), or
-                                                             teacher (id: its model as named; text: its key)
-    points(teacher, query, document, score)                  query, document: 16-byte hashes
+    teachers(id, key, name)                                  key: JSON; name: what a person calls it
+    texts(id, hash, text)                                    each text once, found by 16 bytes of its SHA-256
+    names(text, kind, name)                                  kind: query or document; name: its id in a corpus
+    points(teacher, query, document, score)                  query, document: ids of texts
     pairs(teacher, query, document_a, document_b, score)     score: log-odds that a is the more relevant
 """
 
@@ -16,27 +16,30 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 from pdadapt.errors import DataError
 from pdadapt.run import check_place
 
-SCHEMA = """
+VERSION = 1  # of the tables
+SCHEMA = f"""
 BEGIN IMMEDIATE;
-CREATE TABLE IF NOT EXISTS teachers (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE);
-CREATE TABLE IF NOT EXISTS texts (
-    hash BLOB NOT NULL, kind TEXT NOT NULL, id TEXT NOT NULL, text TEXT NOT NULL,
-    PRIMARY KEY (hash, kind, id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS teachers (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, name TEXT NOT NULL DEFAULT '');
+CREATE TABLE IF NOT EXISTS texts (id INTEGER PRIMARY KEY, hash BLOB NOT NULL UNIQUE, text TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS names (
+    text INTEGER NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (text, kind, name)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS points (
-    teacher INTEGER NOT NULL, query BLOB NOT NULL, document BLOB NOT NULL, score REAL NOT NULL,
+    teacher INTEGER NOT NULL, query INTEGER NOT NULL, document INTEGER NOT NULL, score REAL NOT NULL,
     PRIMARY KEY (teacher, query, document)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS pairs (
-    teacher INTEGER NOT NULL, query BLOB NOT NULL, document_a BLOB NOT NULL, document_b BLOB NOT NULL,
+    teacher INTEGER NOT NULL, query INTEGER NOT NULL, document_a INTEGER NOT NULL, document_b INTEGER NOT NULL,
     score REAL NOT NULL, PRIMARY KEY (teacher, query, document_a, document_b)) WITHOUT ROWID;
+PRAGMA user_version = {VERSION};
 COMMIT;
 """
+KNOWN_TEXTS = 2**16  # whose ids are kept at hand
 
 
 def text_hash(text: str) -> bytes:
@@ -78,6 +81,11 @@ def check_tables(database: sqlite3.Connection, path: Path) -> None:
         raise DataError(
             f"{path} is not a label store (it has the tables {', '.join(sorted(tables))}); give another label_store."
         )
+    if tables and database.execute("PRAGMA user_version").fetchone()[0] != VERSION:
+        raise DataError(
+            f"{path} is a label store of another version of pdadapt: give another label_store, and bring its labels by "
+            "that version's `pdadapt labels export` and this one's `labels import`."
+        )
 
 
 class LabelStore:
@@ -86,6 +94,7 @@ class LabelStore:
     def __init__(self, path: Path, table: str, key: str, name: str = ""):
         """name: what a person calls the teacher. Raises DataError when the file is not a label store."""
         columns = {"points": ("query", "document"), "pairs": ("query", "document_a", "document_b")}[table]
+        self._ids: dict[bytes, int] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._db = sqlite3.connect(path, timeout=60)
@@ -94,6 +103,8 @@ class LabelStore:
             self._db.executescript(SCHEMA)
             with self._db:
                 self._db.execute("INSERT OR IGNORE INTO teachers (key) VALUES (?)", (key,))
+                if name:
+                    self._db.execute("UPDATE teachers SET name = ? WHERE key = ?", (name, key))
             self._teacher = self._db.execute("SELECT id FROM teachers WHERE key = ?", (key,)).fetchone()[0]
         except sqlite3.OperationalError as error:
             raise DataError(
@@ -101,8 +112,6 @@ class LabelStore:
             ) from None
         except sqlite3.DatabaseError as error:
             raise DataError(f"{path} is not a label store ({error}); give another label_store.") from None
-        if name:
-            self.remember("teacher", [(name, key)])
         where = " AND ".join(f"{column} = ?" for column in columns)
         self._select = f"SELECT score FROM {table} WHERE teacher = ? AND {where}"
         marks = ", ".join("?" for _ in columns)
@@ -114,22 +123,50 @@ class LabelStore:
     def __exit__(self, *_: object) -> None:
         self._db.close()
 
-    def remember(self, kind: Literal["query", "document", "teacher"], texts: Iterable[tuple[str, str]]) -> None:
-        """Keep texts, (id, text) each, beside their hashes."""
-        with self._db:
-            self._db.executemany(
-                "INSERT OR IGNORE INTO texts VALUES (?, ?, ?, ?)",
-                ((text_hash(text), kind, text_id, text) for text_id, text in texts),
-            )
+    def remember(self, kind: Literal["query", "document"], texts: Iterable[tuple[str, str]]) -> None:
+        """Keep texts, (id, text) each, before anything is said of them."""
+        with self._commit():
+            for name, text in texts:
+                row = (self._keep(text), kind, name)
+                self._db.execute("INSERT OR IGNORE INTO names VALUES (?, ?, ?)", row)
 
     def get(self, texts: Sequence[str]) -> float | None:
         """The score of (query, document) or (query, document_a, document_b); None when it was never asked."""
-        row = self._db.execute(self._select, (self._teacher, *map(text_hash, texts))).fetchone()
+        ids = [self._find(text_hash(text)) for text in texts]
+        row = None if None in ids else self._db.execute(self._select, (self._teacher, *ids)).fetchone()
         return None if row is None else float(row[0])
 
     def add(self, labels: Iterable[tuple[Sequence[str], float]]) -> None:
         """Commit a batch of (texts, score)."""
-        with self._db:
+        with self._commit():
             self._db.executemany(
-                self._insert, [(self._teacher, *map(text_hash, texts), score) for texts, score in labels]
+                self._insert, [(self._teacher, *map(self._keep, texts), score) for texts, score in labels]
             )
+
+    @contextlib.contextmanager
+    def _commit(self) -> Iterator[None]:
+        """What is written within is kept, all of it or nothing."""
+        try:
+            with self._db:
+                yield
+        except BaseException:
+            self._ids.clear()  # of which some may be gone again
+            raise
+
+    def _find(self, digest: bytes) -> int | None:
+        """The id of a text, if it is kept."""
+        if digest not in self._ids:
+            row = self._db.execute("SELECT id FROM texts WHERE hash = ?", (digest,)).fetchone()
+            if row is None:
+                return None
+            if len(self._ids) >= KNOWN_TEXTS:
+                self._ids.clear()
+            self._ids[digest] = row[0]
+        return self._ids[digest]
+
+    def _keep(self, text: str) -> int:
+        """The id of a text, which is kept from now on."""
+        digest = text_hash(text)
+        while (found := self._find(digest)) is None:
+            self._db.execute("INSERT OR IGNORE INTO texts (hash, text) VALUES (?, ?)", (digest, text))
+        return found

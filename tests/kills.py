@@ -14,7 +14,6 @@ import os
 import random
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -114,13 +113,13 @@ def run_logged(asked: Path, arguments: list[str]) -> None:
 
 def results(out: Path) -> dict[str, str]:
     """A hash of every result."""
+    from pdadapt.label_files import read_labels
+
     files = [file for name in RESULTS for file in out.glob(f"iteration-*/{name}")] + [out / "queries.tsv"]
     files += [file for folder in out.glob("iteration-*/checkpoint") for file in folder.rglob("*") if file.is_file()]
     found = {str(file.relative_to(out)): hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(files)}
-    with sqlite3.connect(out / "labels.sqlite") as store:
-        for table in ("points", "pairs"):
-            rows = store.execute(f"SELECT * FROM {table} ORDER BY 1, 2, 3, 4").fetchall()
-            found[table] = f"{len(rows)} {hashlib.sha256(repr(rows).encode()).hexdigest()}"
+    labels = list(read_labels(out / "labels.sqlite"))
+    found["labels"] = f"{len(labels)} {hashlib.sha256(repr(labels).encode()).hexdigest()}"
     return found
 
 

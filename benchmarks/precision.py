@@ -17,7 +17,7 @@ from typing import Any
 from pdadapt.corpus import load_dataset
 from pdadapt.progress import quiet_libraries
 from pdadapt.recipe import TeacherSettings
-from pdadapt.teachers import Pair, Point
+from pdadapt.teachers import Pair, Point, answers
 from pdadapt.teachers.choose import Teachers
 
 
@@ -38,9 +38,9 @@ def main() -> None:
     found: dict[str, dict[str, tuple[list[float], float]]] = {"points": {}, "pairs": {}}
     for dtype in ("float32", "bfloat16"):
         teacher = Teachers(TeacherSettings(model=arguments.teacher, dtype=dtype))("point")
-        answers(teacher.score_points, points[:8])  # warm
-        found["points"][dtype] = answers(teacher.score_points, points)
-        found["pairs"][dtype] = answers(teacher.score_pairs, pairs)
+        timed(teacher.score_points, points[:8])  # warm
+        found["points"][dtype] = timed(teacher.score_points, points)
+        found["pairs"][dtype] = timed(teacher.score_pairs, pairs)
     for name, by_dtype in found.items():
         (exact, slow), (rough, fast) = by_dtype["float32"], by_dtype["bfloat16"]
         apart = [abs(a - b) for a, b in zip(exact, rough, strict=True)]
@@ -51,11 +51,10 @@ def main() -> None:
         )
 
 
-def answers(ask: Any, questions: list[Any]) -> tuple[list[float], float]:
+def timed(score: Any, questions: list[Any]) -> tuple[list[Any], float]:
     """(log-odds in the order of the questions, seconds)."""
     started = time.perf_counter()
-    scores = {index: score for batch in ask(questions) for index, score in batch}
-    return [scores[index] for index in range(len(questions))], time.perf_counter() - started
+    return answers(score, questions), time.perf_counter() - started
 
 
 if __name__ == "__main__":

@@ -578,7 +578,7 @@ def rerank(
         progress,
         model_of(resolved.teacher, task).model,
     )
-    write_run(target, reranked, f"reranked-{by.value}")
+    write_run(target, reranked.items(), f"reranked-{by.value}")
     judged = {query_id: dataset.qrels[query_id] for query_id in ranking if query_id in dataset.qrels}
     if judged:
         from pdadapt.evaluate import compare

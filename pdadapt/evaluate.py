@@ -295,7 +295,7 @@ def evaluate(
                 if indexes is None:
                     shutil.rmtree(root)
                 slug = re.sub(r"[^\w.-]+", "_", name).strip("._")
-                write_run(out / f"{slug}.run", ranking, slug)
+                write_run(out / f"{slug}.run", ranking.items(), slug)
             rankings.append(ranking)
     values = [per_query(ranking, qrels, settings.measures, answers) for ranking in rankings]
     metrics = {

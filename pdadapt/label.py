@@ -1,26 +1,34 @@
-"""Stage: ask the teacher what is not in the store yet; build the training lists."""
+"""Stage: ask the teacher what is not in the store yet; build the training lists.
+
+Texts pass by in chunks, so that memory does not grow with the number of queries.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import itertools
 import json
 import math
 import random
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pdadapt.corpus import Corpus, Queries
-from pdadapt.errors import ModelError, RunError, reason
+from pdadapt.errors import DataError, ModelError, RunError, reason
 from pdadapt.labels import LabelStore
-from pdadapt.pairs import sample_pairs
+from pdadapt.pairs import count_pairs, sample_pairs
 from pdadapt.progress import Progress
+from pdadapt.readers import LineFile
 from pdadapt.recipe import Recipe
-from pdadapt.run import Ranking, write_atomic
-from pdadapt.teachers import Pair, PairTeacher, Point, PointTeacher, Scores, Task
-from pdadapt.teachers.choose import model_of
+from pdadapt.run import RunFile, write_atomic
+from pdadapt.teachers import CHUNK, Chunk, Pair, Point, Question, Score, Task
+from pdadapt.teachers.choose import by_document, model_of
 
-Candidates = Mapping[str, Sequence[tuple[str, float | None]]]  # by query: document, and the student's score of it
 PairLabel = tuple[int, int, float]  # positions i and j in the list, log-odds that i is the more relevant
 
 
@@ -35,59 +43,121 @@ class TrainingList(NamedTuple):
     """Documents that people labeled relevant, for L_CL."""
 
 
+class Questions(NamedTuple):
+    """What is asked about, chunk by chunk."""
+
+    chunks: Sequence[tuple[Sequence[str], int]]  # ids of queries, or of documents; about how many questions
+    of: Callable[[Sequence[str]], Iterable[Question]]  # those of a chunk; some may be alike
+
+
+class Journal:
+    """How far questions came, by task and chunk, kept in a file through kills.
+
+    A line says that a chunk is begun, and how many of its questions were missing; another, that all are answered.
+    """
+
+    def __init__(self, file: Path | None = None):
+        self._missing: dict[tuple[str, int], int] = {}
+        self._done: set[tuple[str, int]] = set()
+        self._file = file
+        if file and file.exists():
+            for line in file.read_text(encoding="utf-8").splitlines():
+                try:
+                    task, number, missing = json.loads(line)
+                except ValueError:  # torn by a kill
+                    continue
+                self._note(task, number, missing)
+
+    def begin(self, task: str, number: int, missing: int) -> None:
+        if (task, number) not in self._missing:
+            self._write(task, number, missing)
+
+    def end(self, task: str, number: int) -> None:
+        self._write(task, number, None)
+
+    def done(self, task: str, number: int) -> bool:
+        return (task, number) in self._done
+
+    def missing(self, task: str) -> int:
+        """How many questions were missing when their chunks were first begun."""
+        return sum(missing for (name, _), missing in self._missing.items() if name == task)
+
+    def _note(self, task: str, number: int, missing: int | None) -> None:
+        if missing is None:
+            self._done.add((task, number))
+        else:
+            self._missing[task, number] = missing
+
+    def _write(self, task: str, number: int, missing: int | None) -> None:
+        self._note(task, number, missing)
+        if self._file:
+            with open(self._file, "a+b") as file:
+                file.seek(max(0, file.tell() - 1))
+                torn = file.read() not in (b"", b"\n")
+                file.write(("\n" * torn + json.dumps([task, number, missing]) + "\n").encode())
+
+
 def ask_missing(
-    questions: Sequence[tuple[str, ...]],
+    questions: Questions,
     store: LabelStore,
-    load: Callable[[], Callable[[Sequence[Any], Sequence[Any]], Iterator[Scores]]],
+    load: Callable[[], Score],
     progress: Progress,
     name: str,
-    tally: Path | None = None,
+    journal: Journal | None = None,
 ) -> int:
     """Have the teacher answer what the store lacks, each distinct question once, a batch committed at a time.
 
-    load: called when there is something to ask; what it gives yields (index, score) batches for the questions put to
-    it, which are some of all that it is told, and no score where the teacher gave no answer.
-    tally: a file that keeps, by name, how many were missing when this stage first began, through kills.
-    Returns that number. Raises ModelError when a score is not finite (it would be no label), and when the
-    teacher stops before it has come to every question.
+    load: called when there is something to ask, gives a teacher's method. journal: by `name`, how far this came.
+    Returns how many were missing when this was first begun. Raises ModelError when a score is not finite (it would be
+    no label), and when the teacher stops before it has come to every question.
     """
-    among = list(dict.fromkeys(questions))
-    missing = [question for question in among if store.get(question) is None]
-    asked = len(missing) if tally is None else first_count(tally, name, len(missing))
-    if not missing:
-        return asked
-    ask = load()
-    left = set(range(len(missing)))
-    with progress.task(name, len(missing), "prompts") as advance:
-        for batch in ask(missing, among):
+    journal = journal or Journal()
+    waiting: dict[Question, int] = {}  # questions put to the teacher, and their chunks
+    left: Counter[int] = Counter()  # how many of a chunk those are
+    with progress.task(name, sum(size for _, size in questions.chunks), "prompts") as advance:
+
+        def chunks() -> Iterator[Chunk]:
+            for number, (ids, size) in enumerate(questions.chunks):
+                if journal.done(name, number):
+                    advance(size, earlier=True)
+                    continue
+                whole = sorted(set(questions.of(ids)))
+                asked = [question for question in whole if question not in waiting and store.get(question) is None]
+                journal.begin(name, number, len(asked))
+                advance(size - len(asked), earlier=True)
+                if asked:
+                    waiting.update(dict.fromkeys(asked, number))
+                    left[number] = len(asked)
+                    yield Chunk(asked, whole)
+                else:
+                    journal.end(name, number)
+
+        ahead = chunks()
+        first = next(ahead, None)
+        batches = load()(itertools.chain([first], ahead)) if first else ()
+        for batch in batches:
             if not all(score is None or math.isfinite(score) for _, score in batch):
                 raise ModelError("The teacher's answer is not a number; try --set teacher.dtype=float32.")
-            store.add([(missing[index], score) for index, score in batch if score is not None])
-            left.difference_update(index for index, _ in batch)
+            store.add([(question, score) for question, score in batch if score is not None])
+            for question, _ in batch:
+                number = waiting.pop(question)
+                left[number] -= 1
+                if not left[number]:
+                    journal.end(name, number)
             advance(len(batch))
-    if left:
-        raise ModelError(f"The teacher stopped with {len(left):,} of {len(missing):,} questions left; try again.")
-    return asked
+        if waiting or next(ahead, None) is not None:
+            raise ModelError(f"The teacher stopped with at least {len(waiting):,} questions left; try again.")
+    return journal.missing(name)
 
 
-def first_count(tally: Path, name: str, number: int) -> int:
-    """The number that was first given under this name."""
-    counts = json.loads(tally.read_text(encoding="utf-8")) if tally.exists() else {}
-    if name not in counts:
-        write_atomic(tally, json.dumps({**counts, name: number}) + "\n")
-    return int(counts.get(name, number))
-
-
-def check_answers(answers: Sequence[float | None], task: Task) -> int:
-    """How many answers are missing. Raises ModelError when all are: there is nothing to learn from."""
-    missing = answers.count(None)
-    if missing and missing == len(answers):
+def check_answers(missing: int, of: int, task: Task) -> None:
+    """Raises ModelError when all answers are missing: there is nothing to learn from."""
+    if missing and missing == of:
         without = " Without pairs: --set teacher.pair.per_query=0." if task == "pair" else ""
         raise ModelError(
             f"The teacher gave no answer to any of {missing:,} {task}s: an imported teacher needs labels of exactly "
             f"these texts and this --name, a server must list the label words among its top_logprobs.{without}"
         )
-    return missing
 
 
 def standardise(values: Sequence[float | None]) -> list[float | None]:
@@ -126,108 +196,218 @@ def asked_orders(order: str, i: int, j: int, doc_ids: Sequence[str], seed: str) 
     return [(i, j)]
 
 
-def label(
-    ranking: Ranking,
-    corpus: Corpus,
-    queries: Queries,
-    recipe: Recipe,
+@dataclass
+class Labeling:
+    """What is asked about the candidates of queries, and the training lists that the answers make.
+
+    Lists and pairs follow from the candidates and the point labels, so they are made when they are needed.
+    """
+
+    ranking: RunFile
+    corpus: Corpus
+    queries: Queries
+    recipe: Recipe
+    relevant: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Documents that people labeled so, each of which is a candidate and in its query's list."""
+
+    def candidates(self, query_id: str) -> list[tuple[str, float | None]]:
+        """What was retrieved, then what is labeled relevant and was not; with the student's scores."""
+        ranked = self.ranking[query_id]
+        retrieved = {doc_id for doc_id, _ in ranked}
+        return [*ranked, *((doc_id, None) for doc_id in self.relevant.get(query_id, ()) if doc_id not in retrieved)]
+
+    def points(self) -> Questions:
+        """Every candidate of every query."""
+        if by_document(self.recipe.teacher, "point"):
+            asking: dict[str, list[str]] = {}
+            for query_id in self.ranking:
+                for doc_id, _ in self.candidates(query_id):
+                    asking.setdefault(doc_id, []).append(query_id)
+
+            def about(doc_ids: Sequence[str]) -> Iterator[Point]:
+                for doc_id in doc_ids:
+                    text = self.corpus[doc_id].contents
+                    yield from (Point(self.queries[query_id], text) for query_id in asking[doc_id])
+
+            sizes = {doc_id: len(query_ids) for doc_id, query_ids in asking.items()}
+            return Questions(in_chunks(sizes, sizes), about)
+
+        def of(query_ids: Sequence[str]) -> Iterator[Point]:
+            for query_id in query_ids:
+                query = self.queries[query_id]
+                yield from (Point(query, self.corpus[doc_id].contents) for doc_id, _ in self.candidates(query_id))
+
+        return Questions(in_chunks(self.ordered(), self.sizes()), of)
+
+    def pairs(self, points: LabelStore) -> Questions:
+        """The pairs in every query's list, in the orders that the recipe asks for."""
+        settings = self.recipe.teacher.pair
+        orders = 2 if settings.order == "both" else 1
+
+        def of(query_ids: Sequence[str]) -> Iterator[Pair]:
+            for query_id in query_ids:
+                entry = self.list_of(query_id, self.answers(query_id, points))
+                texts = self.texts(entry)
+                for i, j in self.sampled(entry, texts):
+                    for a, b in self.orders(entry, i, j):
+                        yield Pair(self.queries[query_id], texts[a], texts[b])
+
+        count = functools.cache(lambda listed: orders * count_pairs(listed, settings.window, settings.per_query))
+        sizes = {query_id: count(min(self.recipe.train.n_way, size)) for query_id, size in self.sizes().items()}
+        return Questions(in_chunks(self.ordered(), sizes), of)
+
+    def sizes(self) -> dict[str, int]:
+        """How many candidates each query has, at most."""
+        return {query_id: size + len(self.relevant.get(query_id, ())) for query_id, size in self.ranking.sizes.items()}
+
+    def ordered(self) -> list[str]:
+        """The query ids, of queries whose texts are alike (or begin so) one after the other."""
+        return sorted(self.ranking, key=lambda query_id: (self.queries[query_id], query_id))
+
+    def answers(self, query_id: str, points: LabelStore) -> list[float | None]:
+        """What the teacher said of each candidate."""
+        query = self.queries[query_id]
+        return [points.get((query, self.corpus[doc_id].contents)) for doc_id, _ in self.candidates(query_id)]
+
+    def list_of(self, query_id: str, answers: Sequence[float | None]) -> TrainingList:
+        """Without pairs: the n_way best candidates by the point labels, best first.
+
+        Documents labeled relevant take the places of the worst, if they are not among the best.
+        """
+        candidates = self.candidates(query_id)
+        labels = point_labels(answers, [score for _, score in candidates], self.recipe.teacher.point.student_weight)
+        labeled = set(self.relevant.get(query_id, ()))
+        order = sorted(range(len(candidates)), key=lambda i: (_descending(labels[i]), i))
+        kept = set(sorted(order, key=lambda i: candidates[i][0] not in labeled)[: self.recipe.train.n_way])
+        order = [i for i in order if i in kept]
+        doc_ids = [candidates[i][0] for i in order]
+        own = [doc_id for doc_id in doc_ids if doc_id in labeled]
+        return TrainingList(query_id, doc_ids, [labels[i] for i in order], [], own)
+
+    def texts(self, entry: TrainingList) -> list[str]:
+        return [self.corpus[doc_id].contents for doc_id in entry.doc_ids]
+
+    def sampled(self, entry: TrainingList, texts: Sequence[str]) -> list[tuple[int, int]]:
+        """Which pairs of a list are asked about: of two copies neither is the better."""
+        pair = self.recipe.teacher.pair
+        found = sample_pairs(len(texts), pair.window, pair.per_query, f"{self.recipe.seed}/{entry.query_id}")
+        return [(i, j) for i, j in found if texts[i] != texts[j]]
+
+    def orders(self, entry: TrainingList, i: int, j: int) -> list[tuple[int, int]]:
+        seed = f"{self.recipe.seed}/{entry.query_id}"
+        return asked_orders(self.recipe.teacher.pair.order, i, j, entry.doc_ids, seed)
+
+
+def in_chunks(ordered: Iterable[str], sizes: Mapping[str, int]) -> list[tuple[Sequence[str], int]]:
+    """Ids in their order, cut where so many come together that their questions are CHUNK or more."""
+    chunks: list[tuple[Sequence[str], int]] = []
+    ids: list[str] = []
+    total = 0
+    for name in ordered:
+        ids.append(name)
+        total += sizes[name]
+        if total >= CHUNK:
+            chunks.append((ids, total))
+            ids, total = [], 0
+    return [*chunks, (ids, total)] if ids else chunks
+
+
+def ask_teachers(
+    labeling: Labeling,
     store_file: Path,
     keys: Mapping[Task, str],
     teachers: Callable[[Any], Any],
     progress: Progress,
-    relevant: Mapping[str, Sequence[str]] | None = None,
-    tally: Path | None = None,
-) -> tuple[list[TrainingList], dict[str, float]]:
-    """Points for every candidate, then pairs in the re-ordered lists.
+    journal: Journal | None = None,
+) -> dict[str, float]:
+    """Have the store hold what the teachers say of every candidate, then of the pairs in the re-ordered lists.
 
     keys: the store's keys of points, and of pairs if a teacher is asked about them; teachers: loads the teacher of
-    a task, called only when something must be asked; relevant: documents that people labeled so, each of which is a
-    candidate and in its query's list; tally: see ask_missing. Returns the training lists in the order of `ranking`,
-    and figures about the labels.
+    a task, called only when something must be asked; journal: see ask_missing. Returns how much was missing.
     """
-    relevant = relevant or {}
-    candidates = {query_id: add_relevant(ranked, relevant.get(query_id, ())) for query_id, ranked in ranking.items()}
-    wanted = dict.fromkeys(doc_id for ranked in candidates.values() for doc_id, _ in ranked)
-    texts = {doc_id: corpus[doc_id].contents for doc_id in wanted}  # each text once, however often it is asked about
-    with LabelStore(store_file, "points", keys["point"], model_of(recipe.teacher, "point").model) as store:
-        store.remember("document", texts.items())
-        store.remember("query", ((query_id, queries[query_id]) for query_id in ranking))
-        lists, figures = _label_points(
-            candidates, relevant, texts, queries, recipe, store, lambda: teachers("point"), progress, tally
-        )
-    pairs = [
-        (row, i, j)
-        for row, entry in enumerate(lists)
-        for i, j in sample_pairs(
-            len(entry.doc_ids),
-            recipe.teacher.pair.window,
-            recipe.teacher.pair.per_query,
-            f"{recipe.seed}/{entry.query_id}",
-        )
-        if texts[entry.doc_ids[i]] != texts[entry.doc_ids[j]]  # of two copies neither is the better
-    ]
-    log_odds: list[float | None] = [None] * len(pairs)
-    pair_figures: dict[str, float] = {"pair_prompts_asked": 0}
-    if recipe.teacher.pair.scoring == "derived":
-        log_odds = [derive(lists[row], i, j, recipe.train.temperature) for row, i, j in pairs]
-    elif "pair" in keys:
-        with LabelStore(store_file, "pairs", keys["pair"], model_of(recipe.teacher, "pair").model) as store:
-            log_odds, pair_figures = _label_pairs(
-                lists, pairs, texts, queries, recipe, store, lambda: teachers("pair"), progress, tally
+    settings, journal = labeling.recipe.teacher, journal or Journal()
+    with LabelStore(store_file, "points", keys["point"], model_of(settings, "point").model) as points:
+        if not journal.done("texts", 0):
+            doc_ids = dict.fromkeys(
+                doc_id for query_id in labeling.ranking for doc_id, _ in labeling.candidates(query_id)
             )
-    labels: list[list[PairLabel]] = [[] for _ in lists]
-    for (row, i, j), value in zip(pairs, log_odds, strict=True):
-        if value is not None:
-            labels[row].append((i, j, value))
-    known = [value for value in log_odds if value is not None]
-    figures |= {"pairs": len(known), **pair_figures}
-    if recipe.teacher.pair.scoring == "derived":
-        figures["pairs_derived"] = len(known)
-    if known and recipe.teacher.pair.asked:
-        figures["disagreement"] = statistics.fmean(value < 0 for value in known)
-    return [entry._replace(pairs=found) for entry, found in zip(lists, labels, strict=True)], figures
+            points.remember("document", ((doc_id, labeling.corpus[doc_id].contents) for doc_id in doc_ids))
+            points.remember("query", ((query_id, labeling.queries[query_id]) for query_id in labeling.ranking))
+            journal.end("texts", 0)
+        asked = {
+            "points_asked": ask_missing(
+                labeling.points(), points, lambda: teachers("point").score_points, progress, "label points", journal
+            ),
+            "pair_prompts_asked": 0,
+        }
+        if "pair" in keys:
+            with LabelStore(store_file, "pairs", keys["pair"], model_of(settings, "pair").model) as pairs:
+                asked["pair_prompts_asked"] = ask_missing(
+                    labeling.pairs(points),
+                    pairs,
+                    lambda: teachers("pair").score_pairs,
+                    progress,
+                    "label pairs",
+                    journal,
+                )
+    return dict(asked)
 
 
-def add_relevant(ranked: Sequence[tuple[str, float]], relevant: Sequence[str]) -> list[tuple[str, float | None]]:
-    """The candidates, then those labeled relevant that the student did not retrieve."""
-    retrieved = {doc_id for doc_id, _ in ranked}
-    return [*ranked, *((doc_id, None) for doc_id in relevant if doc_id not in retrieved)]
+def make_lists(
+    labeling: Labeling, store_file: Path, keys: Mapping[Task, str], figures: dict[str, float]
+) -> Iterator[TrainingList]:
+    """The training lists, in the order of the ranking; `figures` about the labels are filled in when all are made.
 
-
-def _label_points(
-    candidates: Candidates,
-    relevant: Mapping[str, Sequence[str]],
-    texts: dict[str, str],
-    queries: Queries,
-    recipe: Recipe,
-    store: LabelStore,
-    teacher: Callable[[], PointTeacher],
-    progress: Progress,
-    tally: Path | None,
-) -> tuple[list[TrainingList], dict[str, float]]:
-    """Training lists without pairs yet: each query's n_way best candidates by the point labels, best first.
-
-    Documents labeled relevant take the places of the worst, if they are not among the best.
+    Raises ModelError when the teacher gave no answers at all.
     """
-    points = {
-        query_id: [Point(queries[query_id], texts[doc_id]) for doc_id, _ in ranked]
-        for query_id, ranked in candidates.items()
-    }
-    questions = [point for asked in points.values() for point in asked]
-    asked = ask_missing(questions, store, lambda: teacher().score_points, progress, "label points", tally)
-    answers = {query_id: [store.get(point) for point in asked_of] for query_id, asked_of in points.items()}
-    unanswered = check_answers([answer for scores in answers.values() for answer in scores], "point")
-    lists = []
-    for query_id, ranked in candidates.items():
-        labels = point_labels(answers[query_id], [score for _, score in ranked], recipe.teacher.point.student_weight)
-        labeled = set(relevant.get(query_id, ()))
-        order = sorted(range(len(ranked)), key=lambda i: (_descending(labels[i]), i))
-        kept = set(sorted(order, key=lambda i: ranked[i][0] not in labeled)[: recipe.train.n_way])
-        order = [i for i in order if i in kept]
-        doc_ids = [ranked[i][0] for i in order]
-        own = [doc_id for doc_id in doc_ids if doc_id in labeled]
-        lists.append(TrainingList(query_id, doc_ids, [labels[i] for i in order], [], own))
-    return lists, {"points": len(questions), "points_asked": asked, "points_unanswered": unanswered}
+    settings = labeling.recipe.teacher.pair
+    counts: Counter[str] = Counter(points=0, points_unanswered=0, pairs=0)
+    orders = Orders()
+    with contextlib.ExitStack() as stack:
+        points = stack.enter_context(LabelStore(store_file, "points", keys["point"]))
+        pairs = stack.enter_context(LabelStore(store_file, "pairs", keys["pair"])) if "pair" in keys else None
+        for query_id in labeling.ranking:
+            answers = labeling.answers(query_id, points)
+            counts["points"] += len(answers)
+            counts["points_unanswered"] += answers.count(None)
+            entry = labeling.list_of(query_id, answers)
+            if pairs or settings.scoring == "derived":
+                texts = labeling.texts(entry)
+                for i, j in labeling.sampled(entry, texts):
+                    if pairs:
+                        value = _pair_label(labeling, entry, texts, i, j, pairs, orders)
+                    else:
+                        value = derive(entry, i, j, labeling.recipe.train.temperature)
+                    counts["pairs" if value is not None else "pairs_unanswered"] += 1
+                    if value is not None:
+                        counts["disagreeing"] += value < 0
+                        entry.pairs.append((i, j, value))
+            yield entry
+    check_answers(counts["points_unanswered"], counts["points"], "point")
+    figures |= {name: counts[name] for name in ("points", "points_unanswered", "pairs")}
+    if settings.scoring == "derived":
+        figures["pairs_derived"] = counts["pairs"]
+    if pairs:
+        check_answers(counts["pairs_unanswered"], counts["pairs"] + counts["pairs_unanswered"], "pair")
+        figures["pairs_unanswered"] = counts["pairs_unanswered"]
+        figures |= {} if settings.order == "as_ranked" else orders.figures()
+    if counts["pairs"] and settings.asked:
+        figures["disagreement"] = counts["disagreeing"] / counts["pairs"]
+
+
+def _pair_label(
+    labeling: Labeling, entry: TrainingList, texts: Sequence[str], i: int, j: int, pairs: LabelStore, orders: Orders
+) -> float | None:
+    """The mean log-odds, for i, of the orders asked; None if one lacks its answer."""
+    query = labeling.queries[entry.query_id]
+    shown = labeling.orders(entry, i, j)
+    answers = [answer for a, b in shown if (answer := pairs.get((query, texts[a], texts[b]))) is not None]
+    if len(answers) < len(shown):
+        return None
+    orders.add(answers)
+    return statistics.fmean(
+        answer if which == (i, j) else -answer for which, answer in zip(shown, answers, strict=True)
+    )
 
 
 def _descending(label: float | None) -> float:
@@ -241,62 +421,28 @@ def derive(entry: TrainingList, i: int, j: int, temperature: float) -> float | N
     return None if first is None or second is None else (first - second) / temperature
 
 
-def _label_pairs(
-    lists: Sequence[TrainingList],
-    pairs: Sequence[tuple[int, int, int]],
-    texts: dict[str, str],
-    queries: Queries,
-    recipe: Recipe,
-    store: LabelStore,
-    teacher: Callable[[], PairTeacher],
-    progress: Progress,
-    tally: Path | None,
-) -> tuple[list[float | None], dict[str, float]]:
-    """For each pair (list, i, j) the mean log-odds, for i, of the orders asked, None if one lacks its answer."""
-    order = recipe.teacher.pair.order
-
-    def question(entry: TrainingList, a: int, b: int) -> Pair:
-        return Pair(queries[entry.query_id], texts[entry.doc_ids[a]], texts[entry.doc_ids[b]])
-
-    asked = [
-        asked_orders(order, i, j, lists[row].doc_ids, f"{recipe.seed}/{lists[row].query_id}") for row, i, j in pairs
-    ]
-    questions = [
-        [question(lists[row], a, b) for a, b in orders] for (row, _, _), orders in zip(pairs, asked, strict=True)
-    ]
-    flat = [one for both in questions for one in both]
-    prompts = ask_missing(flat, store, lambda: teacher().score_pairs, progress, "label pairs", tally)
-
-    log_odds: list[float | None] = []
-    complete: list[list[float]] = []  # of the pairs with all their answers: log-odds for what stood first
-    for (_, i, j), orders, shown in zip(pairs, asked, questions, strict=True):
-        answers = [answer for one in shown if (answer := store.get(one)) is not None]
-        if len(answers) < len(orders):
-            log_odds.append(None)
-            continue
-        complete.append(answers)
-        log_odds.append(
-            statistics.fmean(
-                answer if which == (i, j) else -answer for which, answer in zip(orders, answers, strict=True)
-            )
-        )
-    figures: dict[str, float] = {"pair_prompts_asked": prompts, "pairs_unanswered": check_answers(log_odds, "pair")}
-    return log_odds, figures | ({} if order == "as_ranked" else order_figures(complete))
-
-
-def order_figures(answers: Sequence[Sequence[float]]) -> dict[str, float]:
+class Orders:
     """How far the order of the documents decides: PairDistill, appendix A.2.
 
-    answers: of each pair, the log-odds for what stood first, in one order or in both. `position_bias` is their mean;
-    `flip_rate` the share of pairs, asked in both orders, where either order prefers what stands first, or what second.
+    `position_bias` is the mean of the log-odds for what stands first; `flip_rate` the share of pairs, asked in both
+    orders, where either order prefers what stands first, or what second.
     """
-    figures = {}
-    if answers:
-        figures["position_bias"] = statistics.fmean(map(statistics.fmean, answers))
-    both = [pair for pair in answers if len(pair) == 2]
-    if both:
-        figures["flip_rate"] = statistics.fmean(first * second > 0 for first, second in both)
-    return figures
+
+    def __init__(self) -> None:
+        self.pairs = self.both = self.flipped = 0
+        self.bias = 0.0
+
+    def add(self, answers: Sequence[float]) -> None:
+        """Of a pair, the log-odds for what stood first, in one order or in both."""
+        self.pairs += 1
+        self.bias += statistics.fmean(answers)
+        if len(answers) == 2:
+            self.both += 1
+            self.flipped += answers[0] * answers[1] > 0
+
+    def figures(self) -> dict[str, float]:
+        found = {"position_bias": self.bias / self.pairs} if self.pairs else {}
+        return found | ({"flip_rate": self.flipped / self.both} if self.both else {})
 
 
 def write_lists(path: Path, lists: Iterable[TrainingList]) -> None:
@@ -304,13 +450,17 @@ def write_lists(path: Path, lists: Iterable[TrainingList]) -> None:
     write_atomic(path, (json.dumps(entry._asdict(), ensure_ascii=False) + "\n" for entry in lists))
 
 
-def read_lists(path: Path) -> list[TrainingList]:
-    """Raises RunError when the file is damaged."""
+def read_lists(path: Path, wanted: Callable[[str], bool] = lambda query_id: True) -> Sequence[TrainingList]:
+    """Those of the queries wanted, each read from the file when asked for. Raises RunError when the file is damaged."""
     try:
-        with open(path, encoding="utf-8") as lines:
-            rows = map(json.loads, lines)
-            return [TrainingList(**row | {"pairs": [tuple(pair) for pair in row["pairs"]]}) for row in rows]
-    except (ValueError, LookupError, TypeError) as error:
+        lines = LineFile(path, _to_list)
+        lines.keep([row for row, entry in enumerate(lines.read()) if wanted(entry.query_id)])
+    except (DataError, ValueError, LookupError, TypeError) as error:
         raise RunError(
             f"{path} is damaged ({reason(error)}); remove it, and the same `pdadapt adapt` writes it anew."
         ) from None
+    return lines
+
+
+def _to_list(row: dict[str, Any], where: str) -> TrainingList:
+    return TrainingList(**row | {"pairs": [tuple(pair) for pair in row["pairs"]]})

@@ -15,3 +15,8 @@ def sample_pairs(length: int, window: int, most: int, seed: str) -> list[tuple[i
     if len(pairs) <= most:
         return pairs
     return sorted(random.Random(seed).sample(pairs, most))
+
+
+def count_pairs(length: int, window: int, most: int) -> int:
+    """How many `sample_pairs` gives."""
+    return min(most, sum(length - distance for distance in range(1, min(window, length))))

@@ -8,7 +8,7 @@ import shutil
 import statistics
 import tempfile
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,14 @@ from pdadapt.corpus import Corpus, Dataset, Queries, fingerprint, load_dataset, 
 from pdadapt.engines.choose import check_model, make_engine
 from pdadapt.engines.exact import Exact
 from pdadapt.errors import DataError, RunError
-from pdadapt.label import TrainingList, label, read_lists, write_lists
-from pdadapt.labels import LabelStore
+from pdadapt.label import Journal, Labeling, TrainingList, ask_teachers, make_lists, read_lists, write_lists
+from pdadapt.labels import LabelStore, is_labeled
 from pdadapt.models import resolve_model
 from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe, TrainSettings
 from pdadapt.report import write_report
-from pdadapt.retrieve import index_corpus, retrieve, retrieve_documents, sample_queries
-from pdadapt.run import Ranking, RunFolder, Stage, read_run, read_settings, write_atomic, write_run
+from pdadapt.retrieve import index_corpus, retrieve, retrieve_documents, sample_queries, search
+from pdadapt.run import Ranked, Ranking, RunFile, RunFolder, Stage, read_run, read_settings, write_atomic, write_run
 from pdadapt.students.colbert import PCA_DOCUMENTS, get_lengths, load_colbert, set_lengths
 from pdadapt.teachers import Task
 from pdadapt.teachers.choose import Teachers, check_teacher, teacher_key
@@ -134,7 +134,7 @@ def adapt(
             progress.prefix = f"iteration {iteration}: "
             folder = run.iteration(iteration)
             candidates = rank(recipe, dataset.corpus, queries, test_queries, run, iteration - 1, progress)
-            if not (folder / "lists.jsonl").exists():
+            if candidates and not (folder / "lists.jsonl").exists():
                 save_lists(recipe, dataset.corpus, queries, candidates, job.relevant, job.keys, run, folder, progress)
             if not run.checkpoint(iteration).exists():
                 fit(recipe, dataset.corpus, queries, run, iteration, progress)
@@ -182,10 +182,9 @@ def fit(recipe: Recipe, corpus: Corpus, queries: Queries, run: RunFolder, iterat
     """
     folder = run.iteration(iteration)
     kept_out = held_out(queries, recipe.train.held_out, recipe.seed)
-    every = read_lists(folder / "lists.jsonl")
-    lists = [entry for entry in every if entry.query_id not in kept_out]
+    lists = read_lists(folder / "lists.jsonl", lambda query_id: query_id not in kept_out)
     choosing = kept_out - judging(kept_out, recipe)
-    judges = by_teacher_alone(recipe, corpus, queries, run, (e for e in every if e.query_id in choosing))
+    judges = by_teacher_alone(recipe, corpus, queries, run, read_lists(folder / "lists.jsonl", choosing.__contains__))
     if recipe.train.check_steps and not judges:
         progress.say("No queries are held out, since they are too few: train.check_steps is left out.")
 
@@ -213,8 +212,8 @@ def save_agreement(
     (if that is another), and after.
     """
     judges = judging(held_out(queries, recipe.train.held_out, recipe.seed), recipe)
-    every = read_lists(run.iteration(iteration) / "lists.jsonl")
-    lists = by_teacher_alone(recipe, corpus, queries, run, (entry for entry in every if entry.query_id in judges))
+    every = read_lists(run.iteration(iteration) / "lists.jsonl", judges.__contains__)
+    lists = by_teacher_alone(recipe, corpus, queries, run, every)
     numbers = compared_students(iteration)
     values = []
     with progress.task("agreement", len(numbers) * len(lists), "lists") as advance:
@@ -293,7 +292,7 @@ def save_lists(
     recipe: Recipe,
     corpus: Corpus,
     queries: Queries,
-    candidates: Ranking,
+    candidates: RunFile,
     relevant: Mapping[str, Sequence[str]],
     keys: Mapping[Task, str],
     run: RunFolder,
@@ -303,12 +302,18 @@ def save_lists(
     """Label the candidates; a teacher is loaded only if it must be asked, and is gone before training."""
     teachers = Teachers(recipe.teacher, list(keys), progress)
     store = run.store(recipe)
-    tally = folder / "asked.json"
-    lists, figures = label(candidates, corpus, queries, recipe, store, keys, teachers, progress, relevant, tally)
+    labeling = Labeling(candidates, corpus, queries, recipe, relevant)
+    if not is_labeled(store, keys["point"]):  # it is another store than that which the journal is of
+        (folder / "asked.jsonl").unlink(missing_ok=True)
+    figures = ask_teachers(labeling, store, keys, teachers, progress, Journal(folder / "asked.jsonl"))
     teachers.free()
-    write_atomic(folder / "labels.json", json.dumps(figures, indent=2) + "\n")
-    write_lists(folder / "lists.jsonl", lists)
-    tally.unlink(missing_ok=True)
+
+    def lists() -> Iterator[TrainingList]:
+        yield from make_lists(labeling, store, keys, figures)
+        write_atomic(folder / "labels.json", json.dumps(figures, indent=2) + "\n")  # before the lists have their name
+
+    write_lists(folder / "lists.jsonl", lists())
+    (folder / "asked.jsonl").unlink(missing_ok=True)
 
 
 def load_student(recipe: Recipe, name: str, passages: Sequence[str] = ()) -> Any:
@@ -323,7 +328,7 @@ def rank(
     run: RunFolder,
     iteration: int,
     progress: Progress,
-) -> Ranking:
+) -> RunFile | None:
     """Rank the test queries, and the queries to adapt on for the next iteration, with the student of `iteration`.
 
     The first candidates may come from another model (retrieve.model). One index serves all rankings of a model, and is
@@ -345,10 +350,14 @@ def rank(
             engine = make_engine(model, recipe.retrieve)
             index_corpus(engine, corpus, index, progress, {"model": name})
             for file, texts, k in asked:
-                find = retrieve_documents if file == test_file else retrieve
-                write_run(file, find(engine, corpus, texts, index, k, progress), f"iteration-{iteration}")
+                found: Iterable[tuple[str, Ranked]]
+                if file == test_file:
+                    found = retrieve_documents(engine, corpus, texts, index, k, progress).items()
+                else:
+                    found = (each[:2] for each in search(engine, corpus, texts, index, k, progress))
+                write_run(file, found, f"iteration-{iteration}")
     shutil.rmtree(index, ignore_errors=True)
-    return read_run(candidates_file) if queries else {}
+    return RunFile(candidates_file) if queries else None
 
 
 def load_starter(recipe: Recipe) -> Any:
@@ -369,7 +378,7 @@ def rank_general(recipe: Recipe, run: RunFolder, iteration: int, progress: Progr
         index_corpus(engine, general.corpus, Path(index), progress)
         ranking = retrieve(engine, general.corpus, general.test_queries, Path(index), GENERAL_DEPTH, progress)
     progress.prefix = ""
-    write_run(file, ranking, f"iteration-{iteration}")
+    write_run(file, ranking.items(), f"iteration-{iteration}")
 
 
 def summarise(

@@ -23,14 +23,14 @@ from pdadapt.engines.exact import Exact
 from pdadapt.errors import RunError
 from pdadapt.label import TrainingList
 from pdadapt.labels import count_labels
-from pdadapt.pairs import sample_pairs
+from pdadapt.pairs import count_pairs, sample_pairs
 from pdadapt.pipeline import check, load_student
 from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe, TrainSettings, load_recipe
 from pdadapt.run import RunFolder, Stage
 from pdadapt.students.colbert import PCA_DOCUMENTS
 from pdadapt.students.encoding import document_batches
-from pdadapt.teachers import Pair, Point, Task
+from pdadapt.teachers import Pair, Point, Task, answers
 from pdadapt.teachers.choose import Teachers, model_of, teacher_kind
 
 SAMPLE_DOCUMENTS, SAMPLE_QUERIES, SAMPLE_STEPS = 256, 64, 3
@@ -158,7 +158,7 @@ def prompts(recipe: Recipe, shape: Shape, task: Task) -> int:
     pair = recipe.teacher.pair
     if not pair.asked:
         return 0
-    drawn = len(sample_pairs(min(listed, recipe.train.n_way), pair.window, pair.per_query, ""))
+    drawn = count_pairs(min(listed, recipe.train.n_way), pair.window, pair.per_query)
     return shape.queries * drawn * (2 if pair.order == "both" else 1)
 
 
@@ -369,8 +369,8 @@ def measure_labeling(
     while True:
         asked = questions(wanted)
         start = time.monotonic()
-        for batch in ask(asked):
-            advance(len(batch))
+        answers(ask, asked)
+        advance(len(asked))
         seconds = time.monotonic() - start
         if seconds > LABEL_SECONDS / 2 or wanted >= most or len(asked) < wanted:
             break

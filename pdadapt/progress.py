@@ -48,6 +48,7 @@ class Progress:
     def __init__(self, console: Console | None = None):
         self.console = console or Console(stderr=True)
         self.tasks = 0  # ended
+        self._within = 0.0  # seconds of tasks that have ended, which are not those of the task they ran within
         self.prefix = ""  # such as "iteration 1: "
         self.log: Path | None = None  # a JSONL file that gets a line for each task that ends
         self.state: Path | None = None  # a JSON file that says how far the task is, for other processes to read
@@ -84,6 +85,7 @@ class Progress:
         """
         name = self.prefix + name
         started = said = left_at = time.monotonic()
+        within = self._within
         done = before = 0
         last_note = ""
         task_id = self._live.add_task(name, total=total, unit=unit, note="")
@@ -91,8 +93,11 @@ class Progress:
         def leave_state(file: Path) -> float:
             now = time.monotonic()
             state = {"task": name, "unit": unit, "done": done, "total": total, "earlier": before, "note": last_note}
-            _write_state(file, state | {"seconds": round(now - started, 2)})
+            _write_state(file, state | {"seconds": round(taken(), 2)})
             return now
+
+        def taken() -> float:
+            return time.monotonic() - started - (self._within - within)
 
         def advance(units: int, note: str = "", earlier: bool = False) -> None:
             nonlocal done, before, last_note, said, left_at
@@ -103,7 +108,7 @@ class Progress:
             self._live.update(task_id, advance=units, **changes)
             if not self.console.is_terminal and (now := time.monotonic()) - said >= EVERY and before < done < total:
                 said = now
-                left = (now - started) / (done - before) * (total - done)
+                left = taken() / (done - before) * (total - done)
                 line = f"{name}: {done:,} of {total:,} {unit}, about {left / 60:,.1f} min left {last_note}"
                 self.say(line.rstrip())
             if self.state and (done >= total or time.monotonic() - left_at >= STATE_EVERY):
@@ -117,7 +122,8 @@ class Progress:
             finally:
                 self._live.remove_task(task_id)
         self.tasks += 1
-        seconds = max(time.monotonic() - started, 1e-9)
+        seconds = max(taken(), 1e-9)
+        self._within = within + time.monotonic() - started
         new = done - before
         if self.log:
             with open(self.log, "a", encoding="utf-8") as log:

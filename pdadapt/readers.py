@@ -9,7 +9,7 @@ import mmap
 import os
 import zlib
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Generic, TypeVar, overload
@@ -139,6 +139,10 @@ class LineFile(Sequence[T], Generic[T]):
                 self._starts.append(start)
                 yield record
             start, number = self._end(start) + 1, number + 1
+
+    def keep(self, records: Iterable[int]) -> None:
+        """These alone, by their places."""
+        self._starts = array("Q", (self._starts[record] for record in records))
 
     def __len__(self) -> int:
         return len(self._starts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import permutations
+from itertools import chain, permutations
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,11 +11,11 @@ import numpy as np
 
 from pdadapt.corpus import Corpus, Queries
 from pdadapt.errors import DataError
-from pdadapt.label import ask_missing, check_answers, order_figures
+from pdadapt.label import Orders, Questions, ask_missing, check_answers, in_chunks
 from pdadapt.labels import LabelStore
 from pdadapt.progress import Progress
 from pdadapt.run import Ranking
-from pdadapt.teachers import Pair, Point, Task
+from pdadapt.teachers import Pair, Point, Score, Task
 
 Aggregate = Literal["wins", "bradley-terry"]
 
@@ -57,18 +57,26 @@ def rerank(
                 query_id: [Pair(queries[query_id], texts[a], texts[b]) for a, b in permutations(doc_ids, 2)]
                 for query_id, doc_ids in heads.items()
             }
-        everything = [question for asked in questions.values() for question in asked]
 
-        def load() -> Any:
+        def load() -> Score:
             teacher = teachers(task)
-            return teacher.score_points if task == "point" else teacher.score_pairs
+            found: Score = teacher.score_points if task == "point" else teacher.score_pairs
+            return found
 
+        sizes = {query_id: len(asked) for query_id, asked in questions.items()}
+        chunks = in_chunks(sorted(questions, key=queries.__getitem__), sizes)
+        everything = Questions(chunks, lambda query_ids: chain.from_iterable(questions[one] for one in query_ids))
         ask_missing(everything, store, load, progress, "rerank")
         labels = {query_id: [store.get(question) for question in asked] for query_id, asked in questions.items()}
-        unanswered = check_answers([answer for answers in labels.values() for answer in answers], task)
+        unanswered = sum(answers.count(None) for answers in labels.values())
+        check_answers(unanswered, sum(map(len, labels.values())), task)
         figures: dict[str, float] = {"unanswered": unanswered}
         if task == "pair":
-            figures |= order_figures([both for q, doc_ids in heads.items() for both in orders(labels[q], len(doc_ids))])
+            shown = Orders()
+            for query_id, doc_ids in heads.items():
+                for both in orders(labels[query_id], len(doc_ids)):
+                    shown.add(both)
+            figures |= shown.figures()
         reranked: Ranking = {}
         for query_id, doc_ids in heads.items():
             answers = labels[query_id]

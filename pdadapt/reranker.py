@@ -99,7 +99,8 @@ def _candidates(recipe: Recipe, corpus: Corpus, queries: Queries, run: RunFolder
         model = load_student(recipe, recipe.student.model)
         engine = make_engine(model, recipe.retrieve)
         index_corpus(engine, corpus, index, progress)
-        write_run(file, retrieve(engine, corpus, queries, index, recipe.retrieve.k, progress), "candidates")
+        ranking = retrieve(engine, corpus, queries, index, recipe.retrieve.k, progress)
+        write_run(file, ranking.items(), "candidates")
     shutil.rmtree(index, ignore_errors=True)
     return read_run(file)
 

@@ -7,7 +7,7 @@ import itertools
 import json
 import random
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from pdadapt.engines.choose import index_folder, index_origin, load_engine
 from pdadapt.passages import best_passages
 from pdadapt.progress import Progress
 from pdadapt.recipe import RetrieveSettings
-from pdadapt.run import Ranking, locked, write_atomic
+from pdadapt.run import Ranked, Ranking, locked, write_atomic
 from pdadapt.students.colbert import PCA_DOCUMENTS
 
 FORMAT = 1  # of the files of an index
@@ -73,26 +73,22 @@ def open_index(
 
 def retrieve(engine: Engine, corpus: Corpus, queries: Queries, folder: Path, k: int, progress: Progress) -> Ranking:
     """The k best documents (or passages) of each query, best first, without the query itself."""
-    return _search(engine, corpus, queries, folder, k, progress)[0]
+    return {query_id: ranked for query_id, ranked, _ in search(engine, corpus, queries, folder, k, progress)}
 
 
-def _search(
+def search(
     engine: Engine, corpus: Corpus, queries: Queries, folder: Path, k: int, progress: Progress
-) -> tuple[Ranking, set[str]]:
-    """What `retrieve` returns, and the queries of which the engine found fewer than it was asked for: all it finds."""
+) -> Iterator[tuple[str, Ranked, bool]]:
+    """The same, a query at a time; and whether the engine found fewer than it was asked for: all it finds."""
     own = {query_id: itself(corpus, query_id, text) for query_id, text in queries.items()}
     depth = min(k + max(map(len, own.values()), default=0), len(corpus))
     doc_id_at = functools.lru_cache(IDS)(lambda position: corpus.documents[position].doc_id)
-    ranking: Ranking = {}
-    exhausted = set()
     with progress.task("search", len(queries) * len(corpus), "scores") as advance:
         found = engine.search(list(queries.values()), folder, len(corpus), depth, advance)
         for query_id, (positions, scores) in zip(queries, found, strict=True):
             ranked = zip(map(doc_id_at, positions), scores, strict=True)
-            ranking[query_id] = [(doc_id, score) for doc_id, score in ranked if doc_id not in own[query_id]][:k]
-            if len(positions) < depth:
-                exhausted.add(query_id)
-    return ranking, exhausted
+            best = [(doc_id, score) for doc_id, score in ranked if doc_id not in own[query_id]][:k]
+            yield query_id, best, len(positions) < depth
 
 
 def retrieve_documents(
@@ -106,8 +102,11 @@ def retrieve_documents(
     left = queries
     while left:
         depth = min(2 * depth, len(corpus))
-        found, exhausted = _search(engine, corpus, left, folder, depth, progress)
-        ranking |= best_passages(found, k)
+        exhausted = set()
+        for query_id, ranked, ended in search(engine, corpus, left, folder, depth, progress):
+            ranking |= best_passages({query_id: ranked}, k)
+            if ended:
+                exhausted.add(query_id)
         short = {query_id for query_id in left if len(ranking[query_id]) < wanted} - exhausted
         left = {query_id: left[query_id] for query_id in left if query_id in short} if depth < len(corpus) else {}
     return {query_id: ranking[query_id] for query_id in queries}

@@ -15,12 +15,15 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
+import itertools
 import json
 import math
+import mmap
 import os
 import shutil
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -31,7 +34,8 @@ from pdadapt.errors import DataError, RunError, reason
 from pdadapt.readers import open_text
 from pdadapt.recipe import Recipe
 
-Ranking = dict[str, list[tuple[str, float]]]  # query_id -> (doc_id, score), best first
+Ranked = list[tuple[str, float]]  # (doc_id, score), best first
+Ranking = dict[str, Ranked]  # by query_id
 Change = tuple[str, Any, Any]  # dotted key, old, new
 
 # Settings, of speed and memory most of them, which may differ when a run goes on: they change no finished artefact.
@@ -76,7 +80,7 @@ READ_BY: dict[str, Stage] = {  # the first stage that reads a setting, or a part
 }
 KEPT = {  # of the first iteration, when this stage begins anew
     "label": ("candidates.run",),
-    "train": ("candidates.run", "lists.jsonl", "labels.json", "asked.json"),
+    "train": ("candidates.run", "lists.jsonl", "labels.json", "asked.jsonl"),
 }
 
 
@@ -309,11 +313,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     os.replace(temporary, path)
 
 
-def write_run(path: Path, ranking: Ranking, tag: str) -> None:
+def write_run(path: Path, rankings: Iterable[tuple[str, Ranked]], tag: str) -> None:
     """A TREC run file: query_id Q0 doc_id rank score tag."""
     lines = (
         f"{query_id} Q0 {doc_id} {rank} {score:.6f} {tag}\n"
-        for query_id, ranked in ranking.items()
+        for query_id, ranked in rankings
         for rank, (doc_id, score) in enumerate(ranked, 1)
     )
     write_atomic(path, lines)
@@ -327,16 +331,59 @@ def read_run(path: Path) -> Ranking:
     ranking: Ranking = {}
     with open_text(path) as lines:
         for number, line in enumerate(lines, 1):
-            fields = line.split()
-            if len(fields) < 6 or not _is_number(fields[4]):
-                raise DataError(
-                    f"{path}:{number}: not a line of a TREC run; write six fields, query_id Q0 doc_id rank score tag."
-                )
-            ranking.setdefault(fields[0], []).append((fields[2], float(fields[4])))
+            query_id, doc_id, score = _fields(line, f"{path}:{number}")
+            ranking.setdefault(query_id, []).append((doc_id, score))
     for query_id, ranked in ranking.items():
         if len({doc_id for doc_id, _ in ranked}) < len(ranked):
             raise DataError(f"{path}: query {query_id!r} ranks a document twice; keep the first of the two.")
     return {query_id: sorted(ranked, key=lambda entry: -entry[1]) for query_id, ranked in ranking.items()}
+
+
+class RunFile(Mapping[str, Ranked]):
+    """The rankings of a run file that write_run wrote, each read from it when asked for."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.sizes: dict[str, int] = {}
+        """How many documents each query has."""
+        self._starts: dict[str, int] = {}
+        with open(path, "rb") as file:
+            self._file = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else io.BytesIO()
+        start = 0
+        for query_id, lines in itertools.groupby(self._lines(), lambda line: line.partition(b" ")[0]):
+            name = query_id.decode(errors="replace")
+            self._starts[name] = start
+            self.sizes[name] = 0
+            for line in lines:
+                start += len(line)
+                self.sizes[name] += 1
+
+    def __getitem__(self, query_id: str) -> Ranked:
+        """Raises DataError, naming the file, when it is no run file."""
+        self._file.seek(self._starts[query_id])
+        lines = itertools.islice(self._lines(), self.sizes[query_id])
+        return [_fields(line.decode(errors="replace"), str(self.path))[1:] for line in lines]
+
+    def _lines(self) -> Iterator[bytes]:
+        """From where the file is now."""
+        return iter(self._file.readline, b"")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._starts)
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __contains__(self, query_id: object) -> bool:
+        return query_id in self._starts
+
+
+def _fields(line: str, where: str) -> tuple[str, str, float]:
+    """(query id, document id, score) of a line of a TREC run."""
+    fields = line.split()
+    if len(fields) < 6 or not _is_number(fields[4]):
+        raise DataError(f"{where}: not a line of a TREC run; write six fields, query_id Q0 doc_id rank score tag.")
+    return fields[0], fields[2], float(fields[4])
 
 
 def _is_number(text: str) -> bool:

@@ -354,3 +354,10 @@ def kill_while_saving():
         assert process.returncode == 0, process.stderr
 
     return run
+
+
+def asked_at_once(questions):
+    """As one chunk."""
+    from pdadapt.label import Questions
+
+    return Questions([(questions, len(questions))], lambda chunk: chunk)

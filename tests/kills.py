@@ -91,20 +91,20 @@ def run_logged(asked: Path, arguments: list[str]) -> None:
     log.write("begun\n")
     log.flush()
 
-    def logged(questions, store, load, progress, name, tally):
+    def logged(questions, store, load, progress, name, journal):
         def load_logged():
-            ask = load()
+            score = load()
 
-            def answers(missing, among):
-                for batch in ask(missing, among):
-                    texts = (hashlib.sha256(repr(missing[i]).encode()).hexdigest()[:16] for i, _ in batch)
+            def answers(chunks):
+                for batch in score(chunks):
+                    texts = (hashlib.sha256(repr(question).encode()).hexdigest()[:16] for question, _ in batch)
                     log.write(" ".join([name.replace(" ", "-"), *texts]) + "\n")
                     log.flush()
                     yield batch
 
             return answers
 
-        return plain(questions, store, load_logged, progress, name, tally)
+        return plain(questions, store, load_logged, progress, name, journal)
 
     label.ask_missing = logged
     sys.argv = ["pdadapt", *arguments]

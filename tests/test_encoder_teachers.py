@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, BertConfig, BertForSequenceClassificatio
 from pdadapt.errors import ModelError, RecipeError
 from pdadapt.recipe import PairSettings, PointSettings, TeacherSettings
 from pdadapt.students.colbert import load_colbert
-from pdadapt.teachers import Point
+from pdadapt.teachers import Point, answers
 from pdadapt.teachers.choose import Teachers, check_teacher, model_of, teacher_key
 
 POINTS = [
@@ -22,9 +22,7 @@ POINTS = [
 
 
 def ask(teacher, points=POINTS):
-    found = {index: score for batch in teacher.score_points(points) for index, score in batch}
-    assert sorted(found) == list(range(len(points)))
-    return [found[index] for index in range(len(points))]
+    return answers(teacher.score_points, points)
 
 
 @pytest.mark.parametrize("budget", [1, 100, 4096])

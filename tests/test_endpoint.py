@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import asked_at_once
 
 from pdadapt.errors import ModelError, RecipeError
 from pdadapt.label import ask_missing
@@ -15,7 +16,7 @@ from pdadapt.models import resolve_model
 from pdadapt.progress import Progress
 from pdadapt.prompt import POINT_FIELDS, Prompt
 from pdadapt.recipe import ModelSettings, PairSettings, PointSettings, TeacherSettings
-from pdadapt.teachers import Pair, Point, endpoint
+from pdadapt.teachers import Chunk, Pair, Point, answers, endpoint
 from pdadapt.teachers.choose import Teachers, check_teacher, teacher_key
 from pdadapt.teachers.endpoint import EndpointTeacher, authorization, fit, log_sum, served_model
 
@@ -53,50 +54,49 @@ def settings(url, name="tiny", **changes):
     return TeacherSettings(model=f"{url}#{name}", **changes)
 
 
-def ask(scores):
-    found = {index: score for batch in scores for index, score in batch}
-    return [found[index] for index in range(len(found))]
-
-
 def local(llama):
     return Teachers(TeacherSettings(model=str(llama), dtype="float32"))("point")
 
 
 def test_its_log_odds_are_those_of_the_model_that_is_served(server, llama):
     teacher = Teachers(settings(server))("point")
-    assert ask(teacher.score_points(POINTS)) == pytest.approx(ask(local(llama).score_points(POINTS)), abs=1e-4)
-    assert ask(teacher.score_pairs(PAIRS)) == pytest.approx(ask(local(llama).score_pairs(PAIRS)), abs=1e-4)
+    assert answers(teacher.score_points, POINTS) == pytest.approx(answers(local(llama).score_points, POINTS), abs=1e-4)
+    assert answers(teacher.score_pairs, PAIRS) == pytest.approx(answers(local(llama).score_pairs, PAIRS), abs=1e-4)
 
 
 def test_a_busy_server_is_asked_again(server, llama):
     teacher = Teachers(settings(server, "busy", concurrency=3))("point")
-    assert ask(teacher.score_points(POINTS)) == pytest.approx(ask(local(llama).score_points(POINTS)), abs=1e-4)
+    assert answers(teacher.score_points, POINTS) == pytest.approx(answers(local(llama).score_points, POINTS), abs=1e-4)
 
 
 def test_a_label_word_that_is_not_listed_gives_no_label_and_is_asked_again(server, tmp_path):
     teacher = Teachers(settings(server, "short"))("point")
     with LabelStore(tmp_path / "l.sqlite", "points", "t") as store:
-        assert ask_missing(POINTS, store, lambda: teacher.score_points, Progress(), "label") == len(POINTS)
+        assert ask_missing(asked_at_once(POINTS), store, lambda: teacher.score_points, Progress(), "label") == len(
+            POINTS
+        )
         assert [store.get(point) for point in POINTS] == [None] * len(POINTS)
-        assert ask_missing(POINTS, store, lambda: teacher.score_points, Progress(), "label") == len(POINTS)
+        assert ask_missing(asked_at_once(POINTS), store, lambda: teacher.score_points, Progress(), "label") == len(
+            POINTS
+        )
 
 
 def test_a_server_without_log_probabilities_is_an_error(server):
     with pytest.raises(ModelError, match="without `top_logprobs`"):
-        ask(Teachers(settings(server, "plain"))("point").score_points(POINTS))
+        answers(Teachers(settings(server, "plain"))("point").score_points, POINTS)
 
 
 def test_a_server_that_cannot_be_reached_or_is_silent_is_an_error_that_keeps_what_is_labeled(server, monkeypatch):
     monkeypatch.setattr(endpoint, "TRIES", 2)
     with pytest.raises(ModelError, match=r"ConnectError.*what is labeled is kept"):
-        ask(Teachers(settings("http://127.0.0.1:9/v1"))("point").score_points(POINTS[:1]))
+        answers(Teachers(settings("http://127.0.0.1:9/v1"))("point").score_points, POINTS[:1])
     monkeypatch.setattr(endpoint, "TIMEOUT", 0.2)
     with pytest.raises(ModelError, match="ReadTimeout"):
-        ask(Teachers(settings(server, "silent"))("point").score_points(POINTS[:1]))
+        answers(Teachers(settings(server, "silent"))("point").score_points, POINTS[:1])
 
 
 def test_stopped_nothing_stays_in_flight(server):
-    asking = Teachers(settings(server, "slow", concurrency=2))("point").score_points(POINTS)
+    asking = Teachers(settings(server, "slow", concurrency=2))("point").score_points([Chunk(POINTS, POINTS)])
     assert len(next(asking)) == 1  # the other one takes a minute
     started = time.monotonic()
     asking.close()
@@ -105,18 +105,18 @@ def test_stopped_nothing_stays_in_flight(server):
 
 def test_an_answer_that_is_not_json_is_an_error(server):
     with pytest.raises(ModelError, match="something else than JSON"):
-        ask(Teachers(settings(server, "page"))("point").score_points(POINTS[:1]))
+        answers(Teachers(settings(server, "page"))("point").score_points, POINTS[:1])
 
 
 def test_the_key_comes_from_the_environment_and_shows_nowhere(server, monkeypatch):
     locked = settings(server, "locked")
     with pytest.raises(ModelError, match="status 401"):
-        ask(Teachers(locked)("point").score_points(POINTS))
+        answers(Teachers(locked)("point").score_points, POINTS)
     monkeypatch.setenv("OPENAI_API_KEY", "sesame")  # is for OpenAI alone
     with pytest.raises(ModelError, match="status 401"):
-        ask(Teachers(locked)("point").score_points(POINTS))
+        answers(Teachers(locked)("point").score_points, POINTS)
     monkeypatch.setenv("PDADAPT_API_KEY", "sesame")
-    assert None not in ask(Teachers(locked)("point").score_points(POINTS))
+    assert None not in answers(Teachers(locked)("point").score_points, POINTS)
     assert "sesame" not in teacher_key(locked, "point") + locked.model_dump_json()
     assert authorization("https://api.openai.com/v1") == {"Authorization": "Bearer sesame"}
 
@@ -142,8 +142,8 @@ def test_llama_cpps_own_server_answers_as_its_model_does_here(monkeypatch):
     here = Teachers(TeacherSettings(model=gguf, dtype="float32"))("point")
     with serving("llama_cpp_server.py", Path(source.path) / source.gguf_file) as url:
         served = Teachers(settings(f"{url}/v1"))("point")
-        there = ask(served.score_points(points)) + ask(served.score_pairs(pairs))
-    expected = ask(here.score_points(points)) + ask(here.score_pairs(pairs))
+        there = answers(served.score_points, points) + answers(served.score_pairs, pairs)
+    expected = answers(here.score_points, points) + answers(here.score_pairs, pairs)
     assert there == pytest.approx(expected, abs=0.5)  # llama.cpp multiplies in 8 bits
     assert statistics.correlation(there, expected) > 0.95
 
@@ -160,15 +160,15 @@ def test_a_question_that_is_refused_has_no_answer_but_a_server_that_refuses_all_
     refused = [Point("spoke hub", "too long " + "rim " * 5)]
     asked = POINTS + refused + POINTS[:1]
     teacher = Teachers(settings(server, "strict", concurrency=1))("point")
-    expected = [*ask(local(llama).score_points(POINTS)), None]
-    assert ask(teacher.score_points(asked)) == pytest.approx([*expected, expected[0]], abs=1e-4)
+    expected = [*answers(local(llama).score_points, POINTS), None]
+    assert answers(teacher.score_points, asked) == pytest.approx([*expected, expected[0]], abs=1e-4)
     with pytest.raises(ModelError, match="status 400"):
-        ask(Teachers(settings(server, "strict"))("point").score_points(refused))
+        answers(Teachers(settings(server, "strict"))("point").score_points, refused)
 
 
 def test_words_listed_as_impossible_or_without_a_number_are_not_listed(server):
     for name in ("impossible", "null"):
-        assert ask(Teachers(settings(server, name))("point").score_points(POINTS[:2])) == [None, None]
+        assert answers(Teachers(settings(server, name))("point").score_points, POINTS[:2]) == [None, None]
 
 
 def test_what_a_server_cannot_do_is_found_before_any_work(server, tmp_path, monkeypatch):
@@ -192,7 +192,7 @@ def test_what_a_server_cannot_do_is_found_before_any_work(server, tmp_path, monk
 def test_a_server_that_makes_us_wait_is_spoken_of(server):
     said = []
     model = ModelSettings(model=f"{server}#busy", concurrency=1)
-    list(EndpointTeacher(model, PointSettings(), None, said.append).score_points(POINTS))
+    answers(EndpointTeacher(model, PointSettings(), None, said.append).score_points, POINTS)
     assert said and all("asking again in" in line and "of 7" in line for line in said)
 
 

@@ -71,7 +71,7 @@ def read_judgments(file):
 
 def read_ranking(file):
     ranking = read_run(file)
-    write_run(file, ranking, "tag")
+    write_run(file, ranking.items(), "tag")
     again = read_run(file)
     assert again.keys() == ranking.keys() and all(len(again[query]) == len(ranking[query]) for query in ranking)
 

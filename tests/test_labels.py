@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import sqlite3
@@ -6,14 +7,19 @@ import sys
 import time
 
 import pytest
+from conftest import asked_at_once
 
 from pdadapt.corpus import Corpus, Document, load_dataset
 from pdadapt.errors import DataError, ModelError
 from pdadapt.label import (
+    Journal,
+    Labeling,
+    Orders,
+    Questions,
     ask_missing,
+    ask_teachers,
     asked_orders,
-    label,
-    order_figures,
+    make_lists,
     point_labels,
     read_lists,
     standardise,
@@ -22,7 +28,10 @@ from pdadapt.label import (
 from pdadapt.labels import LabelStore, is_labeled
 from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe
+from pdadapt.run import RunFile, write_run
 from pdadapt.teachers import Point
+
+KEYS = {"point": "p", "pair": "q"}
 
 
 class CountingTeacher:
@@ -32,14 +41,12 @@ class CountingTeacher:
         self.asked = []
         self.silent = set()  # documents that it gives no answer about
 
-    def _score(self, questions, among=()):
-        for first in range(0, len(questions), 3):
-            batch = questions[first : first + 3]
-            self.asked += batch
-            yield [
-                (first + i, None if self.silent & set(question) else self.value(*question))
-                for i, question in enumerate(batch)
-            ]
+    def _score(self, chunks):
+        for chunk in chunks:
+            for first in range(0, len(chunk.asked), 3):
+                batch = chunk.asked[first : first + 3]
+                self.asked += batch
+                yield [(question, None if self.silent & set(question) else self.value(*question)) for question in batch]
 
     @staticmethod
     def value(query, document, other=None):
@@ -89,9 +96,9 @@ def test_only_what_is_missing_is_asked_and_each_question_once(tmp_path):
     with LabelStore(tmp_path / "l.sqlite", "points", "t") as store:
         store.add([(("q", "known"), 1.0)])
         questions = [Point("q", "known"), Point("q", "new"), Point("q", "new"), Point("p", "new")]
-        assert ask_missing(questions, store, lambda: teacher.score_points, Progress(), "label") == 2
-        assert teacher.asked == [Point("q", "new"), Point("p", "new")]
-        assert ask_missing(questions, store, lambda: teacher.score_points, Progress(), "label") == 0
+        assert ask_missing(asked_at_once(questions), store, lambda: teacher.score_points, Progress(), "label") == 2
+        assert teacher.asked == [Point("p", "new"), Point("q", "new")]
+        assert ask_missing(asked_at_once(questions), store, lambda: teacher.score_points, Progress(), "label") == 0
 
 
 def test_a_nan_is_never_a_label(tmp_path):
@@ -100,7 +107,11 @@ def test_a_nan_is_never_a_label(tmp_path):
         pytest.raises(ModelError, match=r"teacher\.dtype=float32"),
     ):
         ask_missing(
-            [("q", "d")], store, lambda: lambda questions, among: iter([[(0, float("nan"))]]), Progress(), "label"
+            asked_at_once([("q", "d")]),
+            store,
+            lambda: lambda chunks: iter([[(next(chunks).asked[0], float("nan"))]]),
+            Progress(),
+            "label",
         )
     with LabelStore(tmp_path / "l.sqlite", "points", "t") as store:
         assert store.get(("q", "d")) is None
@@ -112,15 +123,16 @@ def test_batches_are_committed_one_by_one_even_through_kill_9(tmp_path):
 import time
 from pathlib import Path
 from pdadapt.labels import LabelStore, is_labeled
-from pdadapt.label import ask_missing
+from pdadapt.label import Questions, ask_missing
 from pdadapt.progress import Progress
-def slow(questions, among):
-    for i in range(0, len(questions), 2):
-        yield [(i, float(i)), (i + 1, float(i + 1))]
+def slow(chunks):
+    for i in range(0, len((asked := next(chunks).asked)), 2):
+        yield [(asked[i], float(i)), (asked[i + 1], float(i + 1))]
         print(i, flush=True)
         time.sleep(0.05)
+everything = Questions([(range(1000), 1000)], lambda ids: [("q", f"{{i:03}}") for i in ids])
 with LabelStore(Path({str(tmp_path / "l.sqlite")!r}), "points", "t") as store:
-    ask_missing([("q", str(i)) for i in range(1000)], store, lambda: slow, Progress(), "label")
+    ask_missing(everything, store, lambda: slow, Progress(), "label")
 """
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     for _ in range(5):
@@ -129,14 +141,16 @@ with LabelStore(Path({str(tmp_path / "l.sqlite")!r}), "points", "t") as store:
     process.wait()
     process.stdout.close()
     with LabelStore(tmp_path / "l.sqlite", "points", "t") as store:
-        kept = [i for i in range(1000) if store.get(("q", str(i))) is not None]
+        kept = [i for i in range(1000) if store.get(("q", f"{i:03}")) is not None]
     assert kept == list(range(len(kept))) and seen < len(kept) < 1000
 
 
 @pytest.fixture
 def labeled(beir, tmp_path):
     dataset = load_dataset(str(beir))
-    recipe = Recipe.model_validate({"teacher": {"pair": {"per_query": 5, "window": 3}}, "train": {"n_way": 6}})
+    recipe = Recipe.model_validate(
+        {"teacher": {"kind": "seq2seq", "pair": {"per_query": 5, "window": 3}}, "train": {"n_way": 6}}
+    )
     ranking = {
         query_id: [(f"d{(7 * i + start) % 20}", 10.0 - i) for i in range(8)]
         for start, query_id in enumerate(list(dataset.queries)[:4])
@@ -144,16 +158,12 @@ def labeled(beir, tmp_path):
     teacher = CountingTeacher()
 
     def run(recipe=recipe, corpus=dataset.corpus):
-        return label(
-            ranking,
-            corpus,
-            dataset.queries,
-            recipe,
-            tmp_path / "l.sqlite",
-            {"point": "p", "pair": "q"},
-            lambda task: teacher,
-            Progress(),
-        )
+        write_run(tmp_path / "candidates.run", ranking.items(), "x")
+        labeling = Labeling(RunFile(tmp_path / "candidates.run"), corpus, dataset.queries, recipe)
+        store = tmp_path / "l.sqlite"
+        keys = KEYS if recipe.teacher.pair.asked else {"point": "p"}
+        figures = ask_teachers(labeling, store, keys, lambda task: teacher, Progress())
+        return list(make_lists(labeling, store, keys, figures)), figures
 
     return run, teacher, dataset, ranking
 
@@ -187,7 +197,10 @@ def test_both_orders_cancel_the_position_bias_which_is_reported(labeled):
 def test_asked_as_ranked_the_bias_stays_and_half_is_asked(labeled):
     run, _, dataset, _ = labeled
     recipe = Recipe.model_validate(
-        {"teacher": {"pair": {"per_query": 5, "window": 3, "order": "as_ranked"}}, "train": {"n_way": 6}}
+        {
+            "teacher": {"kind": "seq2seq", "pair": {"per_query": 5, "window": 3, "order": "as_ranked"}},
+            "train": {"n_way": 6},
+        }
     )
     lists, figures = run(recipe)
     assert figures["pair_prompts_asked"] == 20 and "flip_rate" not in figures
@@ -208,7 +221,10 @@ def test_a_second_run_asks_nothing_and_gives_the_same_lists(labeled):
 def test_a_random_order_is_the_seeds_and_asks_half(labeled):
     run, _, dataset, _ = labeled
     recipe = Recipe.model_validate(
-        {"teacher": {"pair": {"per_query": 5, "window": 3, "order": "random"}}, "train": {"n_way": 6}}
+        {
+            "teacher": {"kind": "seq2seq", "pair": {"per_query": 5, "window": 3, "order": "random"}},
+            "train": {"n_way": 6},
+        }
     )
     lists, figures = run(recipe)
     assert figures["pair_prompts_asked"] == 20
@@ -234,9 +250,15 @@ def test_a_random_order_is_that_of_the_documents_whatever_their_ranks():
 
 
 def test_a_flip_is_an_answer_that_changes_and_an_undecided_one_is_none():
-    assert order_figures([(1.0, 2.0), (-1.0, -0.5), (1.0, -2.0), (0.0, 0.0)])["flip_rate"] == 0.5
-    assert order_figures([(1.0,), (2.0,)]) == {"position_bias": 1.5}
-    assert order_figures([]) == {}
+    def figures(*pairs):
+        orders = Orders()
+        for answers in pairs:
+            orders.add(answers)
+        return orders.figures()
+
+    assert figures((1.0, 2.0), (-1.0, -0.5), (1.0, -2.0), (0.0, 0.0))["flip_rate"] == 0.5
+    assert figures((1.0,), (2.0,)) == {"position_bias": 1.5}
+    assert figures() == {}
 
 
 def test_two_copies_of_a_text_are_no_pair(labeled):
@@ -247,14 +269,14 @@ def test_two_copies_of_a_text_are_no_pair(labeled):
 
 
 def test_a_teacher_that_stops_short_is_an_error_that_keeps_what_it_said(tmp_path):
-    def short(questions, among):
-        yield [(0, 1.0)]
+    def short(chunks):
+        yield [(next(chunks).asked[0], 1.0)]
 
     with (
         LabelStore(tmp_path / "l.sqlite", "points", "t") as store,
-        pytest.raises(ModelError, match="stopped with 1 of 2"),
+        pytest.raises(ModelError, match="stopped with at least 1 questions left"),
     ):
-        ask_missing([("q", "a"), ("q", "b")], store, lambda: short, Progress(), "label")
+        ask_missing(asked_at_once([("q", "a"), ("q", "b")]), store, lambda: short, Progress(), "label")
     with LabelStore(tmp_path / "l.sqlite", "points", "t") as store:
         assert store.get(("q", "a")) == 1.0
 
@@ -263,7 +285,7 @@ def test_derived_pairs_are_the_difference_of_the_points_and_ask_nothing(labeled)
     run, teacher, *_ = labeled
     recipe = Recipe.model_validate(
         {
-            "teacher": {"pair": {"per_query": 5, "window": 3, "scoring": "derived"}},
+            "teacher": {"kind": "seq2seq", "pair": {"per_query": 5, "window": 3, "scoring": "derived"}},
             "train": {"n_way": 6, "temperature": 0.5},
         }
     )
@@ -303,7 +325,9 @@ def test_points_added_to_the_students_scores_are_standardised():
 def test_lists_survive_the_disk(tmp_path, labeled):
     lists, _ = labeled[0]()
     write_lists(tmp_path / "lists.jsonl", lists)
-    assert read_lists(tmp_path / "lists.jsonl") == lists
+    assert list(read_lists(tmp_path / "lists.jsonl")) == lists
+    one = lists[1].query_id
+    assert list(read_lists(tmp_path / "lists.jsonl", one.__eq__)) == [lists[1]]
 
 
 def test_progress_leaves_a_line_and_a_log_for_each_task(tmp_path, capsys):
@@ -314,3 +338,42 @@ def test_progress_leaves_a_line_and_a_log_for_each_task(tmp_path, capsys):
         time.sleep(0.01)
     assert "label: 4 prompts" in capsys.readouterr().err
     assert '"units": 4' in progress.log.read_text(encoding="utf-8")
+
+
+def test_a_journal_says_after_a_kill_which_chunks_are_answered_and_what_was_missing(tmp_path):
+    file = tmp_path / "asked.jsonl"
+    for _ in range(2):  # a chunk that is begun again says what was missing the first time
+        journal = Journal(file)
+        journal.begin("label", 0, 5)
+        journal.begin("label", 1, 7)
+    journal.end("label", 0)
+    file.write_bytes(file.read_bytes()[:-4])  # torn
+    journal = Journal(file)
+    assert not journal.done("label", 0) and journal.missing("label") == 12
+    journal.end("label", 0)
+    journal.begin("pairs", 0, 3)
+    journal = Journal(file)
+    assert journal.done("label", 0) and not journal.done("label", 1) and not journal.done("pairs", 0)
+    assert (journal.missing("label"), journal.missing("pairs"), journal.missing("other")) == (12, 3, 0)
+
+
+def test_what_the_journal_calls_done_is_not_looked_up_again(tmp_path):
+    teacher, looked = CountingTeacher(), []
+
+    def of(ids):
+        looked.extend(ids)
+        return [Point("q", name) for name in ids]
+
+    questions = Questions([(("a", "b"), 2), (("c", "d"), 2), (("e",), 1)], of)
+    for names in ("abcde", "c", ""):
+        journal = Journal(tmp_path / "asked.jsonl")
+        with LabelStore(tmp_path / "l.sqlite", "points", "t") as store:
+            assert ask_missing(questions, store, lambda: teacher.score_points, Progress(), "label", journal) == 5
+        assert "".join(looked) == names
+        looked.clear()
+        lines = (tmp_path / "asked.jsonl").read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if json.loads(line) != ["label", 1, None]] if names == "abcde" else lines
+        (tmp_path / "asked.jsonl").write_text("\n".join(kept) + "\n", encoding="utf-8")
+        if names == "abcde":
+            questions = Questions([(("a", "b"), 2), (("c",), 1), (("e",), 1)], of)
+    assert len(teacher.asked) == 5

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig, MistralForCausalLM
 
 from pdadapt.recipe import TeacherSettings
-from pdadapt.teachers import Pair
+from pdadapt.teachers import Pair, answers
 from pdadapt.teachers.choose import Teachers
 from pdadapt.teachers.packed import LEAST_SHARED, Plan, common_prefix, grow, prefixes
 
@@ -85,8 +85,8 @@ def test_prompts_that_share_their_beginning_score_as_if_alone(llama, budget, sla
     monkeypatch.setitem(Plan.__init__.__kwdefaults__, "slack", slack)
     teacher = Teachers(TeacherSettings(model=str(llama), dtype="float32", batch_tokens=budget))("pair")
     assert teacher.packs
-    found = {index: score for batch in teacher.score_pairs(QUESTIONS) for index, score in batch}
-    assert [found[i] for i in range(len(QUESTIONS))] == pytest.approx(list(alone(llama, QUESTIONS)), abs=1e-4)
+    found = answers(teacher.score_pairs, QUESTIONS)
+    assert found == pytest.approx(list(alone(llama, QUESTIONS)), abs=1e-4)
 
 
 def test_a_sliding_window_is_kept(llama, tmp_path):
@@ -106,9 +106,9 @@ def test_a_sliding_window_is_kept(llama, tmp_path):
     MistralForCausalLM(config).save_pretrained(tmp_path)
     teacher = Teachers(TeacherSettings(model=str(tmp_path), dtype="float32"))("pair")
     assert teacher.packs
-    found = {index: score for batch in teacher.score_pairs(QUESTIONS) for index, score in batch}
+    found = answers(teacher.score_pairs, QUESTIONS)
     expected = list(alone(tmp_path, QUESTIONS))
-    assert [found[i] for i in range(len(QUESTIONS))] == pytest.approx(expected, abs=1e-4)
+    assert found == pytest.approx(expected, abs=1e-4)
 
 
 def test_an_architecture_that_cannot_be_packed_is_padded(llama, monkeypatch):
@@ -118,8 +118,8 @@ def test_an_architecture_that_cannot_be_packed_is_padded(llama, monkeypatch):
     monkeypatch.setattr(packed, "UNSUPPORTED", ("scaling", "dropout"))  # as if the architecture asked for more
     teacher = Teachers(TeacherSettings(model=str(llama), dtype="float32"))("pair")
     assert not teacher.packs
-    found = {index: score for batch in teacher.score_pairs(QUESTIONS) for index, score in batch}
-    assert [found[i] for i in range(len(QUESTIONS))] == pytest.approx(expected, abs=1e-4)
+    found = answers(teacher.score_pairs, QUESTIONS)
+    assert found == pytest.approx(expected, abs=1e-4)
 
 
 STRANGE = [
@@ -153,8 +153,7 @@ def test_a_strange_document_changes_nothing_but_its_own_score(make, tmp_path):
     strange += [Pair(text, "valve bead", "cog") for text in STRANGE if len(text) < 100]
 
     def ask(questions):
-        found = {index: score for batch in teacher.score_pairs(questions) for index, score in batch}
-        return [found[index] for index in range(len(questions))]
+        return answers(teacher.score_pairs, questions)
 
     alone = [ask([question])[0] for question in [*plain, *strange]]
     together = ask([*plain, *strange])
@@ -169,7 +168,6 @@ def test_compiled_parts_give_the_same_scores(tmp_path):
     for compiled in (False, True):
         settings = TeacherSettings(model=str(tmp_path), dtype="float32", compile=compiled)
         teacher = Teachers(settings)("pair")
-        scores.append(sorted(score for batch in teacher.score_pairs(QUESTIONS) for score in batch))
+        scores.append(answers(teacher.score_pairs, QUESTIONS))
         assert any(module._compiled_call_impl for module in teacher.model.modules()) == compiled
-    for (index, plain), (same, compiled_score) in zip(*scores, strict=True):
-        assert index == same and compiled_score == pytest.approx(plain, abs=1e-4)
+    assert scores[1] == pytest.approx(scores[0], abs=1e-4)

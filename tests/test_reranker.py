@@ -16,7 +16,7 @@ from pdadapt.progress import Progress
 from pdadapt.recipe import load_recipe
 from pdadapt.reranker import make_examples, train_reranker
 from pdadapt.run import read_run
-from pdadapt.teachers import Pair, Point
+from pdadapt.teachers import Pair, Point, answers
 from pdadapt.teachers.choose import Teachers, teacher_key
 from pdadapt.teachers.cross_encoder import join
 
@@ -75,9 +75,9 @@ def test_a_fitted_classifier_knows_its_examples_and_is_a_teacher(judged, tiny_re
     examples = list(make_examples(ranking, dataset, settings.reranker, settings.seed))
     texts = [(dataset.queries[q], *(dataset.corpus[d].contents for d in docs)) for q, docs, _ in examples]
     if task == "point":
-        found = dict(pair for batch in teacher.score_points([Point(*text) for text in texts]) for pair in batch)
+        found = answers(teacher.score_points, [Point(*text) for text in texts])
     else:
-        found = dict(pair for batch in teacher.score_pairs([Pair(*text) for text in texts]) for pair in batch)
+        found = answers(teacher.score_pairs, [Pair(*text) for text in texts])
     right = [(found[i] > 0) == bool(label) for i, (_, _, label) in enumerate(examples)]
     assert sum(right) >= 0.75 * len(right), sum(right) / len(right)
 

@@ -9,14 +9,16 @@ import pytest
 
 from pdadapt.errors import RunError
 from pdadapt.recipe import Recipe
-from pdadapt.run import RunFolder, atomic_folder, last_checkpoint, read_run, write_atomic, write_run
+from pdadapt.run import RunFile, RunFolder, atomic_folder, last_checkpoint, read_run, write_atomic, write_run
 
 
 def test_a_ranking_survives_the_trec_file(tmp_path):
     ranking = {"q1": [("d2", 1.5), ("d1", 0.25)], "q2": [("d1", -3.0)]}
-    write_run(tmp_path / "x.run", ranking, "tag")
+    write_run(tmp_path / "x.run", ranking.items(), "tag")
     assert (tmp_path / "x.run").read_text(encoding="utf-8").splitlines()[0] == "q1 Q0 d2 1 1.500000 tag"
     assert read_run(tmp_path / "x.run") == ranking
+    lazy = RunFile(tmp_path / "x.run")
+    assert dict(lazy) == ranking and lazy["q1"] == ranking["q1"] and lazy.sizes == {"q1": 2, "q2": 1}
 
 
 def test_the_same_run_goes_on_and_more_iterations_may_be_asked(tmp_path):

@@ -24,10 +24,10 @@ from pdadapt.batches import Budget, limits
 from pdadapt.errors import ModelError, RecipeError
 from pdadapt.prompt import PAIR_FIELDS, POINT_FIELDS, Prompt, load_prompt
 from pdadapt.recipe import ModelSettings, PairSettings, PointSettings, TeacherSettings
-from pdadapt.teachers import Pair, Point, prompting
+from pdadapt.teachers import Chunk, Pair, Point, answers
 from pdadapt.teachers.choose import Teachers, check_teacher, teacher_key, teacher_kind
 from pdadapt.teachers.language_model import chat_format
-from pdadapt.teachers.prompting import PromptEncoder, chunk_stops, label_ids, share, tokenised
+from pdadapt.teachers.prompting import PromptEncoder, label_ids, share, tokenised
 
 POINTS = [
     Point("spoke tension", "rim spoke hub"),
@@ -36,12 +36,6 @@ POINTS = [
     Point("chain", "chain cassette {query} Yes 🚲 \u202b"),
 ]
 PAIRS = [Pair(p.query, p.document, "valve bead") for p in POINTS] + [Pair("hub", "hub " * 30, "rim")]
-
-
-def ask(scores_of, questions):
-    found = {index: score for batch in scores_of(questions) for index, score in batch}
-    assert sorted(found) == list(range(len(questions)))
-    return [found[index] for index in range(len(questions))]
 
 
 def load(settings):
@@ -79,9 +73,9 @@ def test_t5_equals_generate_tied_and_untied_whatever_the_batching(t5, budget, pa
     tokenizer = AutoTokenizer.from_pretrained(t5)
     point, pair = load_prompt("yes-no", POINT_FIELDS), load_prompt("a-b", PAIR_FIELDS)
     expected = [first_token_log_odds(model, tokenizer, point.render(p._asdict()), ("Yes", "No")) for p in POINTS]
-    assert ask(teacher.score_points, POINTS) == pytest.approx(expected, abs=1e-4)
+    assert answers(teacher.score_points, POINTS) == pytest.approx(expected, abs=1e-4)
     expected = [first_token_log_odds(model, tokenizer, pair.render(p._asdict()), ("A", "B")) for p in PAIRS]
-    assert ask(teacher.score_pairs, PAIRS) == pytest.approx(expected, abs=1e-4)
+    assert answers(teacher.score_pairs, PAIRS) == pytest.approx(expected, abs=1e-4)
     assert len({round(score, 4) for score in expected}) > 2
 
 
@@ -105,7 +99,7 @@ def test_other_encoder_decoders_equal_generate_too(name, tmp_path):
     model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
     prompt = load_prompt("yes-no", POINT_FIELDS)
     expected = [first_token_log_odds(model, tokenizer, prompt.render(p._asdict()), ("Yes", "No")) for p in POINTS]
-    assert ask(teacher.score_points, POINTS) == pytest.approx(expected, abs=1e-4)
+    assert answers(teacher.score_points, POINTS) == pytest.approx(expected, abs=1e-4)
     assert len({round(score, 4) for score in expected}) > 2
 
 
@@ -123,7 +117,7 @@ def test_half_a_model_is_no_teacher(tmp_path):
 def test_bfloat16_stays_near_float32_in_packed_batches(t5, llama):
     for folder in (t5, llama):
         exact, rough = (
-            ask(load(TeacherSettings(model=str(folder), dtype=dtype)).score_pairs, PAIRS)
+            answers(load(TeacherSettings(model=str(folder), dtype=dtype)).score_pairs, PAIRS)
             for dtype in ("float32", "bfloat16")
         )
         assert rough == pytest.approx(exact, abs=0.1) and rough != exact
@@ -145,9 +139,9 @@ def test_causal_equals_generate_through_the_chat_template(llama, budget, packs):
     expected = [
         first_token_log_odds(model, tokenizer, chat(point, p._asdict()), ("Yes", "No"), special=False) for p in POINTS
     ]
-    assert ask(teacher.score_points, POINTS) == pytest.approx(expected, abs=1e-4)
+    assert answers(teacher.score_points, POINTS) == pytest.approx(expected, abs=1e-4)
     expected = [first_token_log_odds(model, tokenizer, chat(pair, p._asdict()), ("A", "B"), False) for p in PAIRS]
-    assert ask(teacher.score_pairs, PAIRS) == pytest.approx(expected, abs=1e-4)
+    assert answers(teacher.score_pairs, PAIRS) == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("packs", [True, False])
@@ -170,9 +164,9 @@ def test_query_likelihood_is_the_mean_log_probability_of_the_query_alone(llama, 
         query = tokenizer.encode(point.query, add_special_tokens=False)
         log_p = model(torch.tensor([prefix + query])).logits[0].log_softmax(-1)
         expected.append(sum(log_p[len(prefix) + i - 1, token].item() for i, token in enumerate(query)) / len(query))
-    assert ask(teacher.score_points, POINTS) == pytest.approx(expected, abs=1e-4)
+    assert answers(teacher.score_points, POINTS) == pytest.approx(expected, abs=1e-4)
     swapped = [Pair(p.query, p.document_b, p.document_a) for p in PAIRS]
-    assert ask(teacher.score_pairs, swapped) != pytest.approx(ask(teacher.score_pairs, PAIRS))
+    assert answers(teacher.score_pairs, swapped) != pytest.approx(answers(teacher.score_pairs, PAIRS))
 
 
 def test_kind_is_read_from_the_configuration(t5, llama, cross_encoder, encoder):
@@ -310,13 +304,6 @@ def test_a_query_that_leaves_no_room_is_an_error_with_the_way_out(llama):
         one(encode, query="hub " * 28, document_a="rim " * 50, document_b="pad " * 50)
 
 
-def test_a_query_too_long_is_found_before_anything_is_asked(t5):
-    teacher = load(TeacherSettings(model=str(t5), dtype="float32", max_length=60))
-    asked = [*POINTS[:1] * 3, Point("hub " * 80, "rim")]
-    with pytest.raises(RecipeError, match=r"teacher\.max_length 60 leaves no room"):
-        next(teacher.score_points(asked))
-
-
 def test_max_document_length_cuts_each_document_alone(llama):
     tokenizer, encode = encoder_for(llama, 500, max_document_length=5)
     text = tokenizer.decode(one(encode, query="hub", document_a="rim " * 50, document_b="pad valve"))
@@ -330,31 +317,26 @@ def test_share_gives_the_rest_of_the_short_to_the_long():
 
 
 def test_prompts_are_tokenised_in_chunks_ahead_of_the_work():
-    encoded, seen = [], []
+    begun, seen = [], []
 
     def encode(questions):
-        encoded.append(len(questions))
         return [[question] for question in questions]
 
-    for start, prompts in tokenised(list(range(10)), encode, [4, 8, 10]):
-        seen.append((start, [ids[0] for ids in prompts]))
-    assert encoded == [4, 4, 2] and seen == [(0, [0, 1, 2, 3]), (4, [4, 5, 6, 7]), (8, [8, 9])]
-    assert list(tokenised([], encode, [])) == []
+    def chunks():
+        for chunk in ([0, 1, 2, 3], [4, 5, 6, 7], [8, 9]):
+            begun.append(chunk)
+            yield chunk
 
-
-def test_chunks_end_where_they_would_have_without_a_stop(monkeypatch):
-    monkeypatch.setattr(prompting, "CHUNK", 4)
-    among = [(f"q{i}",) for i in range(10)]
-    assert chunk_stops(among, among) == [4, 8, 10]
-    left = [question for question in among if question[0] not in ("q0", "q1", "q4", "q7", "q8")]
-    assert chunk_stops(left, among) == [2, 4, 5]  # q2 q3 | q5 q6 | q9
-    assert chunk_stops(among[8:], among) == [2] and chunk_stops([], among) == []
+    for questions, prompts in tokenised(chunks(), encode):
+        seen.append((questions, [ids[0] for ids in prompts]))
+        assert len(begun) == min(len(seen) + 1, 3), "one chunk ahead of the model, and no more"
+    assert seen == [([0, 1, 2, 3], [0, 1, 2, 3]), ([4, 5, 6, 7], [4, 5, 6, 7]), ([8, 9], [8, 9])]
+    assert list(tokenised([], encode)) == []
 
 
 @pytest.mark.parametrize("task", ["points", "likelihood", "pairs"])
-def test_a_labeling_that_was_stopped_goes_on_in_the_same_batches(llama, monkeypatch, task):
+def test_a_labeling_that_was_stopped_goes_on_in_the_same_batches(llama, task):
     """In bfloat16 another batch gives another label: whoever goes on after a stop must come to the same ones."""
-    monkeypatch.setattr(prompting, "CHUNK", 7)
     point = PointSettings(scoring="query_likelihood", prompt="query-likelihood") if task == "likelihood" else None
     settings = TeacherSettings(model=str(llama), dtype="bfloat16", batch_tokens=150, point=point or PointSettings())
     teacher = load(settings)
@@ -363,13 +345,13 @@ def test_a_labeling_that_was_stopped_goes_on_in_the_same_batches(llama, monkeypa
     if task == "pairs":
         asked = [Pair("spoke hub", a, b) for a, b in itertools.permutations(texts[:5], 2)]
     score = teacher.score_pairs if task == "pairs" else teacher.score_points
-    whole = [dict(batch) for batch in score(asked, asked) if batch]
+    chunks = [asked[:10], asked[10:]]
+    whole = [dict(batch) for batch in score(Chunk(chunk, chunk) for chunk in chunks) if batch]
     assert len(whole) > 3
     for stop in range(len(whole)):
-        done = {index for batch in whole[:stop] for index in batch}
-        left = [question for index, question in enumerate(asked) if index not in done]
-        places = [index for index in range(len(asked)) if index not in done]
-        after = [{places[index]: score for index, score in batch} for batch in score(left, asked) if batch]
+        done = {question for batch in whole[:stop] for question in batch}
+        left = [Chunk([question for question in chunk if question not in done], chunk) for chunk in chunks]
+        after = [dict(batch) for batch in score(chunk for chunk in left if chunk.asked) if batch]
         assert after == whole[stop:]
 
 
@@ -439,7 +421,7 @@ def test_query_likelihood_needs_a_decoder_and_that_is_said_before_any_work(t5):
 def test_a_teacher_of_points_only_needs_no_pair_labels(t5):
     pair = PairSettings(per_query=0, labels=("zebra", "zebra"))
     teacher = Teachers(TeacherSettings(model=str(t5), dtype="float32", pair=pair), ["point"])("point")
-    assert len(ask(teacher.score_points, POINTS)) == len(POINTS)
+    assert len(answers(teacher.score_points, POINTS)) == len(POINTS)
 
 
 @pytest.mark.network

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple, Protocol
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
 
-Scores = list[tuple[int, float | None]]  # (index of the question asked, its score); None: the teacher gave no answer
 Task = Literal["point", "pair"]
+CHUNK = 2_048  # questions, about, in a chunk
 
 
 class Point(NamedTuple):
@@ -24,15 +25,37 @@ class Pair(NamedTuple):
     document_b: str
 
 
-class PointTeacher(Protocol):
-    def score_points(self, points: Sequence[Point], among: Sequence[Point] = ()) -> Iterator[Scores]:
-        """Yield scores batch by batch, in whatever order is quickest; higher is more relevant.
+Question = tuple[str, ...]  # a Point or a Pair
+Scores = list[tuple[Any, float | None]]  # (question, its score); None: the teacher gave no answer
 
-        among: all questions of the stage, of which some may be answered; who needs it composes its batches so that a
-        stage that was stopped goes on with the batches that it would have come to.
-        """
+
+class Chunk(NamedTuple):
+    """Questions that a teacher composes its batches from, so that these are the same whoever asks them and when.
+
+    A stage that was stopped goes on with the batches that it would have come to.
+    """
+
+    asked: Sequence[Any]  # no two alike
+    whole: Sequence[Any]  # with those that were answered before
+
+
+class PointTeacher(Protocol):
+    def score_points(self, chunks: Iterable[Chunk]) -> Iterator[Scores]:
+        """Yield scores batch by batch, in whatever order is quickest within a chunk; higher is more relevant."""
 
 
 class PairTeacher(Protocol):
-    def score_pairs(self, pairs: Sequence[Pair], among: Sequence[Pair] = ()) -> Iterator[Scores]:
+    def score_pairs(self, chunks: Iterable[Chunk]) -> Iterator[Scores]:
         """Yield log-odds that a is the more relevant document, likewise."""
+
+
+Score = Callable[[Iterable[Chunk]], Iterator[Scores]]  # score_points or score_pairs of a teacher
+
+
+def answers(score: Score, questions: Sequence[Question]) -> list[float | None]:
+    """The scores of these questions, in their order."""
+    distinct = list(dict.fromkeys(questions))
+    chunks = [distinct[start : start + CHUNK] for start in range(0, len(distinct), CHUNK)]
+    batches = score(Chunk(chunk, chunk) for chunk in chunks)
+    found = dict(itertools.chain.from_iterable(batches))
+    return [found[question] for question in questions]

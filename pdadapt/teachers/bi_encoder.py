@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from pdadapt.device import default_device, pick_dtype
 from pdadapt.models import is_colbert, loading, resolve_model
 from pdadapt.recipe import ModelSettings
 from pdadapt.students.colbert import length_limit, load_colbert, set_lengths
-from pdadapt.teachers import Point, Scores
+from pdadapt.teachers import Chunk, Point, Scores
 from pdadapt.teachers.prompting import cut_tokens
 
 CPU_BUDGET, GPU_BUDGET = 1_024, 131_072  # tokens encoded at once, padding included
@@ -32,20 +32,21 @@ class BiEncoderTeacher:
             f"teacher {settings.model}", settings.batch_tokens or (GPU_BUDGET if on_gpu else CPU_BUDGET)
         )
 
-    def score_points(self, points: Sequence[Point], among: Sequence[Point] = ()) -> Iterator[Scores]:
-        """Every text is encoded once."""
-        asked: dict[str, list[int]] = {}
-        for index, point in enumerate(points):
-            asked.setdefault(self._cut(point.document), []).append(index)
-        queries: dict[str, torch.Tensor] = {}
-        for batch in self._encode(self.model.encode_query, {point.query for point in among or points}):
-            queries |= batch
-        for batch in self._encode(self.model.encode_document, asked):
-            scores: Scores = []
-            for document, embedding in batch.items():
-                similar = self._similarity([queries[points[index].query] for index in asked[document]], embedding)
-                scores += zip(asked[document], similar, strict=True)
-            yield scores
+    def score_points(self, chunks: Iterable[Chunk]) -> Iterator[Scores]:
+        """Every text of a chunk is encoded once."""
+        for chunk in chunks:
+            asked: dict[str, list[Point]] = {}
+            for point in sorted(chunk.asked):
+                asked.setdefault(self._cut(point.document), []).append(point)
+            queries: dict[str, torch.Tensor] = {}
+            for batch in self._encode(self.model.encode_query, {point.query for point in chunk.whole}):
+                queries |= batch
+            for batch in self._encode(self.model.encode_document, asked):
+                scores: Scores = []
+                for document, embedding in batch.items():
+                    similar = self._similarity([queries[point.query] for point in asked[document]], embedding)
+                    scores += zip(asked[document], similar, strict=True)
+                yield scores
 
     def _cut(self, document: str) -> str:
         keep = self.max_document_length

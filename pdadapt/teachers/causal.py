@@ -6,15 +6,15 @@ form a tree in a flat batch (packed.py). Architectures whose attention cannot be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 
 from pdadapt.recipe import ModelSettings, PairSettings, PointSettings
-from pdadapt.teachers import Point, Scores
+from pdadapt.teachers import Chunk, Scores
 from pdadapt.teachers.language_model import ANSWER_ROOM, LanguageModelTeacher, pad
 from pdadapt.teachers.packed import ATTENTION, Plan, grow, prefixes
-from pdadapt.teachers.prompting import chunk_stops, tokenised
+from pdadapt.teachers.prompting import tokenised
 
 PROBE = (
     [5] * 20 + [6, 7],
@@ -31,9 +31,9 @@ class CausalTeacher(LanguageModelTeacher):
         super().__init__(settings, point, pair)
         self.packs = not settings.device_map and self._packing_agrees()
 
-    def score_points(self, points: Sequence[Point], among: Sequence[Point] = ()) -> Iterator[Scores]:
+    def score_points(self, chunks: Iterable[Chunk]) -> Iterator[Scores]:
         assert self.point is not None
-        yield from super().score_points(points, among) if self.point.labels else self._query_likelihood(points, among)
+        yield from super().score_points(chunks) if self.point.labels else self._query_likelihood(chunks)
 
     @torch.inference_mode()
     def _log_odds(self, prompts: list[list[int]], columns: list[int]) -> Iterator[tuple[list[int], torch.Tensor]]:
@@ -41,23 +41,19 @@ class CausalTeacher(LanguageModelTeacher):
         yield from self._logits(prompts, [1] * len(prompts), lambda logits, _: logits[:, first] - logits[:, second])
 
     @torch.inference_mode()
-    def _query_likelihood(self, points: Sequence[Point], among: Sequence[Point]) -> Iterator[Scores]:
+    def _query_likelihood(self, chunks: Iterable[Chunk]) -> Iterator[Scores]:
         """Mean log p(query token | document, query so far): Sachan et al. 2022, equation 2."""
         assert self.point is not None
-        texts = [(point.document, point.query) for point in points]
-        order = sorted(range(len(points)), key=lambda i: texts[i])
-        stops = chunk_stops(
-            [texts[i] for i in order], [(point.document, point.query) for point in among] if among else texts
-        )
-        queries = [points[i].query for i in order]
-        answers = {
-            query: self.tokenizer.encode(query, add_special_tokens=False)[:ANSWER_ROOM] for query in set(queries)
-        }
-        documents = [{"document": points[i].document} for i in order]
-        for start, prefix in tokenised(documents, self.point.encode, stops):
-            rows = [i for i in range(len(prefix)) if answers[queries[start + i]]]
-            yield [(order[start + i], None) for i in range(len(prefix)) if not answers[queries[start + i]]]
-            asked = [answers[queries[start + i]] for i in rows]
+        encode = self.point.encode
+        ordered = (sorted(chunk.asked, key=lambda point: (point.document, point.query)) for chunk in chunks)
+        for points, prefix in tokenised(ordered, lambda chunk: encode([{"document": one.document} for one in chunk])):
+            answers = {
+                query: self.tokenizer.encode(query, add_special_tokens=False)[:ANSWER_ROOM]
+                for query in {point.query for point in points}
+            }
+            rows = [i for i, point in enumerate(points) if answers[point.query]]
+            yield [(point, None) for point in points if not answers[point.query]]
+            asked = [answers[points[i].query] for i in rows]
             prompts = [prefix[i] + answer[:-1] for i, answer in zip(rows, asked, strict=True)]
 
             def mean_log_p(logits: torch.Tensor, batch: list[int], asked: list[list[int]] = asked) -> torch.Tensor:
@@ -66,7 +62,7 @@ class CausalTeacher(LanguageModelTeacher):
                 return torch.stack([part.mean() for part in log_p.split([len(asked[i]) for i in batch])])
 
             for batch, scores in self._logits(prompts, [len(answer) for answer in asked], mean_log_p):
-                yield [(order[start + rows[i]], score) for i, score in zip(batch, scores.tolist(), strict=True)]
+                yield [(points[rows[i]], score) for i, score in zip(batch, scores.tolist(), strict=True)]
 
     def _logits(
         self, prompts: list[list[int]], own: list[int], reduce: Callable[[torch.Tensor, list[int]], torch.Tensor]

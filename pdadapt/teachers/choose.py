@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from pdadapt.models import architectures, has_modules, is_colbert, loading, read
 from pdadapt.progress import Progress
 from pdadapt.prompt import LIKELIHOOD_FIELDS, PAIR_FIELDS, POINT_FIELDS, load_prompt
 from pdadapt.recipe import ModelSettings, PointSettings, TeacherSettings
-from pdadapt.teachers import Pair, Point, Scores, Task
+from pdadapt.teachers import Chunk, Scores, Task
 
 TASK = "pdadapt_task"  # in a cross-encoder's config.json: point, also when it is not there, or pair
 LANGUAGE_MODELS = ("seq2seq", "causal")
@@ -206,14 +206,21 @@ def check_precision(settings: TeacherSettings) -> None:
         raise ModelError("teacher.quantize needs bitsandbytes; run `pip install 'pdadapt[gpu]'`.") from None
 
 
+def by_document(settings: TeacherSettings, task: Task) -> bool:
+    """Whether questions about one document had better come together: the teacher reads it once for all of them."""
+    kind = teacher_kind(model_of(settings, task))
+    likelihood = settings.point.scoring == "query_likelihood"
+    return task == "point" and (kind in ("bi_encoder", "multi_vector") or likelihood)
+
+
 class ImportedTeacher:
     """Labels made elsewhere: what was not imported has no answer."""
 
-    def score_points(self, points: Sequence[Point], among: Sequence[Point] = ()) -> Iterator[Scores]:
-        yield [(index, None) for index in range(len(points))]
+    def score_points(self, chunks: Iterable[Chunk]) -> Iterator[Scores]:
+        for chunk in chunks:
+            yield [(question, None) for question in chunk.asked]
 
-    def score_pairs(self, pairs: Sequence[Pair], among: Sequence[Pair] = ()) -> Iterator[Scores]:
-        yield [(index, None) for index in range(len(pairs))]
+    score_pairs = score_points
 
 
 class Teachers:

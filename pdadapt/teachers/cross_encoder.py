@@ -6,7 +6,7 @@ both documents, its logit the log-odds that the first is the more relevant. Whic
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from pdadapt.device import default_device, pick_dtype
 from pdadapt.errors import ModelError, RecipeError
 from pdadapt.models import loading, resolve_model
 from pdadapt.recipe import ModelSettings
-from pdadapt.teachers import Pair, Point, Scores
+from pdadapt.teachers import Chunk, Pair, Point, Scores
 from pdadapt.teachers.prompting import SMALLEST_CUT, share
 
 CPU_BUDGET, GPU_BUDGET = 2_048, 131_072  # tokens at once, padding included
@@ -42,32 +42,33 @@ class CrossEncoderTeacher:
             f"teacher {settings.model}", settings.batch_tokens or (GPU_BUDGET if device.type == "cuda" else CPU_BUDGET)
         )
 
-    def score_points(self, points: Sequence[Point], among: Sequence[Point] = ()) -> Iterator[Scores]:
+    def score_points(self, chunks: Iterable[Chunk]) -> Iterator[Scores]:
         """Raw logits: a sigmoid would flatten the distribution that the student learns."""
         length, keep = self.model.max_length, self.max_document_length
-        tokenizer = self.model.tokenizer
-        letters = [len(point.query) + len(point.document) for point in points]
 
-        def cut(i: int) -> tuple[str, str]:
-            query, document = points[i]
-            return query, fit(tokenizer, query, [document], length, keep)[0]
+        def cut(point: Point) -> tuple[str, str]:
+            return point.query, fit(self.model.tokenizer, point.query, [point.document], length, keep)[0]
 
-        return self._score(letters, cut)
+        return self._score(chunks, cut)
 
-    def score_pairs(self, pairs: Sequence[Pair], among: Sequence[Pair] = ()) -> Iterator[Scores]:
+    def score_pairs(self, chunks: Iterable[Chunk]) -> Iterator[Scores]:
         """Log-odds that document a is the more relevant (PairDistill, section 4.1)."""
         length, keep = self.model.max_length, self.max_document_length
-        letters = [sum(map(len, pair)) for pair in pairs]
-        return self._score(letters, lambda i: join(self.model.tokenizer, pairs[i], length, keep))
+        return self._score(chunks, lambda pair: join(self.model.tokenizer, pair, length, keep))
 
-    def _score(self, letters: Sequence[int], cut: Callable[[int], tuple[str, str]]) -> Iterator[Scores]:
-        """letters: of each question, about; cut: its texts as the model reads them, when its batch comes."""
-        order = sorted(range(len(letters)), key=lambda i: (-letters[i], i))
-        costs = [min(letters[i] // 4 + 8, self.model.max_length or letters[i]) for i in order]  # tokens, about
+    def _score(self, chunks: Iterable[Chunk], cut: Callable[[Any], tuple[str, str]]) -> Iterator[Scores]:
+        """cut: a question's texts as the model reads them, when its batch comes."""
+        for chunk in chunks:
+            yield from self._score_chunk(chunk.asked, cut)
+
+    def _score_chunk(self, asked: Sequence[Any], cut: Callable[[Any], tuple[str, str]]) -> Iterator[Scores]:
+        letters = {question: sum(map(len, question)) for question in asked}
+        ordered = sorted(asked, key=lambda question: (-letters[question], question))
+        costs = [min(letters[question] // 4 + 8, self.model.max_length) for question in ordered]  # tokens, about
 
         def score(batch: range) -> torch.Tensor:
             return self.model.predict(
-                [cut(order[i]) for i in batch],
+                [cut(ordered[i]) for i in batch],
                 batch_size=len(batch),
                 activation_fn=torch.nn.Identity(),
                 show_progress_bar=False,
@@ -75,7 +76,7 @@ class CrossEncoderTeacher:
             )
 
         for batch, scores in self.budget.batches(costs, score, padded=True):
-            yield [(order[i], value) for i, value in zip(batch, scores.float().tolist(), strict=True)]
+            yield [(ordered[i], value) for i, value in zip(batch, scores.float().tolist(), strict=True)]
 
 
 def fit(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urldefrag, urlsplit
 
@@ -20,7 +20,7 @@ import httpx
 from pdadapt.errors import ModelError, RecipeError, reason
 from pdadapt.prompt import PAIR_FIELDS, POINT_FIELDS, Prompt, load_prompt
 from pdadapt.recipe import ModelSettings, PairSettings, PointSettings
-from pdadapt.teachers import Pair, Point, Scores
+from pdadapt.teachers import Chunk, Pair, Point, Scores, answers
 from pdadapt.teachers.prompting import DOCUMENT_FIELDS, SMALLEST_CUT, no_room, share
 
 TRIES = 7  # 0.5 s, 1 s, ... 16 s: half a minute of patience with a server that is busy or restarts
@@ -77,34 +77,35 @@ class EndpointTeacher:
     def check(self, queries: Collection[str]) -> None:
         """Ask the longest query with an empty document. Raises ModelError when the server cannot serve as a teacher."""
         longest = max(queries, key=len, default="")
-        list(
-            self.score_points([Point(longest, "")]) if self.point_prompt else self.score_pairs([Pair(longest, "", "")])
-        )
+        if self.point_prompt:
+            answers(self.score_points, [Point(longest, "")])
+        else:
+            answers(self.score_pairs, [Pair(longest, "", "")])
 
-    def score_points(self, points: Sequence[Point], among: Sequence[Point] = ()) -> Iterator[Scores]:
-        yield from self._score(points, self.point_prompt, self.point_labels)
+    def score_points(self, chunks: Iterable[Chunk]) -> Iterator[Scores]:
+        yield from self._score(chunks, self.point_prompt, self.point_labels)
 
-    def score_pairs(self, pairs: Sequence[Pair], among: Sequence[Pair] = ()) -> Iterator[Scores]:
-        yield from self._score(pairs, self.pair_prompt, self.pair_labels)
+    def score_pairs(self, chunks: Iterable[Chunk]) -> Iterator[Scores]:
+        yield from self._score(chunks, self.pair_prompt, self.pair_labels)
 
     def _score(
-        self, questions: Sequence[Any], prompt: Prompt | None, labels: tuple[str, str] | None
+        self, chunks: Iterable[Chunk], prompt: Prompt | None, labels: tuple[str, str] | None
     ) -> Iterator[Scores]:
         """Ask `concurrency` questions at a time; yield what has come back. Raises ModelError when the server fails.
 
         The event loop runs while the answers are awaited, and is left with nothing in flight however this ends.
         """
         assert prompt is not None and labels is not None
-        waiting = iter(range(len(questions)))
-        asked: dict[asyncio.Task[float | None], int] = {}
+        waiting = (question for chunk in chunks for question in chunk.asked)
+        asked: dict[asyncio.Task[float | None], Any] = {}
         loop = asyncio.new_event_loop()
         limits = httpx.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency)
         client = httpx.AsyncClient(timeout=TIMEOUT, limits=limits, headers=authorization(self.url))
         try:
             while True:
-                while len(asked) < self.concurrency and (index := next(waiting, None)) is not None:
-                    text = fit(prompt, questions[index]._asdict(), self.max_length, self.max_document_length)
-                    asked[loop.create_task(self._ask(client, text, labels))] = index
+                while len(asked) < self.concurrency and (question := next(waiting, None)) is not None:
+                    text = fit(prompt, question._asdict(), self.max_length, self.max_document_length)
+                    asked[loop.create_task(self._ask(client, text, labels))] = question
                 if not asked:
                     return
                 done, _ = loop.run_until_complete(asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED))

@@ -11,7 +11,7 @@ import functools
 import io
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -24,8 +24,8 @@ from pdadapt.errors import ModelError
 from pdadapt.models import ModelSource, resolve_model
 from pdadapt.prompt import LIKELIHOOD_FIELDS, PAIR_FIELDS, POINT_FIELDS, load_prompt
 from pdadapt.recipe import ModelSettings, PairSettings, PointSettings
-from pdadapt.teachers import Pair, Point, Scores
-from pdadapt.teachers.prompting import PromptEncoder, chunk_stops, label_ids, tokenised
+from pdadapt.teachers import Chunk, Scores
+from pdadapt.teachers.prompting import PromptEncoder, label_ids, tokenised
 
 ANSWER_ROOM = 128  # tokens kept free for the query when it is the answer whose likelihood is asked
 GPU_BUDGET = 65_536
@@ -88,23 +88,21 @@ class LanguageModelTeacher(ABC):
                 if any(part in type(module).__name__ for part in COMPILED):
                     module.compile(dynamic=True)
 
-    def score_points(self, points: Sequence[Point], among: Sequence[Point] = ()) -> Iterator[Scores]:
-        yield from self._score(points, among, self.point)
+    def score_points(self, chunks: Iterable[Chunk]) -> Iterator[Scores]:
+        yield from self._score(chunks, self.point)
 
-    def score_pairs(self, pairs: Sequence[Pair], among: Sequence[Pair] = ()) -> Iterator[Scores]:
-        yield from self._score(pairs, among, self.pair)
+    def score_pairs(self, chunks: Iterable[Chunk]) -> Iterator[Scores]:
+        yield from self._score(chunks, self.pair)
 
-    def _score(self, questions: Sequence[Any], among: Sequence[Any], asked: Asking | None) -> Iterator[Scores]:
+    def _score(self, chunks: Iterable[Chunk], asked: Asking | None) -> Iterator[Scores]:
         """Scores of the questions, which are asked in order of their texts: what begins alike comes together."""
         assert asked is not None
         columns = asked.labels if self.rows is None else [self.rows.index(token) for token in asked.labels]
-        order = sorted(range(len(questions)), key=lambda i: questions[i])
-        fields = [questions[i]._asdict() for i in order]
-        asked.encode.check_queries({question.query for question in questions})
-        stops = chunk_stops([questions[i] for i in order], among or questions)
-        for start, prompts in tokenised(fields, asked.encode, stops):
+        encode = asked.encode
+        ordered = (sorted(chunk.asked) for chunk in chunks)
+        for questions, prompts in tokenised(ordered, lambda chunk: encode([one._asdict() for one in chunk])):
             for which, scores in self._log_odds(prompts, columns):
-                yield [(order[start + i], score) for i, score in zip(which, scores.tolist(), strict=True)]
+                yield [(questions[i], score) for i, score in zip(which, scores.tolist(), strict=True)]
 
     @abstractmethod
     def _log_odds(self, prompts: list[list[int]], columns: list[int]) -> Iterator[tuple[list[int], torch.Tensor]]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import bisect
 import functools
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pdadapt.errors import ModelError, RecipeError
@@ -18,7 +16,6 @@ if TYPE_CHECKING:
 DOCUMENT_FIELDS = ("document", "document_a", "document_b")
 SMALLEST_CUT = 8  # tokens of each document that must remain
 LONGEST = 32  # queries, by letters, of which the one with the most tokens is among
-CHUNK = 2_048  # questions tokenised at once, while the model works on those before
 
 Question = TypeVar("Question")
 Key = TypeVar("Key")
@@ -146,31 +143,16 @@ def share(lengths: dict[Key, int], room: int) -> dict[Key, int]:
     return kept
 
 
-def chunk_stops(ordered: Sequence[tuple[str, ...]], among: Iterable[tuple[str, ...]]) -> list[int]:
-    """Where chunks of questions end: each holds what is left of CHUNK questions of `among`, which are all there are.
-
-    So a labeling that was stopped goes on with the chunks, and so the batches, that it would have come to.
-    """
-    marks = sorted(among)[CHUNK::CHUNK]
-    stops = {bisect.bisect_left(ordered, mark) for mark in marks}
-    return sorted((stops | {len(ordered)}) - {0})
-
-
 def tokenised(
-    questions: Sequence[Question], encode: Callable[[Sequence[Question]], list[list[int]]], stops: Sequence[int]
-) -> Iterator[tuple[int, list[list[int]]]]:
-    """(index of the first, prompts) of a chunk of questions at a time, tokenised in a thread ahead of the caller's
-    work; stops: where the chunks end.
-    """
-    chunks = [questions[start:stop] for start, stop in itertools.pairwise([0, *stops])]
-    start = 0
+    chunks: Iterable[Sequence[Question]], encode: Callable[[Sequence[Question]], list[list[int]]]
+) -> Iterator[tuple[Sequence[Question], list[list[int]]]]:
+    """(questions, prompts) of a chunk at a time, tokenised in a thread ahead of the caller's work."""
     with ThreadPoolExecutor(1) as ahead:
-        pending = [ahead.submit(encode, chunk) for chunk in chunks[:1]]
-        for following in itertools.chain(chunks[1:], [None]):
-            if not pending:
-                return
-            prompts = pending.pop().result()
-            if following is not None:
-                pending.append(ahead.submit(encode, following))
-            yield start, prompts
-            start += len(prompts)
+        pending: list[tuple[Sequence[Question], Future[list[list[int]]]]] = []
+        for chunk in chunks:
+            pending.append((chunk, ahead.submit(encode, chunk)))
+            if len(pending) > 1:
+                questions, prompts = pending.pop(0)
+                yield questions, prompts.result()
+        for questions, prompts in pending:
+            yield questions, prompts.result()

@@ -69,6 +69,12 @@ RestartOption = Annotated[
 PlanOption = Annotated[
     bool, typer.Option("--plan", help="Check everything, time a small sample, say what the run will cost; then stop.")
 ]
+StopOption = Annotated[
+    bool,
+    typer.Option(
+        "--stop-before-labeling", help="End when candidates wait for labels, for `pdadapt label` on other machines."
+    ),
+]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
 
@@ -111,6 +117,7 @@ def adapt(
     settings: SetOption = None,
     restart_from: RestartOption = None,
     plan: PlanOption = False,
+    stop_before_labeling: StopOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Adapt a retriever to a corpus. The same command again continues a run that was stopped."""
@@ -121,7 +128,8 @@ def adapt(
         "teacher.pair.model": pair_teacher,
         "iterations": iterations,
     }
-    _run(corpus, queries, recipe or _default_recipe(_console()), out, settings, models, passages, restart_from, plan)
+    chosen = recipe or _default_recipe(_console())
+    _run(corpus, queries, chosen, out, settings, models, passages, restart_from, plan, stop_before_labeling)
 
 
 @app.command(epilog="Example: pdadapt train-msmarco --out runs/msmarco")
@@ -144,6 +152,7 @@ def train_msmarco(
     settings: SetOption = None,
     restart_from: RestartOption = None,
     plan: PlanOption = False,
+    stop_before_labeling: StopOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Train a retriever where some queries are labeled: L_CL on those, distillation on all."""
@@ -154,7 +163,7 @@ def train_msmarco(
         "teacher.pair.model": pair_teacher,
         "iterations": iterations,
     }
-    _run(corpus, None, recipe, out, settings, models, None, restart_from, plan)
+    _run(corpus, None, recipe, out, settings, models, None, restart_from, plan, stop_before_labeling)
 
 
 @app.command(epilog="Example: pdadapt train-reranker --corpus squad/ --out rerankers/squad")
@@ -195,6 +204,7 @@ def _run(
     passages: str | None = None,
     restart_from: Stage | None = None,
     plan: bool = False,
+    stop_before_labeling: bool = False,
 ) -> None:
     """Resolve the recipe, run or plan the stages, print what came out. options: keys of settings, None if not given."""
     from pdadapt.corpus import load_dataset
@@ -222,9 +232,17 @@ def _run(
         found = make_plan(resolved, dataset, folder, progress, restart)
         console.print(plan_table(found) if found else "Nothing is left to do.", highlight=False, soft_wrap=True)
         return
-    metrics = run_adapt(resolved, dataset, folder, progress, restart)
+    metrics = run_adapt(resolved, dataset, folder, progress, restart, stop_before_labeling)
     if not metrics:
-        return  # rank 0 says it
+        if stop_before_labeling:
+            console.print(
+                f"Candidates wait for labels. Label them on as many machines as share {folder}: pdadapt label "
+                f"{folder} --shard 1/16, ... --shard 16/16; then pdadapt labels merge {folder}; then this command "
+                "without --stop-before-labeling.",
+                highlight=False,
+                soft_wrap=True,
+            )
+        return  # else rank 0 says it
     for number, figures in enumerate(metrics["labels"], 1):
         console.print(f"Labels of iteration {number}: {label_summary(figures)}", highlight=False, soft_wrap=True)
     for number, figures in enumerate(metrics["agreement"], 1):
@@ -453,6 +471,23 @@ def _ask(console: Console) -> str:
         return ""
 
 
+@app.command(epilog="Example: pdadapt label runs/mine --shard 3/16; all sixteen done, pdadapt labels merge runs/mine")
+def label(
+    run: Annotated[Path, typer.Argument(help="A run folder that `adapt --stop-before-labeling` has left.")],
+    shard: Annotated[str, typer.Option(metavar="I/N", help="Which of N parts, 1/N to N/N.")] = "1/1",
+    debug: DebugOption = False,
+) -> None:
+    """Label a part of a run's candidates, into a file of its own: for job arrays. Killed, the same goes on."""
+    from pdadapt.shards import label_shard, parse_shard
+
+    try:
+        asked = parse_shard(shard)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--shard") from None
+    file = label_shard(run, asked, _progress())
+    typer.echo(f"Shard {shard} is labeled: {file}. When all are: pdadapt labels merge {run}")
+
+
 @app.command(epilog="Example: pdadapt status runs/mine")
 def status(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
@@ -636,6 +671,23 @@ def labels_import(
     count = import_labels(file, store, name)
     teacher = f"--teacher imported:{name}" if name else "the teacher that gave them"
     typer.echo(f"Took {count:,} labels into {store}; use them with {teacher} --set label_store={store}")
+
+
+@labels_app.command("merge")
+def labels_merge(
+    run: Annotated[Path, typer.Argument(help="The run folder whose shards `pdadapt label` has labeled.")],
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Shards from elsewhere. Default: all that the run folder holds.")
+    ] = None,
+    debug: DebugOption = False,
+) -> None:
+    """Take the labels of shards into the run's label store: in any order, as often as you like."""
+    from pdadapt.shards import merge_shards
+
+    for file in files or []:
+        check_file(file)
+    count, store = merge_shards(run, files or [])
+    typer.echo(f"{count:,} labels of shards are in {store}; the same `pdadapt adapt` goes on with them.")
 
 
 @labels_app.command("show")

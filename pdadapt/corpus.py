@@ -110,6 +110,11 @@ class Corpus:
         first = self.documents[0].contents.split()
         return any(document.contents.split() != first for document in self)
 
+    @property
+    def fingerprint(self) -> str:
+        """Of all documents, in order."""
+        return fingerprint((document.doc_id, document.contents) for document in self)
+
     def sample(self, most: int) -> list[str]:
         """Contents of at most so many documents, spread evenly."""
         step = max(1, len(self) // most)
@@ -119,6 +124,15 @@ class Corpus:
 def hash_id(doc_id: str) -> int:
     """64 bits."""
     return int.from_bytes(hashlib.blake2b(doc_id.encode(), digest_size=8).digest(), "little")
+
+
+class Source(NamedTuple):
+    """Where a dataset is read from: what load_dataset, and passages.split_documents, were told."""
+
+    corpus: str
+    queries: str | None = None
+    split: str = "test"
+    passages: str | None = None
 
 
 @dataclass(frozen=True)
@@ -135,6 +149,7 @@ class Dataset:
     qrels_from: str = ""
     answers: dict[str, tuple[str, ...]] = field(default_factory=dict)  # to open-domain questions, by query id
     lengths: dict[str, int] = field(default_factory=dict)  # query_length, document_length that the field measures with
+    source: Source | None = None
 
     @cached_property
     def train_qrels(self) -> Qrels:
@@ -186,7 +201,8 @@ def load_dataset(source: str, queries_file: Path | None = None, split: str = "te
     if queries_file is not None:
         queries = read_queries(queries_file)
         dataset = replace(dataset, queries=queries, read_train_qrels=dict, queries_from=str(queries_file))
-    return dataset
+    corpus = str(path.resolve()) if source not in SHIPPED and path.exists() else source
+    return replace(dataset, source=Source(corpus, str(queries_file.resolve()) if queries_file else None, split))
 
 
 def _load_named(name: str, split: str) -> Dataset:

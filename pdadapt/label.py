@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from pdadapt.corpus import Corpus, Queries
 from pdadapt.errors import DataError, ModelError, RunError, reason
-from pdadapt.labels import LabelStore
+from pdadapt.labels import Labels, LabelStore
 from pdadapt.pairs import count_pairs, sample_pairs
 from pdadapt.progress import Progress
 from pdadapt.readers import LineFile
@@ -48,6 +48,10 @@ class Questions(NamedTuple):
 
     chunks: Sequence[tuple[Sequence[str], int]]  # ids of queries, or of documents; about how many questions
     of: Callable[[Sequence[str]], Iterable[Question]]  # those of a chunk; some may be alike
+
+    def shard(self, number: int, shards: int) -> Questions:
+        """Every so manyeth chunk, from that number (1, 2, ...) on."""
+        return self._replace(chunks=self.chunks[number - 1 :: shards])
 
 
 class Journal:
@@ -239,7 +243,7 @@ class Labeling:
 
         return Questions(in_chunks(self.ordered(), self.sizes()), of)
 
-    def pairs(self, points: LabelStore) -> Questions:
+    def pairs(self, points: Labels) -> Questions:
         """The pairs in every query's list, in the orders that the recipe asks for."""
         settings = self.recipe.teacher.pair
         orders = 2 if settings.order == "both" else 1
@@ -253,8 +257,17 @@ class Labeling:
                         yield Pair(self.queries[query_id], texts[a], texts[b])
 
         count = functools.cache(lambda listed: orders * count_pairs(listed, settings.window, settings.per_query))
-        sizes = {query_id: count(min(self.recipe.train.n_way, size)) for query_id, size in self.sizes().items()}
-        return Questions(in_chunks(self.ordered(), sizes), of)
+        candidates = self.sizes()
+        sizes = {query_id: count(min(self.recipe.train.n_way, size)) for query_id, size in candidates.items()}
+        # the chunks are those of points, so that a shard's pairs want no other shard's points
+        chunks = in_chunks(self.ordered(), candidates)
+        return Questions([(query_ids, sum(map(sizes.__getitem__, query_ids))) for query_ids, _ in chunks], of)
+
+    def remember(self, store: LabelStore) -> None:
+        """Keep the texts with their ids, so that labels can be exported without the corpus."""
+        candidates = (doc_id for query_id in self.ranking for doc_id, _ in self.candidates(query_id))
+        store.remember("document", ((doc_id, self.corpus[doc_id].contents) for doc_id in dict.fromkeys(candidates)))
+        store.remember("query", ((query_id, self.queries[query_id]) for query_id in self.ranking))
 
     def sizes(self) -> dict[str, int]:
         """How many candidates each query has, at most."""
@@ -264,7 +277,7 @@ class Labeling:
         """The query ids, of queries whose texts are alike (or begin so) one after the other."""
         return sorted(self.ranking, key=lambda query_id: (self.queries[query_id], query_id))
 
-    def answers(self, query_id: str, points: LabelStore) -> list[float | None]:
+    def answers(self, query_id: str, points: Labels) -> list[float | None]:
         """What the teacher said of each candidate."""
         query = self.queries[query_id]
         return [points.get((query, self.corpus[doc_id].contents)) for doc_id, _ in self.candidates(query_id)]
@@ -319,31 +332,31 @@ def ask_teachers(
     teachers: Callable[[Any], Any],
     progress: Progress,
     journal: Journal | None = None,
+    shard: tuple[int, int] | None = None,
+    beside: Path | None = None,
 ) -> dict[str, float]:
     """Have the store hold what the teachers say of every candidate, then of the pairs in the re-ordered lists.
 
     keys: the store's keys of points, and of pairs if a teacher is asked about them; teachers: loads the teacher of
-    a task, called only when something must be asked; journal: see ask_missing. Returns how much was missing.
+    a task, called only when something must be asked; journal: see ask_missing. shard: (number, shards), where others
+    ask the rest; beside: a store that is only looked into. Returns how much was missing.
     """
     settings, journal = labeling.recipe.teacher, journal or Journal()
-    with LabelStore(store_file, "points", keys["point"], model_of(settings, "point").model) as points:
-        if not journal.done("texts", 0):
-            doc_ids = dict.fromkeys(
-                doc_id for query_id in labeling.ranking for doc_id, _ in labeling.candidates(query_id)
-            )
-            points.remember("document", ((doc_id, labeling.corpus[doc_id].contents) for doc_id in doc_ids))
-            points.remember("query", ((query_id, labeling.queries[query_id]) for query_id in labeling.ranking))
-            journal.end("texts", 0)
-        asked = {
-            "points_asked": ask_missing(
-                labeling.points(), points, lambda: teachers("point").score_points, progress, "label points", journal
-            ),
-            "pair_prompts_asked": 0,
-        }
+    shard = shard or (1, 1)
+    asked = {"points_asked": 0, "pair_prompts_asked": 0}
+    with LabelStore(store_file, "points", keys["point"], model_of(settings, "point").model, beside) as points:
+        asked["points_asked"] = ask_missing(
+            labeling.points().shard(*shard),
+            points,
+            lambda: teachers("point").score_points,
+            progress,
+            "label points",
+            journal,
+        )
         if "pair" in keys:
-            with LabelStore(store_file, "pairs", keys["pair"], model_of(settings, "pair").model) as pairs:
+            with LabelStore(store_file, "pairs", keys["pair"], model_of(settings, "pair").model, beside) as pairs:
                 asked["pair_prompts_asked"] = ask_missing(
-                    labeling.pairs(points),
+                    labeling.pairs(points).shard(*shard),
                     pairs,
                     lambda: teachers("pair").score_pairs,
                     progress,

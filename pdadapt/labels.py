@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -39,6 +39,7 @@ CREATE TABLE IF NOT EXISTS pairs (
 PRAGMA user_version = {VERSION};
 COMMIT;
 """
+COLUMNS = {"points": ("query", "document"), "pairs": ("query", "document_a", "document_b")}
 KNOWN_TEXTS = 2**16  # whose ids are kept at hand
 
 
@@ -88,40 +89,72 @@ def check_tables(database: sqlite3.Connection, path: Path) -> None:
         )
 
 
-class LabelStore:
+class Labels:
     """Scores of one teacher, in one table: `points` (query, document) or `pairs` (query, document_a, document_b)."""
 
-    def __init__(self, path: Path, table: str, key: str, name: str = ""):
-        """name: what a person calls the teacher. Raises DataError when the file is not a label store."""
-        columns = {"points": ("query", "document"), "pairs": ("query", "document_a", "document_b")}[table]
-        self._ids: dict[bytes, int] = {}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._db = sqlite3.connect(path, timeout=60)
-            check_tables(self._db, path)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.executescript(SCHEMA)
-            with self._db:
-                self._db.execute("INSERT OR IGNORE INTO teachers (key) VALUES (?)", (key,))
-                if name:
-                    self._db.execute("UPDATE teachers SET name = ? WHERE key = ?", (name, key))
-            self._teacher = self._db.execute("SELECT id FROM teachers WHERE key = ?", (key,)).fetchone()[0]
-        except sqlite3.OperationalError as error:
-            raise DataError(
-                f"{path} cannot be used as a label store now ({error}); give another label_store."
-            ) from None
-        except sqlite3.DatabaseError as error:
-            raise DataError(f"{path} is not a label store ({error}); give another label_store.") from None
-        where = " AND ".join(f"{column} = ?" for column in columns)
+    def __init__(self, database: sqlite3.Connection, table: str, key: str):
+        self._db = database
+        self._columns = COLUMNS[table]
+        where = " AND ".join(f"{column} = ?" for column in self._columns)
         self._select = f"SELECT score FROM {table} WHERE teacher = ? AND {where}"
-        marks = ", ".join("?" for _ in columns)
+        row = database.execute("SELECT id FROM teachers WHERE key = ?", (key,)).fetchone()
+        self._teacher = row and row[0]
+        self._ids: dict[bytes, int] = {}  # of texts
+
+    def get(self, texts: Sequence[str]) -> float | None:
+        """The score of (query, document) or (query, document_a, document_b); None when it was never asked."""
+        ids = [self._find(text_hash(text)) for text in texts]
+        row = None if None in ids else self._db.execute(self._select, (self._teacher, *ids)).fetchone()
+        return None if row is None else float(row[0])
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _find(self, digest: bytes) -> int | None:
+        """The id of a text, if it is kept."""
+        if digest not in self._ids:
+            row = self._db.execute("SELECT id FROM texts WHERE hash = ?", (digest,)).fetchone()
+            if row is None:
+                return None
+            if len(self._ids) >= KNOWN_TEXTS:
+                self._ids.clear()
+            self._ids[digest] = row[0]
+        return self._ids[digest]
+
+
+class LabelStore(Labels):
+    """A store that is written to."""
+
+    def __init__(self, path: Path, table: str, key: str, name: str = "", beside: Path | None = None):
+        """name: what a person calls the teacher. beside: another store, in which nobody writes meanwhile, where labels
+        are looked for too. Raises DataError when a file is not a label store.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _opening(path):
+            database = sqlite3.connect(path, timeout=60)
+            check_tables(database, path)
+            database.execute("PRAGMA journal_mode = WAL")
+            database.executescript(SCHEMA)
+            with database:
+                database.execute("INSERT OR IGNORE INTO teachers (key) VALUES (?)", (key,))
+                if name:
+                    database.execute("UPDATE teachers SET name = ? WHERE key = ?", (name, key))
+            super().__init__(database, table, key)
+        marks = ", ".join("?" for _ in self._columns)
         self._insert = f"INSERT OR REPLACE INTO {table} VALUES (?, {marks}, ?)"
+        self._beside = open_frozen(beside, table, key) if beside else None
 
     def __enter__(self) -> LabelStore:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._db.close()
+        self.close()
+        if self._beside:
+            self._beside.close()
+
+    def get(self, texts: Sequence[str]) -> float | None:
+        found = super().get(texts)
+        return self._beside.get(texts) if found is None and self._beside else found
 
     def remember(self, kind: Literal["query", "document"], texts: Iterable[tuple[str, str]]) -> None:
         """Keep texts, (id, text) each, before anything is said of them."""
@@ -129,12 +162,6 @@ class LabelStore:
             for name, text in texts:
                 row = (self._keep(text), kind, name)
                 self._db.execute("INSERT OR IGNORE INTO names VALUES (?, ?, ?)", row)
-
-    def get(self, texts: Sequence[str]) -> float | None:
-        """The score of (query, document) or (query, document_a, document_b); None when it was never asked."""
-        ids = [self._find(text_hash(text)) for text in texts]
-        row = None if None in ids else self._db.execute(self._select, (self._teacher, *ids)).fetchone()
-        return None if row is None else float(row[0])
 
     def add(self, labels: Iterable[tuple[Sequence[str], float]]) -> None:
         """Commit a batch of (texts, score)."""
@@ -153,20 +180,70 @@ class LabelStore:
             self._ids.clear()  # of which some may be gone again
             raise
 
-    def _find(self, digest: bytes) -> int | None:
-        """The id of a text, if it is kept."""
-        if digest not in self._ids:
-            row = self._db.execute("SELECT id FROM texts WHERE hash = ?", (digest,)).fetchone()
-            if row is None:
-                return None
-            if len(self._ids) >= KNOWN_TEXTS:
-                self._ids.clear()
-            self._ids[digest] = row[0]
-        return self._ids[digest]
-
     def _keep(self, text: str) -> int:
         """The id of a text, which is kept from now on."""
         digest = text_hash(text)
         while (found := self._find(digest)) is None:
             self._db.execute("INSERT OR IGNORE INTO texts (hash, text) VALUES (?, ?)", (digest, text))
         return found
+
+
+def open_frozen(path: Path, table: str, key: str) -> Labels | None:
+    """To read alone, without locks, so that many machines may; None where there is no store yet."""
+    if not path.is_file():
+        return None
+    with _opening(path):
+        database = sqlite3.connect(f"{path.resolve().as_uri()}?immutable=1", uri=True)
+        check_tables(database, path)
+        return Labels(database, table, key)
+
+
+@contextlib.contextmanager
+def _opening(path: Path) -> Iterator[None]:
+    """Raises DataError for what goes wrong."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise DataError(f"{path} cannot be used as a label store now ({error}); give another label_store.") from None
+    except sqlite3.DatabaseError as error:
+        raise DataError(f"{path} is not a label store ({error}); give another label_store.") from None
+
+
+def merge_labels(source: Path, target: Path, keys: Mapping[str, str]) -> int:
+    """Take a store's labels into another; returns how many there are. Whatever the order, and however often it is
+    done, the target holds the same: of two scores of one question, the lower.
+
+    keys: those of the teachers that may have given them, by table. Raises DataError, and takes nothing, where
+    another has, and when a file is not a label store.
+    """
+    for table, key in keys.items():
+        LabelStore(target, table, key).close()  # that it is there
+    count = 0
+    with _opening(source), contextlib.closing(sqlite3.connect(source, timeout=60)) as database:
+        check_tables(database, source)
+        others = [key for (key,) in database.execute("SELECT key FROM teachers") if key not in keys.values()]
+        if others:
+            raise DataError(
+                f"{source} holds labels of another teacher or prompt ({others[0]}) than this run's "
+                f"({', '.join(keys.values())}); label with the run's own recipe."
+            )
+        with _opening(target), database:
+            database.execute("ATTACH DATABASE ? AS target", (str(target),))
+            database.execute("BEGIN IMMEDIATE")
+            database.execute("INSERT OR IGNORE INTO target.texts (hash, text) SELECT hash, text FROM main.texts")
+            for table in keys:
+                columns = COLUMNS[table]
+                ids = ", ".join(
+                    f"(SELECT t.id FROM target.texts t JOIN main.texts m USING (hash) WHERE m.id = l.{column})"
+                    for column in columns
+                )
+                cursor = database.execute(
+                    f"""INSERT INTO target.{table}
+                    SELECT (SELECT t.id FROM target.teachers t JOIN main.teachers m USING (key) WHERE m.id = l.teacher),
+                    {ids}, score FROM main.{table} l WHERE true
+                    ON CONFLICT DO UPDATE SET score = min(score, excluded.score)"""
+                )
+                count += cursor.rowcount
+            database.commit()
+            database.execute("DETACH DATABASE target")
+    return count

@@ -7,9 +7,10 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import overload
 
-from pdadapt.corpus import Corpus, Dataset, Document
+from pdadapt.corpus import Corpus, Dataset, Document, Source, load_dataset
 from pdadapt.errors import DataError
 from pdadapt.run import Ranking
 
@@ -72,7 +73,14 @@ def split_documents(dataset: Dataset, text: str) -> Dataset:
     if not set(asked) <= {"words", "overlap"} or not 0 <= overlap < words:
         raise DataError(f"--passages {text!r}: expected words=N,overlap=M with M less than N, as words=180,overlap=30.")
     whole = dataset.corpus
-    return replace(dataset, corpus=Corpus(Passages(whole.documents, words, overlap), whole=whole))
+    source = dataset.source and dataset.source._replace(passages=text)
+    return replace(dataset, corpus=Corpus(Passages(whole.documents, words, overlap), whole=whole), source=source)
+
+
+def reload(source: Source) -> Dataset:
+    """A dataset again, from where it was read. Raises DataError when it is not there any more."""
+    dataset = load_dataset(source.corpus, Path(source.queries) if source.queries else None, source.split)
+    return split_documents(dataset, source.passages) if source.passages else dataset
 
 
 def document_id(passage_id: str) -> str:

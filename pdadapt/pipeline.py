@@ -75,16 +75,16 @@ def check(recipe: Recipe, dataset: Dataset, out: Path, restart_from: Stage | Non
             f"Corpus {dataset.name!r} holds no two documents that differ, so there is no order to learn; give more."
         )
     evaluate.parse_measures(recipe.evaluate.measures, answers_of(dataset))
-    tasks: list[Task] = ["point", "pair"] if recipe.teacher.pair.asked else ["point"]
-    keys = {task: teacher_key(recipe.teacher, task) for task in tasks}
+    keys = teacher_keys(recipe)
     if restart_from or not (run.iteration(1) / "lists.jsonl").exists():
-        for task in tasks:
+        for task in keys:
             check_teacher(recipe.teacher, task, set(queries.values()), run.store(recipe))
     for name in filter(None, (recipe.student.model, recipe.retrieve.model)):
         check_model(name, {"kind": recipe.student.kind if name == recipe.student.model else "colbert"}, recipe.retrieve)
     origin = {
         "corpus": dataset.name,
-        "corpus_sha256": fingerprint((document.doc_id, document.contents) for document in dataset.corpus),
+        "source": dataset.source and dataset.source._asdict(),
+        "corpus_sha256": dataset.corpus.fingerprint,
         "queries_sha256": fingerprint(queries.items()),
         "test_queries_sha256": fingerprint(test_queries.items()),
         "student": resolve_model(recipe.student.model).identity(),
@@ -99,13 +99,25 @@ def check(recipe: Recipe, dataset: Dataset, out: Path, restart_from: Stage | Non
     return Job(run, queries, test_queries, keys, relevant, origin)
 
 
+def teacher_keys(recipe: Recipe) -> dict[Task, str]:
+    """The label store's keys of the tasks that a teacher is asked."""
+    tasks: list[Task] = ["point", "pair"] if recipe.teacher.pair.asked else ["point"]
+    return {task: teacher_key(recipe.teacher, task) for task in tasks}
+
+
 def adapt(
-    recipe: Recipe, dataset: Dataset, out: Path, progress: Progress, restart_from: Stage | None = None
+    recipe: Recipe,
+    dataset: Dataset,
+    out: Path,
+    progress: Progress,
+    restart_from: Stage | None = None,
+    stop_before_labeling: bool = False,
 ) -> dict[str, Any]:
     """Adapt the student to the dataset's corpus, `recipe.iterations` times; returns what metrics.json holds.
 
     Everything the run needs is checked before any work; killed at any moment, the same call goes on from there.
-    restart_from: the stage from which a run of other settings may be made anew.
+    restart_from: the stage from which a run of other settings may be made anew. stop_before_labeling: return nothing
+    when candidates wait for labels, which others make (shards.py).
     Raises PdadaptError on anything the user can mend.
     """
     if distributed.rank() > 0:
@@ -135,6 +147,9 @@ def adapt(
             folder = run.iteration(iteration)
             candidates = rank(recipe, dataset.corpus, queries, test_queries, run, iteration - 1, progress)
             if candidates and not (folder / "lists.jsonl").exists():
+                if stop_before_labeling:
+                    progress.end()
+                    return {}
                 save_lists(recipe, dataset.corpus, queries, candidates, job.relevant, job.keys, run, folder, progress)
             if not run.checkpoint(iteration).exists():
                 fit(recipe, dataset.corpus, queries, run, iteration, progress)
@@ -305,7 +320,12 @@ def save_lists(
     labeling = Labeling(candidates, corpus, queries, recipe, relevant)
     if not is_labeled(store, keys["point"]):  # it is another store than that which the journal is of
         (folder / "asked.jsonl").unlink(missing_ok=True)
-    figures = ask_teachers(labeling, store, keys, teachers, progress, Journal(folder / "asked.jsonl"))
+    journal = Journal(folder / "asked.jsonl")
+    if not journal.done("texts", 0):
+        with LabelStore(store, "points", keys["point"]) as known:
+            labeling.remember(known)
+        journal.end("texts", 0)
+    figures = ask_teachers(labeling, store, keys, teachers, progress, journal)
     teachers.free()
 
     def lists() -> Iterator[TrainingList]:

@@ -60,7 +60,7 @@ def train_reranker(recipe: Recipe, dataset: Dataset, out: Path, progress: Progre
     run = RunFolder(out)
     origin = {
         "corpus": dataset.name,
-        "corpus_sha256": fingerprint((document.doc_id, document.contents) for document in dataset.corpus),
+        "corpus_sha256": dataset.corpus.fingerprint,
         "queries_sha256": fingerprint(queries.items()),
         "qrels_sha256": fingerprint((query_id, json.dumps(dataset.train_qrels[query_id])) for query_id in queries),
         "student": resolve_model(recipe.student.model).identity(),

@@ -59,6 +59,7 @@ HASHED = {  # parts of a run's origin of which hashes are kept, which say nothin
     "relevant_sha256": "the training qrels",
     "qrels_sha256": "the training qrels",
 }
+UNCOMPARED = ("versions", "source")  # parts of a run's origin that may differ when it goes on
 BEGINNINGS = ("lock", "recipe.yaml", "run.json")  # what a run that was killed as it began may have left
 
 Stage = Literal["student", "retrieve", "label", "train", "evaluate"]
@@ -188,7 +189,7 @@ class RunFolder:
             raise RunError(f"{self.path} holds a run of another command; give another --out.")
         version = found.get("versions", {}).get("pdadapt", "another version")
         changes = differences(with_defaults(begun, f"{self.path} (begun by pdadapt {version})"), wanted)
-        changes += differences(found, {**origin, "versions": found.get("versions")})
+        changes += differences(found, {**origin, **{key: found.get(key) for key in UNCOMPARED}})
         changes = [change for change in changes if change[0] not in FREE]
         return [
             (key, old, new)
@@ -198,8 +199,11 @@ class RunFolder:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes out of this folder. Raises RunError when one is in it; a killed one leaves no lock."""
+def locked(folder: Path, shared: bool = False) -> Iterator[None]:
+    """Keep other processes out of this folder. Raises RunError when one is in it; a killed one leaves no lock.
+
+    shared: but for those that share it too.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock_file = open(folder / "lock", "a+")  # noqa: SIM115
@@ -207,7 +211,7 @@ def locked(folder: Path) -> Iterator[None]:
         raise RunError(f"{folder} cannot be written to ({error.strerror}); give another folder.") from None
     with lock_file as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
             raise RunError(

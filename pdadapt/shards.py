@@ -1,0 +1,129 @@
+"""Label a run in shards, on as many machines as share its folder (a job array of SLURM), and merge what they said.
+
+RUN/iteration-N/shards/ holds a label store and a journal of each: 3-of-16.sqlite, 3-of-16.jsonl.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pdadapt.corpus import Dataset, Queries, Source, fingerprint
+from pdadapt.errors import RunError
+from pdadapt.label import Journal, Labeling, ask_teachers
+from pdadapt.labels import merge_labels, open_frozen
+from pdadapt.passages import reload
+from pdadapt.pipeline import labeled_relevant, teacher_keys
+from pdadapt.progress import Progress
+from pdadapt.recipe import Recipe
+from pdadapt.retrieve import sample_queries
+from pdadapt.run import HASHED, RunFile, RunFolder, locked, read_settings, with_defaults
+from pdadapt.teachers import Task
+from pdadapt.teachers.choose import Teachers, by_document
+
+
+class Shard(NamedTuple):
+    """One of `of` parts of a labeling: number 1 to `of`."""
+
+    number: int
+    of: int
+
+
+def parse_shard(text: str) -> Shard:
+    """Of `3/16`. Raises ValueError, saying what is expected, when it is none."""
+    number, _, of = text.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise ValueError(f"{text!r} is no shard: write I/N, I from 1 to N, as 3/16.")
+    return Shard(int(number), int(of))
+
+
+def label_shard(path: Path, shard: Shard, progress: Progress) -> Path:
+    """Ask the teachers about a shard of the run's candidates, but for what its label store holds already; returns the
+    shard's own store. The same call goes on after a kill.
+
+    Raises RunError when the run has nothing to label, or its data is not what it was begun with.
+    """
+    run, recipe, origin = _open(path)
+    folder = _waiting(run)
+    dataset, queries = _data(path, recipe, origin)
+    keys = teacher_keys(recipe)
+    store = run.store(recipe)
+    labeling = Labeling(
+        RunFile(folder / "candidates.run"), dataset.corpus, queries, recipe, labeled_relevant(recipe, dataset, queries)
+    )
+    name = f"{shard.number}-of-{shard.of}"
+    file = folder / "shards" / f"{name}.sqlite"
+    with locked(path, shared=True), locked(folder / "shards" / f"{name}.lock"):
+        if "pair" in keys and by_document(recipe.teacher, "point") and not _has_points(labeling, shard, store, keys):
+            progress.say(
+                "This teacher's points are asked by document, pairs by query: these are points. When all shards have "
+                f"come to their end, `pdadapt labels merge {path}`, then the same again asks about pairs."
+            )
+            keys = {"point": keys["point"]}
+        journal = Journal(file.with_suffix(".jsonl"))
+        teachers = Teachers(recipe.teacher, list(keys), progress)
+        ask_teachers(labeling, file, keys, teachers, progress, journal, shard, store)
+    return file
+
+
+def _has_points(labeling: Labeling, shard: Shard, store: Path, keys: Mapping[Task, str]) -> bool:
+    """Whether the run's own store holds all points of the queries whose pairs the shard asks about."""
+    points = open_frozen(store, "points", keys["point"])
+    if points is None:
+        return False
+    with contextlib.closing(points):
+        asked = labeling.pairs(points).shard(*shard).chunks
+        return all(None not in labeling.answers(query_id, points) for query_ids, _ in asked for query_id in query_ids)
+
+
+def merge_shards(path: Path, files: Sequence[Path] = ()) -> tuple[int, Path]:
+    """Take the labels of the files, or of all shards that the run's folder holds, into the run's label store.
+
+    Returns how many labels they hold, and the store. Raises RunError when there are none, or the run is in use, and
+    DataError when they are of another teacher or prompt: those before are kept.
+    """
+    run, recipe, _ = _open(path)
+    found = sorted(files or path.glob("iteration-*/shards/*.sqlite"))
+    if not found:
+        raise RunError(
+            f"{path} has no shards; make them with `pdadapt label {path} --shard 1/16`, ... `--shard 16/16`."
+        )
+    keys = {f"{task}s": key for task, key in teacher_keys(recipe).items()}
+    store = run.store(recipe)
+    with locked(path):
+        return sum(merge_labels(file, store, keys) for file in found), store
+
+
+def _open(path: Path) -> tuple[RunFolder, Recipe, dict[str, Any]]:
+    """The run, its settings, and what it is made from. Raises RunError when there is none."""
+    run = RunFolder(path)
+    origin = read_settings(run.run_file) if run.run_file.is_file() else {}
+    if not origin or "reranker" in origin:
+        raise RunError(f"{path} holds no run; give the folder of a `pdadapt adapt --stop-before-labeling`.")
+    return run, Recipe.model_validate(with_defaults(read_settings(run.recipe_file), str(path))), origin
+
+
+def _waiting(run: RunFolder) -> Path:
+    """The iteration whose candidates wait for labels. Raises RunError when none does."""
+    for file in sorted(run.path.glob("iteration-*/candidates.run")):
+        if not (file.parent / "lists.jsonl").exists():
+            return file.parent
+    raise RunError(
+        f"No candidates of {run.path} wait for labels; `pdadapt adapt --stop-before-labeling`, with the run's other "
+        "options, finds them."
+    )
+
+
+def _data(path: Path, recipe: Recipe, origin: Mapping[str, Any]) -> tuple[Dataset, Queries]:
+    """The run's dataset, read again, and its queries. Raises RunError when they are not what it was begun with."""
+    if not origin.get("source"):
+        raise RunError(f"{path} was begun by an earlier version, which did not note its data; give another --out.")
+    dataset = reload(Source(**origin["source"]))
+    queries = sample_queries(dataset.queries, recipe.retrieve.max_queries, recipe.seed)
+    found = {"corpus_sha256": dataset.corpus.fingerprint, "queries_sha256": fingerprint(queries.items())}
+    changed = [HASHED[key] for key, value in found.items() if origin.get(key) != value]
+    if changed:
+        raise RunError(f"{' and '.join(changed)} changed since {path} was begun; give back what was there.")
+    return dataset, queries

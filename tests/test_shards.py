@@ -1,0 +1,144 @@
+"""Labeling in shards: many processes, one run."""
+
+import shutil
+import sqlite3
+
+import pytest
+from typer.testing import CliRunner
+
+from pdadapt import label as labeling
+from pdadapt.cli import app
+from pdadapt.corpus import load_dataset
+from pdadapt.errors import DataError, RunError
+from pdadapt.label_files import read_labels
+from pdadapt.labels import LabelStore, merge_labels
+from pdadapt.pipeline import adapt
+from pdadapt.progress import Progress
+from pdadapt.recipe import load_recipe
+from pdadapt.shards import Shard, label_shard, merge_shards, parse_shard
+from pdadapt.teachers.choose import Teachers
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Small chunks, so that there are shards to make."""
+    monkeypatch.setattr(labeling, "CHUNK", 12)
+
+
+def begin(recipe, beir, out):
+    assert adapt(recipe, load_dataset(str(beir)), out, Progress(), stop_before_labeling=True) == {}
+    assert (out / "iteration-1" / "candidates.run").exists() and not (out / "iteration-1" / "lists.jsonl").exists()
+
+
+@pytest.mark.parametrize("kind", ["causal", "likelihood", "bi_encoder"])
+def test_shards_merged_in_any_order_are_the_labels_of_one_process(tiny_recipe, beir, encoder, tmp_path, few, kind):
+    changes = {"train.steps": 1}
+    if kind == "likelihood":
+        changes |= {"teacher.point.scoring": "query_likelihood", "teacher.point.prompt": "query-likelihood"}
+    if kind == "bi_encoder":
+        changes |= {"teacher.point.model": str(encoder), "teacher.point.kind": "bi_encoder"}
+    recipe = load_recipe(str(tiny_recipe), changes)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    adapt(recipe, load_dataset(str(beir)), whole, Progress())
+    begin(recipe, beir, parts)
+    rounds = 1 if kind == "causal" else 2  # pairs want the points of all shards, which are asked by document
+    for _ in range(rounds):
+        files = [label_shard(parts, Shard(number, 3), Progress()) for number in (2, 3, 1)]
+        counts = [len(list(read_labels(file))) for file in files]
+        assert all(counts) and max(counts) < sum(counts)
+        for order in (files, files[::-1], files[:1], []):
+            merge_shards(parts, order)
+    asked = sorted(row["score"] for row in read_labels(parts / "labels.sqlite"))
+    adapt(recipe, load_dataset(str(beir)), parts, Progress())
+    expected = list(read_labels(whole / "labels.sqlite"))
+    assert asked == sorted(row["score"] for row in expected), "adapt has nothing left to ask"
+    assert list(read_labels(parts / "labels.sqlite")) == expected
+    for name in ("lists.jsonl", "checkpoint/model.safetensors"):
+        assert (parts / "iteration-1" / name).read_bytes() == (whole / "iteration-1" / name).read_bytes()
+
+
+def test_a_shard_asks_nothing_that_is_known_and_goes_on_where_it_was(tiny_recipe, beir, tmp_path, few, monkeypatch):
+    recipe = load_recipe(str(tiny_recipe), {"train.steps": 1})
+    adapt(recipe, load_dataset(str(beir)), tmp_path / "whole", Progress())
+    begin(recipe, beir, tmp_path / "run")
+    shutil.copy(tmp_path / "whole" / "labels.sqlite", tmp_path / "run" / "labels.sqlite")
+    file = label_shard(tmp_path / "run", Shard(1, 2), Progress())
+    assert list(read_labels(file)) == []
+    (tmp_path / "run" / "labels.sqlite").unlink()
+    file.unlink()
+    file.with_suffix(".jsonl").unlink()
+    label_shard(tmp_path / "run", Shard(1, 2), Progress())
+    before = list(read_labels(file))
+    assert before
+    monkeypatch.setattr(Teachers, "__call__", lambda *_: pytest.fail("nothing is left to ask"))
+    label_shard(tmp_path / "run", Shard(1, 2), Progress())
+    assert list(read_labels(file)) == before
+
+
+def test_of_two_scores_the_lower_is_kept_whatever_comes_first(tmp_path):
+    stores = []
+    for name, score in (("a", 1.0), ("b", -2.0), ("c", 0.5)):
+        stores.append(tmp_path / name)
+        with LabelStore(tmp_path / name, "points", "key") as store:
+            store.add([(("q", "d"), score), (("q", name), score)])
+    for number, order in enumerate((stores, stores[::-1], stores * 2)):
+        target = tmp_path / f"target-{number}"
+        for store in order:
+            assert merge_labels(store, target, {"points": "key", "pairs": "other"}) == 2
+        with LabelStore(target, "points", "key") as merged:
+            assert [merged.get(("q", name)) for name in "dabc"] == [-2.0, 1.0, -2.0, 0.5]
+
+
+def test_labels_of_another_prompt_are_refused_and_nothing_is_taken(tiny_recipe, beir, tmp_path):
+    recipe = load_recipe(str(tiny_recipe))
+    begin(recipe, beir, tmp_path / "run")
+    with LabelStore(tmp_path / "foreign.sqlite", "points", '{"prompt": "another"}') as store:
+        store.add([(("q", "d"), 1.0)])
+    with pytest.raises(DataError, match=r"foreign\.sqlite holds labels of another teacher or prompt .*another"):
+        merge_shards(tmp_path / "run", [tmp_path / "foreign.sqlite"])
+    with sqlite3.connect(tmp_path / "run" / "labels.sqlite") as database:
+        assert database.execute("SELECT count(*) FROM points").fetchone() == (0,)
+
+
+def test_what_cannot_be_labeled_is_said(tiny_recipe, beir, tmp_path):
+    with pytest.raises(RunError, match="holds no run"):
+        label_shard(tmp_path, Shard(1, 1), Progress())
+    copied = tmp_path / "data"
+    shutil.copytree(beir, copied)
+    recipe = load_recipe(str(tiny_recipe), {"train.steps": 1})
+    begin(recipe, copied, tmp_path / "run")
+    with pytest.raises(RunError, match="has no shards; make them with"):
+        merge_shards(tmp_path / "run")
+    adapt(recipe, load_dataset(str(copied)), tmp_path / "run", Progress())
+    with pytest.raises(RunError, match=r"No candidates .* wait for labels"):
+        label_shard(tmp_path / "run", Shard(1, 1), Progress())
+    begin(recipe, copied, tmp_path / "other")
+    with open(copied / "queries.jsonl", "a", encoding="utf-8") as queries:
+        queries.write('{"_id": "q99", "text": "another"}\n')
+    with pytest.raises(RunError, match="the queries changed since"):
+        label_shard(tmp_path / "other", Shard(1, 1), Progress())
+
+
+@pytest.mark.parametrize("text", ["", "3", "0/4", "5/4", "a/b", "1/2/3", "-1/2", "1/0"])
+def test_a_shard_is_a_number_of_so_many(text):
+    assert parse_shard("3/16") == Shard(3, 16)
+    with pytest.raises(ValueError, match="write I/N"):
+        parse_shard(text)
+
+
+def test_the_commands(tiny_recipe, beir, tmp_path):
+    def run(*command):
+        result = CliRunner().invoke(app, [str(part) for part in command])
+        assert result.exit_code == 0, result.output
+        return result.output.replace("\n", " ")
+
+    out = tmp_path / "run"
+    adapt_command = ["adapt", "--corpus", beir, "--recipe", tiny_recipe, "--out", out, "--set", "train.steps=1"]
+    said = run(*adapt_command, "--stop-before-labeling")
+    assert f"pdadapt label {out} --shard 1/16" in said and f"pdadapt labels merge {out}" in said
+    for shard in ("1/2", "2/2"):
+        assert f"pdadapt labels merge {out}" in run("label", out, "--shard", shard)
+    assert "labels of shards are in" in run("labels", "merge", out)
+    assert "Checkpoint" in run(*adapt_command)
+    result = CliRunner().invoke(app, ["label", str(out), "--shard", "3/2"])
+    assert result.exit_code == 2 and "is no shard" in result.output

@@ -69,6 +69,13 @@ RestartOption = Annotated[
 PlanOption = Annotated[
     bool, typer.Option("--plan", help="Check everything, time a small sample, say what the run will cost; then stop.")
 ]
+EndpointOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="URL",
+        help="A server of the teacher, http://HOST/v1#NAME; may be repeated: questions go to whichever is free.",
+    ),
+]
 StopOption = Annotated[
     bool,
     typer.Option(
@@ -110,6 +117,7 @@ def adapt(
             help="Sets teacher.model, of points and pairs: a hub id, a folder, package:NAME/PATH, http://HOST/v1#NAME."
         ),
     ] = None,
+    endpoint: EndpointOption = None,
     point_teacher: Annotated[str | None, typer.Option(help="Sets teacher.point.model: another one for points.")] = None,
     pair_teacher: Annotated[str | None, typer.Option(help="Sets teacher.pair.model: another one for pairs.")] = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="Rounds of retrieve, label, train.")] = None,
@@ -123,7 +131,7 @@ def adapt(
     """Adapt a retriever to a corpus. The same command again continues a run that was stopped."""
     models = {
         "student.model": student,
-        "teacher.model": teacher,
+        **_teacher(teacher, endpoint),
         "teacher.point.model": point_teacher,
         "teacher.pair.model": pair_teacher,
         "iterations": iterations,
@@ -146,6 +154,7 @@ def train_msmarco(
     out: Annotated[Path | None, typer.Option(help="The run folder. Default: runs/CORPUS-RECIPE.")] = None,
     student: Annotated[str | None, typer.Option(help="Sets student.model.")] = None,
     teacher: Annotated[str | None, typer.Option(help="Sets teacher.model, of points and pairs.")] = None,
+    endpoint: EndpointOption = None,
     point_teacher: Annotated[str | None, typer.Option(help="Sets teacher.point.model.")] = None,
     pair_teacher: Annotated[str | None, typer.Option(help="Sets teacher.pair.model.")] = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="Rounds of retrieve, label, train.")] = None,
@@ -158,7 +167,7 @@ def train_msmarco(
     """Train a retriever where some queries are labeled: L_CL on those, distillation on all."""
     models = {
         "student.model": student,
-        "teacher.model": teacher,
+        **_teacher(teacher, endpoint),
         "teacher.point.model": point_teacher,
         "teacher.pair.model": pair_teacher,
         "iterations": iterations,
@@ -263,6 +272,14 @@ def _run(
         console.print(f"The student as it was is still there: {folder / 'student'}", soft_wrap=True)
     console.print(f"{ended}. Checkpoint: {metrics['checkpoint']}")
     console.print(f"Report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def _teacher(model: str | None, endpoints: list[str] | None) -> dict[str, Any]:
+    """The settings that --teacher and --endpoint stand for."""
+    if not endpoints:
+        return {"teacher.model": model}
+    first, *more = endpoints if model is None else [model, *endpoints]
+    return {"teacher.model": first, "teacher.endpoints": more}
 
 
 def _overrides(settings: list[str] | None, options: dict[str, Any]) -> dict[str, Any]:

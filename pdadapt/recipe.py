@@ -163,7 +163,9 @@ class ModelSettings(Settings):
     batch_tokens: Positive | None = None
     """Tokens scored at once; null means as the GPU's memory allows, and 1,024 (decoder-only: 2,048) on a CPU."""
     concurrency: Positive = 16
-    """Requests in flight to a server."""
+    """Requests in flight to each server."""
+    endpoints: tuple[str, ...] = ()
+    """More servers of the model, http://HOST/v1 each: questions go to whichever is free."""
 
 
 class TeacherSettings(ModelSettings):

@@ -26,6 +26,7 @@ import socket
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
+from urllib.parse import urldefrag
 
 import yaml
 from pydantic import ValidationError
@@ -42,6 +43,7 @@ Change = tuple[str, Any, Any]  # dotted key, old, new
 FREE = (
     "teacher.batch_tokens",
     "teacher.concurrency",
+    "teacher.endpoints",
     "teacher.compile",
     "teacher.device_map",
     "retrieve.batch_tokens",
@@ -195,6 +197,7 @@ class RunFolder:
             (key, old, new)
             for key, old, new in changes
             if key != "iterations" or (new < old and self.iteration(new + 1).exists())
+            if not (key.endswith(".model") and _served_alike(old, new))
         ]
 
 
@@ -222,6 +225,12 @@ def locked(folder: Path, shared: bool = False) -> Iterator[None]:
         lock.write(f"{os.getpid()} on {socket.gethostname()}")
         lock.flush()
         yield
+
+
+def _served_alike(old: str | None, new: str | None) -> bool:
+    """Whether one model is meant, served at two addresses."""
+    (url, name), (other_url, other_name) = urldefrag(old or ""), urldefrag(new or "")
+    return url.startswith("http") and other_url.startswith("http") and name == other_name
 
 
 def check_place(path: Path) -> None:

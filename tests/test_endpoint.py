@@ -16,9 +16,10 @@ from pdadapt.models import resolve_model
 from pdadapt.progress import Progress
 from pdadapt.prompt import POINT_FIELDS, Prompt
 from pdadapt.recipe import ModelSettings, PairSettings, PointSettings, TeacherSettings
-from pdadapt.teachers import Chunk, Pair, Point, answers, endpoint
+from pdadapt.teachers import Chunk, Pair, Point, answers, endpoint, servers
 from pdadapt.teachers.choose import Teachers, check_teacher, teacher_key
-from pdadapt.teachers.endpoint import EndpointTeacher, authorization, fit, log_sum, served_model
+from pdadapt.teachers.endpoint import EndpointTeacher, fit, log_sum, served_model
+from pdadapt.teachers.servers import authorization
 
 POINTS = [
     Point(f"spoke {word}", document) for word in ("hub", "rim") for document in ("pad rotor", "", "chain {query}")
@@ -87,10 +88,10 @@ def test_a_server_without_log_probabilities_is_an_error(server):
 
 
 def test_a_server_that_cannot_be_reached_or_is_silent_is_an_error_that_keeps_what_is_labeled(server, monkeypatch):
-    monkeypatch.setattr(endpoint, "TRIES", 2)
+    monkeypatch.setattr(servers, "TRIES", 2)
     with pytest.raises(ModelError, match=r"ConnectError.*what is labeled is kept"):
         answers(Teachers(settings("http://127.0.0.1:9/v1"))("point").score_points, POINTS[:1])
-    monkeypatch.setattr(endpoint, "TIMEOUT", 0.2)
+    monkeypatch.setattr(servers, "TIMEOUT", 0.2)
     with pytest.raises(ModelError, match="ReadTimeout"):
         answers(Teachers(settings(server, "silent"))("point").score_points, POINTS[:1])
 
@@ -180,7 +181,7 @@ def test_what_a_server_cannot_do_is_found_before_any_work(server, tmp_path, monk
         check_teacher(settings(server, "locked"), "point", {"spoke hub"}, store)
     with pytest.raises(ModelError, match=r"status 404.*NAME after #"):
         check_teacher(settings(server.removesuffix("/v1")), "point", {"spoke hub"}, store)
-    monkeypatch.setattr(endpoint, "TRIES", 1)
+    monkeypatch.setattr(servers, "TRIES", 1)
     away = settings("http://127.0.0.1:9/v1")
     with pytest.raises(ModelError, match="ConnectError"):
         check_teacher(away, "point", {"spoke hub"}, store)
@@ -222,3 +223,51 @@ def test_documents_are_cut_evenly_by_bytes_and_nothing_else_is():
 
 def test_spellings_of_a_label_are_one_answer():
     assert log_sum([-1.0]) == -1.0 and log_sum([-1.0, -1.0]) == pytest.approx(-1.0 + 0.6931, abs=1e-3)
+
+
+def test_servers_share_the_questions_and_one_that_dies_costs_none(llama, monkeypatch):
+    """Two servers; one is killed when a third of the answers are there."""
+    points = [Point(f"spoke {number}", "pad rotor") for number in range(90)]
+    expected = answers(local(llama).score_points, points)
+    said, found, shares = [], {}, []
+    with serving("chat_server.py", llama) as first, contextlib.ExitStack() as stack:
+        second = stack.enter_context(serving("chat_server.py", llama))
+        teacher = EndpointTeacher(
+            ModelSettings(model=f"{first}#tiny", endpoints=(second,), concurrency=2), PointSettings(), None, said.append
+        )
+        teacher.check({"spoke"})
+        asked = []
+        plain = teacher.servers._free
+
+        async def watched():
+            asked.append(await plain())
+            return asked[-1]
+
+        monkeypatch.setattr(teacher.servers, "_free", watched)
+        for batch in teacher.score_points([Chunk(points, points)]):
+            found |= dict(batch)
+            if len(found) >= 30 and not shares:
+                shares = [sum(server.url == url for server in asked) for url in (first, second)]
+                stack.close()
+    assert min(shares) >= 10, shares
+    assert [found[point] for point in points] == pytest.approx(expected, abs=1e-4)
+    assert any(second in line and "asking again" in line for line in said)
+    assert not any(first in line for line in said)
+
+
+def test_when_every_server_fails_each_is_named(monkeypatch):
+    monkeypatch.setattr(servers, "TRIES", 1)
+    model = ModelSettings(model="http://127.0.0.1:9/v1#tiny", endpoints=("http://127.0.0.1:10/v1/",))
+    with pytest.raises(ModelError, match=r":9/v1 did not answer \(ConnectError\); .*:10/v1 did not answer .*is kept"):
+        answers(EndpointTeacher(model, PointSettings(), None).score_points, POINTS)
+
+
+def test_an_endpoint_of_another_model_is_refused():
+    def key(*endpoints):
+        return teacher_key(settings("http://a/v1", endpoints=endpoints), "point")
+
+    assert key("http://b/v1", "http://c/v1#tiny") == key()
+    with pytest.raises(RecipeError, match="serves another model"):
+        key("http://b/v1#large")
+    with pytest.raises(RecipeError, match="is no served model"):
+        key("b:8000")

@@ -144,8 +144,9 @@ def teacher_key(settings: TeacherSettings, task: Task) -> str:
     if kind == "imported":
         return json.dumps({**key, "model": model.model.removeprefix(IMPORTED)}, sort_keys=True)
     if kind == "endpoint":
-        from pdadapt.teachers.endpoint import served_model
+        from pdadapt.teachers.endpoint import addresses, served_model
 
+        addresses(model)
         key |= {"model": served_model(model.model)}
     else:
         check_precision(settings)

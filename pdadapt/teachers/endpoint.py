@@ -1,8 +1,9 @@
 """A teacher behind an OpenAI-compatible server (vLLM, llama.cpp's server, a hosted API).
 
-Named `http://HOST/v1#NAME`. Each question is one chat completion of one token; the score is the log-odds of the label
-words among its `top_logprobs`. A server that does not list both words gives no score: nothing is invented. Its
-tokenizer is not at hand, so a token is taken for four bytes of UTF-8 when documents are cut.
+Named `http://HOST/v1#NAME`; the same model may be served elsewhere too (`endpoints`). Each question is one chat
+completion of one token; the score is the log-odds of the label words among its `top_logprobs`. A server that does not
+list both words gives no score: nothing is invented. Its tokenizer is not at hand, so a token is taken for four bytes of
+UTF-8 when documents are cut.
 The key comes from the environment (PDADAPT_API_KEY, or OPENAI_API_KEY for api.openai.com) and is written nowhere.
 """
 
@@ -10,10 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import urldefrag, urlsplit
+from urllib.parse import urldefrag
 
 import httpx
 
@@ -22,16 +22,8 @@ from pdadapt.prompt import PAIR_FIELDS, POINT_FIELDS, Prompt, load_prompt
 from pdadapt.recipe import ModelSettings, PairSettings, PointSettings
 from pdadapt.teachers import Chunk, Pair, Point, Scores, answers
 from pdadapt.teachers.prompting import DOCUMENT_FIELDS, SMALLEST_CUT, no_room, share
+from pdadapt.teachers.servers import Servers
 
-TRIES = 7  # 0.5 s, 1 s, ... 16 s: half a minute of patience with a server that is busy or restarts
-TIMEOUT = 120.0  # seconds: a small server may have sixteen questions waiting
-AGAIN = (408, 429)  # and 5xx: asked again
-REFUSED = (400, 413, 422)  # of a question: too long, or not to the server's liking
-ADVICE = {
-    401: "give the key in the environment, as PDADAPT_API_KEY",
-    403: "give the key in the environment, as PDADAPT_API_KEY",
-    404: "check the address, and the NAME after #",
-}
 LAST_PORT = 65_535
 TOKEN_BYTES = 4
 TOP = 20  # the most that OpenAI's API lists
@@ -54,6 +46,20 @@ def served_model(name: str) -> str:
     return model
 
 
+def addresses(settings: ModelSettings) -> list[str]:
+    """Where a model is served. Raises RecipeError when an endpoint is no address, or names another model."""
+    name = served_model(settings.model)
+    found = [urldefrag(settings.model).url]
+    for endpoint in settings.endpoints:
+        url, other = urldefrag(endpoint)
+        if served_model(f"{url}#{other or name}") != name:
+            raise RecipeError(
+                f"Endpoint {endpoint!r} serves another model than {settings.model!r}; give the same #NAME."
+            )
+        found.append(url)
+    return list(dict.fromkeys(url.rstrip("/") for url in found))
+
+
 class EndpointTeacher:
     def __init__(
         self,
@@ -64,23 +70,25 @@ class EndpointTeacher:
     ):
         """say: told when the server makes us wait. Raises RecipeError when the model's name or a prompt is wrong."""
         self.name = served_model(settings.model)
-        self.url = urldefrag(settings.model).url.rstrip("/")
+        self.servers = Servers(addresses(settings), settings.concurrency, say)
         self.point_prompt = load_prompt(point.prompt, POINT_FIELDS) if point else None
         self.pair_prompt = load_prompt(pair.prompt, PAIR_FIELDS) if pair else None
         self.point_labels = point.labels if point else None
         self.pair_labels = pair.labels if pair else None
         self.max_length, self.max_document_length = settings.max_length, settings.max_document_length
-        self.concurrency = settings.concurrency
-        self.say = say
-        self.answered = False  # so that a question it refuses is that question's fault
 
     def check(self, queries: Collection[str]) -> None:
-        """Ask the longest query with an empty document. Raises ModelError when the server cannot serve as a teacher."""
+        """Ask each server the longest query with an empty document. Raises ModelError when one cannot serve as a
+        teacher.
+        """
         longest = max(queries, key=len, default="")
-        if self.point_prompt:
-            answers(self.score_points, [Point(longest, "")])
-        else:
-            answers(self.score_pairs, [Pair(longest, "", "")])
+        every = self.servers
+        for self.servers in every.alone():
+            if self.point_prompt:
+                answers(self.score_points, [Point(longest, "")])
+            else:
+                answers(self.score_pairs, [Pair(longest, "", "")])
+        self.servers = every
 
     def score_points(self, chunks: Iterable[Chunk]) -> Iterator[Scores]:
         yield from self._score(chunks, self.point_prompt, self.point_labels)
@@ -91,7 +99,8 @@ class EndpointTeacher:
     def _score(
         self, chunks: Iterable[Chunk], prompt: Prompt | None, labels: tuple[str, str] | None
     ) -> Iterator[Scores]:
-        """Ask `concurrency` questions at a time; yield what has come back. Raises ModelError when the server fails.
+        """Ask as many questions at a time as the servers take; yield what has come back. Raises ModelError when they
+        fail.
 
         The event loop runs while the answers are awaited, and is left with nothing in flight however this ends.
         """
@@ -99,11 +108,10 @@ class EndpointTeacher:
         waiting = (question for chunk in chunks for question in chunk.asked)
         asked: dict[asyncio.Task[float | None], Any] = {}
         loop = asyncio.new_event_loop()
-        limits = httpx.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency)
-        client = httpx.AsyncClient(timeout=TIMEOUT, limits=limits, headers=authorization(self.url))
+        client = self.servers.client()
         try:
             while True:
-                while len(asked) < self.concurrency and (question := next(waiting, None)) is not None:
+                while len(asked) < self.servers.at_once and (question := next(waiting, None)) is not None:
                     text = fit(prompt, question._asdict(), self.max_length, self.max_document_length)
                     asked[loop.create_task(self._ask(client, text, labels))] = question
                 if not asked:
@@ -126,7 +134,7 @@ class EndpointTeacher:
             "logprobs": True,
             "top_logprobs": TOP,
         }
-        answer = await self._post(client, request)
+        server, answer = await self.servers.post(client, request)
         if answer is None:
             return None
         try:
@@ -138,42 +146,12 @@ class EndpointTeacher:
             ]
         except (KeyError, IndexError, TypeError, AttributeError, ValueError):
             raise ModelError(
-                f"{self.url} answered without `top_logprobs`, from which the label words' probabilities are read; "
+                f"{server.url} answered without `top_logprobs`, from which the label words' probabilities are read; "
                 "use a server that gives them (vLLM, llama.cpp's server, OpenAI)."
             ) from None
-        self.answered = True
+        server.answered = True
         first, second = ([log_p for word, log_p in found if word == label and log_p > UNLIKELY] for label in labels)
         return log_sum(first) - log_sum(second) if first and second else None
-
-    async def _post(self, client: httpx.AsyncClient, request: dict[str, Any]) -> Any:
-        """The server's JSON answer; asks again, ever later, when the server is busy, fails or is out of reach.
-
-        None when the server, which answers other questions, refuses this one.
-        """
-        for attempt in range(TRIES):
-            pause = 0.5 * 2**attempt
-            try:
-                response = await client.post(f"{self.url}/chat/completions", json=request)
-            except (httpx.RequestError, UnicodeError) as error:  # of a host's name
-                problem, advice = type(error).__name__, None
-            else:
-                if response.status_code == 200:
-                    return parse(response)
-                if response.status_code in REFUSED and self.answered:
-                    return None
-                problem = f"status {response.status_code}: {' '.join(response.text.split())[:200]}"
-                advice = ADVICE.get(response.status_code)
-                if response.status_code not in AGAIN and response.status_code < 500:
-                    break
-                pause = max(pause, retry_after(response))
-            if attempt + 1 < TRIES:
-                pause = min(pause, 60.0)
-                self.say(f"{self.url}: {problem}; asking again in {pause:.0f} s (try {attempt + 2} of {TRIES})")
-                await asyncio.sleep(pause)
-        raise ModelError(
-            f"{self.url} did not answer ({problem}); "
-            + (f"{advice}." if advice else "see to the server; what is labeled is kept: the same command goes on.")
-        )
 
 
 async def give_up(asked: Collection[asyncio.Task[Any]], client: httpx.AsyncClient) -> None:
@@ -182,31 +160,6 @@ async def give_up(asked: Collection[asyncio.Task[Any]], client: httpx.AsyncClien
         task.cancel()
     await asyncio.gather(*asked, return_exceptions=True)
     await client.aclose()
-
-
-def parse(response: httpx.Response) -> Any:
-    try:
-        return response.json()
-    except (ValueError, RecursionError):
-        raise ModelError(
-            f"{response.url} answered with something else than JSON ({response.text[:80]!r}); give the address of an "
-            "OpenAI-compatible server."
-        ) from None
-
-
-def authorization(url: str) -> dict[str, str]:
-    """The header with the key, if there is one in the environment; OpenAI's own key goes to OpenAI alone."""
-    names = ["PDADAPT_API_KEY"] + ["OPENAI_API_KEY"] * (urlsplit(url).hostname == "api.openai.com")
-    key = next((os.environ[name] for name in names if os.environ.get(name)), None)
-    return {"Authorization": f"Bearer {key}"} if key else {}
-
-
-def retry_after(response: httpx.Response) -> float:
-    """Seconds that the server asks to wait; 0 when it does not say."""
-    try:
-        return float(response.headers.get("retry-after", 0))
-    except ValueError:
-        return 0.0
 
 
 def fit(prompt: Prompt, values: Mapping[str, str], max_length: int, max_document_length: int | None) -> str:

@@ -1,0 +1,140 @@
+"""OpenAI-compatible servers of one model, asked as each is free; one that fails rests, and the others go on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from pdadapt.errors import ModelError
+
+TRIES = 7  # 0.5 s, 1 s, ... 16 s: half a minute of patience with a server that is busy or restarts
+LONGEST_REST = 60.0  # seconds
+TIMEOUT = 120.0  # seconds: a small server may have sixteen questions waiting
+AGAIN = (408, 429)  # and 5xx: asked again
+REFUSED = (400, 413, 422)  # of a question: too long, or not to the server's liking
+ADVICE = {
+    401: "give the key in the environment, as PDADAPT_API_KEY",
+    403: "give the key in the environment, as PDADAPT_API_KEY",
+    404: "check the address, and the NAME after #",
+}
+
+
+@dataclass
+class Server:
+    url: str
+    flying: int = 0  # requests
+    failures: int = 0  # in a row
+    rests_until: float = 0.0  # monotonic seconds
+    problem: str = ""
+    advice: str = ""
+    answered: bool = False  # so that a question it refuses is that question's fault
+
+
+class Servers:
+    """Where a model is served."""
+
+    def __init__(self, urls: Sequence[str], concurrency: int, say: Callable[[str], None]):
+        """concurrency: requests in flight to each; say: told when a server makes us wait."""
+        self.servers = [Server(url) for url in urls]
+        self.at_once = concurrency * len(urls)
+        self.say = say
+
+    def alone(self) -> list[Servers]:
+        """Each server by itself."""
+        return [Servers([server.url], self.at_once // len(self.servers), self.say) for server in self.servers]
+
+    def client(self) -> httpx.AsyncClient:
+        limits = httpx.Limits(max_connections=self.at_once, max_keepalive_connections=self.at_once)
+        return httpx.AsyncClient(timeout=TIMEOUT, limits=limits)
+
+    async def post(self, client: httpx.AsyncClient, request: Mapping[str, Any]) -> tuple[Server, Any]:
+        """The JSON answer of a server; of the next, or asked again ever later, when one is busy, fails, or is out of
+        reach. None for an answer when a server, which answers other questions, refuses this one.
+
+        Raises ModelError when all have failed TRIES times in a row, or say that they never will answer.
+        """
+        while True:
+            server = await self._free()
+            began = time.monotonic()
+            server.flying += 1
+            try:
+                response = await client.post(
+                    f"{server.url}/chat/completions", json=request, headers=authorization(server.url)
+                )
+            except (httpx.RequestError, UnicodeError) as error:  # of a host's name
+                self._failed(server, began, type(error).__name__)
+                continue
+            finally:
+                server.flying -= 1
+            if response.status_code == 200:
+                server.failures = 0
+                return server, parse(response)
+            if response.status_code in REFUSED and server.answered:
+                return server, None
+            problem = f"status {response.status_code}: {' '.join(response.text.split())[:200]}"
+            again = response.status_code in AGAIN or response.status_code >= 500
+            self._failed(server, began, problem, retry_after(response), None if again else response.status_code)
+
+    async def _free(self) -> Server:
+        """The server with the least to do of those that do not rest; waits for one. Raises ModelError when none will
+        answer.
+        """
+        while True:
+            if all(server.failures >= TRIES for server in self.servers):
+                problems = "; ".join(f"{server.url} did not answer ({server.problem})" for server in self.servers)
+                raise ModelError(f"{problems}; {self.servers[0].advice}.")
+            now = time.monotonic()
+            ready = [server for server in self.servers if server.rests_until <= now]
+            if ready:
+                return min(ready, key=lambda server: server.flying)
+            await asyncio.sleep(min(server.rests_until for server in self.servers) - now)
+
+    def _failed(
+        self, server: Server, began: float, problem: str, wanted: float = 0.0, final: int | None = None
+    ) -> None:
+        """Let the server rest, the longer the more often it has failed; what flew with a request that has failed, and
+        fails too, is the same failure. wanted: seconds that it asks for; final: a status that will not change.
+        """
+        if began < server.rests_until and final is None:
+            return
+        server.failures = TRIES if final else server.failures + 1
+        pause = min(max(0.5 * 2 ** (server.failures - 1), wanted), LONGEST_REST)
+        server.rests_until = time.monotonic() + pause
+        server.problem = problem
+        server.advice = ADVICE.get(final or 0, "see to it; what is labeled is kept: the same command goes on")
+        if server.failures < TRIES:
+            self.say(f"{server.url}: {problem}; asking again in {pause:.0f} s (try {server.failures + 1} of {TRIES})")
+        elif len(self.servers) > 1:
+            self.say(f"{server.url}: {problem}; left alone for {pause:.0f} s.")
+
+
+def parse(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except (ValueError, RecursionError):
+        raise ModelError(
+            f"{response.url} answered with something else than JSON ({response.text[:80]!r}); give the address of an "
+            "OpenAI-compatible server."
+        ) from None
+
+
+def authorization(url: str) -> dict[str, str]:
+    """The header with the key, if there is one in the environment; OpenAI's own key goes to OpenAI alone."""
+    names = ["PDADAPT_API_KEY"] + ["OPENAI_API_KEY"] * (urlsplit(url).hostname == "api.openai.com")
+    key = next((os.environ[name] for name in names if os.environ.get(name)), None)
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+def retry_after(response: httpx.Response) -> float:
+    """Seconds that the server asks to wait; 0 when it does not say."""
+    try:
+        return float(response.headers.get("retry-after", 0))
+    except ValueError:
+        return 0.0

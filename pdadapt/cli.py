@@ -6,7 +6,7 @@ import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -76,6 +76,13 @@ EndpointOption = Annotated[
         help="A server of the teacher, http://HOST/v1#NAME; may be repeated: questions go to whichever is free.",
     ),
 ]
+ClusterOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ray[://HOST:PORT]",
+        help="Encode and label on a Ray cluster: `ray` is the one that runs here, ray://HOST:10001 one elsewhere.",
+    ),
+]
 StopOption = Annotated[
     bool,
     typer.Option(
@@ -83,6 +90,16 @@ StopOption = Annotated[
     ),
 ]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+
+
+class Elsewhere(NamedTuple):
+    """What of a run is done on other machines."""
+
+    stop_before_labeling: bool = False
+    cluster: str | None = None
+
+
+HERE = Elsewhere()
 
 
 def _version(show: bool) -> None:
@@ -125,6 +142,7 @@ def adapt(
     settings: SetOption = None,
     restart_from: RestartOption = None,
     plan: PlanOption = False,
+    cluster: ClusterOption = None,
     stop_before_labeling: StopOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -137,7 +155,8 @@ def adapt(
         "iterations": iterations,
     }
     chosen = recipe or _default_recipe(_console())
-    _run(corpus, queries, chosen, out, settings, models, passages, restart_from, plan, stop_before_labeling)
+    elsewhere = Elsewhere(stop_before_labeling, cluster)
+    _run(corpus, queries, chosen, out, settings, models, passages, restart_from, plan, elsewhere)
 
 
 @app.command(epilog="Example: pdadapt train-msmarco --out runs/msmarco")
@@ -161,6 +180,7 @@ def train_msmarco(
     settings: SetOption = None,
     restart_from: RestartOption = None,
     plan: PlanOption = False,
+    cluster: ClusterOption = None,
     stop_before_labeling: StopOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -172,7 +192,8 @@ def train_msmarco(
         "teacher.pair.model": pair_teacher,
         "iterations": iterations,
     }
-    _run(corpus, None, recipe, out, settings, models, None, restart_from, plan, stop_before_labeling)
+    elsewhere = Elsewhere(stop_before_labeling, cluster)
+    _run(corpus, None, recipe, out, settings, models, None, restart_from, plan, elsewhere)
 
 
 @app.command(epilog="Example: pdadapt train-reranker --corpus squad/ --out rerankers/squad")
@@ -213,7 +234,7 @@ def _run(
     passages: str | None = None,
     restart_from: Stage | None = None,
     plan: bool = False,
-    stop_before_labeling: bool = False,
+    elsewhere: Elsewhere = HERE,
 ) -> None:
     """Resolve the recipe, run or plan the stages, print what came out. options: keys of settings, None if not given."""
     from pdadapt.corpus import load_dataset
@@ -241,9 +262,14 @@ def _run(
         found = make_plan(resolved, dataset, folder, progress, restart)
         console.print(plan_table(found) if found else "Nothing is left to do.", highlight=False, soft_wrap=True)
         return
-    metrics = run_adapt(resolved, dataset, folder, progress, restart, stop_before_labeling)
+    workers = None
+    if elsewhere.cluster:
+        from pdadapt.cluster import Cluster
+
+        workers = Cluster(elsewhere.cluster)
+    metrics = run_adapt(resolved, dataset, folder, progress, restart, elsewhere.stop_before_labeling, workers)
     if not metrics:
-        if stop_before_labeling:
+        if elsewhere.stop_before_labeling:
             console.print(
                 f"Candidates wait for labels. Label them on as many machines as share {folder}: pdadapt label "
                 f"{folder} --shard 1/16, ... --shard 16/16; then pdadapt labels merge {folder}; then this command "

@@ -101,6 +101,21 @@ class Journal:
                 file.write(("\n" * torn + json.dumps([task, number, missing]) + "\n").encode())
 
 
+class Coming(Iterator[Chunk]):
+    """Chunks that are made as they are wanted."""
+
+    def __init__(self, chunks: Iterator[Chunk], most: int):
+        self._chunks = chunks
+        self._most = most
+
+    def __next__(self) -> Chunk:
+        return next(self._chunks)
+
+    def __length_hint__(self) -> int:
+        """How many there are at most."""
+        return self._most
+
+
 def ask_missing(
     questions: Questions,
     store: LabelStore,
@@ -138,7 +153,7 @@ def ask_missing(
 
         ahead = chunks()
         first = next(ahead, None)
-        batches = load()(itertools.chain([first], ahead)) if first else ()
+        batches = load()(Coming(itertools.chain([first], ahead), len(questions.chunks))) if first else ()
         for batch in batches:
             if not all(score is None or math.isfinite(score) for _, score in batch):
                 raise ModelError("The teacher's answer is not a number; try --set teacher.dtype=float32.")

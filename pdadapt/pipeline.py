@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import json
 import shutil
@@ -11,7 +12,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pdadapt import distributed, evaluate, students, train
 from pdadapt.agreement import DECISIVE, agreement, held_out
@@ -29,10 +30,13 @@ from pdadapt.recipe import Recipe, TrainSettings
 from pdadapt.report import write_report
 from pdadapt.retrieve import index_corpus, retrieve, retrieve_documents, sample_queries, search
 from pdadapt.run import Ranked, Ranking, RunFile, RunFolder, Stage, read_run, read_settings, write_atomic, write_run
-from pdadapt.students.colbert import PCA_DOCUMENTS, get_lengths, load_colbert, set_lengths
+from pdadapt.students.colbert import PCA_DOCUMENTS, get_lengths, set_lengths
 from pdadapt.teachers import Task
 from pdadapt.teachers.choose import Teachers, check_teacher, teacher_key
 from pdadapt.verdict import verdict
+
+if TYPE_CHECKING:
+    from pdadapt.cluster import Cluster
 
 GENERAL = "general"  # the set of the forgetting guard, by its name as a corpus
 GENERAL_MEASURE, GENERAL_DEPTH = "nDCG@10", 10
@@ -112,12 +116,13 @@ def adapt(
     progress: Progress,
     restart_from: Stage | None = None,
     stop_before_labeling: bool = False,
+    cluster: Cluster | None = None,
 ) -> dict[str, Any]:
     """Adapt the student to the dataset's corpus, `recipe.iterations` times; returns what metrics.json holds.
 
     Everything the run needs is checked before any work; killed at any moment, the same call goes on from there.
     restart_from: the stage from which a run of other settings may be made anew. stop_before_labeling: return nothing
-    when candidates wait for labels, which others make (shards.py).
+    when candidates wait for labels, which others make (shards.py). cluster: where documents are encoded and labeled.
     Raises PdadaptError on anything the user can mend.
     """
     if distributed.rank() > 0:
@@ -145,12 +150,13 @@ def adapt(
         for iteration in range(1, recipe.iterations + 1):
             progress.prefix = f"iteration {iteration}: "
             folder = run.iteration(iteration)
-            candidates = rank(recipe, dataset.corpus, queries, test_queries, run, iteration - 1, progress)
+            candidates = rank(recipe, dataset.corpus, queries, test_queries, run, iteration - 1, progress, cluster)
             if candidates and not (folder / "lists.jsonl").exists():
                 if stop_before_labeling:
                     progress.end()
                     return {}
-                save_lists(recipe, dataset.corpus, queries, candidates, job.relevant, job.keys, run, folder, progress)
+                labeling = Labeling(candidates, dataset.corpus, queries, recipe, job.relevant)
+                save_lists(labeling, job.keys, run.store(recipe), folder, progress, cluster)
             if not run.checkpoint(iteration).exists():
                 fit(recipe, dataset.corpus, queries, run, iteration, progress)
             shutil.rmtree(folder / "trainer", ignore_errors=True)
@@ -161,7 +167,7 @@ def adapt(
                 break
         progress.prefix = ""
         if test_queries:
-            rank(recipe, dataset.corpus, {}, test_queries, run, iteration, progress)
+            rank(recipe, dataset.corpus, {}, test_queries, run, iteration, progress, cluster)
         best = iteration if learned else iteration - 1
         for number in range(iteration + 1):
             rank_general(recipe, run, number, progress)
@@ -304,20 +310,16 @@ def new_student(recipe: Recipe, corpus: Corpus) -> Any:
 
 
 def save_lists(
-    recipe: Recipe,
-    corpus: Corpus,
-    queries: Queries,
-    candidates: RunFile,
-    relevant: Mapping[str, Sequence[str]],
+    labeling: Labeling,
     keys: Mapping[Task, str],
-    run: RunFolder,
+    store: Path,
     folder: Path,
     progress: Progress,
+    cluster: Cluster | None = None,
 ) -> None:
     """Label the candidates; a teacher is loaded only if it must be asked, and is gone before training."""
-    teachers = Teachers(recipe.teacher, list(keys), progress)
-    store = run.store(recipe)
-    labeling = Labeling(candidates, corpus, queries, recipe, relevant)
+    settings = labeling.recipe.teacher
+    teachers = cluster.teachers(settings, list(keys)) if cluster else Teachers(settings, list(keys), progress)
     if not is_labeled(store, keys["point"]):  # it is another store than that which the journal is of
         (folder / "asked.jsonl").unlink(missing_ok=True)
     journal = Journal(folder / "asked.jsonl")
@@ -348,6 +350,7 @@ def rank(
     run: RunFolder,
     iteration: int,
     progress: Progress,
+    cluster: Cluster | None = None,
 ) -> RunFile | None:
     """Rank the test queries, and the queries to adapt on for the next iteration, with the student of `iteration`.
 
@@ -366,8 +369,11 @@ def rank(
         if queries and name == starter and not candidates_file.exists():
             asked.append((candidates_file, queries, recipe.retrieve.k))
         if asked:
-            model = load_student(recipe, name) if name == student else load_starter(recipe)
-            engine = make_engine(model, recipe.retrieve)
+            settings = recipe.student.model_dump(exclude={"model"}) if name == student else starter_settings(recipe)
+            encode = None
+            if cluster:
+                encode = functools.partial(cluster.encode, name, settings, recipe.retrieve.batch_tokens)
+            engine = make_engine(students.load_student(name, **settings), recipe.retrieve, encode)
             index_corpus(engine, corpus, index, progress, {"model": name})
             for file, texts, k in asked:
                 found: Iterable[tuple[str, Ranked]]
@@ -380,10 +386,9 @@ def rank(
     return RunFile(candidates_file) if queries else None
 
 
-def load_starter(recipe: Recipe) -> Any:
-    """The retriever of the first candidates, when it is not the student."""
-    lengths = recipe.student.query_length, recipe.student.document_length
-    return load_colbert(str(recipe.retrieve.model), *lengths, dtype=recipe.student.dtype)
+def starter_settings(recipe: Recipe) -> dict[str, Any]:
+    """Of the retriever of the first candidates, a ColBERT, when it is not the student."""
+    return recipe.student.model_dump(include={"query_length", "document_length", "dtype"})
 
 
 def rank_general(recipe: Recipe, run: RunFolder, iteration: int, progress: Progress) -> None:

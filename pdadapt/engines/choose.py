@@ -13,7 +13,7 @@ from pdadapt.corpus import Corpus, fingerprint
 from pdadapt.engines import Engine
 from pdadapt.engines.colbert import Colbert
 from pdadapt.engines.environment import interpreter
-from pdadapt.engines.exact import Exact
+from pdadapt.engines.exact import Encode, Exact
 from pdadapt.engines.plaid import Plaid
 from pdadapt.errors import ModelError
 from pdadapt.models import loading, model_type, resolve_model
@@ -101,14 +101,14 @@ def index_origin(
     }
 
 
-def make_engine(model: Any, settings: RetrieveSettings) -> Engine:
-    """The engine that the settings ask for, of a student.
+def make_engine(model: Any, settings: RetrieveSettings, encode: Encode | None = None) -> Engine:
+    """The engine that the settings ask for, of a student. encode: who encodes documents for `exact` and `faiss`.
 
     Raises ModelError when it cannot search this student, or is not installed.
     """
     _check_engine(settings, isinstance(model[-1], OneVector))
     if settings.engine == "exact":
-        return Exact(model, settings.batch_tokens)
+        return Exact(model, settings.batch_tokens, encode)
     if settings.engine == "plaid":
         return Plaid(model, settings.bits, settings.batch_tokens)
     if settings.engine == "colbert":
@@ -119,7 +119,7 @@ def make_engine(model: Any, settings: RetrieveSettings) -> Engine:
         raise ModelError(
             "retrieve.engine=faiss needs a package; run `pip install 'pdadapt[cpu]'` (or [gpu])."
         ) from None
-    return Faiss(model, settings.faiss, settings.nprobe, settings.batch_tokens)
+    return Faiss(Exact(model, settings.batch_tokens, encode), settings.faiss, settings.nprobe)
 
 
 def _load_sparse(name: str) -> Engine:

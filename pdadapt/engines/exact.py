@@ -8,13 +8,13 @@ at all, so a killed indexing goes on with the next one.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from sentence_transformers import MultiVectorEncoder
 from torch import Tensor
 
@@ -31,6 +31,49 @@ BLOCK_TOKENS = 8_192  # of documents, multiplied at once
 BLOCK_SIMILARITIES = {"cpu": 2**22, "cuda": 2**28}  # of a block: 16 MiB stay near the cores' caches, 1 GiB fits a GPU
 
 
+class ShardTexts(NamedTuple):
+    """What a shard is made of."""
+
+    file: Path
+    start: int  # the position in the corpus of its first document
+    texts: list[str]
+
+
+class Shards(Iterable[ShardTexts]):
+    """Those to be made, read from the corpus as they are wanted."""
+
+    def __init__(self, files: Sequence[Path], documents: Sequence[Document]):
+        self.missing = [(number * SHARD, file) for number, file in enumerate(files) if not file.exists()]
+        self.documents = documents
+
+    def __length_hint__(self) -> int:
+        return len(self.missing)
+
+    def __iter__(self) -> Iterator[ShardTexts]:
+        for start, file in self.missing:
+            yield ShardTexts(file, start, [doc.contents for doc in self.documents[start : start + SHARD]])
+
+
+def encode_shard(
+    model: MultiVectorEncoder, shard: ShardTexts, batch_tokens: int | None, advance: Advance = lambda n: None
+) -> bytes:
+    """A shard as the bytes of its file."""
+    encoded: list[tuple[int, Tensor]] = []
+    for rows, matrices in document_batches(model, shard.texts, batch_tokens):
+        encoded += [(i, matrix.to("cpu", torch.float16)) for i, matrix in zip(rows, matrices, strict=True)]
+        advance(len(rows))
+    encoded.sort(key=lambda document: -len(document[1]))
+    tensors = {
+        "tokens": torch.cat([matrix for _, matrix in encoded]).contiguous(),
+        "lengths": torch.tensor([len(matrix) for _, matrix in encoded], dtype=torch.int32),
+        "documents": torch.tensor([shard.start + i for i, _ in encoded]),
+    }
+    return save(tensors)
+
+
+Encode = Callable[[Shards], Iterator[tuple[ShardTexts, bytes]]]  # who makes shards elsewhere, in whatever order
+
+
 def shard_files(folder: Path, documents: int) -> list[Path]:
     return [folder / f"shard-{number:05d}.safetensors" for number in range(-(-documents // SHARD))]
 
@@ -38,32 +81,28 @@ def shard_files(folder: Path, documents: int) -> list[Path]:
 class Exact:
     """Every MaxSim of a multi-vector model; of a dense one, whose texts have one vector each, every dot product."""
 
-    def __init__(self, model: MultiVectorEncoder, batch_tokens: int | None = None):
-        """batch_tokens: of documents, encoded at once (see recipe.RetrieveSettings)."""
+    def __init__(self, model: MultiVectorEncoder, batch_tokens: int | None = None, encode: Encode | None = None):
+        """batch_tokens: of documents, encoded at once (see recipe.RetrieveSettings). encode: documents are encoded
+        there, by the same model (cluster.py).
+        """
         self.model = model
         self.batch_tokens = batch_tokens
+        self.encode = encode
 
     def index(self, documents: Sequence[Document], folder: Path, advance: Advance = lambda n, **_: None) -> None:
         """Encode documents into shards under `folder`; shards that are there already are kept."""
-        for number, file in enumerate(shard_files(folder, len(documents))):
-            start = number * SHARD
-            if file.exists():
-                advance(min(SHARD, len(documents) - start), earlier=True)
-                continue
-            block = [document.contents for document in documents[start : start + SHARD]]
-            encoded: list[tuple[int, Tensor]] = []
-            for rows, matrices in document_batches(self.model, block, self.batch_tokens):
-                encoded += [(i, matrix.to("cpu", torch.float16)) for i, matrix in zip(rows, matrices, strict=True)]
-                advance(len(rows))
-            encoded.sort(key=lambda document: -len(document[1]))
-            temporary = file.with_suffix(".part")
-            shard = {
-                "tokens": torch.cat([matrix for _, matrix in encoded]).contiguous(),
-                "lengths": torch.tensor([len(matrix) for _, matrix in encoded], dtype=torch.int32),
-                "documents": torch.tensor([start + i for i, _ in encoded]),
-            }
-            save_file(shard, temporary)
-            os.replace(temporary, file)
+        shards = Shards(shard_files(folder, len(documents)), documents)
+        missing = sum(min(SHARD, len(documents) - start) for start, _ in shards.missing)
+        advance(len(documents) - missing, earlier=True)
+        for shard, content in self.encode(shards) if self.encode and shards.missing else self._encoded(shards, advance):
+            if self.encode:
+                advance(len(shard.texts))
+            temporary = shard.file.with_suffix(".part")
+            temporary.write_bytes(content)
+            os.replace(temporary, shard.file)
+
+    def _encoded(self, shards: Shards, advance: Advance) -> Iterator[tuple[ShardTexts, bytes]]:
+        return ((shard, encode_shard(self.model, shard, self.batch_tokens, advance)) for shard in shards)
 
     def search(
         self, queries: Sequence[str], folder: Path, documents: int, k: int, advance: Advance = lambda n: None

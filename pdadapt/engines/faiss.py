@@ -11,7 +11,6 @@ import faiss
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from sentence_transformers import MultiVectorEncoder
 
 from pdadapt.corpus import Document
 from pdadapt.engines import Advance, Hits
@@ -25,16 +24,16 @@ QUERY_BLOCK = 1_024
 class Faiss:
     """Approximate or exact inner product of a dense model's vectors; on the GPUs that faiss sees, if any."""
 
-    def __init__(self, model: MultiVectorEncoder, factory: str, nprobe: int, batch_tokens: int | None = None):
-        """factory: what faiss.index_factory understands, such as `Flat`, `HNSW32`, `IVF1024,PQ48`. nprobe: of IVF, the
-        clusters looked into.
+    def __init__(self, encoder: Exact, factory: str, nprobe: int):
+        """encoder: makes the vectors. factory: what faiss.index_factory understands, such as `Flat`, `HNSW32`,
+        `IVF1024,PQ48`. nprobe: of IVF, the clusters looked into.
 
         Raises ModelError when it does not.
         """
-        self.encoder = Exact(model, batch_tokens)
+        self.encoder = encoder
         self.factory = factory
         self.nprobe = nprobe
-        dimensions: Any = model.get_embedding_dimension()
+        dimensions: Any = encoder.model.get_embedding_dimension()
         try:
             self.empty = faiss.index_factory(dimensions, factory, faiss.METRIC_INNER_PRODUCT)
         except RuntimeError as error:

@@ -1,0 +1,307 @@
+"""Labeling and encoding on a Ray cluster: a Ray Data pipeline with one worker per GPU, or per CPU where there is none.
+
+This process alone reads the corpus and writes files. Work waits on a shelf, a few items for each worker, so that it is
+never all in memory; a worker takes an item by its number, so whoever does it again after a death gets the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import itertools
+import json
+import logging
+import math
+import operator
+import os
+import queue
+import tempfile
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pdadapt.engines.exact import ShardTexts, encode_shard
+from pdadapt.errors import ModelError, PdadaptError, RunError
+from pdadapt.models import resolve_model
+from pdadapt.progress import quiet_libraries
+from pdadapt.recipe import TeacherSettings
+from pdadapt.students import load_student
+from pdadapt.teachers import Chunk, Scores, Task
+from pdadapt.teachers.choose import Teachers, model_of, teacher_kind
+
+AHEAD = 4  # items on the shelf for each worker
+
+Work = Callable[[Any], bytes]
+Files = dict[str, bytes]  # by name: of a model that is a folder here (model/...), a prompt of the user's own
+
+
+class Shelf:
+    """What the workers take: how they begin, and their items by number."""
+
+    def __init__(self, begin: list[Any]):
+        """begin: a reference to what makes a Work, in a list, so that it is passed on as it is."""
+        self._begin = begin
+        self._items: dict[int, Any] = {}
+        self._end = math.inf
+        self._changed = asyncio.Condition()
+
+    async def begin(self) -> list[Any]:
+        return self._begin
+
+    async def put(self, number: int, item: Any) -> None:
+        async with self._changed:
+            self._items[number] = item
+            self._changed.notify_all()
+
+    async def end(self, number: int) -> None:
+        """There are no items from this number on."""
+        async with self._changed:
+            self._end = number
+            self._changed.notify_all()
+
+    async def take(self, number: int) -> Any:
+        """The item, when it is there; None where there will be none. It stays until it is dropped."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: number in self._items or number >= self._end)
+            return self._items.get(number)
+
+    async def drop(self, number: int) -> None:
+        self._items.pop(number, None)
+
+
+class Worker:
+    """In an actor: takes items from the shelf, gives back what the Work makes of them."""
+
+    def __init__(self, shelf: Any):
+        self.shelf = shelf
+        self.work: Work | None = None
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        import ray
+
+        number = int(batch["item"][0])
+        item = ray.get(self.shelf.take.remote(number))
+        result, error = b"", ""
+        if item is not None:
+            try:
+                if self.work is None:
+                    quiet_libraries()
+                    self.work = ray.get(ray.get(self.shelf.begin.remote())[0])()
+                result = self.work(item)
+            except PdadaptError as problem:  # asking again would not help
+                error = str(problem)
+        return {"number": [number], "result": np.array([result], dtype=object), "error": [error]}
+
+
+class Cluster:
+    """A Ray cluster that is there."""
+
+    def __init__(self, address: str = "ray"):
+        """address: `ray` for the one that runs here (or RAY_ADDRESS), ray://HOST:PORT for one elsewhere.
+
+        Raises RunError when there is none, or Ray is not installed.
+        """
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        try:
+            import ray
+            import ray.data
+        except ImportError:
+            raise RunError("--cluster needs Ray; run `pip install 'pdadapt[ray]'`.") from None
+        if not ray.is_initialized():
+            where = address if address.startswith("ray://") else "auto"
+            try:
+                ray.init(address=where, logging_level=logging.ERROR, log_to_driver=False)
+            except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+                raise RunError(
+                    f"--cluster {address}: no Ray cluster answers ({' '.join(str(error).split())[:120]}); begin one "
+                    "with `ray start --head`, or give --cluster ray://HOST:10001 of one."
+                ) from None
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        self.ray = ray
+
+    def map(self, make: Callable[[], Work], items: Iterable[Any]) -> Iterator[tuple[Any, bytes]]:
+        """(item, what the Work made of it) of each, in whatever order they come back.
+
+        make: makes the Work of a worker, once. items: taken as they are wanted; their length hint says how many there
+        are at most. Raises ModelError for what a worker says is wrong, and RunError when the cluster fails.
+        """
+        ray = self.ray
+        affinity = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+        here = affinity(ray.get_runtime_context().get_node_id(), soft=True)
+        begin = ray.put(make)
+        shelf = ray.remote(num_cpus=0, scheduling_strategy=here)(Shelf).remote([begin])
+        kind = "GPU" if ray.cluster_resources().get("GPU") else "CPU"
+        most = operator.length_hint(items)
+        slots = int(ray.cluster_resources().get(kind, 1))
+        rows = ray.data.from_items([{"item": number} for number in range(most)], override_num_blocks=max(1, most))
+        results = rows.map_batches(
+            Worker,
+            batch_size=1,
+            fn_constructor_args=(shelf,),
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=None, initial_size=max(1, min(slots, most))),
+            num_gpus=1 if kind == "GPU" else None,
+            num_cpus=1 if kind == "CPU" else None,
+        )
+        arrived: queue.Queue[Any] = queue.Queue()
+        pulling = threading.Thread(target=_pull, args=(results, arrived), daemon=True)
+        pulling.start()
+        left = iter(items)
+        waiting: dict[int, Any] = {}
+        count, exhausted = 0, False
+        try:
+            while True:
+                room = AHEAD * max(1, int(ray.cluster_resources().get(kind, 1)))
+                while not exhausted and len(waiting) < room:
+                    for item in itertools.islice(left, 1):
+                        waiting[count] = item
+                        shelf.put.remote(count, item)
+                        count += 1
+                        break
+                    else:
+                        exhausted = True
+                        shelf.end.remote(count)
+                if not waiting:
+                    break
+                row = arrived.get()
+                if isinstance(row, BaseException):
+                    raise RunError(
+                        f"The cluster failed ({' '.join(str(row).split())[-300:]}); what is finished is kept: the same "
+                        "command goes on."
+                    )
+                if row["error"]:
+                    raise ModelError(row["error"])
+                if row["number"] in waiting:
+                    shelf.drop.remote(row["number"])
+                    yield waiting.pop(row["number"]), row["result"]
+            pulling.join()  # the workers leave
+        finally:
+            ray.kill(shelf)
+
+    def teachers(self, settings: TeacherSettings, tasks: Collection[Task]) -> ClusterTeachers:
+        """tasks: those that may be asked."""
+        return ClusterTeachers(self, settings, tasks)
+
+    def encode(
+        self, name: str, student: dict[str, Any], batch_tokens: int | None, shards: Iterable[ShardTexts]
+    ) -> Iterator[tuple[ShardTexts, bytes]]:
+        """Shards of an index (engines.exact), made by a student: what load_student is told, name and settings."""
+        files = _files(name)
+        yield from self.map(functools.partial(_Encoding, name, student, batch_tokens, files), shards)
+
+
+def _pull(results: Any, arrived: queue.Queue[Any]) -> None:
+    """Rows as they come, in a thread; last an error, if there is one, or that nothing more comes."""
+    try:
+        for table in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            for row in table.to_pylist():
+                arrived.put(row)
+        arrived.put(EOFError("it ended early"))
+    except BaseException as error:
+        arrived.put(error)
+
+
+class ClusterTeachers:
+    """Teachers that are asked by all workers; nothing is loaded here."""
+
+    def __init__(self, cluster: Cluster, settings: TeacherSettings, tasks: Collection[Task]):
+        self.cluster = cluster
+        self.settings = settings
+        self.tasks = tasks
+
+    def __call__(self, task: Task) -> _Asking:
+        """Raises ModelError for a teacher that is elsewhere already."""
+        model = model_of(self.settings, task)
+        kind = teacher_kind(model)
+        if kind in ("endpoint", "imported"):
+            raise ModelError(f"Teacher {model.model!r} needs no cluster; leave --cluster out.")
+        tasks = [each for each in self.tasks if model_of(self.settings, each) == model]  # as Teachers loads it
+        files = _files(model.model)
+        changes: dict[str, Any] = {**model.model_dump(), "kind": kind}
+        for each in tasks:
+            asked = self.settings.point if each == "point" else self.settings.pair
+            if asked.prompt.endswith(".txt"):
+                files[f"{each}.txt"] = Path(asked.prompt).read_bytes()
+            changes[each] = asked.model_copy(update={"model": None, "kind": "auto"})
+        settings = self.settings.model_copy(update=changes)
+        return _Asking(self.cluster, functools.partial(_Judging, settings, tasks, task, files))
+
+    def free(self) -> None:
+        """There is nothing to give back."""
+
+
+class _Asking:
+    def __init__(self, cluster: Cluster, make: Callable[[], Work]):
+        self.cluster = cluster
+        self.make = make
+
+    def score_points(self, chunks: Iterable[Chunk]) -> Iterator[Scores]:
+        for chunk, result in self.cluster.map(self.make, chunks):
+            yield list(zip(chunk.asked, json.loads(result), strict=True))
+
+    score_pairs = score_points
+
+
+class _Judging:
+    """A teacher in a worker."""
+
+    def __init__(self, settings: TeacherSettings, tasks: Collection[Task], task: Task, files: Files):
+        """settings: of one model for all the tasks, which it is loaded for."""
+        with _unpacked(files) as folder:
+            changes: dict[str, Any] = {"model": _placed(settings.model, folder)}
+            for each in tasks:
+                if f"{each}.txt" in files:
+                    asked = settings.point if each == "point" else settings.pair
+                    changes[each] = asked.model_copy(update={"prompt": str(folder / f"{each}.txt")})
+            teacher = Teachers(settings.model_copy(update=changes), tasks)(task)
+        self.score = teacher.score_points if task == "point" else teacher.score_pairs
+
+    def __call__(self, chunk: Chunk) -> bytes:
+        """JSON: the scores of the chunk's questions, in their order."""
+        scores = dict(itertools.chain.from_iterable(self.score([chunk])))
+        return json.dumps([scores[question] for question in chunk.asked]).encode()
+
+
+class _Encoding:
+    """A student in a worker."""
+
+    def __init__(self, name: str, student: dict[str, Any], batch_tokens: int | None, files: Files):
+        with _unpacked(files) as folder:
+            self.model = load_student(_placed(name, folder), **student)
+        self.batch_tokens = batch_tokens
+
+    def __call__(self, shard: ShardTexts) -> bytes:
+        return encode_shard(self.model, shard, self.batch_tokens)
+
+
+def _files(model: str) -> Files:
+    """Of a model that is a folder or a file here, which other machines may not have."""
+    source = resolve_model(model)
+    if not source.is_local or model.startswith("package:"):
+        return {}
+    folder = Path(source.path)
+    files = [folder / source.gguf_file] if source.gguf_file else [file for file in folder.rglob("*") if file.is_file()]
+    return {f"model/{file.relative_to(folder)}": file.read_bytes() for file in files}
+
+
+def _placed(model: str, folder: Path) -> str:
+    """The model's name where its files, if there are some, are unpacked into this folder."""
+    own = folder / "model"
+    return str(next(own.glob("*.gguf"), own)) if own.is_dir() else model
+
+
+@contextlib.contextmanager
+def _unpacked(files: Files) -> Iterator[Path]:
+    """A folder that holds them, for as long as a model is loaded from it."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in files.items():
+            target = Path(folder) / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+        yield Path(folder)

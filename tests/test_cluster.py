@@ -1,0 +1,112 @@
+"""Labeling and encoding on a real Ray cluster of two nodes on this machine."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from pdadapt import label as labeling
+from pdadapt.cluster import Cluster
+from pdadapt.corpus import load_dataset
+from pdadapt.errors import ModelError
+from pdadapt.label import Coming
+from pdadapt.label_files import read_labels
+from pdadapt.pipeline import adapt
+from pdadapt.progress import Progress
+from pdadapt.recipe import load_recipe
+from pdadapt.teachers import Chunk, Point
+
+ray = pytest.importorskip("ray")
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    """A cluster of two nodes, of one slot each."""
+    from ray.cluster_utils import Cluster as LocalCluster
+
+    os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
+    local = LocalCluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    local.add_node(num_cpus=1)
+    ray.init(address=local.address, logging_level="ERROR", log_to_driver=False)
+    yield local
+    ray.shutdown()
+    local.shutdown()
+
+
+def test_labels_and_index_of_a_cluster_are_those_of_one_process(nodes, tiny_recipe, beir, tmp_path, monkeypatch):
+    monkeypatch.setattr(labeling, "CHUNK", 12)
+    recipe = load_recipe(str(tiny_recipe), {"train.steps": 1, "iterations": 2})
+    dataset = load_dataset(str(beir))
+    adapt(recipe, dataset, tmp_path / "one", Progress())
+    adapt(recipe, dataset, tmp_path / "many", Progress(), cluster=Cluster())
+    one, many = (list(read_labels(tmp_path / name / "labels.sqlite")) for name in ("one", "many"))
+    assert one == many
+    for name in ("candidates.run", "lists.jsonl", "labels.json", "checkpoint/model.safetensors", "test.run"):
+        for number in (1, 2):
+            file = f"iteration-{number}/{name}"
+            assert (tmp_path / "many" / file).read_bytes() == (tmp_path / "one" / file).read_bytes(), file
+
+
+class Watching(Progress):
+    """Calls back when answers of a task have come."""
+
+    def __init__(self, answered):
+        super().__init__()
+        self.answered = answered
+
+    @contextlib.contextmanager
+    def task(self, name, total, unit):
+        with super().task(name, total, unit) as advance:
+
+            def advanced(units, **changes):
+                advance(units, **changes)
+                if units and not changes.get("earlier"):
+                    self.answered(name.removeprefix("iteration 1: "))
+
+            yield advanced
+
+
+def test_a_killed_worker_and_a_lost_node_cost_time_alone(nodes, tiny_recipe, beir, tmp_path, monkeypatch):
+    """While points are labeled a worker gets SIGKILL; while pairs are, a node is taken away."""
+    monkeypatch.setattr(labeling, "CHUNK", 12)
+    recipe = load_recipe(str(tiny_recipe), {"train.steps": 1})
+    dataset = load_dataset(str(beir))
+    adapt(recipe, dataset, tmp_path / "one", Progress())
+    node = nodes.add_node(num_cpus=1)
+    lost = []
+
+    def answered(task):
+        if task == "label points" and not lost:
+            workers = subprocess.run(["pgrep", "-f", "ray::.*MapWorker"], capture_output=True, text=True, check=True)
+            os.kill(int(workers.stdout.split()[0]), signal.SIGKILL)
+            lost.append("worker")
+        if task == "label pairs" and lost == ["worker"]:
+            nodes.remove_node(node)
+            lost.append("node")
+
+    adapt(recipe, dataset, tmp_path / "many", Watching(answered), cluster=Cluster())
+    assert lost == ["worker", "node"]
+    one, many = (list(read_labels(tmp_path / name / "labels.sqlite")) for name in ("one", "many"))
+    assert one == many
+
+
+def test_what_a_worker_finds_wrong_is_one_sentence(nodes, tiny_recipe, beir, tmp_path):
+    recipe = load_recipe(str(tiny_recipe))
+    teachers = Cluster().teachers(recipe.teacher.model_copy(update={"max_length": 5}), ["point"])
+    chunk = Chunk([Point("wheel", "rim")], [Point("wheel", "rim")])
+    with pytest.raises(ModelError, match=r"max_length 5 leaves no room") as caught:
+        list(teachers("point").score_points(Coming(iter([chunk]), 1)))
+    assert "Traceback" not in str(caught.value)
+    with pytest.raises(ModelError, match="needs no cluster"):
+        Cluster().teachers(recipe.teacher.model_copy(update={"model": "http://a/v1#m"}), ["point"])("point")
+
+
+def test_without_a_cluster_it_says_how_to_begin_one(tiny_recipe, beir, tmp_path):
+    command = [sys.executable, "-m", "pdadapt", "adapt", "--corpus", beir, "--recipe", tiny_recipe]
+    command += ["--out", tmp_path / "out", "--cluster", "ray://127.0.0.1:9"]
+    process = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=120)
+    assert process.returncode == 1 and "no Ray cluster answers" in process.stderr, process.stderr
+    assert "Traceback" not in process.stderr and not (tmp_path / "out").exists()

@@ -79,8 +79,8 @@ EndpointOption = Annotated[
 ClusterOption = Annotated[
     str | None,
     typer.Option(
-        metavar="ray[://HOST:PORT]",
-        help="Encode and label on a Ray cluster: `ray` is the one that runs here, ray://HOST:10001 one elsewhere.",
+        metavar="ray[://HOST:6379]",
+        help="Encode and label on the Ray cluster that this machine is a node of; of several, that with this head.",
     ),
 ]
 StopOption = Annotated[

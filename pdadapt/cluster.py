@@ -16,6 +16,7 @@ import math
 import operator
 import os
 import queue
+import socket
 import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -33,6 +34,8 @@ from pdadapt.students import load_student
 from pdadapt.teachers import Chunk, Scores, Task
 from pdadapt.teachers.choose import Teachers, model_of, teacher_kind
 
+TOKEN = Path.home() / ".ray" / "auth_token"  # that clusters want since ray 2.60
+PATIENCE = 5.0  # seconds until an address is taken for none
 AHEAD = 4  # items on the shelf for each worker
 
 Work = Callable[[Any], bytes]
@@ -98,10 +101,10 @@ class Worker:
 
 
 class Cluster:
-    """A Ray cluster that is there."""
+    """A Ray cluster of which this machine is a node (Ray Data does not work through Ray's client, ray 2.60)."""
 
     def __init__(self, address: str = "ray"):
-        """address: `ray` for the one that runs here (or RAY_ADDRESS), ray://HOST:PORT for one elsewhere.
+        """address: `ray` for the one that runs here (or RAY_ADDRESS), ray://HOST:6379 for one by its head's address.
 
         Raises RunError when there is none, or Ray is not installed.
         """
@@ -112,13 +115,17 @@ class Cluster:
         except ImportError:
             raise RunError("--cluster needs Ray; run `pip install 'pdadapt[ray]'`.") from None
         if not ray.is_initialized():
-            where = address if address.startswith("ray://") else "auto"
+            where = address.removeprefix("ray").removeprefix("://") or "auto"
+            if TOKEN.exists():
+                os.environ.setdefault("RAY_AUTH_MODE", "token")
             try:
+                if where != "auto":
+                    _reach(where)
                 ray.init(address=where, logging_level=logging.ERROR, log_to_driver=False)
-            except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+            except (OSError, RuntimeError, ValueError) as error:
                 raise RunError(
-                    f"--cluster {address}: no Ray cluster answers ({' '.join(str(error).split())[:120]}); begin one "
-                    "with `ray start --head`, or give --cluster ray://HOST:10001 of one."
+                    f"--cluster {address}: no Ray cluster answers ({' '.join(str(error).split())[:120]}); make this "
+                    "machine a node of one (`ray start`), or hand it this command (`ray job submit`)."
                 ) from None
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         context = ray.data.DataContext.get_current()
@@ -194,6 +201,12 @@ class Cluster:
         """Shards of an index (engines.exact), made by a student: what load_student is told, name and settings."""
         files = _files(name)
         yield from self.map(functools.partial(_Encoding, name, student, batch_tokens, files), shards)
+
+
+def _reach(address: str) -> None:
+    """Raises OSError or ValueError when nobody listens there: Ray itself would wait for minutes."""
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host, int(port)), PATIENCE).close()
 
 
 def _pull(results: Any, arrived: queue.Queue[Any]) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,18 +17,14 @@ from pdadapt.corpus import load_dataset
 SCRIPT = Path(__file__).with_name("training_script.py")
 
 
-LAUNCHERS = {
-    "torchrun": "-m torch.distributed.run --standalone --nproc-per-node={}",
-    "accelerate": "-m accelerate.commands.launch --cpu --num_machines=1 --mixed_precision=no --dynamo_backend=no "
-    "--num_processes={} --num_cpu_threads_per_process=1",
-}
+LAUNCHER = "-m torch.distributed.run --standalone --nproc-per-node={}"
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[1])}
 
 
-def run(processes, *arguments, launcher="torchrun"):
-    launched = LAUNCHERS[launcher].format(processes).split() if processes > 1 else []
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[1])}
+def run(processes, *arguments):
+    launched = LAUNCHER.format(processes).split() if processes > 1 else []
     command = [sys.executable, *launched, *map(str, arguments)]
-    process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    process = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
     assert process.returncode == 0, process.stderr
     return process
 
@@ -71,8 +68,7 @@ def many(beir, tmp_path):
     return folder
 
 
-@pytest.mark.parametrize("launcher", ["torchrun", "accelerate"])
-def test_the_whole_command_under_a_launcher(launcher, tiny_recipe, many, tmp_path):
+def test_the_whole_command_under_a_launcher(tiny_recipe, many, tmp_path):
     """Rank 0 retrieves, labels, writes and says whether to go on; the other waits for its files, and trains along."""
     changes = ["--set", "train.dropout=0", "--set", "train.steps=3", "--set", "student.dtype=float32"]
     changes += ["--set", "train.held_out=0.25", "--iterations", "2"]
@@ -80,7 +76,7 @@ def test_the_whole_command_under_a_launcher(launcher, tiny_recipe, many, tmp_pat
     for processes in (1, 2):
         out = tmp_path / str(processes)
         arguments = ["adapt", "--corpus", many, "--recipe", tiny_recipe, "--out", out, *changes]
-        process = run(processes, "-m", "pdadapt", *arguments, launcher=launcher)
+        process = run(processes, "-m", "pdadapt", *arguments)
         assert (out / "iteration-1" / "agreement.json").exists()
         said.append(process.stdout)
         weights.append(load_file(out / "iteration-1" / "checkpoint" / "model.safetensors"))
@@ -89,3 +85,25 @@ def test_the_whole_command_under_a_launcher(launcher, tiny_recipe, many, tmp_pat
         path.name for path in (tmp_path / "2").rglob("*")
     )
     compare(*weights)
+
+
+def test_two_machines_train_one_run(tiny_recipe, beir, tmp_path):
+    """Two launchers, each of a machine of two processes, that share the run folder."""
+    changes = ["--set", "train.dropout=0", "--set", "train.steps=3", "--set", "student.dtype=float32"]
+    command = ["-m", "pdadapt", "adapt", "--corpus", beir, "--recipe", tiny_recipe, *changes, "--out"]
+    run(1, *command, tmp_path / "one")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    machines = []
+    for number in (0, 1):
+        launch = f"-m torch.distributed.run --nnodes=2 --nproc-per-node=2 --node-rank={number} "
+        launch += f"--master-addr=127.0.0.1 --master-port={port}"
+        arguments = [sys.executable, *launch.split(), *map(str, command), str(tmp_path / "two")]
+        machines.append(subprocess.Popen(arguments, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True))
+    for machine in machines:
+        _, errors = machine.communicate(timeout=300)
+        assert machine.returncode == 0, errors
+    compare(
+        *(load_file(tmp_path / name / "iteration-1" / "checkpoint" / "model.safetensors") for name in ("one", "two"))
+    )

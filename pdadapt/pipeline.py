@@ -331,7 +331,10 @@ def save_lists(
     teachers.free()
 
     def lists() -> Iterator[TrainingList]:
-        yield from make_lists(labeling, store, keys, figures)
+        with progress.task("training lists", len(labeling.ranking), "queries") as advance:
+            for entry in make_lists(labeling, store, keys, figures):
+                advance(1)
+                yield entry
         write_atomic(folder / "labels.json", json.dumps(figures, indent=2) + "\n")  # before the lists have their name
 
     write_lists(folder / "lists.jsonl", lists())

@@ -161,21 +161,19 @@ class Cluster:
         pulling.start()
         left = iter(items)
         waiting: dict[int, Any] = {}
-        count, exhausted = 0, False
+        count, more = 0, True
         try:
-            while True:
-                room = AHEAD * max(1, int(ray.cluster_resources().get(kind, 1)))
-                while not exhausted and len(waiting) < room:
-                    for item in itertools.islice(left, 1):
-                        waiting[count] = item
-                        shelf.put.remote(count, item)
-                        count += 1
-                        break
-                    else:
-                        exhausted = True
-                        shelf.end.remote(count)
-                if not waiting:
-                    break
+            while more or waiting:
+                room = max(0, AHEAD * max(1, int(ray.cluster_resources().get(kind, 1))) - len(waiting))
+                taken = list(itertools.islice(left, room)) if more else []
+                for item in taken:
+                    waiting[count] = item
+                    shelf.put.remote(count, item)
+                    count += 1
+                if more and len(taken) < room:
+                    more = False
+                    shelf.end.remote(count)
+                    continue
                 row = arrived.get()
                 if isinstance(row, BaseException):
                     raise RunError(

@@ -26,7 +26,7 @@ from pdadapt.corpus import load_dataset
 from pdadapt.pipeline import adapt
 from pdadapt.progress import Progress
 from pdadapt.recipe import load_recipe
-from pdadapt.teachers import endpoint
+from pdadapt.teachers import servers
 from pdadapt.teachers.language_model import load_tokenizer
 
 RECIPE = """
@@ -358,6 +358,8 @@ OUTS = {
     "--out with a run of another corpus": (document(), OF_RUN, r"run holds a run with other settings: the corpus changed \(stage student\); make stage .* or give another --out"),
     "--out with a run whose run.json is broken": ({"run/run.json": cut}, OF_RUN, r"run holds a damaged run \(run\.json: .*\); give another folder"),
     "--out with a run whose run.json is a list": ({"run/run.json": "[]"}, OF_RUN, r"run holds a damaged run \(run\.json: no settings\); give another folder"),
+    "--out with a run whose run.json is empty": ({"new/run.json": "{}", "new/recipe.yaml": "{}"}, OF_RUN.replace("run", "new"), r"new holds a run of another version \(run\.json\); give another --out"),
+    "--out with a run to restart that is not there": ({}, f"{ADAPT} --restart-from train", r"--restart-from: out holds no run to restart; leave it out, or check --out"),
     "--out with a run whose recipe.yaml is binary": ({"run/recipe.yaml": b"\xff"}, OF_RUN, r"run holds a damaged run \(recipe\.yaml: .*\); give another folder"),
     "--out with a run whose recipe.yaml is gone": ({"run/recipe.yaml": None}, OF_RUN, r"run holds a damaged run \(recipe\.yaml: .*\); give another folder"),
     "--out with a run whose memory.json is broken": ({"run/memory.json": "{"}, OF_RUN, r"run holds a damaged run \(memory\.json: .*\); give another folder"),
@@ -425,7 +427,7 @@ def here(workshop, tmp_path, monkeypatch):
     """A copy of it, in which the command runs."""
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("PDADAPT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(endpoint, "TRIES", 1)
+    monkeypatch.setattr(servers, "TRIES", 1)
     load_tokenizer.cache_clear()  # which is by name, and a command a process
     shutil.copytree(workshop, tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")

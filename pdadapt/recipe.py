@@ -374,15 +374,33 @@ def read_utf8(path: Path) -> str:
         raise RecipeError(f"{path} cannot be read as UTF-8 text ({reason(error)}); give another file.") from None
 
 
+class _RepeatedKey(yaml.MarkedYAMLError):
+    pass
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice, of which YAML would take the last."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        found = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in found:
+                raise _RepeatedKey(problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark)
+            found.add((key.tag, str(key.value)))
+        return node
+
+
 def read_yaml(text: str, where: str) -> Any:
-    """Raises RecipeError, naming the line, when it is not YAML."""
+    """Raises RecipeError, naming the line, when it is not YAML, or a key stands twice."""
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)
     except Exception as error:  # besides YAMLError what Python says of a date, a number or a tag that is none
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark and "\n" in text.strip() else ""
         problem = getattr(error, "problem", None) or reason(error)
-        raise RecipeError(f"{where}{line}: not valid YAML ({problem}); quote what is a text.") from None
+        remedy = "remove one of the two" if isinstance(error, _RepeatedKey) else "quote what is a text"
+        raise RecipeError(f"{where}{line}: not valid YAML ({problem}); {remedy}.") from None
 
 
 def merge(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

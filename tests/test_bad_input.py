@@ -174,6 +174,8 @@ RECIPES = {
     "recipe's name mistyped": ({}, ADAPT.replace("tiny.yaml", "smal"), r"'smal' was not found \(did you mean 'small'\?\): give"),
     "recipe file that is not there": ({}, ADAPT.replace("tiny", "no"), r"'no\.yaml' was not found: give a \.yaml file or one of"),
     "recipe that is no YAML": (*recipe("a: [1\nb: 2"), r"mine\.yaml:2: not valid YAML \(.*\); quote"),
+    "recipe with a key twice": (*recipe("base: small\ntrain: {steps: 3}\nseed: 1\ntrain: {n_way: 4}\n"), r"mine\.yaml:4: not valid YAML \(the key 'train' stands twice\); remove one"),
+    "recipe with a key twice in a branch": (*recipe("base: small\ntrain:\n  steps: 3\n  steps: 4\n"), r"mine\.yaml:4: not valid YAML \(the key 'steps' stands twice\); remove one"),
     "recipe that is a list": (*recipe("- a\n- b\n"), r"mine\.yaml: a recipe is keys with their values, and not a list; write"),
     "recipe that is binary": (*recipe(b"\x89PNG\xff"), r"mine\.yaml cannot be read as UTF-8 text \(.*\); give another file"),
     "recipe with a NUL byte": (*recipe("seed: 1\0\n"), r"mine\.yaml: not valid YAML \(.*\); quote"),

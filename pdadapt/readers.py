@@ -22,6 +22,7 @@ T = TypeVar("T")
 ID_FIELDS = ("_id", "id", "doc_id", "docid", "query_id", "qid", "pid")
 TEXT_FIELDS = ("text", "contents", "body", "query", "passage")
 HUB = "hf:"
+JSON_KINDS = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
 SHOWN = 80  # characters of what is wrong
 LONGEST = 10_000_000  # characters of a text: a longer document is a whole corpus, and is not tokenised at once
 
@@ -34,11 +35,13 @@ def read_rows(path: Path, kind: str) -> Iterator[tuple[Row, str]]:
     if str(path).startswith(HUB):
         yield from ((row, f"{path}: row {number}") for number, row in enumerate(hub_rows(str(path)), 1))
         return
+    check_file(path)
     ending = _ending(path)
     if ending not in (*LINE_READERS, ".csv", ".parquet") or (ending == ".txt" and kind == "document"):
+        plain = ".txt, " * (kind == "query")
         raise DataError(
-            f"{path}: cannot tell the format of {ending or 'a file without an ending'}; use .jsonl, .tsv, .csv or "
-            ".parquet."
+            f"{path}: cannot tell the format of {ending or 'a file without an ending'}; use {plain}.jsonl, .tsv, .csv "
+            "or .parquet."
         )
     if ending == ".parquet":
         yield from parquet_rows(path)
@@ -47,9 +50,10 @@ def read_rows(path: Path, kind: str) -> Iterator[tuple[Row, str]]:
         if ending == ".csv":
             yield from _csv(lines, path)
             return
+        read_line = _tsv_query if (ending, kind) == (".tsv", "query") else LINE_READERS[ending]
         for number, line in enumerate(lines, 1):
             where = f"{path}:{number}"
-            if (row := LINE_READERS[ending](line, number, where)) is not None:
+            if (row := read_line(line, number, where)) is not None:
                 yield row, where
 
 
@@ -73,6 +77,10 @@ def read_text(row: Row, where: str) -> str:
         value = row.get(field)
         if isinstance(value, str):
             return check_text(value, where)
+    for field in TEXT_FIELDS:
+        if (value := row.get(field)) is not None:
+            kind = next((name for of, name in JSON_KINDS.items() if isinstance(value, of)), type(value).__name__)
+            raise DataError(f"{where}: `{field}` is no text but {kind}; write it as a text, in quotes.")
     raise DataError(f"{where}: no text; name it in a field `text`.")
 
 
@@ -186,6 +194,7 @@ def parse_object(line: str, where: str) -> Row:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:  # also of numbers too long, and brackets too deep
+        check_text(line, where)  # a NUL byte is named
         problem = error.msg if isinstance(error, json.JSONDecodeError) else reason(error)
         raise DataError(f"{where}: not valid JSON ({problem}); one object a line is expected.") from None
     if not isinstance(row, dict):
@@ -193,13 +202,23 @@ def parse_object(line: str, where: str) -> Row:
     return row
 
 
-def _tsv(line: str, number: int, where: str) -> Row | None:
+def _tsv(line: str, number: int, where: str, columns: tuple[str, ...] = ("_id", "text", "title")) -> Row | None:
     fields = line.rstrip("\r\n").split("\t")
     if fields == [""] or (number == 1 and fields[0].lower() in ID_FIELDS):
         return None
     if len(fields) < 2:
         raise DataError(f"{where}: expected id<TAB>text, and found no tab; put one between them.")
-    return {"_id": fields[0], "text": fields[1], "title": fields[2] if len(fields) > 2 else ""}
+    if len(fields) > len(columns):
+        expected = "id<TAB>text" + "[<TAB>title]" * (len(columns) > 2)
+        raise DataError(
+            f"{where}: expected {expected}, and found {len(fields)} columns; remove the others, or put a space in "
+            "place of each tab within the text."
+        )
+    return dict(zip(columns, fields, strict=False))
+
+
+def _tsv_query(line: str, number: int, where: str) -> Row | None:
+    return _tsv(line, number, where, ("_id", "text"))
 
 
 def _plain(line: str, number: int, where: str) -> Row | None:

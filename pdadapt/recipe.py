@@ -22,6 +22,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
 from pdadapt.errors import RecipeError, reason
 from pdadapt.models import resource_folder
@@ -84,13 +85,15 @@ class RetrieveSettings(Settings):
     """Of faiss' IVF: clusters looked into for a query."""
 
 
-def _no_booleans(words: Any) -> Any:
+def _two_words(words: Any) -> Any:
     if isinstance(words, (list, tuple)) and any(isinstance(word, bool) for word in words):
         raise ValueError('YAML reads Yes and No as true and false; quote them: ["Yes", "No"]')
+    if not isinstance(words, (list, tuple)) or len(words) != 2:
+        raise ValueError('two words are wanted, as in ["Yes", "No"]')
     return words
 
 
-LabelWords = Annotated[tuple[str, str], BeforeValidator(_no_booleans)]
+LabelWords = Annotated[tuple[str, str], BeforeValidator(_two_words)]
 TeacherKind = Literal[
     "auto", "seq2seq", "causal", "cross_encoder", "bi_encoder", "multi_vector", "endpoint", "imported"
 ]
@@ -239,7 +242,10 @@ class TrainSettings(Settings):
     @model_validator(mode="after")
     def _checks_are_of_saved_states(self) -> TrainSettings:
         if self.check_steps and self.check_steps % self.save_steps:
-            raise ValueError(f"check_steps: {self.check_steps} is no multiple of save_steps, {self.save_steps}")
+            raise ValueError(
+                f"check_steps: {self.check_steps} is no multiple of save_steps, {self.save_steps}; set "
+                f"train.save_steps={self.check_steps}, or train.check_steps to a multiple"
+            )
         if self.check_steps and not self.held_out:
             raise ValueError("check_steps needs queries held out; set held_out")
         return self
@@ -328,14 +334,19 @@ def recipe_names() -> list[str]:
     return sorted(names, key=lambda name: ("/" in name, name))
 
 
-def recipe_path(name: str) -> Path:
-    """The file of a shipped recipe, or the path given. Raises RecipeError when there is none."""
-    path = Path(name) if name.endswith((".yaml", ".yml")) else resource_folder("recipes") / f"{name}.yaml"
+def recipe_path(name: str, named_by: Path | None = None) -> Path:
+    """The file of a shipped recipe, or the path given. Raises RecipeError when there is none.
+
+    named_by: the recipe whose `base` it is, beside which a path is looked for.
+    """
+    folder = named_by.parent if named_by else Path()
+    path = folder / name if name.endswith((".yaml", ".yml")) else resource_folder("recipes") / f"{name}.yaml"
     if not path.is_file():
         near = difflib.get_close_matches(name, recipe_names(), 1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
+        where = f"{named_by}: base: recipe" if named_by else "Recipe"
         raise RecipeError(
-            f"Recipe {name!r} was not found{hint}: give a .yaml file or one of {', '.join(recipe_names())}."
+            f"{where} {name!r} was not found{hint}: give a .yaml file or one of {', '.join(recipe_names())}."
         )
     return path
 
@@ -354,8 +365,8 @@ def read_tree(name: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
 
     above: the files that led here by their `base`. Raises RecipeError when a file is not YAML, or is its own base.
     """
-    path = recipe_path(name)
-    if path in above:
+    path = recipe_path(name, above[-1] if above else None)
+    if any(path.samefile(other) for other in above):
         raise RecipeError(f"{path}: is its own `base`, by way of {above[-1]}; name another recipe there.")
     tree = read_yaml(read_utf8(path), str(path)) or {}
     if not isinstance(tree, dict):
@@ -374,15 +385,33 @@ def read_utf8(path: Path) -> str:
         raise RecipeError(f"{path} cannot be read as UTF-8 text ({reason(error)}); give another file.") from None
 
 
+class _RepeatedKey(yaml.MarkedYAMLError):
+    pass
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice, of which YAML would take the last."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        found = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in found:
+                raise _RepeatedKey(problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark)
+            found.add((key.tag, str(key.value)))
+        return node
+
+
 def read_yaml(text: str, where: str) -> Any:
-    """Raises RecipeError, naming the line, when it is not YAML."""
+    """Raises RecipeError, naming the line, when it is not YAML, or a key stands twice."""
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)
     except Exception as error:  # besides YAMLError what Python says of a date, a number or a tag that is none
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark and "\n" in text.strip() else ""
         problem = getattr(error, "problem", None) or reason(error)
-        raise RecipeError(f"{where}{line}: not valid YAML ({problem}); quote what is a text.") from None
+        remedy = "remove one of the two" if isinstance(error, _RepeatedKey) else "quote what is a text"
+        raise RecipeError(f"{where}{line}: not valid YAML ({problem}); {remedy}.") from None
 
 
 def merge(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -411,19 +440,35 @@ def parse_recipe(tree: dict[str, Any], source: str, overrides: Collection[str] =
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        problems = []
-        for item in error.errors():
-            key = ".".join(str(part) for part in item["loc"])
-            if item["type"] == "extra_forbidden":
-                near = difflib.get_close_matches(key, [name for name, *_ in all_settings()], 1, cutoff=0.7)
-                hint = f"did you mean {near[0]}?" if near else "`pdadapt recipes settings` lists them"
-                problem = f"{key}: unknown key ({hint})"
-            else:
-                got = "" if isinstance(item["input"], dict) else f" (got {item['input']!r})"
-                problem = f"{key or 'recipe'}: {item['msg'].removeprefix('Value error, ')}{got}"
-            given = any(key == override or key.startswith(override + ".") for override in overrides)
-            problems.append(f"--set {problem}" if given else f"{source}: {problem}")
+        problems = (f"{_blamed(item, source, overrides)}{_problem(item)}" for item in error.errors())
         raise RecipeError("; ".join(problems) + ".") from None
+
+
+def _blamed(item: ErrorDetails, source: str, overrides: Collection[str]) -> str:
+    """Where a wrong setting stands; of settings that do not go together, the file and those of the command."""
+    key = ".".join(map(str, item["loc"]))
+    if any(key == override or key.startswith(override + ".") for override in overrides):
+        return "--set "
+    section = f"{key}." if key else ""
+    among = [
+        override
+        for override in overrides
+        if override.startswith(section) and override.rpartition(".")[2] in item["msg"]
+    ]
+    return f"{source} with --set {', '.join(among)}: " if among else f"{source}: "
+
+
+def _problem(item: ErrorDetails) -> str:
+    key = ".".join(map(str, item["loc"])) or "recipe"
+    known = [name for name, *_ in all_settings()]
+    if item["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(key, known, 1, cutoff=0.7)
+        return f"{key}: unknown key ({f'did you mean {near[0]}?' if near else '`pdadapt recipes settings` lists them'})"
+    got = "" if isinstance(item["input"], dict) else f" (got {item['input']!r})"
+    if item["type"] == "model_type":
+        within = next(name for name in known if name.startswith(f"{key}."))
+        return f"{key}: is a section, and not a value{got}; set its keys, such as {within}"
+    return f"{key}: {item['msg'].removeprefix('Value error, ')}{got}"
 
 
 def all_settings(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[tuple[str, Any, str]]:

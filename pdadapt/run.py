@@ -143,6 +143,8 @@ class RunFolder:
         if not self.run_file.exists():
             if self.path.is_dir() and any(not entry.name.startswith(BEGINNINGS) for entry in self.path.iterdir()):
                 raise RunError(f"{self.path} is not empty and holds no run; give another --out.")
+            if restart_from:
+                raise RunError(f"--restart-from: {self.path} holds no run to restart; leave it out, or check --out.")
             return "", []
         changes = self._changes(json.loads(recipe.model_dump_json()), origin)
         stages = {key: read_by(key) if staged else STAGES[0] for key, *_ in changes}
@@ -189,6 +191,8 @@ class RunFolder:
         found, begun = read_settings(self.run_file), read_settings(self.recipe_file)
         if ("reranker" in found) != ("reranker" in origin):
             raise RunError(f"{self.path} holds a run of another command; give another --out.")
+        if "corpus_sha256" in origin and "corpus_sha256" not in found:
+            raise RunError(f"{self.path} holds a run of another version (run.json); give another --out.")
         version = found.get("versions", {}).get("pdadapt", "another version")
         changes = differences(with_defaults(begun, f"{self.path} (begun by pdadapt {version})"), wanted)
         changes += differences(found, {**origin, **{key: found.get(key) for key in UNCOMPARED}})

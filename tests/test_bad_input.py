@@ -26,7 +26,7 @@ from pdadapt.corpus import load_dataset
 from pdadapt.pipeline import adapt
 from pdadapt.progress import Progress
 from pdadapt.recipe import load_recipe
-from pdadapt.teachers import endpoint
+from pdadapt.teachers import servers
 from pdadapt.teachers.language_model import load_tokenizer
 
 RECIPE = """
@@ -101,7 +101,7 @@ CORPORA = {
     "corpus whose name is too long": ({}, ADAPT.replace("data", "a" * 300), r"Corpus 'a+' was not found: give"),
     "corpus that is licensed": ({}, ADAPT.replace("data", "bioasq"), "'bioasq' is licensed, .*; bring it into a folder"),
     "dataset that the hub does not have": ({}, ADAPT.replace("data", "hf:nowhere/none"), r"hf:nowhere/none: the dataset cannot be had \(.*\); hf:NAME:CONFIG@SPLIT names it"),
-    "corpus of another format": ({"a.docx": "x"}, ADAPT.replace("data", "a.docx"), r"a\.docx: cannot tell the format of \.docx; use"),
+    "corpus of another format": ({"a.docx": "x"}, ADAPT.replace("data", "a.docx"), r"a\.docx: cannot tell the format of \.docx; use \.jsonl"),
     "folder without documents": ({"empty/x.pdf": "x"}, ADAPT.replace("data", "empty"), r"empty has no corpus\.jsonl: a BEIR folder holds"),
     "folder with a binary text file": ({"notes/a.txt": b"\xff\xfe\x00"}, ADAPT.replace("data", "notes"), r"notes/a\.txt cannot be read as UTF-8 text .*; convert"),
     "folder with NUL in a text file": ({"notes/a.txt": "a\0"}, ADAPT.replace("data", "notes"), r"notes/a\.txt: holds a NUL byte: convert"),
@@ -120,6 +120,10 @@ CORPORA = {
     "document id twice": (document(_id="d3"), ADAPT, r"corpus\.jsonl:21: the document id 'd3' stands twice; remove or rename"),
     "document without an id": (document(_id=""), ADAPT, r"corpus\.jsonl:21: the document has no id; name it in a field `_id`"),
     "document without a text": (document(text=None), ADAPT, r"corpus\.jsonl:21: no text; name it in a field `text`"),
+    "document whose text is a number": (document(text=42), ADAPT, r"corpus\.jsonl:21: `text` is no text but a number; write it as a text, in quotes"),
+    "document whose text is a list": (document(text=["rim"]), ADAPT, r"corpus\.jsonl:21: `text` is no text but a list; write it"),
+    "document whose text is true": (document(text=True), ADAPT, r"corpus\.jsonl:21: `text` is no text but true or false; write it"),
+    "JSON with a raw NUL byte": ({"data/corpus.jsonl": more('{"_id": "x", "text": "a\0b"}')}, ADAPT, r"corpus\.jsonl:21: holds a NUL byte: .* remove it"),
     "id with a space": (document(_id="a b"), ADAPT, r"corpus\.jsonl:21: the id 'a b' holds white space, .*; put `_`"),
     "id with a tab": (document(_id="a\tb"), ADAPT, r"the id 'a\\tb' holds white space, .*; put `_`"),
     "id with a newline": (document(_id="a\nb"), ADAPT, r"the id 'a\\nb' holds white space, .*; put `_`"),
@@ -131,6 +135,7 @@ CORPORA = {
     "title that is a list": (document(title=["a"]), ADAPT, r"corpus\.jsonl:21: the title is no text; write"),
     "document of 50 MB": (document(text="rim " * 12_500_000), ADAPT, r"corpus\.jsonl:21: 50,000,000 characters in one text, and at most 10,000,000 are read; split it"),
     "TSV without a tab": (other_corpus("corpus.tsv", "d1\trim\nd2\n"), ADAPT, r"corpus\.tsv:2: expected id<TAB>text, .*; put one"),
+    "TSV with a column too many": (other_corpus("corpus.tsv", "d1\trim\tRim\nd2\ta url\tPad\tpad\n"), ADAPT, r"corpus\.tsv:2: expected id<TAB>text\[<TAB>title\], and found 4 columns; remove the others"),
     "CSV without a header": (other_corpus("corpus.csv", "d1,rim\nd2,pad\n"), ADAPT, r"corpus\.csv:1: a CSV file needs a header .*; add one"),
     "CSV with a quote left open": (other_corpus("corpus.csv", 'id,text\nd1,"rim\nd2,pad\n'), ADAPT, r"corpus\.csv:2: not valid CSV .*; a quote"),
     "CSV with more fields than its header": (other_corpus("corpus.csv", "id,text\nd1,rim,pad\n"), ADAPT, r"corpus\.csv:2: more fields than the header has; quote"),
@@ -144,7 +149,9 @@ QUERIES = {
     "queries that are not there": ({}, f"{ADAPT} --queries no.txt", r"File no\.txt was not found; check its name"),
     "queries whose name is too long": ({}, f"{ADAPT} --queries {'q' * 300}.txt", r"File q+\.txt was not found; check its name"),
     "queries that are a folder": ({"q.txt/x": ""}, f"{ADAPT} --queries q.txt", r"q\.txt is a folder; give a file"),
-    "queries of another format": ({"q.docx": "rim"}, f"{ADAPT} --queries q.docx", r"q\.docx: cannot tell the format of \.docx; use"),
+    "queries of another format": ({"q.docx": "rim"}, f"{ADAPT} --queries q.docx", r"q\.docx: cannot tell the format of \.docx; use \.txt, \.jsonl"),
+    "queries that are a folder without an ending": ({}, f"{ADAPT} --queries data", "data is a folder; give a file"),
+    "queries with a column too many": ({"q.tsv": "q1\trim\nq2\t2026\tpad\n"}, f"{ADAPT} --queries q.tsv", r"q\.tsv:2: expected id<TAB>text, and found 3 columns; remove the others"),
     "empty queries": ({"q.txt": "\n\n"}, f"{ADAPT} --queries q.txt", r"q\.txt holds no queries; give"),
     "binary queries": ({"q.txt": b"\x89PNG\xff"}, f"{ADAPT} --queries q.txt", r"q\.txt cannot be read as UTF-8 text .*; convert"),
     "query with a NUL byte": ({"q.txt": "rim\npad\0\n"}, f"{ADAPT} --queries q.txt", r"q\.txt:2: holds a NUL byte: convert"),
@@ -174,16 +181,22 @@ RECIPES = {
     "recipe's name mistyped": ({}, ADAPT.replace("tiny.yaml", "smal"), r"'smal' was not found \(did you mean 'small'\?\): give"),
     "recipe file that is not there": ({}, ADAPT.replace("tiny", "no"), r"'no\.yaml' was not found: give a \.yaml file or one of"),
     "recipe that is no YAML": (*recipe("a: [1\nb: 2"), r"mine\.yaml:2: not valid YAML \(.*\); quote"),
+    "recipe with a key twice": (*recipe("base: small\ntrain: {steps: 3}\nseed: 1\ntrain: {n_way: 4}\n"), r"mine\.yaml:4: not valid YAML \(the key 'train' stands twice\); remove one"),
+    "recipe with a key twice in a branch": (*recipe("base: small\ntrain:\n  steps: 3\n  steps: 4\n"), r"mine\.yaml:4: not valid YAML \(the key 'steps' stands twice\); remove one"),
     "recipe that is a list": (*recipe("- a\n- b\n"), r"mine\.yaml: a recipe is keys with their values, and not a list; write"),
     "recipe that is binary": (*recipe(b"\x89PNG\xff"), r"mine\.yaml cannot be read as UTF-8 text \(.*\); give another file"),
     "recipe with a NUL byte": (*recipe("seed: 1\0\n"), r"mine\.yaml: not valid YAML \(.*\); quote"),
     "recipe with a date that is none": (*recipe("seed: 2026-99-99\n"), r"mine\.yaml: not valid YAML \(month .*\); quote"),
     "recipe with a tag that is none": (*recipe("seed: !!timestamp x\n"), r"mine\.yaml: not valid YAML \(.*\); quote"),
     "recipe that is its own base": (*recipe("base: mine.yaml\n"), r"mine\.yaml: is its own `base`, by way of mine\.yaml; name another"),
-    "recipe whose base is not there": (*recipe("base: papre\n"), r"'papre' was not found \(did you mean 'paper'\?\)"),
+    "recipe whose base is not there": (*recipe("base: papre\n"), r"mine\.yaml: base: recipe 'papre' was not found \(did you mean 'paper'\?\)"),
     "recipe with a key mistyped": (*recipe("base: small\ntrain: {learningrate: 1}\n"), r"mine\.yaml: train\.learningrate: unknown key \(did you mean train\.learning_rate\?\)"),
     "recipe with a number for a key": (*recipe("base: small\n1: 2\n"), r"mine\.yaml: 1: .*string"),
-    "recipe with nothing for a branch": (*recipe("base: small\ntrain:\n"), r"mine\.yaml: train: Input should be .* \(got None\)"),
+    "recipe with nothing for a branch": (*recipe("base: small\ntrain:\n"), r"mine\.yaml: train: is a section, and not a value \(got None\); set its keys, such as train\.\w+"),
+    "recipe that contradicts itself": (*recipe("base: small\ntrain: {check_steps: 3, save_steps: 2}\n"), r"mine\.yaml: train: check_steps: 3 is no multiple of save_steps, 2; set train\.save_steps=3"),
+    "--set that contradicts the recipe": ({}, f"{ADAPT} --set train.check_steps=3 --set train.n_way=5", r"tiny\.yaml with --set train\.check_steps: train: check_steps: 3 is no multiple of save_steps, 500; set train\.save_steps=3"),
+    "--set of a section": ({}, f"{ADAPT} --set train=3", r"--set train: is a section, and not a value \(got 3\); set its keys, such as train\.\w+"),
+    "--set of one label word": ({}, f"""{ADAPT} --set 'teacher.point.labels=["Yes"]'""", r"--set teacher\.point\.labels: two words are wanted, as in"),
     "--set of a key mistyped": ({}, f"{ADAPT} --set train.step=3", r"--set train\.step: unknown key \(did you mean train\.steps\?\)"),
     "--set of a key that is no branch": ({}, f"{ADAPT} --set retrieve.k.x=3", r"--set retrieve\.k\.x: 'k' holds a value, not further keys; set"),
     "--set without =": ({}, f"{ADAPT} --set train.steps", r"--set 'train\.steps': expected key=value, for example"),
@@ -205,7 +218,7 @@ RECIPES = {
     "prompt of one token": ({}, f"{ADAPT} --set teacher.max_length=1", r"teacher\.max_length 1 leaves no room .*; raise it with --set teacher\.max_length=32"),
     "one candidate a query": ({}, f"{ADAPT} --set retrieve.k=1", r"--set retrieve\.k: Input should be greater than 1 \(got 1\)"),
     "window with no pair inside": ({}, f"{ADAPT} --set teacher.pair.window=1", r"--set teacher\.pair\.window: Input should be greater than 1 \(got 1\)"),
-    "nothing to learn": ({}, f"{ADAPT} --set train.lambda_kd=0 --set teacher.pair.per_query=0", r"recipe: there is nothing to learn: train\.lambda_cl and"),
+    "nothing to learn": ({}, f"{ADAPT} --set train.lambda_kd=0 --set teacher.pair.per_query=0", r"tiny\.yaml with --set train\.lambda_kd, teacher\.pair\.per_query: recipe: there is nothing to learn: train\.lambda_cl and"),
     "label words that YAML reads as true and false": ({}, f"{ADAPT} --set 'teacher.point.labels=[Yes, No]'", r"--set teacher\.point\.labels: YAML reads Yes and No .*; quote them"),
     "label word of two tokens": ({}, f"""{ADAPT} --set 'teacher.point.labels=["Yes Yes", "No"]'""", "must be single, distinct tokens .*; choose other words"),
     "label words that are one": ({}, f"""{ADAPT} --set 'teacher.point.labels=["No", "No"]'""", "must be single, distinct tokens .*; choose other words"),
@@ -237,6 +250,7 @@ MODELS = {
     "student that is not there": ({}, f"{ADAPT} --student ./no", r"Model './no': no is neither a folder nor a \.gguf file"),
     "student of a package that is not there": ({}, f"{ADAPT} --student package:no_such/x", "'no_such' is not installed; run `pip install no-such`"),
     "student of the hub, without a network": ({}, f"{ADAPT} --student x/nope", "not in the local cache .*; fetch it where there is a network with `hf download x/nope`"),
+    "student that is a GGUF file": ({"x.gguf": gguf("llama")}, f"{ADAPT} --student ./x.gguf", r"'./x\.gguf' is a GGUF file, which cannot be a student; give an encoder's folder"),
     "student without config.json": ({"encoder/config.json": None}, ADAPT, r"has no config\.json in encoder; give the folder"),
     "student with a broken config.json": ({"encoder/config.json": cut}, ADAPT, r"encoder/config\.json is not valid JSON \(.*\); fetch it anew"),
     "student whose config.json is a list": ({"encoder/config.json": "[]"}, ADAPT, r"encoder/config\.json holds a list where a dict is expected; fetch"),
@@ -289,9 +303,9 @@ SERVERS = {
     "server's name lacks its model": ({}, f"{ADAPT} --teacher http://127.0.0.1:9/v1", "is no served model; write http://HOST:PORT/v1#NAME"),
     "server at a port that is none": ({}, f"{ADAPT} --teacher http://127.0.0.1:99999/v1#m", "is no served model; write http://HOST:PORT/v1#NAME"),
     "server at an address that is none": ({}, f"{ADAPT} --teacher 'http://[::1/v1#m'", r"is no address \(.*\); write http://HOST:PORT/v1#NAME"),
-    "server whose name is none": ({}, f"{ADAPT} --teacher http://a..b/v1#m", r"http://a\.\.b/v1 did not answer \(.*\); see to the server"),
+    "server whose name is none": ({}, f"{ADAPT} --teacher http://a..b/v1#m", r"http://a\.\.b/v1 did not answer \(.*\); see to it"),
     "server's address with a password": ({}, f"{ADAPT} --teacher http://me:secret@127.0.0.1:9/v1#m", "must hold no user, password or query; give the key as PDADAPT_API_KEY"),
-    "port where nothing listens": ({}, f"{ADAPT} --teacher http://127.0.0.1:9/v1#m", r"127\.0\.0\.1:9/v1 did not answer \(ConnectError\); see to the server"),
+    "port where nothing listens": ({}, f"{ADAPT} --teacher http://127.0.0.1:9/v1#m", r"127\.0\.0\.1:9/v1 did not answer \(ConnectError\); see to it"),
 }  # fmt: skip
 
 LABELS = {
@@ -358,6 +372,8 @@ OUTS = {
     "--out with a run of another corpus": (document(), OF_RUN, r"run holds a run with other settings: the corpus changed \(stage student\); make stage .* or give another --out"),
     "--out with a run whose run.json is broken": ({"run/run.json": cut}, OF_RUN, r"run holds a damaged run \(run\.json: .*\); give another folder"),
     "--out with a run whose run.json is a list": ({"run/run.json": "[]"}, OF_RUN, r"run holds a damaged run \(run\.json: no settings\); give another folder"),
+    "--out with a run whose run.json is empty": ({"new/run.json": "{}", "new/recipe.yaml": "{}"}, OF_RUN.replace("run", "new"), r"new holds a run of another version \(run\.json\); give another --out"),
+    "--out with a run to restart that is not there": ({}, f"{ADAPT} --restart-from train", r"--restart-from: out holds no run to restart; leave it out, or check --out"),
     "--out with a run whose recipe.yaml is binary": ({"run/recipe.yaml": b"\xff"}, OF_RUN, r"run holds a damaged run \(recipe\.yaml: .*\); give another folder"),
     "--out with a run whose recipe.yaml is gone": ({"run/recipe.yaml": None}, OF_RUN, r"run holds a damaged run \(recipe\.yaml: .*\); give another folder"),
     "--out with a run whose memory.json is broken": ({"run/memory.json": "{"}, OF_RUN, r"run holds a damaged run \(memory\.json: .*\); give another folder"),
@@ -425,7 +441,7 @@ def here(workshop, tmp_path, monkeypatch):
     """A copy of it, in which the command runs."""
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("PDADAPT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(endpoint, "TRIES", 1)
+    monkeypatch.setattr(servers, "TRIES", 1)
     load_tokenizer.cache_clear()  # which is by name, and a command a process
     shutil.copytree(workshop, tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
@@ -512,9 +528,9 @@ def listing(log_p):
         (answer("[" * 99_999), "something else than JSON .*; give the address"),
         (listing("likely"), "answered without `top_logprobs`, .*; use a server that gives them"),
         (answer("<html>\n<h1>No</h1>\n</html>", "text/html", "404 Not Found"), "status 404: .*; check the address"),
-        (answer("", status="301 Moved Permanently"), "status 301: .*; see to the server"),
-        (b"SSH-2.0-OpenSSH_9.6\r\n", r"did not answer \(RemoteProtocolError\); see to the server"),
-        (b"", r"did not answer \(RemoteProtocolError\); see to the server"),
+        (answer("", status="301 Moved Permanently"), "status 301: .*; see to it"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", r"did not answer \(RemoteProtocolError\); see to it"),
+        (b"", r"did not answer \(RemoteProtocolError\); see to it"),
         (b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\n{}", r"\(DecodingError\); see"),
     ],
     ids=["page", "list", "error", "deep", "word", "404", "moved", "ssh", "closes", "gzip"],

@@ -52,6 +52,12 @@ def test_a_recipe_changes_its_base_key_by_key(tmp_path):
     yours.write_text(f"base: {mine}\n", encoding="utf-8")
     with pytest.raises(RecipeError, match=r"mine\.yaml: is its own `base`, by way of .*yours\.yaml"):
         load_recipe(str(mine))
+    yours.write_text("base: small\nseed: 7\n", encoding="utf-8")
+    mine.write_text("base: yours.yaml\n", encoding="utf-8")
+    assert load_recipe(str(mine)).seed == 7, "a path is looked for beside the recipe that names it"
+    mine.write_text(f"base: ../{tmp_path.name}/mine.yaml\n", encoding="utf-8")
+    with pytest.raises(RecipeError, match="is its own `base`"):
+        load_recipe(str(mine))
 
 
 def test_set_changes_one_key_and_reads_numbers():

@@ -60,6 +60,8 @@ def check_model(name: str, student: Mapping[str, Any], settings: RetrieveSetting
     if name == BASELINE:
         return BASELINE
     source = resolve_model(name)
+    if source.gguf_file:
+        raise ModelError(f"Model {name!r} is a GGUF file, which cannot be a student; give an encoder's folder.")
     found = model_type(source)
     source.check()
     kind = student.get("kind") or {"plain": "colbert"}.get(found, found)

@@ -142,7 +142,7 @@ def adapt(
     with run.locked():
         if said := run.claim(recipe, job.origin, restart_from):
             progress.say(said)
-        progress.log, progress.state = run.path / "timings.jsonl", run.path / "progress.json"
+        progress.keep(run.path / "timings.jsonl", run.path / "progress.json")
         limits.remember(run.path / "memory.json")
         if student is not None and not run.student.exists():
             students.save_student(student, run.student)

@@ -70,6 +70,24 @@ class Progress:
         """A line above the live view."""
         self.console.print(text, highlight=False, soft_wrap=True, markup=False)
 
+    def keep(self, log: Path, state: Path) -> None:
+        """Log tasks in this file, and keep the state of the one at hand in that; what a process that was stopped left
+        there is logged first.
+        """
+        self.log, self.state = log, state
+        with contextlib.suppress(OSError, ValueError, LookupError):
+            left = json.loads(state.read_text(encoding="utf-8"))
+            new = left["done"] - left["earlier"]
+            if new > 0 and left["done"] < left["total"]:  # else it came to its end, and is logged
+                self._log(left["task"], new, left["unit"], left["seconds"])
+            state.unlink()
+
+    def _log(self, task: str, units: int, unit: str, seconds: float) -> None:
+        if self.log:
+            with open(self.log, "a", encoding="utf-8") as log:
+                row = {"task": task, "units": units, "unit": unit, "seconds": round(seconds, 2)}
+                log.write(json.dumps(row) + "\n")
+
     def end(self) -> None:
         """Nothing is going on any more: no state is left to read."""
         if self.state:
@@ -125,9 +143,7 @@ class Progress:
         seconds = max(taken(), 1e-9)
         self._within = within + time.monotonic() - started
         new = done - before
-        if self.log:
-            with open(self.log, "a", encoding="utf-8") as log:
-                log.write(json.dumps({"task": name, "units": new, "unit": unit, "seconds": round(seconds, 2)}) + "\n")
+        self._log(name, new, unit, seconds)
         rate = speed(new, unit, seconds)
         line = f"{name}: {new:,} {unit} in {seconds:,.1f} s" + (f" ({rate}) {last_note}" if rate else "")
         line = line.rstrip() + (f", {before:,} before" if before else "")

@@ -18,7 +18,8 @@ def verdict(metrics: Mapping[str, Any]) -> dict[str, str]:
     It is about the iteration kept for use, or the last where the base is kept. The outcome is that of the student's
     agreement with its teacher on the queries held out; but who learns from a bad teacher comes to agree with it too, so
     where the general set fell significantly it is harmed, unless judgments say that it helped (docs/LOG.md). The true
-    measures stand beside it where there are judgments, and decide where nothing was held out.
+    measures stand beside it where there are judgments, and decide where nothing was held out; without any the sentence
+    says that all rests on the teacher.
     """
     shown = metrics["iteration"] or len(metrics["labels"])
     agreement = metrics["agreement"][shown - 1].get(DECISIVE) if metrics["agreement"] else None
@@ -26,7 +27,9 @@ def verdict(metrics: Mapping[str, Any]) -> dict[str, str]:
     parts, outcomes = [], []
     if agreement:
         outcomes.append(outcome(agreement))
-        parts.append(f"on queries held out its {DECISIVE} with the teacher went {change(agreement)}")
+        asked = against_base(agreement, None)
+        count = sum(asked.get(kind, 0) for kind in ("wins", "ties", "losses"))
+        parts.append(f"on {count:,} queries held out its {DECISIVE} with the teacher went {change(agreement)}")
     if measures:
         name, found = next(iter(measures.items()))
         outcomes.append(outcome(found, shown))
@@ -42,7 +45,8 @@ def verdict(metrics: Mapping[str, Any]) -> dict[str, str]:
         parts.insert(0 if forgot else len(parts), said + (", so something was forgotten" if forgot else ""))
     if not outcomes:
         parts.insert(0, "no query was held out and there are no judgments")
-    return {"outcome": found, "sentence": f"{found.capitalize()}: {'; '.join(parts)}."}
+    reserved = ", if the teacher judges well" if agreement and not measures and not forgot and found != SAME else ""
+    return {"outcome": found, "sentence": f"{found.capitalize()}{reserved}: {'; '.join(parts)}."}
 
 
 def outcome(found: Mapping[str, Any], system: int | None = None) -> str:

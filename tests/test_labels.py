@@ -377,3 +377,16 @@ def test_what_the_journal_calls_done_is_not_looked_up_again(tmp_path):
         if names == "abcde":
             questions = Questions([(("a", "b"), 2), (("c",), 1), (("e",), 1)], of)
     assert len(teacher.asked) == 5
+
+
+def test_what_a_stopped_process_had_done_of_a_task_is_logged_by_the_next(tmp_path):
+    log, state = tmp_path / "timings.jsonl", tmp_path / "progress.json"
+    left = {"task": "label points", "unit": "prompts", "done": 543, "total": 920, "earlier": 43, "seconds": 45.5}
+    for done, rows in ((543, 1), (43, 1), (920, 1)):  # only what is new, and not logged yet
+        state.write_text(json.dumps(left | {"done": done}), encoding="utf-8")
+        Progress().keep(log, state)
+        found = log.read_text(encoding="utf-8").splitlines()
+        assert len(found) == rows and not state.exists()
+    assert json.loads(found[0]) == {"task": "label points", "units": 500, "unit": "prompts", "seconds": 45.5}
+    state.write_text("{torn", encoding="utf-8")
+    Progress().keep(log, state)

@@ -6,7 +6,8 @@ from pdadapt.verdict import verdict
 
 
 def found(change, p, before=0.5):
-    return {"means": [before, before + change], "comparisons": [{"base": 0, "system": 1, "change": change, "p": p}]}
+    comparison = {"base": 0, "system": 1, "change": change, "p": p, "wins": 12, "ties": 3, "losses": 8}
+    return {"means": [before, before + change], "comparisons": [comparison]}
 
 
 def metrics(agreement=None, true=None, general=None):
@@ -24,8 +25,10 @@ def metrics(agreement=None, true=None, general=None):
     ("measured", "outcome", "words"),
     [
         (metrics(found(0.1, 0.001)), "helped", "pair accuracy with the teacher went 0.500 → 0.600 (p 0.001)"),
-        (metrics(found(0.1, 0.2)), "no difference", "No difference: on queries held out"),
-        (metrics(found(-0.1, 0.01)), "harmed", "0.500 → 0.400"),
+        (metrics(found(0.1, 0.001)), "helped", "Helped, if the teacher judges well: on 23 queries held out"),
+        (metrics(found(0.1, 0.2)), "no difference", "No difference: on 23 queries held out"),
+        (metrics(found(-0.1, 0.01)), "harmed", "Harmed, if the teacher judges well: on 23"),
+        (metrics(found(0.1, 0.001), true=found(0.1, 0.01)), "helped", "Helped: on 23 queries held out"),
         (metrics(found(0.1, 0.01), true=found(-0.1, 0.01)), "helped", "on 300 judged test queries went 0.500 → 0.400"),
         (metrics(true=found(-0.1, 0.01)), "harmed", "Harmed: nDCG@10 on 300 judged"),
         (metrics(found(0.0, 1.0), general=found(-0.2, 1e-4)), "harmed", "0.300 (p <0.001), so something was forgotten"),

@@ -114,7 +114,7 @@ def test_the_teacher_alone_judges_where_the_labels_hold_the_students_scores_too(
     plain = load_recipe(str(tiny_recipe), settings)
     adapt(plain, dataset, tmp_path / "plain", Progress())
     run, lists = RunFolder(tmp_path / "plain"), read_lists(tmp_path / "plain" / "iteration-1" / "lists.jsonl")
-    assert by_teacher_alone(plain, dataset.corpus, dataset.queries, run, lists) == lists
+    assert by_teacher_alone(plain, dataset.corpus, dataset.queries, run, lists) == list(lists)
     mixed = load_recipe(str(tiny_recipe), settings | {"teacher.point.student_weight": 1.0})
     said = {(e.query_id, doc): point for e in lists for doc, point in zip(e.doc_ids, e.points, strict=True)}
     blurred = [entry._replace(points=[0.0] * len(entry.points)) for entry in lists]

@@ -9,11 +9,13 @@ chunk is missing: how long until the teacher is asked.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import random
 import resource
 import shutil
+import sqlite3
 import tempfile
 import time
 from collections.abc import Iterator
@@ -21,6 +23,7 @@ from pathlib import Path
 
 from pdadapt.corpus import Corpus, Document
 from pdadapt.label import Journal, Labeling, ask_missing
+from pdadapt.label_files import batched
 from pdadapt.labels import LabelStore
 from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe
@@ -52,17 +55,6 @@ def pairs(rows: int, documents: Texts) -> Iterator[tuple[int, int, int, float]]:
             yield query, b, a, -0.5
 
 
-def batches(rows: int, documents: Texts) -> Iterator[list[tuple[int, int, int, float]]]:
-    batch = []
-    for row in pairs(rows, documents):
-        batch.append(row)
-        if len(batch) == BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
 def texts(row: tuple[int, int, int, float], documents: Texts) -> tuple[str, str, str]:
     query, a, b, _ = row
     return f"query number {query}", documents[a].text, documents[b].text
@@ -76,17 +68,16 @@ def chosen_rows(rows: int, documents: Texts) -> list[tuple[int, int, int, float]
 
 
 def measure_store(folder: Path, rows: int, documents: Texts) -> list[str]:
-    started = time.monotonic()
     seconds = 0.0
     with LabelStore(folder / "labels.sqlite", "pairs", "teacher") as store:
-        for batch in batches(rows, documents):
+        for batch in batched(pairs(rows, documents), BATCH):
             ready = [(texts(row, documents), row[3]) for row in batch]
             started = time.monotonic()
             store.add(ready)
             seconds += time.monotonic() - started
     size = (folder / "labels.sqlite").stat().st_size
-    with LabelStore(folder / "labels.sqlite", "points", "other") as store:
-        told = store._db.execute("SELECT sum(length(text)) FROM texts").fetchone()[0]
+    with contextlib.closing(sqlite3.connect(folder / "labels.sqlite")) as database:
+        told = database.execute("SELECT sum(length(text)) FROM texts").fetchone()[0]
     asked = [texts(row, documents) for row in chosen_rows(rows, documents)]
     with LabelStore(folder / "labels.sqlite", "pairs", "teacher") as store:
         started = time.monotonic()
@@ -102,7 +93,7 @@ def measure_store(folder: Path, rows: int, documents: Texts) -> list[str]:
 def measure_jsonl(folder: Path, rows: int, documents: Texts) -> list[str]:
     seconds = 0.0
     with open(folder / "labels.jsonl", "w", encoding="utf-8") as file:
-        for batch in batches(rows, documents):
+        for batch in batched(pairs(rows, documents), BATCH):
             started = time.monotonic()
             for query, a, b, score in batch:
                 file.write(json.dumps({"query_id": f"q{query}", "a": f"d{a}", "b": f"d{b}", "score": score}) + "\n")
@@ -115,7 +106,6 @@ def measure_jsonl(folder: Path, rows: int, documents: Texts) -> list[str]:
         found = {(row["query_id"], row["a"], row["b"]): row["score"] for row in map(json.loads, file)}
     reading = time.monotonic() - started
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    started = time.monotonic()
     asked = chosen_rows(rows, documents)
     started = time.monotonic()
     assert all((f"q{query}", f"d{a}", f"d{b}") in found for query, a, b, _ in asked)

@@ -30,7 +30,7 @@ from pdadapt.models import resolve_model
 from pdadapt.pairs import sample_pairs
 from pdadapt.progress import quiet_libraries
 from pdadapt.recipe import PairSettings, TeacherSettings
-from pdadapt.teachers import Pair, Point, answers
+from pdadapt.teachers import Pair, Point, answers, score_of
 from pdadapt.teachers.choose import Teachers
 from pdadapt.teachers.packed import grow, prefixes
 
@@ -121,7 +121,7 @@ def generate(model: Any, tokenizer: Any, prompts: list[list[int]], words: tuple[
 
 
 def ours(teacher: Any, task: str, questions: list[Any]) -> list[float]:
-    return answers(teacher.score_points if task == "point" else teacher.score_pairs, questions)
+    return answers(score_of(teacher, task), questions)
 
 
 def needed_flop(config: Any, prompts: list[list[int]], packs: bool) -> float:

@@ -31,8 +31,8 @@ from pdadapt.models import resolve_model
 from pdadapt.progress import quiet_libraries
 from pdadapt.recipe import TeacherSettings
 from pdadapt.students import load_student
-from pdadapt.teachers import Chunk, Scores, Task
-from pdadapt.teachers.choose import Teachers, model_of, teacher_kind
+from pdadapt.teachers import Chunk, Scores, Task, score_of
+from pdadapt.teachers.choose import Teachers, asked_of, model_of, teacher_kind
 
 TOKEN = Path.home() / ".ray" / "auth_token"  # that clusters want since ray 2.60
 PATIENCE = 5.0  # seconds until an address is taken for none
@@ -146,13 +146,16 @@ class Cluster:
         shelf = ray.remote(num_cpus=0, scheduling_strategy=here)(Shelf).remote([begin])
         kind = "GPU" if ray.cluster_resources().get("GPU") else "CPU"
         most = operator.length_hint(items)
-        slots = int(ray.cluster_resources().get(kind, 1))
+
+        def slots() -> int:
+            return max(1, int(ray.cluster_resources().get(kind, 1)))
+
         rows = ray.data.from_items([{"item": number} for number in range(most)], override_num_blocks=max(1, most))
         results = rows.map_batches(
             Worker,
             batch_size=1,
             fn_constructor_args=(shelf,),
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=None, initial_size=max(1, min(slots, most))),
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=None, initial_size=max(1, min(slots(), most))),
             num_gpus=1 if kind == "GPU" else None,
             num_cpus=1 if kind == "CPU" else None,
         )
@@ -164,7 +167,7 @@ class Cluster:
         count, more = 0, True
         try:
             while more or waiting:
-                room = max(0, AHEAD * max(1, int(ray.cluster_resources().get(kind, 1))) - len(waiting))
+                room = max(0, AHEAD * slots() - len(waiting))
                 taken = list(itertools.islice(left, room)) if more else []
                 for item in taken:
                     waiting[count] = item
@@ -236,7 +239,7 @@ class ClusterTeachers:
         files = _files(model.model)
         changes: dict[str, Any] = {**model.model_dump(), "kind": kind}
         for each in tasks:
-            asked = self.settings.point if each == "point" else self.settings.pair
+            asked = asked_of(self.settings, each)
             if asked.prompt.endswith(".txt"):
                 files[f"{each}.txt"] = Path(asked.prompt).read_bytes()
             changes[each] = asked.model_copy(update={"model": None, "kind": "auto"})
@@ -268,10 +271,9 @@ class _Judging:
             changes: dict[str, Any] = {"model": _placed(settings.model, folder)}
             for each in tasks:
                 if f"{each}.txt" in files:
-                    asked = settings.point if each == "point" else settings.pair
-                    changes[each] = asked.model_copy(update={"prompt": str(folder / f"{each}.txt")})
+                    changes[each] = asked_of(settings, each).model_copy(update={"prompt": str(folder / f"{each}.txt")})
             teacher = Teachers(settings.model_copy(update=changes), tasks)(task)
-        self.score = teacher.score_points if task == "point" else teacher.score_pairs
+        self.score = score_of(teacher, task)
 
     def __call__(self, chunk: Chunk) -> bytes:
         """JSON: the scores of the chunk's questions, in their order."""

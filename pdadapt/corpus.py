@@ -176,6 +176,11 @@ def fingerprint(texts: Iterable[tuple[str, str]]) -> str:
     return digest.hexdigest()[:16]
 
 
+def data_hashes(dataset: Dataset, queries: Queries) -> dict[str, str]:
+    """What tells whether a run goes on with the data that it was begun with; the whole corpus is read."""
+    return {"corpus_sha256": dataset.corpus.fingerprint, "queries_sha256": fingerprint(queries.items())}
+
+
 def load_dataset(source: str, queries_file: Path | None = None, split: str = "test") -> Dataset:
     """Read what `--corpus` and `--queries` name.
 

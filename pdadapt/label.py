@@ -29,6 +29,7 @@ from pdadapt.run import RunFile, write_atomic
 from pdadapt.teachers import CHUNK, Chunk, Pair, Point, Question, Score, Task
 from pdadapt.teachers.choose import by_document, model_of
 
+TEXTS = 4_096  # of documents kept at hand: more than one query's
 PairLabel = tuple[int, int, float]  # positions i and j in the list, log-odds that i is the more relevant
 
 
@@ -229,6 +230,11 @@ class Labeling:
     relevant: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Documents that people labeled so, each of which is a candidate and in its query's list."""
 
+    @functools.cached_property
+    def text(self) -> Callable[[str], str]:
+        """A document's contents by its id; what was read last is at hand, for lists and pairs ask for it again."""
+        return functools.lru_cache(TEXTS)(lambda doc_id: self.corpus[doc_id].contents)
+
     def candidates(self, query_id: str) -> list[tuple[str, float | None]]:
         """What was retrieved, then what is labeled relevant and was not; with the student's scores."""
         ranked = self.ranking[query_id]
@@ -245,8 +251,7 @@ class Labeling:
 
             def about(doc_ids: Sequence[str]) -> Iterator[Point]:
                 for doc_id in doc_ids:
-                    text = self.corpus[doc_id].contents
-                    yield from (Point(self.queries[query_id], text) for query_id in asking[doc_id])
+                    yield from (Point(self.queries[query_id], self.text(doc_id)) for query_id in asking[doc_id])
 
             sizes = {doc_id: len(query_ids) for doc_id, query_ids in asking.items()}
             return Questions(in_chunks(sizes, sizes), about)
@@ -254,7 +259,7 @@ class Labeling:
         def of(query_ids: Sequence[str]) -> Iterator[Point]:
             for query_id in query_ids:
                 query = self.queries[query_id]
-                yield from (Point(query, self.corpus[doc_id].contents) for doc_id, _ in self.candidates(query_id))
+                yield from (Point(query, self.text(doc_id)) for doc_id, _ in self.candidates(query_id))
 
         return Questions(in_chunks(self.ordered(), self.sizes()), of)
 
@@ -265,7 +270,7 @@ class Labeling:
 
         def of(query_ids: Sequence[str]) -> Iterator[Pair]:
             for query_id in query_ids:
-                entry = self.list_of(query_id, self.answers(query_id, points))
+                entry, _ = self.list_of(query_id, points)
                 texts = self.texts(entry)
                 for i, j in self.sampled(entry, texts):
                     for a, b in self.orders(entry, i, j):
@@ -281,7 +286,7 @@ class Labeling:
     def remember(self, store: LabelStore) -> None:
         """Keep the texts with their ids, so that labels can be exported without the corpus."""
         candidates = (doc_id for query_id in self.ranking for doc_id, _ in self.candidates(query_id))
-        store.remember("document", ((doc_id, self.corpus[doc_id].contents) for doc_id in dict.fromkeys(candidates)))
+        store.remember("document", ((doc_id, self.text(doc_id)) for doc_id in dict.fromkeys(candidates)))
         store.remember("query", ((query_id, self.queries[query_id]) for query_id in self.ranking))
 
     def sizes(self) -> dict[str, int]:
@@ -292,17 +297,14 @@ class Labeling:
         """The query ids, of queries whose texts are alike (or begin so) one after the other."""
         return sorted(self.ranking, key=lambda query_id: (self.queries[query_id], query_id))
 
-    def answers(self, query_id: str, points: Labels) -> list[float | None]:
-        """What the teacher said of each candidate."""
-        query = self.queries[query_id]
-        return [points.get((query, self.corpus[doc_id].contents)) for doc_id, _ in self.candidates(query_id)]
-
-    def list_of(self, query_id: str, answers: Sequence[float | None]) -> TrainingList:
-        """Without pairs: the n_way best candidates by the point labels, best first.
+    def list_of(self, query_id: str, points: Labels) -> tuple[TrainingList, list[float | None]]:
+        """Without pairs: the n_way best candidates by the point labels, best first. Also what the teacher said of each
+        candidate.
 
         Documents labeled relevant take the places of the worst, if they are not among the best.
         """
-        candidates = self.candidates(query_id)
+        candidates, query = self.candidates(query_id), self.queries[query_id]
+        answers = [points.get((query, self.text(doc_id))) for doc_id, _ in candidates]
         labels = point_labels(answers, [score for _, score in candidates], self.recipe.teacher.point.student_weight)
         labeled = set(self.relevant.get(query_id, ()))
         order = sorted(range(len(candidates)), key=lambda i: (_descending(labels[i]), i))
@@ -310,10 +312,10 @@ class Labeling:
         order = [i for i in order if i in kept]
         doc_ids = [candidates[i][0] for i in order]
         own = [doc_id for doc_id in doc_ids if doc_id in labeled]
-        return TrainingList(query_id, doc_ids, [labels[i] for i in order], [], own)
+        return TrainingList(query_id, doc_ids, [labels[i] for i in order], [], own), answers
 
     def texts(self, entry: TrainingList) -> list[str]:
-        return [self.corpus[doc_id].contents for doc_id in entry.doc_ids]
+        return [self.text(doc_id) for doc_id in entry.doc_ids]
 
     def sampled(self, entry: TrainingList, texts: Sequence[str]) -> list[tuple[int, int]]:
         """Which pairs of a list are asked about: of two copies neither is the better."""
@@ -347,7 +349,7 @@ def ask_teachers(
     teachers: Callable[[Any], Any],
     progress: Progress,
     journal: Journal | None = None,
-    shard: tuple[int, int] | None = None,
+    shard: tuple[int, int] = (1, 1),
     beside: Path | None = None,
 ) -> dict[str, float]:
     """Have the store hold what the teachers say of every candidate, then of the pairs in the re-ordered lists.
@@ -357,8 +359,7 @@ def ask_teachers(
     ask the rest; beside: a store that is only looked into. Returns how much was missing.
     """
     settings, journal = labeling.recipe.teacher, journal or Journal()
-    shard = shard or (1, 1)
-    asked = {"points_asked": 0, "pair_prompts_asked": 0}
+    asked: dict[str, float] = {"points_asked": 0, "pair_prompts_asked": 0}
     with LabelStore(store_file, "points", keys["point"], model_of(settings, "point").model, beside) as points:
         asked["points_asked"] = ask_missing(
             labeling.points().shard(*shard),
@@ -378,7 +379,7 @@ def ask_teachers(
                     "label pairs",
                     journal,
                 )
-    return dict(asked)
+    return asked
 
 
 def make_lists(
@@ -395,10 +396,9 @@ def make_lists(
         points = stack.enter_context(LabelStore(store_file, "points", keys["point"]))
         pairs = stack.enter_context(LabelStore(store_file, "pairs", keys["pair"])) if "pair" in keys else None
         for query_id in labeling.ranking:
-            answers = labeling.answers(query_id, points)
+            entry, answers = labeling.list_of(query_id, points)
             counts["points"] += len(answers)
             counts["points_unanswered"] += answers.count(None)
-            entry = labeling.list_of(query_id, answers)
             if pairs or settings.scoring == "derived":
                 texts = labeling.texts(entry)
                 for i, j in labeling.sampled(entry, texts):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import sqlite3
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from rich.console import Group
 from rich.table import Table
@@ -23,6 +24,7 @@ from pdadapt.run import label_store, read_run, read_settings
 
 COLUMNS = ("task", "teacher", "model", "query_id", "query", "doc_id", "document", "doc_id_b", "document_b", "score")
 BATCH = 10_000  # rows
+T = TypeVar("T")
 SHOWN = 120  # letters of a document in a table
 
 
@@ -82,20 +84,16 @@ def _write_parquet(path: Path, rows: Iterable[dict[str, Any]]) -> int:
     schema = pyarrow.schema([(name, pyarrow.float64() if name == "score" else pyarrow.string()) for name in COLUMNS])
     count = 0
     with pyarrow.parquet.ParquetWriter(path, schema) as writer:
-        for batch in _batches(rows):
+        for batch in batched(rows, BATCH):
             writer.write_table(pyarrow.Table.from_pylist(batch, schema=schema))
             count += len(batch)
     return count
 
 
-def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    batch: list[dict[str, Any]] = []
-    for row in rows:
-        batch.append(row)
-        if len(batch) == BATCH:
-            yield batch
-            batch = []
-    if batch:
+def batched(rows: Iterable[T], size: int) -> Iterator[list[T]]:
+    """So many at a time; the last may be fewer."""
+    left = iter(rows)
+    while batch := list(itertools.islice(left, size)):
         yield batch
 
 

@@ -18,7 +18,7 @@ from pdadapt import distributed, evaluate, students, train
 from pdadapt.agreement import DECISIVE, agreement, held_out
 from pdadapt.answers import answers_of
 from pdadapt.batches import limits
-from pdadapt.corpus import Corpus, Dataset, Queries, fingerprint, load_dataset, relevant_documents
+from pdadapt.corpus import Corpus, Dataset, Queries, data_hashes, fingerprint, load_dataset, relevant_documents
 from pdadapt.engines.choose import check_model, make_engine
 from pdadapt.engines.exact import Exact
 from pdadapt.errors import DataError, RunError
@@ -88,8 +88,7 @@ def check(recipe: Recipe, dataset: Dataset, out: Path, restart_from: Stage | Non
     origin = {
         "corpus": dataset.name,
         "source": dataset.source and dataset.source._asdict(),
-        "corpus_sha256": dataset.corpus.fingerprint,
-        "queries_sha256": fingerprint(queries.items()),
+        **data_hashes(dataset, queries),
         "test_queries_sha256": fingerprint(test_queries.items()),
         "student": resolve_model(recipe.student.model).identity(),
         "teachers": [json.loads(key)["model"] for key in keys.values()],
@@ -150,12 +149,12 @@ def adapt(
         for iteration in range(1, recipe.iterations + 1):
             progress.prefix = f"iteration {iteration}: "
             folder = run.iteration(iteration)
-            candidates = rank(recipe, dataset.corpus, queries, test_queries, run, iteration - 1, progress, cluster)
-            if candidates and not (folder / "lists.jsonl").exists():
+            rank(recipe, dataset.corpus, queries, test_queries, run, iteration - 1, progress, cluster)
+            if not (folder / "lists.jsonl").exists():
                 if stop_before_labeling:
                     progress.end()
                     return {}
-                labeling = Labeling(candidates, dataset.corpus, queries, recipe, job.relevant)
+                labeling = Labeling(RunFile(folder / "candidates.run"), dataset.corpus, queries, recipe, job.relevant)
                 save_lists(labeling, job.keys, run.store(recipe), folder, progress, cluster)
             if not run.checkpoint(iteration).exists():
                 fit(recipe, dataset.corpus, queries, run, iteration, progress)
@@ -205,7 +204,8 @@ def fit(recipe: Recipe, corpus: Corpus, queries: Queries, run: RunFolder, iterat
     kept_out = held_out(queries, recipe.train.held_out, recipe.seed)
     lists = read_lists(folder / "lists.jsonl", lambda query_id: query_id not in kept_out)
     choosing = kept_out - judging(kept_out, recipe)
-    judges = by_teacher_alone(recipe, corpus, queries, run, read_lists(folder / "lists.jsonl", choosing.__contains__))
+    chosen_by = read_lists(folder / "lists.jsonl", choosing.__contains__) if choosing else ()
+    judges = by_teacher_alone(recipe, corpus, queries, run, chosen_by)
     if recipe.train.check_steps and not judges:
         progress.say("No queries are held out, since they are too few: train.check_steps is left out.")
 
@@ -354,11 +354,11 @@ def rank(
     iteration: int,
     progress: Progress,
     cluster: Cluster | None = None,
-) -> RunFile | None:
+) -> None:
     """Rank the test queries, and the queries to adapt on for the next iteration, with the student of `iteration`.
 
     The first candidates may come from another model (retrieve.model). One index serves all rankings of a model, and is
-    removed when they are on disk. Returns the next iteration's candidates.
+    removed when they are on disk.
     """
     test_file = run.iteration(iteration) / "test.run"
     candidates_file = run.iteration(iteration + 1) / "candidates.run"
@@ -386,7 +386,6 @@ def rank(
                     found = (each[:2] for each in search(engine, corpus, texts, index, k, progress))
                 write_run(file, found, f"iteration-{iteration}")
     shutil.rmtree(index, ignore_errors=True)
-    return RunFile(candidates_file) if queries else None
 
 
 def starter_settings(recipe: Recipe) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from pdadapt.recipe import Recipe, TrainSettings, load_recipe
 from pdadapt.run import RunFolder, Stage
 from pdadapt.students.colbert import PCA_DOCUMENTS
 from pdadapt.students.encoding import document_batches
-from pdadapt.teachers import Pair, Point, Task, answers
+from pdadapt.teachers import Pair, Point, Task, answers, score_of
 from pdadapt.teachers.choose import Teachers, model_of, teacher_kind
 
 SAMPLE_DOCUMENTS, SAMPLE_QUERIES, SAMPLE_STEPS = 256, 64, 3
@@ -363,13 +363,12 @@ def measure_labeling(
                 break
         return found[:wanted]
 
-    ask = teacher.score_points if task == "point" else teacher.score_pairs
     most = FEWEST_PROMPTS if teacher_kind(model_of(recipe.teacher, task)) == "endpoint" else MOST_PROMPTS
     wanted = min(most, FEWEST_PROMPTS)
     while True:
         asked = questions(wanted)
         start = time.monotonic()
-        answers(ask, asked)
+        answers(score_of(teacher, task), asked)
         advance(len(asked))
         seconds = time.monotonic() - start
         if seconds > LABEL_SECONDS / 2 or wanted >= most or len(asked) < wanted:

@@ -15,7 +15,7 @@ from pdadapt.label import Orders, Questions, ask_missing, check_answers, in_chun
 from pdadapt.labels import LabelStore
 from pdadapt.progress import Progress
 from pdadapt.run import Ranking
-from pdadapt.teachers import Pair, Point, Score, Task
+from pdadapt.teachers import Pair, Point, Task, score_of
 
 Aggregate = Literal["wins", "bradley-terry"]
 
@@ -57,16 +57,10 @@ def rerank(
                 query_id: [Pair(queries[query_id], texts[a], texts[b]) for a, b in permutations(doc_ids, 2)]
                 for query_id, doc_ids in heads.items()
             }
-
-        def load() -> Score:
-            teacher = teachers(task)
-            found: Score = teacher.score_points if task == "point" else teacher.score_pairs
-            return found
-
         sizes = {query_id: len(asked) for query_id, asked in questions.items()}
         chunks = in_chunks(sorted(questions, key=queries.__getitem__), sizes)
         everything = Questions(chunks, lambda query_ids: chain.from_iterable(questions[one] for one in query_ids))
-        ask_missing(everything, store, load, progress, "rerank")
+        ask_missing(everything, store, lambda: score_of(teachers(task), task), progress, "rerank")
         labels = {query_id: [store.get(question) for question in asked] for query_id, asked in questions.items()}
         unanswered = sum(answers.count(None) for answers in labels.values())
         check_answers(unanswered, sum(map(len, labels.values())), task)

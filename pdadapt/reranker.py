@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import json
 import math
 import random
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 from transformers import PrinterCallback, ProgressCallback
 
 from pdadapt.batches import MEMORY_ERRORS, limits
-from pdadapt.corpus import Corpus, Dataset, Qrels, Queries, fingerprint, relevant_documents
+from pdadapt.corpus import Corpus, Dataset, Qrels, Queries, data_hashes, fingerprint, relevant_documents
 from pdadapt.device import default_device, pick_dtype
 from pdadapt.engines.choose import make_engine
 from pdadapt.errors import DataError, is_out_of_memory
@@ -60,8 +61,7 @@ def train_reranker(recipe: Recipe, dataset: Dataset, out: Path, progress: Progre
     run = RunFolder(out)
     origin = {
         "corpus": dataset.name,
-        "corpus_sha256": dataset.corpus.fingerprint,
-        "queries_sha256": fingerprint(queries.items()),
+        **data_hashes(dataset, queries),
         "qrels_sha256": fingerprint((query_id, json.dumps(dataset.train_qrels[query_id])) for query_id in queries),
         "student": resolve_model(recipe.student.model).identity(),
         "reranker": resolve_model(recipe.reranker.model).identity(),
@@ -84,7 +84,9 @@ def train_reranker(recipe: Recipe, dataset: Dataset, out: Path, progress: Progre
                     f"No candidate of the queries of {dataset.name!r} is labeled worse than another: a classifier "
                     "needs both; raise retrieve.k, or label documents that are not relevant."
                 )
-            fit(recipe.reranker, examples, dataset.corpus, queries, recipe.seed, run.path, progress)
+            random.Random(recipe.seed).shuffle(examples)
+            fixed = (recipe.reranker, examples, dataset.corpus, queries, recipe.seed, run.path, progress)
+            until_it_fits(recipe.reranker.batch_size, functools.partial(fit, *fixed), progress.say)
         shutil.rmtree(run.path / "trainer", ignore_errors=True)
     return model
 
@@ -126,43 +128,35 @@ def make_examples(candidates: Ranking, dataset: Dataset, settings: RerankerSetti
                     yield Example(query_id, (relevant, other) if first else (other, relevant), float(first))
 
 
-def fit(
-    settings: RerankerSettings,
-    examples: list[Example],
-    corpus: Corpus,
-    queries: Queries,
-    seed: int,
-    folder: Path,
-    progress: Progress,
-) -> None:
-    """Train on the examples (binary cross-entropy); leaves `folder`/model and `folder`/train.jsonl.
-
-    Resumable states are kept in `folder`/trainer; when memory runs out, the training goes on from the last with fewer
-    examples at once. Raises ModelError when the encoder does not load, or a gradient is not finite.
-    """
-    random.Random(seed).shuffle(examples)
+def until_it_fits(batch_size: int, attempt: Callable[[int], None], say: Callable[[str], None]) -> None:
+    """Train as memory allows: `attempt` again with fewer examples at once when it runs out."""
     while True:
-        most = limits.get("train reranker", settings.batch_size)
-        at_once = next(count for count in range(most, 0, -1) if settings.batch_size % count == 0)
+        most = limits.get("train reranker", batch_size)
+        at_once = next(count for count in range(most, 0, -1) if batch_size % count == 0)
         try:
-            return _fit(settings, examples, at_once, corpus, queries, seed, folder, progress)
+            return attempt(at_once)
         except MEMORY_ERRORS as error:
             if at_once == 1 or not is_out_of_memory(error):
                 raise
         limits.lower("train reranker", at_once // 2)
-        progress.say(f"Memory ran out: training goes on from its last state with {at_once // 2:,} examples at once.")
+        say(f"Memory ran out: training goes on from its last state with {at_once // 2:,} examples at once.")
 
 
-def _fit(
+def fit(
     settings: RerankerSettings,
     examples: Sequence[Example],
-    at_once: int,
     corpus: Corpus,
     queries: Queries,
     seed: int,
     folder: Path,
     progress: Progress,
+    at_once: int,
 ) -> None:
+    """Train on the examples (binary cross-entropy); leaves `folder`/model and `folder`/train.jsonl.
+
+    at_once: examples whose gradient is computed at once, by which a batch can be divided. Resumable states are kept in
+    `folder`/trainer. Raises ModelError when the encoder does not load, or a gradient is not finite.
+    """
     model = load_encoder(settings, seed)
     set_dropout(model, settings.dropout)
     rows = Rows.from_list(list(_rows(examples, corpus, queries, model)))

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pdadapt.corpus import Dataset, Queries, Source, fingerprint
+from pdadapt.corpus import Dataset, Queries, Source, data_hashes
 from pdadapt.errors import RunError
 from pdadapt.label import Journal, Labeling, ask_teachers
 from pdadapt.labels import merge_labels, open_frozen
@@ -75,7 +75,9 @@ def _has_points(labeling: Labeling, shard: Shard, store: Path, keys: Mapping[Tas
         return False
     with contextlib.closing(points):
         asked = labeling.pairs(points).shard(*shard).chunks
-        return all(None not in labeling.answers(query_id, points) for query_ids, _ in asked for query_id in query_ids)
+        return all(
+            None not in labeling.list_of(query_id, points)[1] for query_ids, _ in asked for query_id in query_ids
+        )
 
 
 def merge_shards(path: Path, files: Sequence[Path] = ()) -> tuple[int, Path]:
@@ -122,7 +124,7 @@ def _data(path: Path, recipe: Recipe, origin: Mapping[str, Any]) -> tuple[Datase
         raise RunError(f"{path} was begun by an earlier version, which did not note its data; give another --out.")
     dataset = reload(Source(**origin["source"]))
     queries = sample_queries(dataset.queries, recipe.retrieve.max_queries, recipe.seed)
-    found = {"corpus_sha256": dataset.corpus.fingerprint, "queries_sha256": fingerprint(queries.items())}
+    found = data_hashes(dataset, queries)
     changed = [HASHED[key] for key, value in found.items() if origin.get(key) != value]
     if changed:
         raise RunError(f"{' and '.join(changed)} changed since {path} was begun; give back what was there.")

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from pdadapt.corpus import Corpus, fingerprint
+from pdadapt.corpus import Corpus
 from pdadapt.engines import Engine
 from pdadapt.engines.colbert import Colbert
 from pdadapt.engines.environment import interpreter
@@ -92,7 +92,7 @@ def index_origin(
     lengths: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """What an index is made from: it serves again where all of this is the same. The arguments are load_engine's."""
-    origin: dict[str, Any] = {"corpus": fingerprint((document.doc_id, document.contents) for document in corpus)}
+    origin: dict[str, Any] = {"corpus": corpus.fingerprint}
     if name == BASELINE:
         return origin | {"model": BASELINE}
     of_engine = {"plaid": settings.bits, "colbert": settings.bits, "faiss": settings.faiss}.get(settings.engine)

@@ -94,7 +94,9 @@ class Exact:
         shards = Shards(shard_files(folder, len(documents)), documents)
         missing = sum(min(SHARD, len(documents) - start) for start, _ in shards.missing)
         advance(len(documents) - missing, earlier=True)
-        for shard, content in self.encode(shards) if self.encode and shards.missing else self._encoded(shards, advance):
+        if not missing:
+            return
+        for shard, content in self.encode(shards) if self.encode else self._encoded(shards, advance):
             if self.encode:
                 advance(len(shard.texts))
             temporary = shard.file.with_suffix(".part")

@@ -52,6 +52,12 @@ class PairTeacher(Protocol):
 Score = Callable[[Iterable[Chunk]], Iterator[Scores]]  # score_points or score_pairs of a teacher
 
 
+def score_of(teacher: Any, task: Task) -> Score:
+    """The teacher's method for points or for pairs."""
+    found: Score = teacher.score_points if task == "point" else teacher.score_pairs
+    return found
+
+
 def answers(score: Score, questions: Sequence[Question]) -> list[float | None]:
     """The scores of these questions, in their order."""
     distinct = list(dict.fromkeys(questions))

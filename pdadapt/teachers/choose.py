@@ -16,7 +16,7 @@ from pdadapt.labels import is_labeled
 from pdadapt.models import architectures, has_modules, is_colbert, loading, read_config, resolve_model
 from pdadapt.progress import Progress
 from pdadapt.prompt import LIKELIHOOD_FIELDS, PAIR_FIELDS, POINT_FIELDS, load_prompt
-from pdadapt.recipe import ModelSettings, PointSettings, TeacherSettings
+from pdadapt.recipe import ModelSettings, PairSettings, PointSettings, TeacherSettings
 from pdadapt.teachers import Chunk, Scores, Task
 
 TASK = "pdadapt_task"  # in a cross-encoder's config.json: point, also when it is not there, or pair
@@ -27,9 +27,14 @@ GENERATORS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 ENCODERS = ("Model", "ForMaskedLM", "ForPreTraining")
 
 
+def asked_of(settings: TeacherSettings, task: Task) -> PointSettings | PairSettings:
+    """How a task is put to its teacher."""
+    return settings.point if task == "point" else settings.pair
+
+
 def model_of(settings: TeacherSettings, task: Task) -> ModelSettings:
     """The model that judges points or pairs: the task's own, or the teacher's."""
-    own = settings.point if task == "point" else settings.pair
+    own = asked_of(settings, task)
     shared = settings.model_dump(include=set(ModelSettings.model_fields))
     if own.model:
         shared |= {"model": own.model, "kind": own.kind}
@@ -75,7 +80,7 @@ def check_teacher(settings: TeacherSettings, task: Task, queries: Collection[str
     """
     model = model_of(settings, task)
     kind = teacher_kind(model)
-    asked = settings.point if task == "point" else settings.pair
+    asked = asked_of(settings, task)
     labeled = is_labeled(store, teacher_key(settings, task))
     if kind == "imported" and not labeled:
         own = store if store.exists() else Path("labels.sqlite")

@@ -43,12 +43,13 @@ class Servers:
     def __init__(self, urls: Sequence[str], concurrency: int, say: Callable[[str], None]):
         """concurrency: requests in flight to each; say: told when a server makes us wait."""
         self.servers = [Server(url) for url in urls]
+        self.concurrency = concurrency
         self.at_once = concurrency * len(urls)
         self.say = say
 
     def alone(self) -> list[Servers]:
         """Each server by itself."""
-        return [Servers([server.url], self.at_once // len(self.servers), self.say) for server in self.servers]
+        return [Servers([server.url], self.concurrency, self.say) for server in self.servers]
 
     def client(self) -> httpx.AsyncClient:
         limits = httpx.Limits(max_connections=self.at_once, max_keepalive_connections=self.at_once)

@@ -1,3 +1,20 @@
-from pdadapt.cli import main
+"""Where the program begins: signals are looked after before anything is imported that takes its time."""
 
-main()
+from pdadapt.interrupt import Stopped, end, end_when_asked, ignore
+
+
+def main() -> None:
+    """Entry point."""
+    end_when_asked()
+    try:
+        from pdadapt.cli import run
+
+        run()
+    except Stopped as stopped:
+        end(stopped.args[0])
+    finally:
+        ignore()
+
+
+if __name__ == "__main__":
+    main()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 from scipy.special import expit
@@ -15,10 +15,10 @@ from sklearn.metrics import ndcg_score
 from pdadapt.corpus import Corpus, Queries
 from pdadapt.label import TrainingList, derive
 from pdadapt.students.encoding import encode_documents
+from pdadapt.verdict import DECISIVE
 
 LEAST, MOST = 20, 500  # queries: fewer say nothing, so they had better teach; more see no difference worth having
-MEASURES = ("pair accuracy", "rank correlation", "nDCG@10")
-DECISIVE = MEASURES[0]
+MEASURES = (DECISIVE, "rank correlation", "nDCG@10")
 
 
 def held_out(query_ids: Collection[str], share: float, seed: int) -> set[str]:
@@ -32,27 +32,37 @@ def count_held_out(queries: int, share: float) -> int:
     return count if count >= LEAST else 0
 
 
-def agreement(
+def score_lists(
     model: Any,
-    lists: Sequence[TrainingList],
+    lists: Iterable[TrainingList],
     corpus: Corpus,
     queries: Queries,
-    temperature: float,
     batch_tokens: int | None,
     advance: Callable[[int], None] = lambda n: None,
-) -> dict[str, dict[str, float]]:
-    """Each of MEASURES for every list that says enough, by query id; the teacher's labels are the truth.
-
-    pair accuracy: share of the pairs, weighted by the teacher's confidence |2 P_pair - 1|, that the student orders
-    alike; without pair labels, of all pairs by their points / temperature. rank correlation: Kendall's tau-b with the
-    points. nDCG@10: with sigmoid(points / temperature) as gains. advance: told how many lists more are done.
-    """
-    values: dict[str, dict[str, float]] = {name: {} for name in MEASURES}
+) -> list[list[float]]:
+    """The student's score of every document of every list. advance: told how many lists more are done."""
+    scores = []
     for entry in lists:
         texts = [corpus[doc_id].contents for doc_id in entry.doc_ids]
         documents = encode_documents(model, texts, batch_tokens)
         query = model.encode_query([queries[entry.query_id]], show_progress_bar=False)
-        scores = model.similarity(query, documents)[0].tolist()
+        scores.append(model.similarity(query, documents)[0].tolist())
+        advance(1)
+    return scores
+
+
+def agreement(
+    lists: Iterable[TrainingList], every_score: Iterable[list[float]], temperature: float
+) -> dict[str, dict[str, float]]:
+    """Each of MEASURES for every list that says enough, by query id; the teacher's labels are the truth.
+
+    every_score: what score_lists returns for these lists. pair accuracy: share of the pairs, weighted by the teacher's
+    confidence |2 P_pair - 1|, that the student orders alike; without pair labels, of all pairs by their points /
+    temperature. rank correlation: Kendall's tau-b with the points. nDCG@10: with sigmoid(points / temperature) as
+    gains.
+    """
+    values: dict[str, dict[str, float]] = {name: {} for name in MEASURES}
+    for entry, scores in zip(lists, every_score, strict=True):
         labeled = [(found, point) for found, point in zip(scores, entry.points, strict=True) if point is not None]
         weighed = [
             (abs(math.tanh(odds / 2)), (scores[i] - scores[j]) * odds > 0) for i, j, odds in pairs(entry, temperature)
@@ -65,7 +75,6 @@ def agreement(
             measured = (right, 0.0 if math.isnan(tau) else tau, ndcg_score([gains], [found], k=10))
             for name, value in zip(MEASURES, measured, strict=True):
                 values[name][entry.query_id] = float(value)
-        advance(1)
     return values
 
 

@@ -12,7 +12,6 @@ import typer
 
 from pdadapt import __version__
 from pdadapt.errors import DataError, explain
-from pdadapt.interrupt import Stopped, end, end_when_asked, ignore
 from pdadapt.readers import check_file
 
 if TYPE_CHECKING:
@@ -862,17 +861,12 @@ def _default_recipe(console: Console) -> str:
     return "small"
 
 
-def main() -> None:
-    """Entry point: errors of ours are one line and exit code 1; --debug shows the traceback."""
-    end_when_asked()
+def run() -> None:
+    """Do what the command line says. Errors of ours are one line and exit code 1; --debug shows the traceback."""
     try:
         app()
-    except Stopped as stopped:
-        end(stopped.args[0])
     except Exception as error:
         if "--debug" in sys.argv:
             raise
         typer.secho(f"Error: {explain(error)}", fg="red", err=True)
         sys.exit(1)
-    finally:
-        ignore()

@@ -141,7 +141,7 @@ class Cluster:
         """
         ray = self.ray
         affinity = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
-        here = affinity(ray.get_runtime_context().get_node_id(), soft=True)
+        here = affinity(ray.get_runtime_context().get_node_id(), soft=False)
         begin = ray.put(make)
         shelf = ray.remote(num_cpus=0, scheduling_strategy=here)(Shelf).remote([begin])
         kind = "GPU" if ray.cluster_resources().get("GPU") else "CPU"

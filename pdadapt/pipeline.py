@@ -8,14 +8,13 @@ import json
 import shutil
 import statistics
 import tempfile
-import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pdadapt import distributed, evaluate, students, train
-from pdadapt.agreement import DECISIVE, agreement, held_out
+from pdadapt.agreement import agreement, held_out, score_lists
 from pdadapt.answers import answers_of
 from pdadapt.batches import limits
 from pdadapt.corpus import Corpus, Dataset, Queries, data_hashes, fingerprint, load_dataset, relevant_documents
@@ -29,18 +28,16 @@ from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe, TrainSettings
 from pdadapt.report import write_report
 from pdadapt.retrieve import index_corpus, retrieve, retrieve_documents, sample_queries, search
-from pdadapt.run import Ranked, Ranking, RunFile, RunFolder, Stage, read_run, read_settings, write_atomic, write_run
+from pdadapt.run import Ranked, RunFile, RunFolder, Stage, read_settings, system, write_atomic, write_run
 from pdadapt.students.colbert import PCA_DOCUMENTS, get_lengths, set_lengths
+from pdadapt.summary import GENERAL, GENERAL_DEPTH, summarise
 from pdadapt.teachers import Task
 from pdadapt.teachers.choose import Teachers, check_teacher, teacher_key
-from pdadapt.verdict import verdict
+from pdadapt.verdict import DECISIVE
 
 if TYPE_CHECKING:
     from pdadapt.cluster import Cluster
 
-GENERAL = "general"  # the set of the forgetting guard, by its name as a corpus
-GENERAL_MEASURE, GENERAL_DEPTH = "nDCG@10", 10
-SHOWN, SNIPPET = 3, 320  # documents of a query in the report; letters of each
 PACKAGES = ("pdadapt", "torch", "transformers", "sentence-transformers")
 
 
@@ -210,7 +207,8 @@ def fit(recipe: Recipe, corpus: Corpus, queries: Queries, run: RunFolder, iterat
         progress.say("No queries are held out, since they are too few: train.check_steps is left out.")
 
     def measure(student: Any) -> float:
-        found = agreement(student, judges, corpus, queries, recipe.train.temperature, recipe.retrieve.batch_tokens)
+        scores = score_lists(student, judges, corpus, queries, recipe.retrieve.batch_tokens)
+        found = agreement(judges, scores, recipe.train.temperature)
         return statistics.fmean(found[DECISIVE].values()) if found[DECISIVE] else 0.0
 
     def attempt(settings: TrainSettings) -> None:
@@ -230,21 +228,29 @@ def save_agreement(
     recipe: Recipe, corpus: Corpus, queries: Queries, run: RunFolder, iteration: int, progress: Progress
 ) -> None:
     """How far the student agrees with the teacher on the lists held out: the base, before this iteration's training
-    (if that is another), and after.
+    (if that is another), and after. Leaves agreement.json, and held-out.jsonl: what each student made of each list.
     """
+    folder = run.iteration(iteration)
     judges = judging(held_out(queries, recipe.train.held_out, recipe.seed), recipe)
-    every = read_lists(run.iteration(iteration) / "lists.jsonl", judges.__contains__)
+    every = read_lists(folder / "lists.jsonl", judges.__contains__)
     lists = by_teacher_alone(recipe, corpus, queries, run, every)
     numbers = compared_students(iteration)
     values = []
+    rows: list[dict[str, Any]] = [
+        {"query_id": each.query_id, "doc_ids": each.doc_ids, "points": each.points, "students": {}} for each in lists
+    ]
     with progress.task("agreement", len(numbers) * len(lists), "lists") as advance:
         for number in numbers:
             model = load_student(recipe, str(run.checkpoint(number)))
-            size = recipe.retrieve.batch_tokens
-            values.append(agreement(model, lists, corpus, queries, recipe.train.temperature, size, advance))
+            scores = score_lists(model, lists, corpus, queries, recipe.retrieve.batch_tokens, advance)
+            values.append(agreement(lists, scores, recipe.train.temperature))
+            for row, scored in zip(rows, scores, strict=True):
+                agreed = {name: each.get(row["query_id"]) for name, each in values[-1].items()}
+                row["students"][system(number)] = {"scores": scored, "agreement": agreed}
+    write_atomic(folder / "held-out.jsonl", (json.dumps(row) + "\n" for row in rows))
     pair = (0, len(numbers) - 1)
     found = evaluate.compare_values(values, recipe.evaluate, recipe.seed, [pair]) if values[0][DECISIVE] else {}
-    write_atomic(run.iteration(iteration) / "agreement.json", json.dumps(found, indent=2) + "\n")
+    write_atomic(folder / "agreement.json", json.dumps(found, indent=2) + "\n")
 
 
 def by_teacher_alone(
@@ -406,80 +412,3 @@ def rank_general(recipe: Recipe, run: RunFolder, iteration: int, progress: Progr
         ranking = retrieve(engine, general.corpus, general.test_queries, Path(index), GENERAL_DEPTH, progress)
     progress.prefix = ""
     write_run(file, ranking.items(), f"iteration-{iteration}")
-
-
-def summarise(
-    recipe: Recipe, dataset: Dataset, run: RunFolder, queries: int, test_queries: Queries, done: int, best: int
-) -> dict[str, Any]:
-    """Base against adapted on the test queries, the figures of each iteration's labels and agreement, and the verdict.
-
-    done: iterations that there were; best: the one whose checkpoint is kept for use, 0 for the student as it was.
-    Leaves queries.tsv.
-    """
-
-    def figures(name: str) -> list[Any]:
-        files = [run.iteration(number) / name for number in range(1, done + 1)]
-        return [json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()]
-
-    def rankings(name: str) -> list[Ranking]:
-        return [read_run(run.iteration(number) / name) for number in range(done + 1)]
-
-    metrics: dict[str, Any] = {
-        "corpus": dataset.name,
-        "summary": dataset.summary,
-        "documents": len(dataset.corpus.whole),
-        "queries": queries,
-        "test_queries": len(test_queries),
-        "iteration": best,
-        "checkpoint": str(run.checkpoint(best)),
-        "labels": figures("labels.json"),
-        "agreement": figures("agreement.json"),
-        "general": [],
-        "measures": {},
-        "most_changed": {},
-    }
-    if all((run.iteration(number) / "general.run").exists() for number in range(done + 1)):
-        settings = recipe.evaluate.model_copy(update={"measures": (GENERAL_MEASURE,)})
-        base, *adapted = rankings("general.run")
-        qrels = load_dataset(GENERAL).qrels
-        metrics["general"] = [evaluate.compare([base, after], qrels, settings, recipe.seed) for after in adapted]
-    if test_queries:
-        qrels = {query_id: dataset.qrels[query_id] for query_id in test_queries}
-        found = rankings("test.run")
-        values = [evaluate.per_query(one, qrels, recipe.evaluate.measures, answers_of(dataset)) for one in found]
-        metrics["measures"] = evaluate.compare_values(values, recipe.evaluate, recipe.seed)
-        systems = ["base", *(f"iteration-{number}" for number in range(1, done + 1))]
-        evaluate.write_values(run.values_file, systems, values)
-        measure, shown = recipe.evaluate.measures[0], best or done
-        before, after = values[0][measure], values[shown][measure]
-        metrics["most_changed"] = {
-            kind: [
-                {
-                    "query_id": query_id,
-                    "query": test_queries[query_id],
-                    "before": before[query_id],
-                    "after": after[query_id],
-                    "documents": [
-                        show_documents(found[i].get(query_id, []), qrels[query_id], dataset) for i in (0, shown)
-                    ],
-                }
-                for query_id in query_ids
-            ]
-            for kind, query_ids in evaluate.gained_and_lost(before, after).items()
-        }
-    metrics["verdict"] = verdict(metrics)
-    return metrics
-
-
-def show_documents(ranked: Sequence[tuple[str, float]], grades: Mapping[str, int], dataset: Dataset) -> list[Any]:
-    """The best documents as a report shows them, the text cut short; a document that nobody judged has no grade."""
-    documents = [dataset.corpus.whole[doc_id] for doc_id, _ in ranked[:SHOWN]]
-    return [
-        {
-            "doc_id": document.doc_id,
-            "title": document.title,
-            "text": textwrap.shorten(document.text, SNIPPET, placeholder=" ..."),
-            "grade": grades.get(document.doc_id),
-        }
-        for document in documents
-    ]

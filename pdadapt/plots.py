@@ -78,8 +78,8 @@ def changes(measures: Mapping[str, Any], system: int, name: str) -> str:
     return _svg(name, f"Change from the base to the adapted student with 95 % intervals: {said}", draw)
 
 
-def gains(before: Sequence[float], after: Sequence[float], measure: str, name: str) -> str:
-    """What each query gained, the greatest gain first."""
+def gains(before: Sequence[float], after: Sequence[float], measure: str, queries: str, name: str) -> str:
+    """What each query gained, the greatest gain first. queries: which they are."""
     values, counts = np.unique(np.round(np.subtract(after, before), 9), return_counts=True)
     values, edges = values[::-1], np.concatenate([[0], np.cumsum(counts[::-1])])
     rose, fell = int(counts[::-1][values > 0].sum()), int(counts[::-1][values < 0].sum())
@@ -89,11 +89,11 @@ def gains(before: Sequence[float], after: Sequence[float], measure: str, name: s
         axes.stairs(np.minimum(values, 0), edges, fill=True, color=BAD)
         axes.axhline(0, color=TEXT, linewidth=1)
         axes.set_xlim(0, edges[-1])
-        axes.set_xlabel("test queries, sorted")
+        axes.set_xlabel(f"{queries}, sorted")
         axes.set_ylabel(f"gain in {_short(measure)}")
         _counted(axes, "x")
 
-    label = f"Gain in {measure} of each of {edges[-1]:,} test queries: {rose:,} rose, {fell:,} fell, the others stayed"
+    label = f"Gain in {measure} of each of {edges[-1]:,} {queries}: {rose:,} rose, {fell:,} fell, the others stayed"
     return _svg(name, label, draw)
 
 

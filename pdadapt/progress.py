@@ -111,11 +111,11 @@ class Progress:
         def leave_state(file: Path) -> float:
             now = time.monotonic()
             state = {"task": name, "unit": unit, "done": done, "total": total, "earlier": before, "note": last_note}
-            _write_state(file, state | {"seconds": round(taken(), 2)})
+            _write_state(file, state | {"seconds": round(taken(now), 2)})
             return now
 
-        def taken() -> float:
-            return time.monotonic() - started - (self._within - within)
+        def taken(now: float) -> float:
+            return now - started - (self._within - within)
 
         def advance(units: int, note: str = "", earlier: bool = False) -> None:
             nonlocal done, before, last_note, said, left_at
@@ -126,7 +126,7 @@ class Progress:
             self._live.update(task_id, advance=units, **changes)
             if not self.console.is_terminal and (now := time.monotonic()) - said >= EVERY and before < done < total:
                 said = now
-                left = taken() / (done - before) * (total - done)
+                left = taken(now) / (done - before) * (total - done)
                 line = f"{name}: {done:,} of {total:,} {unit}, about {left / 60:,.1f} min left {last_note}"
                 self.say(line.rstrip())
             if self.state and (done >= total or time.monotonic() - left_at >= STATE_EVERY):
@@ -140,7 +140,7 @@ class Progress:
             finally:
                 self._live.remove_task(task_id)
         self.tasks += 1
-        seconds = max(taken(), 1e-9)
+        seconds = max(taken(time.monotonic()), 1e-9)
         self._within = within + time.monotonic() - started
         new = done - before
         self._log(name, new, unit, seconds)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pdadapt.errors import RunError
-from pdadapt.run import read_settings
+from pdadapt.run import read_settings, system
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Record:
     @property
     def shown(self) -> int:
         """The iteration that is compared with the base: the one kept for use, or the last where the base is."""
-        return int(self.metrics.get("iteration") or len(self.systems) - 1)
+        return int(self.metrics.get("iteration") or len(self.metrics.get("labels", ())))
 
     def stopped_at(self) -> str:
         """How far a run that has not finished had come: a clause."""
@@ -90,7 +90,7 @@ def read_record(run: Path) -> Record:
         origin=origin,
         metrics=_read_json(run / "metrics.json"),
         iterations=[_read_iteration(run / f"iteration-{number}", number) for number in numbers],
-        timings=list(_read_lines(run / "timings.jsonl", torn=True)),
+        timings=list(read_lines(run / "timings.jsonl", torn=True)),
         task=_read_json(run / "progress.json"),
     )
 
@@ -100,8 +100,8 @@ def _read_iteration(folder: Path, number: int) -> Iteration:
         number=number,
         labels=_read_json(folder / "labels.json"),
         agreement=_read_json(folder / "agreement.json"),
-        losses=list(_read_lines(folder / "train.jsonl")),
-        checks=list(_read_lines(folder / "checks.jsonl")),
+        losses=list(read_lines(folder / "train.jsonl")),
+        checks=list(read_lines(folder / "checks.jsonl")),
         lists=folder / "lists.jsonl",
     )
 
@@ -109,24 +109,54 @@ def _read_iteration(folder: Path, number: int) -> Iteration:
 def read_labels(lists: Path) -> tuple[array[float], array[float]]:
     """Every point label, and every pair's log-odds for the document that the points rank higher, of lists.jsonl."""
     points, pairs = array("f"), array("f")
-    for entry in _read_lines(lists):
+    for entry in read_lines(lists):
         points.extend(point for point in entry["points"] if point is not None)
         pairs.extend(log_odds for _, _, log_odds in entry["pairs"])
     return points, pairs
 
 
-def read_values(record: Record, measure: str) -> tuple[list[float], list[float]] | None:
-    """The measure's value of every test query, of the base and of the iteration shown; None where there are none."""
+def read_values(record: Record, measure: str) -> tuple[list[float], ...]:
+    """The measure's value of every test query, of the base and of the iteration shown; empty where there are none."""
     file = record.path / "queries.tsv"
     if not file.is_file():
-        return None
+        return [], []
     header, *rows = (line.split("\t") for line in file.read_text(encoding="utf-8").splitlines())
-    wanted = f"iteration-{record.shown}"
-    if "base" not in header or wanted not in header:
-        return None
-    columns = header.index("base"), header.index(wanted)
-    before, after = ([float(row[column]) for row in rows if row[1] == measure] for column in columns)
-    return (before, after) if before else None
+    systems = system(0), system(record.shown)
+    if not set(systems) <= set(header):
+        return [], []
+    columns = map(header.index, systems)
+    return tuple([float(row[column]) for row in rows if row[1] == measure] for column in columns)
+
+
+def read_agreed(record: Record, measure: str) -> tuple[list[float], ...]:
+    """The same of every query held out, by how far a student agrees with the teacher."""
+    rows = list(read_lines(record.path / f"iteration-{record.shown}" / "held-out.jsonl"))
+    return tuple(list(agreed(rows, system(number), measure).values()) for number in (0, record.shown))
+
+
+def agreed(rows: Iterable[Mapping[str, Any]], name: str, measure: str) -> dict[str, float]:
+    """How far a student, by its name, agrees with the teacher, by query id, of held-out.jsonl; lists of which the
+    teacher said too little are left out.
+    """
+    found = {row["query_id"]: row["students"][name]["agreement"][measure] for row in rows}
+    return {query_id: value for query_id, value in found.items() if value is not None}
+
+
+def read_lines(file: Path, torn: bool = False) -> Iterator[dict[str, Any]]:
+    """The rows of a JSONL file, none when there is no such file; a last line that is being written is left out.
+
+    torn: a kill may have torn lines, which are left out too. Raises RunError when another is damaged.
+    """
+    if not file.is_file():
+        return
+    with open(file, encoding="utf-8") as lines:
+        for line in lines:
+            if line.endswith("\n"):
+                try:
+                    yield json.loads(line)
+                except ValueError:
+                    if not torn:
+                        raise _damaged(file) from None
 
 
 def stage_of(task: str) -> str:
@@ -143,23 +173,6 @@ def _read_json(file: Path) -> dict[str, Any]:
     except ValueError:
         raise _damaged(file) from None
     return found
-
-
-def _read_lines(file: Path, torn: bool = False) -> Iterator[dict[str, Any]]:
-    """The rows of a JSONL file, none when there is no such file; a last line that is being written is left out.
-
-    torn: a kill may have torn lines, which are left out too. Raises RunError when another is damaged.
-    """
-    if not file.is_file():
-        return
-    with open(file, encoding="utf-8") as lines:
-        for line in lines:
-            if line.endswith("\n"):
-                try:
-                    yield json.loads(line)
-                except ValueError:
-                    if not torn:
-                        raise _damaged(file) from None
 
 
 def _damaged(file: Path) -> RunError:

@@ -12,9 +12,10 @@ from markupsafe import Markup
 
 from pdadapt import plots
 from pdadapt.errors import RunError
-from pdadapt.record import Iteration, Record, read_labels, read_record, read_values, stage_of
+from pdadapt.record import Iteration, Record, read_agreed, read_labels, read_record, read_values, stage_of
 from pdadapt.run import write_atomic
 from pdadapt.tables import duration, p_value, speed
+from pdadapt.verdict import DECISIVE
 
 TEMPLATE = Path(__file__).with_suffix(".html.jinja")
 OUTCOMES = {"helped": "good", "harmed": "bad"}  # other verdicts have no colour
@@ -59,11 +60,12 @@ def page(record: Record) -> str:
         measures=comparison_table(compared(metrics.get("measures", {}), record.systems)),
         measure_plots=list(measure_plots(record)),
         agreement=comparison_table(by_iteration([iteration.agreement for iteration in record.iterations])),
+        agreement_plots=list(agreement_plots(record)),
         general=comparison_table(by_iteration(metrics.get("general", []))),
         labels=label_table(record.iterations),
         iteration_plots=[(iteration.number, list(iteration_plots(iteration))) for iteration in record.iterations],
         changed={kind: metrics.get("most_changed", {}).get(kind, []) for kind in ("gained", "lost")},
-        measure=next(iter(metrics.get("measures", {})), ""),
+        measure=next(iter(metrics.get("measures", {})), DECISIVE),
         costs=costs(record.timings),
         origin=list(flat(record.origin)),
     )
@@ -165,9 +167,18 @@ def measure_plots(record: Record) -> Iterator[Plot]:
     of = "" if shown == "adapted" else f" of {shown}"
     yield Plot(f"Change{of}", Markup(plots.changes(measures, record.shown, "changes")))
     first = next(iter(measures))
-    values = read_values(record, first)
-    if values:
-        yield Plot(f"Gain{of}, query by query", Markup(plots.gains(*values, first, "gains")))
+    before, after = read_values(record, first)
+    if before:
+        yield Plot(f"Gain{of}, query by query", Markup(plots.gains(before, after, first, "test queries", "gains")))
+
+
+def agreement_plots(record: Record) -> Iterator[Plot]:
+    """What each query held out gained, of the iteration shown."""
+    before, after = read_agreed(record, DECISIVE) if record.shown else ((), ())
+    if before:
+        of = f" of iteration {record.shown}" if len(record.iterations) > 1 else ""
+        svg = plots.gains(before, after, DECISIVE, "queries held out", "agreement-gains")
+        yield Plot(f"Gain{of}, query by query", Markup(svg))
 
 
 LABEL_ROWS = {  # of labels.json: what the page calls it, and how it is written

@@ -6,7 +6,8 @@ RUN/
   labels.sqlite         what the teacher said (labels.py)
   student/              the student before training
   iteration-0/          base: test.run, general.run and its index
-  iteration-N/          candidates.run, lists.jsonl, train.jsonl, checkpoint/, agreement.json, test.run, general.run
+  iteration-N/          candidates.run, lists.jsonl, train.jsonl, checkpoint/, agreement.json,
+                        held-out.jsonl, test.run, general.run
   metrics.json          base against adapted; queries.tsv: query by query; report.html
   timings.jsonl         what every task took; progress.json: the one at hand; memory.json: batches.Limits
 """
@@ -203,6 +204,11 @@ class RunFolder:
             if key != "iterations" or (new < old and self.iteration(new + 1).exists())
             if not (key.endswith(".model") and _served_alike(old, new))
         ]
+
+
+def system(number: int) -> str:
+    """What the student after so many iterations is called where students stand side by side."""
+    return f"iteration-{number}" if number else "base"
 
 
 @contextlib.contextmanager

@@ -95,5 +95,5 @@ def progress(task: dict[str, Any], now: float) -> str:
 
 def loss_summary(row: dict[str, float]) -> str:
     """The loss last logged, with its terms."""
-    terms = "  ".join(f"{name} {row[name]:.4f}" for name in ("cl", "kd", "pair") if name in row)
+    terms = "  ".join(f"{name} {row[name]:.4f}" for name in ("cl", "kd", "pair") if row.get(name))
     return f"{row['loss']:.4f} at step {row['step']:,}" + (f" ({terms})" if terms else "")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pdadapt.agreement import DECISIVE
 from pdadapt.tables import p_value
 
+DECISIVE = "pair accuracy"  # the measure of agreement by which all is decided
 ALPHA = 0.05  # of the paired tests
 HELPED, SAME, HARMED, UNKNOWN = "helped", "no difference", "harmed", "unknown"
 

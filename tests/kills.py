@@ -78,9 +78,10 @@ def start(command: list[str], out: Path, asked: Path) -> subprocess.Popen[str]:
 
 def run_logged(asked: Path, arguments: list[str]) -> None:
     """The command line in this process; each batch that a teacher has answered becomes a line of `asked`."""
-    from pdadapt import cli, interrupt
+    from pdadapt import interrupt
+    from pdadapt.__main__ import main
 
-    interrupt.end_when_asked()  # as the command line does before it imports anything that takes its time
+    interrupt.end_when_asked()  # as main does before it imports anything that takes its time
     try:
         from pdadapt import label
     except interrupt.Stopped as stopped:
@@ -108,7 +109,7 @@ def run_logged(asked: Path, arguments: list[str]) -> None:
 
     label.ask_missing = logged
     sys.argv = ["pdadapt", *arguments]
-    cli.main()
+    main()
 
 
 def results(out: Path) -> dict[str, str]:

@@ -6,7 +6,7 @@ import math
 import pytest
 from typer.testing import CliRunner
 
-from pdadapt.agreement import MEASURES, agreement, held_out, pairs
+from pdadapt.agreement import MEASURES, agreement, held_out, pairs, score_lists
 from pdadapt.cli import app
 from pdadapt.corpus import load_dataset
 from pdadapt.label import TrainingList, read_lists
@@ -37,7 +37,7 @@ def test_agreement_is_one_where_the_teacher_says_what_the_student_does(stanford,
 
     def measured(points, labels=()):
         entry = TrainingList(query_id, doc_ids, points, list(labels))
-        found = agreement(model, [entry], dataset.corpus, dataset.queries, 1.0, 8)
+        found = agreement([entry], score_lists(model, [entry], dataset.corpus, dataset.queries, 8), 1.0)
         return [found[name].get(query_id) for name in MEASURES]
 
     assert measured(own) == pytest.approx([1.0, 1.0, 1.0])
@@ -65,10 +65,10 @@ def test_training_brings_agreement(stanford, beir, tmp_path):
         for start, query_id in enumerate(dataset.queries)
     ]
     model = load_colbert(str(stanford))
-    found = [agreement(model, lists, dataset.corpus, dataset.queries, 1.0, 8)]
+    found = [agreement(lists, score_lists(model, lists, dataset.corpus, dataset.queries, 8), 1.0)]
     settings = TrainSettings(steps=30, batch_size=4, n_way=6, learning_rate=1e-3, lambda_pair=0, dropout=0)
     train(model, lists, dataset.corpus, dataset.queries, settings, 1, tmp_path, Progress())
-    found.append(agreement(model, lists, dataset.corpus, dataset.queries, 1.0, 8))
+    found.append(agreement(lists, score_lists(model, lists, dataset.corpus, dataset.queries, 8), 1.0))
     for name in MEASURES:
         before, after = (sum(values[name].values()) / len(lists) for values in found)
         assert after > before + 0.1, name

@@ -468,12 +468,11 @@ def snapshot(folder):
 
 
 def pdadapt(arguments, capsys, monkeypatch):
-    """(exit code, stdout, stderr) of a command, run here as the installed one is."""
+    """(exit code, stdout, stderr) of a command, run here as the installed one is, but for signals, which are the test runner's."""
     monkeypatch.setattr(sys, "argv", ["pdadapt", *shlex.split(arguments)])
-    monkeypatch.setattr(cli, "end_when_asked", lambda: None)  # signals are the test runner's here
     capsys.readouterr()
     with pytest.raises(SystemExit) as stopped:
-        cli.main()
+        cli.run()
     return stopped.value.code, *capsys.readouterr()
 
 

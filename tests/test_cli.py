@@ -151,10 +151,29 @@ def test_ctrl_c_says_that_the_same_command_goes_on(tiny_recipe, beir, tmp_path):
     assert errors.rstrip().endswith("the same command goes on from there.") and "Traceback" not in errors
 
 
+def test_ctrl_c_while_the_command_line_is_imported_is_a_sentence():
+    asking = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "typer":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+from pdadapt.__main__ import main
+
+main()
+"""
+    process = subprocess.run([sys.executable, "-c", asking, "--version"], capture_output=True, text=True)
+    assert process.returncode == 130 and process.stdout == ""
+    assert process.stderr == "Stopped. What is finished is kept: the same command goes on from there.\n"
+
+
 def test_ctrl_c_when_all_is_done_changes_nothing():
     leaving = "import atexit, os, signal; atexit.register(os.kill, os.getpid(), signal.SIGINT)\n"
     process = subprocess.run(
-        [sys.executable, "-c", leaving + "from pdadapt.cli import main; main()", "--version"],
+        [sys.executable, "-c", leaving + "from pdadapt.__main__ import main; main()", "--version"],
         capture_output=True,
         text=True,
     )

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -153,7 +154,7 @@ def read(file):
 
 def test_progress_leaves_its_state_now_and_then_and_nothing_at_the_end(tmp_path, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("pdadapt.progress.time", SimpleNamespace(monotonic=lambda: now[0], time=time.time))
     view, file = Progress(Console(quiet=True)), tmp_path / "progress.json"
     view.state, view.prefix = file, "iteration 1: "
     with view.task("train", 10, "steps") as advance:

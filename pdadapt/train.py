@@ -304,7 +304,7 @@ class Watch(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         if logs and "loss" in logs and state.is_world_process_zero:
-            self.advance(0, note="  ".join(f"{key} {logs[key]:.4f}" for key in TERMS if key in logs))
+            self.advance(0, note="  ".join(f"{key} {logs[key]:.4f}" for key in TERMS if logs.get(key)))
             logged = [row for row in state.log_history if "loss" in row]
             rows = [json.dumps({key: row[key] for key in CURVE if key in row}) for row in logged]
             write_atomic(self.folder / "train.jsonl", "\n".join(rows) + "\n")

@@ -23,7 +23,16 @@ from pathlib import Path
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 STARTED = 2.0  # seconds in which Python and the command line have surely begun
-RESULTS = ("labels.json", "candidates.run", "lists.jsonl", "train.jsonl", "agreement.json", "test.run", "general.run")
+RESULTS = (
+    "labels.json",
+    "candidates.run",
+    "lists.jsonl",
+    "train.jsonl",
+    "agreement.json",
+    "held-out.jsonl",
+    "test.run",
+    "general.run",
+)
 
 
 def make_inputs(folder: Path) -> list[str]:

@@ -2,6 +2,8 @@
 
 import json
 import math
+import statistics
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
@@ -72,6 +74,39 @@ def test_training_brings_agreement(stanford, beir, tmp_path):
     for name in MEASURES:
         before, after = (sum(values[name].values()) / len(lists) for values in found)
         assert after > before + 0.1, name
+
+
+def test_without_judgments_the_report_shows_the_queries_held_out(tiny_recipe, beir, tmp_path, monkeypatch):
+    monkeypatch.setattr("pdadapt.agreement.LEAST", 1)
+    dataset = replace(load_dataset(str(beir)), test_queries={}, qrels={})
+    settings = {"train.held_out": 0.5, "train.learning_rate": 0.1, "train.steps": 8, "iterations": 1}
+    metrics = adapt(load_recipe(str(tiny_recipe), settings), dataset, tmp_path / "run", Progress())
+    with open(tmp_path / "run" / "iteration-1" / "held-out.jsonl", encoding="utf-8") as lines:
+        rows = {row["query_id"]: row for row in map(json.loads, lines)}
+    assert len(rows) == len(dataset.queries) // 2
+    agreed = {
+        name: [row["students"][name]["agreement"]["pair accuracy"] for row in rows.values()]
+        for name in ("base", "iteration-1")
+    }
+    means = [statistics.fmean(value for value in values if value is not None) for values in agreed.values()]
+    assert metrics["agreement"][0]["pair accuracy"]["means"] == pytest.approx(means)
+
+    changed = [query for queries in metrics["most_changed"].values() for query in queries]
+    assert {query["query_id"] for query in changed} == {
+        query_id for query_id, *values in zip(rows, *agreed.values(), strict=True) if values[0] != values[1]
+    }
+    for query in changed:
+        row = rows[query["query_id"]]
+        assert query["query"] == dataset.queries[query["query_id"]]
+        for name, value, documents in zip(agreed, (query["before"], query["after"]), query["documents"], strict=True):
+            student = row["students"][name]
+            assert value == student["agreement"]["pair accuracy"]
+            by_doc = dict(zip(row["doc_ids"], zip(student["scores"], row["points"], strict=True), strict=True))
+            assert [by_doc[shown["doc_id"]][0] for shown in documents] == sorted(student["scores"], reverse=True)[:3]
+            assert all(by_doc[shown["doc_id"]][1] == shown["point"] for shown in documents)
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert f"Gain in pair accuracy of each of {len(rows)} queries held out" in page
+    assert "Of those held out: their pair accuracy" in page and page.count("point ") >= 3 * len(changed)
 
 
 def test_iterations_end_when_agreement_does_not_rise_and_the_better_student_is_kept(

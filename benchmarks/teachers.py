@@ -27,7 +27,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, T5Config,
 
 from pdadapt.corpus import load_dataset
 from pdadapt.models import resolve_model
-from pdadapt.pairs import sample_pairs
+from pdadapt.plan import pairs_of
 from pdadapt.progress import quiet_libraries
 from pdadapt.recipe import PairSettings, TeacherSettings
 from pdadapt.teachers import Pair, Point, answers, score_of
@@ -87,7 +87,7 @@ def questions_of(corpus: str, task: str, most: int) -> list[Any]:
         if task == "point":
             found += [Point(query, document) for document in listed]
         else:
-            pairs = sample_pairs(LIST, WINDOW, PAIRS, str(number))
+            pairs = pairs_of(PairSettings(window=WINDOW, per_query=PAIRS), LIST, str(number))
             found += [Pair(query, listed[i], listed[j]) for i, j in pairs]
             found += [Pair(query, listed[j], listed[i]) for i, j in pairs]
         if len(found) >= most:

@@ -18,10 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pdadapt.bradley_terry import Fit, PairLabel, contradictions, fit
 from pdadapt.corpus import Corpus, Queries
 from pdadapt.errors import DataError, ModelError, RunError, reason
 from pdadapt.labels import Labels, LabelStore
-from pdadapt.pairs import count_pairs, sample_pairs
+from pdadapt.pairs import Positions, choose_pairs, count_pairs, standardise
 from pdadapt.progress import Progress
 from pdadapt.readers import LineFile
 from pdadapt.recipe import Recipe
@@ -30,7 +31,6 @@ from pdadapt.teachers import CHUNK, Chunk, Pair, Point, Question, Score, Task
 from pdadapt.teachers.choose import by_document, model_of
 
 TEXTS = 4_096  # of documents kept at hand: more than one query's
-PairLabel = tuple[int, int, float]  # positions i and j in the list, log-odds that i is the more relevant
 
 
 class TrainingList(NamedTuple):
@@ -180,15 +180,6 @@ def check_answers(missing: int, of: int, task: Task) -> None:
         )
 
 
-def standardise(values: Sequence[float | None]) -> list[float | None]:
-    """Zero mean and unit deviation of the values there are; all zeros when they are equal."""
-    known = [value for value in values if value is not None]
-    if not known:
-        return list(values)
-    center, deviation = statistics.fmean(known), statistics.pstdev(known)
-    return [None if value is None else (value - center) / deviation if deviation else 0.0 for value in values]
-
-
 def point_labels(
     teacher: Sequence[float | None], student_scores: Sequence[float | None], weight: float
 ) -> list[float | None]:
@@ -261,10 +252,13 @@ class Labeling:
                 query = self.queries[query_id]
                 yield from (Point(query, self.text(doc_id)) for doc_id, _ in self.candidates(query_id))
 
-        return Questions(in_chunks(self.ordered(), self.sizes()), of)
+        return Questions(self.by_query(), of)
 
-    def pairs(self, points: Labels) -> Questions:
-        """The pairs in every query's list, in the orders that the recipe asks for."""
+    def pairs(self, points: Labels, pairs: Labels, number: int = 0) -> Questions:
+        """The pairs of every query's list that a round asks about, in the orders that the recipe asks for.
+
+        pairs: the answers of earlier rounds.
+        """
         settings = self.recipe.teacher.pair
         orders = 2 if settings.order == "both" else 1
 
@@ -272,16 +266,18 @@ class Labeling:
             for query_id in query_ids:
                 entry, _ = self.list_of(query_id, points)
                 texts = self.texts(entry)
-                for i, j in self.sampled(entry, texts):
+                chosen = itertools.islice(self.choose(entry, texts, pairs), number, number + 1)
+                for i, j in itertools.chain.from_iterable(chosen):
                     for a, b in self.orders(entry, i, j):
                         yield Pair(self.queries[query_id], texts[a], texts[b])
 
-        count = functools.cache(lambda listed: orders * count_pairs(listed, settings.window, settings.per_query))
-        candidates = self.sizes()
-        sizes = {query_id: count(min(self.recipe.train.n_way, size)) for query_id, size in candidates.items()}
-        # the chunks are those of points, so that a shard's pairs want no other shard's points
-        chunks = in_chunks(self.ordered(), candidates)
-        return Questions([(query_ids, sum(map(sizes.__getitem__, query_ids))) for query_ids, _ in chunks], of)
+        count = functools.cache(lambda listed: orders * count_pairs(settings, listed, number))
+        sizes = {query_id: count(min(self.recipe.train.n_way, size)) for query_id, size in self.sizes().items()}
+        return Questions([(query_ids, sum(map(sizes.__getitem__, query_ids))) for query_ids, _ in self.by_query()], of)
+
+    def by_query(self) -> list[tuple[Sequence[str], int]]:
+        """Chunks of queries, of points and pairs alike, so that a shard's pairs want no other shard's points."""
+        return in_chunks(self.ordered(), self.sizes())
 
     def remember(self, store: LabelStore) -> None:
         """Keep the texts with their ids, so that labels can be exported without the corpus."""
@@ -317,11 +313,50 @@ class Labeling:
     def texts(self, entry: TrainingList) -> list[str]:
         return [self.text(doc_id) for doc_id in entry.doc_ids]
 
-    def sampled(self, entry: TrainingList, texts: Sequence[str]) -> list[tuple[int, int]]:
-        """Which pairs of a list are asked about: of two copies neither is the better."""
-        pair = self.recipe.teacher.pair
-        found = sample_pairs(len(texts), pair.window, pair.per_query, f"{self.recipe.seed}/{entry.query_id}")
-        return [(i, j) for i, j in found if texts[i] != texts[j]]
+    def choose(self, entry: TrainingList, texts: Sequence[str], pairs: Labels | None) -> Iterator[Positions]:
+        """Which pairs of a list are asked about, round by round: of two copies neither is the better."""
+        scores = dict(self.candidates(entry.query_id))
+
+        def refit(asked: Positions) -> Fit:
+            found = [(i, j, self.pair_label(entry, texts, i, j, pairs)) for i, j in asked if texts[i] != texts[j]]
+            known = [(i, j, label) for i, j, label in found if label is not None]
+            return fit(entry.points, known, self.recipe.train.temperature, self.recipe.train.prior_precision)
+
+        chosen = choose_pairs(
+            self.recipe.teacher.pair,
+            entry.points,
+            [scores[doc_id] for doc_id in entry.doc_ids],
+            f"{self.recipe.seed}/{entry.query_id}",
+            refit,
+        )
+        for positions in chosen:
+            yield [(i, j) for i, j in positions if texts[i] != texts[j]]
+
+    def pair_label(
+        self,
+        entry: TrainingList,
+        texts: Sequence[str],
+        i: int,
+        j: int,
+        pairs: Labels | None,
+        orders: Orders | None = None,
+    ) -> float | None:
+        """The mean log-odds, for i, of the orders asked, of which `orders` is told; None if one lacks its answer.
+
+        Without pairs it is derived from the points.
+        """
+        if pairs is None:
+            return derive(entry, i, j, self.recipe.train.temperature)
+        query = self.queries[entry.query_id]
+        shown = self.orders(entry, i, j)
+        answers = [answer for a, b in shown if (answer := pairs.get((query, texts[a], texts[b]))) is not None]
+        if len(answers) < len(shown):
+            return None
+        if orders:
+            orders.add(answers)
+        return statistics.fmean(
+            answer if which == (i, j) else -answer for which, answer in zip(shown, answers, strict=True)
+        )
 
     def orders(self, entry: TrainingList, i: int, j: int) -> list[tuple[int, int]]:
         seed = f"{self.recipe.seed}/{entry.query_id}"
@@ -371,14 +406,16 @@ def ask_teachers(
         )
         if "pair" in keys:
             with LabelStore(store_file, "pairs", keys["pair"], model_of(settings, "pair").model, beside) as pairs:
-                asked["pair_prompts_asked"] = ask_missing(
-                    labeling.pairs(points).shard(*shard),
-                    pairs,
-                    lambda: teachers("pair").score_pairs,
-                    progress,
-                    "label pairs",
-                    journal,
-                )
+                rounds = settings.pair.rounds_asked
+                for number in range(rounds):
+                    asked["pair_prompts_asked"] += ask_missing(
+                        labeling.pairs(points, pairs, number).shard(*shard),
+                        pairs,
+                        lambda: teachers("pair").score_pairs,
+                        progress,
+                        "label pairs" if rounds == 1 else f"label pairs, round {number + 1}",
+                        journal,
+                    )
     return asked
 
 
@@ -401,15 +438,15 @@ def make_lists(
             counts["points_unanswered"] += answers.count(None)
             if pairs or settings.scoring == "derived":
                 texts = labeling.texts(entry)
-                for i, j in labeling.sampled(entry, texts):
-                    if pairs:
-                        value = _pair_label(labeling, entry, texts, i, j, pairs, orders)
-                    else:
-                        value = derive(entry, i, j, labeling.recipe.train.temperature)
+                for i, j in sorted(itertools.chain.from_iterable(labeling.choose(entry, texts, pairs))):
+                    value = labeling.pair_label(entry, texts, i, j, pairs, orders)
                     counts["pairs" if value is not None else "pairs_unanswered"] += 1
                     if value is not None:
                         counts["disagreeing"] += value < 0
                         entry.pairs.append((i, j, value))
+                circles, triples = contradictions(entry.pairs)
+                counts["circles"] += circles
+                counts["triples"] += triples
             yield entry
     check_answers(counts["points_unanswered"], counts["points"], "point")
     figures |= {name: counts[name] for name in ("points", "points_unanswered", "pairs")}
@@ -421,21 +458,7 @@ def make_lists(
         figures |= {} if settings.order == "as_ranked" else orders.figures()
     if counts["pairs"] and settings.asked:
         figures["disagreement"] = counts["disagreeing"] / counts["pairs"]
-
-
-def _pair_label(
-    labeling: Labeling, entry: TrainingList, texts: Sequence[str], i: int, j: int, pairs: LabelStore, orders: Orders
-) -> float | None:
-    """The mean log-odds, for i, of the orders asked; None if one lacks its answer."""
-    query = labeling.queries[entry.query_id]
-    shown = labeling.orders(entry, i, j)
-    answers = [answer for a, b in shown if (answer := pairs.get((query, texts[a], texts[b]))) is not None]
-    if len(answers) < len(shown):
-        return None
-    orders.add(answers)
-    return statistics.fmean(
-        answer if which == (i, j) else -answer for which, answer in zip(shown, answers, strict=True)
-    )
+        figures |= {name: counts[name] for name in ("triples", "circles")}
 
 
 def _descending(label: float | None) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import resource
 import shutil
@@ -17,16 +18,17 @@ import torch
 
 from pdadapt import train
 from pdadapt.agreement import count_held_out
+from pdadapt.bradley_terry import fit
 from pdadapt.corpus import Corpus, Dataset, Document, Queries
 from pdadapt.distributed import processes
 from pdadapt.engines.exact import Exact
 from pdadapt.errors import RunError
 from pdadapt.label import TrainingList
 from pdadapt.labels import count_labels
-from pdadapt.pairs import count_pairs, sample_pairs
+from pdadapt.pairs import Positions, choose_pairs, count_pairs
 from pdadapt.pipeline import check, load_student
 from pdadapt.progress import Progress
-from pdadapt.recipe import Recipe, TrainSettings, load_recipe
+from pdadapt.recipe import PairSettings, Recipe, TrainSettings, load_recipe
 from pdadapt.run import RunFolder, Stage
 from pdadapt.students.colbert import PCA_DOCUMENTS
 from pdadapt.students.encoding import document_batches
@@ -158,7 +160,7 @@ def prompts(recipe: Recipe, shape: Shape, task: Task) -> int:
     pair = recipe.teacher.pair
     if not pair.asked:
         return 0
-    drawn = count_pairs(min(listed, recipe.train.n_way), pair.window, pair.per_query)
+    drawn = count_pairs(pair, min(listed, recipe.train.n_way))
     return shape.queries * drawn * (2 if pair.order == "both" else 1)
 
 
@@ -357,7 +359,7 @@ def measure_labeling(
             if task == "point":
                 found += [Point(query, text) for text in texts]
             else:
-                drawn = sample_pairs(listed, recipe.teacher.pair.window, recipe.teacher.pair.per_query, query)
+                drawn = pairs_of(recipe.teacher.pair, listed, query)
                 found += [Pair(query, texts[a], texts[b]) for i, j in drawn for a, b in ([(i, j), (j, i)][: 1 + both])]
             if len(found) >= wanted:
                 break
@@ -387,13 +389,19 @@ def measure_labeling(
         rates.prompt_tokens[task] = sum(len(text) for question in asked for text in question) / 4 / len(asked)
 
 
+def pairs_of(settings: PairSettings, size: int, seed: str) -> Positions:
+    """Pairs such as a run asks about, of a list whose labels are not known."""
+    points = [-float(place) for place in range(size)]
+    chosen = choose_pairs(settings, points, points, seed, lambda asked: fit(points, [], 1.0, 1.0))
+    return list(itertools.chain.from_iterable(chosen))
+
+
 def measure_training(model: Any, corpus: Corpus, recipe: Recipe, rates: Rates, scratch: Path, advance: Any) -> None:
     """A few real steps, on labels that mean nothing. When memory runs out, with less at once, as the run would."""
     settings = recipe.train
     width = min(settings.n_way, recipe.retrieve.k, len(corpus))
     sample = as_corpus(corpus.sample(settings.batch_size * width))
-    pairs = sample_pairs(width, recipe.teacher.pair.window, recipe.teacher.pair.per_query, "")
-    labels = [(i, j, 1.0) for i, j in pairs]
+    labels = [(i, j, 1.0) for i, j in pairs_of(recipe.teacher.pair, width, "")]
     points: list[float | None] = [-float(place) for place in range(width)]
     lists, texts = [], {}
     for number in range(settings.batch_size):

@@ -124,8 +124,15 @@ class PairSettings(Settings):
     of training stands for it (for teachers of points only)."""
     per_query: Annotated[int, Field(ge=0)] = 50
     """Pairs per query; 0 leaves L_pair out."""
+    strategy: Literal["window", "random", "adjacent", "cycles", "uncertain", "active"] = "window"
+    """Which pairs of a list, ordered by the point labels. window: any with |i - j| < window (the paper's); random: any;
+    adjacent: neighbours, from the top; cycles: random Hamiltonian cycles, one after the other; uncertain: those that
+    points and student together tell apart the least; active: in rounds, those that a Bradley-Terry fit to the answers
+    so far is the least certain of."""
     window: Annotated[int, Field(gt=1)] = 10
-    """delta: only pairs with |i - j| < window in the list re-ordered by the point labels."""
+    """delta, of strategy window."""
+    rounds: Positive = 5
+    """Of strategy active: how often the fit is made anew."""
     prompt: str = "a-b"
     """A name in prompts/, or the path of a .txt file."""
     labels: LabelWords = ("A", "B")
@@ -138,6 +145,18 @@ class PairSettings(Settings):
     def asked(self) -> bool:
         """Whether a teacher is asked about pairs."""
         return self.per_query > 0 and self.scoring == "labels"
+
+    @property
+    def rounds_asked(self) -> int:
+        return self.rounds if self.strategy == "active" else 1
+
+    @model_validator(mode="after")
+    def _rounds_need_answers(self) -> PairSettings:
+        if self.strategy == "active" and self.scoring == "derived":
+            raise ValueError(
+                "strategy active chooses by a teacher's answers, and derived asks none; choose another one"
+            )
+        return self
 
 
 class ModelSettings(Settings):
@@ -219,6 +238,12 @@ class TrainSettings(Settings):
     """Of L_KD, on the point labels."""
     lambda_pair: NonNegative = 3.0
     """Of L_pair, on the pair labels."""
+    kd_target: Literal["points", "strengths"] = "points"
+    """What L_KD learns. points: the point labels; strengths: of a Bradley-Terry fit to a list's pairs, with the point
+    labels as prior. Learn from strengths alone with lambda_pair 0, from both otherwise."""
+    prior_precision: PositiveFloat = 1.0
+    """How firmly the strengths hold to the point labels: the precision of their prior, to which the answer about a pair
+    adds P (1 - P), a quarter at most."""
     temperature: PositiveFloat = 1.0
     """tau: the teacher's point labels are divided by it before the softmax."""
     student_temperature: PositiveFloat = 1.0

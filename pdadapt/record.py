@@ -160,8 +160,8 @@ def read_lines(file: Path, torn: bool = False) -> Iterator[dict[str, Any]]:
 
 
 def stage_of(task: str) -> str:
-    """A task's name without the iteration it belongs to."""
-    return re.sub(r"^iteration \d+: ", "", task)
+    """A task's name without the iteration, and the round of pairs, that it belongs to."""
+    return re.sub(r"^iteration \d+: |, round \d+$", "", task)
 
 
 def _read_json(file: Path) -> dict[str, Any]:

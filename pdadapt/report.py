@@ -192,8 +192,17 @@ LABEL_ROWS = {  # of labels.json: what the page calls it, and how it is written
     "flip_rate": ("flip rate: pairs decided by the order of the two", "{:.1%}"),
     "position_bias": ("position bias: log-odds for what stands first", "{:+.2f}"),
     "disagreement": ("pairs that contradict the points", "{:.1%}"),
+    "triples": ("three documents judged two by two", "{:,}"),
+    "circles": ("of them circles: a over b over c over a", "{:,}"),
 }
-SILENT = ("points_unanswered", "pairs_derived", "pair_prompts_asked", "pairs_unanswered")  # that are left out where 0
+SILENT = (
+    "points_unanswered",
+    "pairs_derived",
+    "pair_prompts_asked",
+    "pairs_unanswered",
+    "triples",
+    "circles",
+)  # that are left out where 0
 
 
 def label_table(iterations: Sequence[Iteration]) -> Table:

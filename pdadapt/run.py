@@ -77,6 +77,7 @@ READ_BY: dict[str, Stage] = {  # the first stage that reads a setting, or a part
     "relevant_sha256": "label",
     "train.n_way": "label",
     "train.temperature": "label",
+    "train.prior_precision": "label",
     "train": "train",
     "iterations": "train",
     "evaluate": "evaluate",

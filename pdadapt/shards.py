@@ -74,7 +74,7 @@ def _has_points(labeling: Labeling, shard: Shard, store: Path, keys: Mapping[Tas
     if points is None:
         return False
     with contextlib.closing(points):
-        asked = labeling.pairs(points).shard(*shard).chunks
+        asked = labeling.by_query()[shard.number - 1 :: shard.of]
         return all(
             None not in labeling.list_of(query_id, points)[1] for query_ids, _ in asked for query_id in query_ids
         )

@@ -153,6 +153,8 @@ def label_summary(figures: Mapping[str, float]) -> str:
     text += order_summary(figures)
     if "disagreement" in figures:
         text += f"; {figures['disagreement']:.0%} disagree with the points"
+    if figures.get("triples"):
+        text += f"; {figures['circles'] / figures['triples']:.0%} of {figures['triples']:,} triples are circles"
     unanswered = {name: figures.get(f"{name}_unanswered", 0) for name in ("points", "pairs")}
     if any(unanswered.values()):
         text += "; no answer to " + " and ".join(f"{count:,} {name}" for name, count in unanswered.items() if count)

@@ -28,6 +28,7 @@ from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from pdadapt.batches import MEMORY_ERRORS, cut, limits
+from pdadapt.bradley_terry import fit
 from pdadapt.checks import Checks, Measure
 from pdadapt.corpus import Corpus, Queries
 from pdadapt.distributed import add_up, barrier, gather_documents, processes, rank, together
@@ -60,7 +61,15 @@ class ListCollator:
 
     valid_label_columns = ("label",)
 
-    def __init__(self, model: MultiVectorEncoder, corpus: Corpus, queries: Queries, lists: Sequence[TrainingList]):
+    def __init__(
+        self,
+        model: MultiVectorEncoder,
+        corpus: Corpus,
+        queries: Queries,
+        lists: Sequence[TrainingList],
+        settings: TrainSettings,
+    ):
+        self.settings = settings
         self.model = model
         self.corpus = corpus
         self.queries = queries
@@ -78,7 +87,8 @@ class ListCollator:
         relevant = torch.full((len(lists), max(len(entry.relevant) for entry in lists)), -1)
         for row, entry in enumerate(lists):
             documents[row, : len(entry.doc_ids)] = torch.tensor([position[doc_id] for doc_id in entry.doc_ids])
-            points[row, : len(entry.points)] = torch.tensor([math.nan if p is None else p for p in entry.points])
+            target = kd_target(entry, self.settings)
+            points[row, : len(target)] = torch.tensor([math.nan if point is None else point for point in target])
             listed[row, : len(entry.doc_ids)] = True
             relevant[row, : len(entry.relevant)] = torch.tensor([document_key(doc_id) for doc_id in entry.relevant])
         pairs = [(row, i, j, log_odds) for row, entry in enumerate(lists) for i, j, log_odds in entry.pairs]
@@ -102,6 +112,18 @@ class ListCollator:
             features = self.model.preprocess(inputs, prompt=self.model.prompts.get(task), task=task)
             batch |= {f"{task}_{key}": value for key, value in features.items()}
         return batch
+
+
+def kd_target(entry: TrainingList, settings: TrainSettings) -> Sequence[float | None]:
+    """What L_KD learns of a list's documents, before it is divided by the temperature; None: nothing is known."""
+    if settings.kd_target == "points":
+        return entry.points
+    judged = {position for i, j, _ in entry.pairs for position in (i, j)}
+    strengths = fit(entry.points, entry.pairs, settings.temperature, settings.prior_precision).strengths
+    return [
+        None if point is None and position not in judged else float(strength) * settings.temperature
+        for position, (point, strength) in enumerate(zip(entry.points, strengths, strict=True))
+    ]
 
 
 class PairDistillLoss(nn.Module):
@@ -375,7 +397,7 @@ def train(
             model=model,
             args=arguments,
             train_dataset=data,
-            data_collator=ListCollator(model, corpus, queries, lists),  # type: ignore[arg-type]
+            data_collator=ListCollator(model, corpus, queries, lists, settings),  # type: ignore[arg-type]
             loss=loss,
             callbacks=[*([checks] if checks else []), Watch(advance, folder, ADVICE, loss.query_ids)],
         )

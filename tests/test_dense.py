@@ -103,7 +103,7 @@ def test_a_tokenizer_that_pads_left_and_small_chunks_change_nothing(dense, beir,
     for side, tokens in (("right", 10_000), ("left", 10_000), ("left", 8)):
         (dense / "tokenizer_config.json").write_text(json.dumps(settings | {"padding_side": side}), encoding="utf-8")
         model = load_student(str(dense), "dense").eval()
-        batch = ListCollator(model, dataset.corpus, dataset.queries, lists)([{"list": 0}, {"list": 1}])
+        batch = ListCollator(model, dataset.corpus, dataset.queries, lists, TrainSettings())([{"list": 0}, {"list": 1}])
         features = {key.removeprefix("document_"): batch[key] for key in batch if key.startswith("document_")}
         embeddings, mask = PairDistillLoss(model, TrainSettings(chunk_tokens=tokens)).encode_documents(features)
         assert mask.shape == (3, 1)

@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import time
 import pytest
 from conftest import asked_at_once
 
+from pdadapt.bradley_terry import fit
 from pdadapt.corpus import Corpus, Document, load_dataset
 from pdadapt.errors import DataError, ModelError
 from pdadapt.label import (
@@ -22,10 +24,10 @@ from pdadapt.label import (
     make_lists,
     point_labels,
     read_lists,
-    standardise,
     write_lists,
 )
 from pdadapt.labels import LabelStore, is_labeled
+from pdadapt.pairs import choose_pairs, standardise
 from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe
 from pdadapt.run import RunFile, write_run
@@ -192,6 +194,59 @@ def test_both_orders_cancel_the_position_bias_which_is_reported(labeled):
     assert figures["position_bias"] == pytest.approx(0.5)
     assert 0 < figures["flip_rate"] < 1
     assert figures["disagreement"] == 0
+
+
+@pytest.mark.parametrize("strategy", ["random", "adjacent", "cycles", "uncertain", "active"])
+def test_what_a_strategy_chooses_is_what_is_asked_and_learned(labeled, strategy):
+    run, teacher, dataset, ranking = labeled
+    pair = {"per_query": 4, "strategy": strategy, "rounds": 3}
+    recipe = Recipe.model_validate({"teacher": {"kind": "seq2seq", "pair": pair}, "train": {"n_way": 6}})
+    teacher.silent = {dataset.corpus["d3"].contents}
+    lists, figures = run(recipe)
+    asked = [question for question in teacher.asked if len(question) == 3]
+    wanted = []
+    for entry in lists:
+        texts = [dataset.corpus[doc_id].contents for doc_id in entry.doc_ids]
+
+        def answers(pairs, texts=texts):
+            said = [(i, j, CountingTeacher.value("", texts[i]) - CountingTeacher.value("", texts[j])) for i, j in pairs]
+            return [label for label in said if not teacher.silent & {texts[label[0]], texts[label[1]]}]
+
+        scores = dict(ranking[entry.query_id])
+        rounds = choose_pairs(
+            recipe.teacher.pair,
+            entry.points,
+            [scores[doc_id] for doc_id in entry.doc_ids],
+            f"42/{entry.query_id}",
+            lambda pairs, entry=entry, answers=answers: fit(entry.points, answers(pairs), 1.0, 1.0),
+        )
+        pairs = sorted(pair for positions in rounds for pair in positions)
+        assert len(pairs) == 4
+        assert [label[:2] for label in entry.pairs] == [label[:2] for label in answers(pairs)]
+        assert [label[2] for label in entry.pairs] == pytest.approx([label[2] for label in answers(pairs)])
+        query = dataset.queries[entry.query_id]
+        wanted += [(query, texts[a], texts[b]) for i, j in pairs for a, b in ((i, j), (j, i))]
+    assert sorted(asked) == sorted(set(wanted)) and figures["pair_prompts_asked"] == len(asked)
+    assert figures["circles"] == 0, "a teacher that goes by one quality contradicts itself nowhere"
+    teacher.asked.clear()
+    assert run(recipe)[0] == lists and all(teacher.silent & set(question) for question in teacher.asked)
+
+
+def test_answers_that_go_round_are_counted(labeled, monkeypatch):
+    run, teacher, dataset, _ = labeled
+    pair = {"per_query": 100, "strategy": "random"}
+    recipe = Recipe.model_validate({"teacher": {"kind": "seq2seq", "pair": pair}, "train": {"n_way": 5}})
+    places = {document.contents: place for place, document in enumerate(dataset.corpus.documents)}
+
+    def round_about(query, document, other=None):
+        """Of pairs, as in rock, paper, scissors."""
+        return float(places[document]) if other is None else [0.0, 1.0, -1.0][(places[document] - places[other]) % 3]
+
+    monkeypatch.setattr(teacher, "value", round_about)
+    lists, figures = run(recipe)
+    kinds = [[int(doc_id[1:]) % 3 for doc_id in entry.doc_ids] for entry in lists]
+    circles = sum(set(three) == {0, 1, 2} for listed in kinds for three in itertools.combinations(listed, 3))
+    assert figures["circles"] == figures["triples"] == circles > 0, "where two are alike nothing is preferred"
 
 
 def test_asked_as_ranked_the_bias_stays_and_half_is_asked(labeled):

@@ -30,9 +30,11 @@ def begin(recipe, beir, out):
     assert (out / "iteration-1" / "candidates.run").exists() and not (out / "iteration-1" / "lists.jsonl").exists()
 
 
-@pytest.mark.parametrize("kind", ["causal", "likelihood", "bi_encoder"])
+@pytest.mark.parametrize("kind", ["causal", "active", "likelihood", "bi_encoder"])
 def test_shards_merged_in_any_order_are_the_labels_of_one_process(tiny_recipe, beir, encoder, tmp_path, few, kind):
     changes = {"train.steps": 1}
+    if kind == "active":
+        changes |= {"teacher.pair.strategy": "active", "teacher.pair.rounds": 3}
     if kind == "likelihood":
         changes |= {"teacher.point.scoring": "query_likelihood", "teacher.point.prompt": "query-likelihood"}
     if kind == "bi_encoder":
@@ -41,7 +43,9 @@ def test_shards_merged_in_any_order_are_the_labels_of_one_process(tiny_recipe, b
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     adapt(recipe, load_dataset(str(beir)), whole, Progress())
     begin(recipe, beir, parts)
-    rounds = 1 if kind == "causal" else 2  # pairs want the points of all shards, which are asked by document
+    rounds = (
+        1 if kind in ("causal", "active") else 2
+    )  # pairs want the points of all shards, which are asked by document
     for _ in range(rounds):
         files = [label_shard(parts, Shard(number, 3), Progress()) for number in (2, 3, 1)]
         counts = [len(list(read_labels(file))) for file in files]

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from pdadapt.bradley_terry import fit
 from pdadapt.corpus import load_dataset
 from pdadapt.errors import ModelError
 from pdadapt.label import TrainingList
@@ -20,6 +21,7 @@ from pdadapt.train import (
     ListCollator,
     PairDistillLoss,
     chunks,
+    kd_target,
     last_complete,
     logging_steps,
     queries_at_once,
@@ -47,12 +49,26 @@ def data(beir):
 
 def collate(model, dataset, lists):
     """What the Trainer hands to the loss: [query features, document features], labels."""
-    batch = ListCollator(model, dataset.corpus, dataset.queries, lists)([{"list": i} for i in range(len(lists))])
+    batch = ListCollator(model, dataset.corpus, dataset.queries, lists, TrainSettings())(
+        [{"list": i} for i in range(len(lists))]
+    )
     features = [
         {key.removeprefix(f"{task}_"): value for key, value in batch.items() if key.startswith(f"{task}_")}
         for task in ("query", "document")
     ]
     return features, batch["label"]
+
+
+def test_the_target_of_kd_may_be_the_strengths_of_pairs_and_points():
+    entry = TrainingList("q", ["a", "b", "c", "d"], [2.0, 1.0, None, None], [(0, 1, -4.0), (1, 2, 1.0)])
+    assert kd_target(entry, TrainSettings()) == entry.points
+    settings = TrainSettings(kd_target="strengths", temperature=0.5, prior_precision=0.25)
+    found = kd_target(entry, settings)
+    strengths = fit(entry.points, entry.pairs, 0.5, 0.25).strengths
+    assert found[:3] == pytest.approx(0.5 * strengths[:3]) and found[3] is None, "of the last nothing is known"
+    assert found[1] > found[0], "the pair outweighs the points"
+    without = TrainingList("q", ["a", "b"], [2.0, 1.0], [])
+    assert kd_target(without, settings) == pytest.approx(without.points)
 
 
 def test_the_batch_holds_each_document_once_and_the_loss_equals_encoding_one_by_one(data, stanford):

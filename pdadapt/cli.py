@@ -6,7 +6,7 @@ import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -91,16 +91,6 @@ StopOption = Annotated[
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
 
-class Elsewhere(NamedTuple):
-    """What of a run is done on other machines."""
-
-    stop_before_labeling: bool = False
-    cluster: str | None = None
-
-
-HERE = Elsewhere()
-
-
 def _version(show: bool) -> None:
     if show:
         typer.echo(f"pdadapt {__version__}")
@@ -154,8 +144,7 @@ def adapt(
         "iterations": iterations,
     }
     chosen = recipe or _default_recipe(_console())
-    elsewhere = Elsewhere(stop_before_labeling, cluster)
-    _run(corpus, queries, chosen, out, settings, models, passages, restart_from, plan, elsewhere)
+    _run(corpus, queries, chosen, out, settings, models, passages, restart_from, plan, stop_before_labeling, cluster)
 
 
 @app.command(epilog="Example: pdadapt train-msmarco --out runs/msmarco")
@@ -191,8 +180,7 @@ def train_msmarco(
         "teacher.pair.model": pair_teacher,
         "iterations": iterations,
     }
-    elsewhere = Elsewhere(stop_before_labeling, cluster)
-    _run(corpus, None, recipe, out, settings, models, None, restart_from, plan, elsewhere)
+    _run(corpus, None, recipe, out, settings, models, None, restart_from, plan, stop_before_labeling, cluster)
 
 
 @app.command(epilog="Example: pdadapt train-reranker --corpus squad/ --out rerankers/squad")
@@ -233,7 +221,8 @@ def _run(
     passages: str | None = None,
     restart_from: Stage | None = None,
     plan: bool = False,
-    elsewhere: Elsewhere = HERE,
+    stop_before_labeling: bool = False,
+    cluster: str | None = None,
 ) -> None:
     """Resolve the recipe, run or plan the stages, print what came out. options: keys of settings, None if not given."""
     from pdadapt.corpus import load_dataset
@@ -262,13 +251,13 @@ def _run(
         console.print(plan_table(found) if found else "Nothing is left to do.", highlight=False, soft_wrap=True)
         return
     workers = None
-    if elsewhere.cluster:
+    if cluster:
         from pdadapt.cluster import Cluster
 
-        workers = Cluster(elsewhere.cluster)
-    metrics = run_adapt(resolved, dataset, folder, progress, restart, elsewhere.stop_before_labeling, workers)
+        workers = Cluster(cluster)
+    metrics = run_adapt(resolved, dataset, folder, progress, restart, stop_before_labeling, workers)
     if not metrics:
-        if elsewhere.stop_before_labeling:
+        if stop_before_labeling:
             console.print(
                 f"Candidates wait for labels. Label them on as many machines as share {folder}: pdadapt label "
                 f"{folder} --shard 1/16, ... --shard 16/16; then pdadapt labels merge {folder}; then this command "

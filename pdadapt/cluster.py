@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from pdadapt.device import default_device, pick_dtype
 from pdadapt.engines.exact import ShardTexts, encode_shard
 from pdadapt.errors import ModelError, PdadaptError, RunError
 from pdadapt.models import resolve_model
@@ -164,10 +165,11 @@ class Cluster:
         pulling.start()
         left = iter(items)
         waiting: dict[int, Any] = {}
-        count, more = 0, True
+        count, more, most_slots = 0, True, slots()
         try:
             while more or waiting:
-                room = max(0, AHEAD * slots() - len(waiting))
+                most_slots = max(most_slots, slots())  # what a lost worker was at waits for its return
+                room = max(0, AHEAD * most_slots - len(waiting))
                 taken = list(itertools.islice(left, room)) if more else []
                 for item in taken:
                     waiting[count] = item
@@ -229,15 +231,16 @@ class ClusterTeachers:
         self.settings = settings
         self.tasks = tasks
 
-    def __call__(self, task: Task) -> _Asking:
-        """Raises ModelError for a teacher that is elsewhere already."""
+    def __call__(self, task: Task) -> Any:
+        """One that is elsewhere already, or whose labels are imported, is asked from here."""
         model = model_of(self.settings, task)
         kind = teacher_kind(model)
         if kind in ("endpoint", "imported"):
-            raise ModelError(f"Teacher {model.model!r} needs no cluster; leave --cluster out.")
+            return Teachers(self.settings, self.tasks)(task)
         tasks = [each for each in self.tasks if model_of(self.settings, each) == model]  # as Teachers loads it
         files = _files(model.model)
-        changes: dict[str, Any] = {**model.model_dump(), "kind": kind}
+        dtype = str(pick_dtype(model.dtype, default_device())).removeprefix("torch.")  # as the labels' key has it
+        changes: dict[str, Any] = {**model.model_dump(), "kind": kind, "dtype": dtype}
         for each in tasks:
             asked = asked_of(self.settings, each)
             if asked.prompt.endswith(".txt"):
@@ -299,14 +302,15 @@ def _files(model: str) -> Files:
     if not source.is_local or model.startswith("package:"):
         return {}
     folder = Path(source.path)
-    files = [folder / source.gguf_file] if source.gguf_file else [file for file in folder.rglob("*") if file.is_file()]
-    return {f"model/{file.relative_to(folder)}": file.read_bytes() for file in files}
+    return {f"model/{file.relative_to(folder)}": file.read_bytes() for file in source.files()}
 
 
 def _placed(model: str, folder: Path) -> str:
     """The model's name where its files, if there are some, are unpacked into this folder."""
     own = folder / "model"
-    return str(next(own.glob("*.gguf"), own)) if own.is_dir() else model
+    if not own.is_dir():
+        return model
+    return str(own / Path(model).name) if model.endswith(".gguf") else str(own)
 
 
 @contextlib.contextmanager

@@ -199,15 +199,24 @@ def load_dataset(source: str, queries_file: Path | None = None, split: str = "te
         dataset = Dataset(name, read_corpus(path), {}, {}, {})
     elif (path / "collection.tsv").exists():
         dataset = _load_msmarco(name, path, split)
-    elif not _is_beir(path) and (files := [file for file in text_files(path) if path / file != queries_file]):
+    elif not _is_beir(path) and (files := [file for file in text_files(path) if not _same(path / file, queries_file)]):
         dataset = Dataset(path.resolve().name, read_folder(path, files), {}, {}, {})
     else:
         dataset = _load_beir(name, path, split)
     if queries_file is not None:
         queries = read_queries(queries_file)
         dataset = replace(dataset, queries=queries, read_train_qrels=dict, queries_from=str(queries_file))
-    corpus = str(path.resolve()) if source not in SHIPPED and path.exists() else source
-    return replace(dataset, source=Source(corpus, str(queries_file.resolve()) if queries_file else None, split))
+    corpus = source if source in SHIPPED else _absolute(source)
+    return replace(dataset, source=Source(corpus, _absolute(str(queries_file)) if queries_file else None, split))
+
+
+def _absolute(name: str) -> str:
+    """A path that says the same elsewhere, where it is one."""
+    return str(Path(name).resolve()) if os.path.exists(name) else name
+
+
+def _same(file: Path, other: Path | None) -> bool:
+    return other is not None and file.resolve() == other.resolve()
 
 
 def _load_named(name: str, split: str) -> Dataset:

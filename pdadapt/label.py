@@ -1,6 +1,7 @@
 """Stage: ask the teacher what is not in the store yet; build the training lists.
 
-Texts pass by in chunks, so that memory does not grow with the number of queries.
+Texts pass by in chunks, so that memory does not grow with the number of prompts; ids are kept (and, for teachers that
+are asked document by document, which queries a document is a candidate of).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from pdadapt.run import RunFile, write_atomic
 from pdadapt.teachers import CHUNK, Chunk, Pair, Point, Question, Score, Task
 from pdadapt.teachers.choose import by_document, model_of
 
+BY_DOCUMENT = 8  # times as many questions in a chunk: its queries are many, and encoded once for all of it
 TEXTS = 4_096  # of documents kept at hand: more than one query's
 
 
@@ -125,7 +127,8 @@ def ask_missing(
     name: str,
     journal: Journal | None = None,
 ) -> int:
-    """Have the teacher answer what the store lacks, each distinct question once, a batch committed at a time.
+    """Have the teacher answer what the store lacks, a batch committed at a time. Each distinct question is asked once;
+    one that stands in several chunks, and gets no answer, may be asked in each.
 
     load: called when there is something to ask, gives a teacher's method. journal: by `name`, how far this came.
     Returns how many were missing when this was first begun. Raises ModelError when a score is not finite (it would be
@@ -245,7 +248,7 @@ class Labeling:
                     yield from (Point(self.queries[query_id], self.text(doc_id)) for query_id in asking[doc_id])
 
             sizes = {doc_id: len(query_ids) for doc_id, query_ids in asking.items()}
-            return Questions(in_chunks(sizes, sizes), about)
+            return Questions(in_chunks(sizes, sizes, BY_DOCUMENT * CHUNK), about)
 
         def of(query_ids: Sequence[str]) -> Iterator[Point]:
             for query_id in query_ids:
@@ -279,11 +282,14 @@ class Labeling:
         """Chunks of queries, of points and pairs alike, so that a shard's pairs want no other shard's points."""
         return in_chunks(self.ordered(), self.sizes())
 
-    def remember(self, store: LabelStore) -> None:
-        """Keep the texts with their ids, so that labels can be exported without the corpus."""
-        candidates = (doc_id for query_id in self.ranking for doc_id, _ in self.candidates(query_id))
+    def remember(self, store: LabelStore, query_ids: Iterable[str]) -> None:
+        """Keep the texts of these queries and their candidates with their ids, so that labels can be exported without
+        the corpus.
+        """
+        ids = list(query_ids)
+        candidates = (doc_id for query_id in ids for doc_id, _ in self.candidates(query_id))
         store.remember("document", ((doc_id, self.text(doc_id)) for doc_id in dict.fromkeys(candidates)))
-        store.remember("query", ((query_id, self.queries[query_id]) for query_id in self.ranking))
+        store.remember("query", ((query_id, self.queries[query_id]) for query_id in ids))
 
     def sizes(self) -> dict[str, int]:
         """How many candidates each query has, at most."""
@@ -363,15 +369,17 @@ class Labeling:
         return asked_orders(self.recipe.teacher.pair.order, i, j, entry.doc_ids, seed)
 
 
-def in_chunks(ordered: Iterable[str], sizes: Mapping[str, int]) -> list[tuple[Sequence[str], int]]:
-    """Ids in their order, cut where so many come together that their questions are CHUNK or more."""
+def in_chunks(
+    ordered: Iterable[str], sizes: Mapping[str, int], least: int | None = None
+) -> list[tuple[Sequence[str], int]]:
+    """Ids in their order, cut where so many come together that their questions are `least` (CHUNK) or more."""
     chunks: list[tuple[Sequence[str], int]] = []
     ids: list[str] = []
     total = 0
     for name in ordered:
         ids.append(name)
         total += sizes[name]
-        if total >= CHUNK:
+        if total >= (least or CHUNK):
             chunks.append((ids, total))
             ids, total = [], 0
     return [*chunks, (ids, total)] if ids else chunks

@@ -45,7 +45,7 @@ def read_labels(store: Path) -> Iterator[dict[str, Any]]:
             SELECT 'pair', t.key, t.name, {query}, q.text, {document}, a.text, {name("b", "document")}, b.text, p.score
             FROM pairs p JOIN teachers t ON t.id = p.teacher JOIN texts q ON q.id = p.query
             JOIN texts a ON a.id = p.document_a JOIN texts b ON b.id = p.document_b"""
-        for row in database.execute(f"{point} UNION ALL {pair} ORDER BY 1 DESC, 2, 4, 6, 8"):
+        for row in database.execute(f"{point} UNION ALL {pair} ORDER BY 1 DESC, 2, 4, 6, 8, 5, 7, 9"):
             yield dict(zip(COLUMNS, row, strict=True))
 
 

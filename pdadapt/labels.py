@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -75,18 +76,21 @@ def is_labeled(path: Path, key: str) -> bool:
     return any(count_labels(path, table, key, most=1) for table in ("points", "pairs"))
 
 
-def check_tables(database: sqlite3.Connection, path: Path) -> None:
-    """Raises DataError when the database is of something else."""
-    tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+def check_tables(database: sqlite3.Connection, path: Path, schema: str = "main") -> bool:
+    """Whether there are tables yet. Raises DataError when the database is of something else. schema: of a connection
+    to several databases.
+    """
+    tables = {name for (name,) in database.execute(f"SELECT name FROM {schema}.sqlite_master WHERE type = 'table'")}
     if tables and "teachers" not in tables:
         raise DataError(
             f"{path} is not a label store (it has the tables {', '.join(sorted(tables))}); give another label_store."
         )
-    if tables and database.execute("PRAGMA user_version").fetchone()[0] != VERSION:
+    if tables and database.execute(f"PRAGMA {schema}.user_version").fetchone()[0] != VERSION:
         raise DataError(
             f"{path} is a label store of another version of pdadapt: give another label_store, and bring its labels by "
             "that version's `pdadapt labels export` and this one's `labels import`."
         )
+    return bool(tables)
 
 
 class Labels:
@@ -193,9 +197,14 @@ def open_frozen(path: Path, table: str, key: str) -> Labels | None:
     if not path.is_file():
         return None
     with _opening(path):
-        database = sqlite3.connect(f"{path.resolve().as_uri()}?immutable=1", uri=True)
-        check_tables(database, path)
-        return Labels(database, table, key)
+        database = sqlite3.connect(_to_read(path), uri=True)
+        return Labels(database, table, key) if check_tables(database, path) else None
+
+
+def _to_read(path: Path) -> str:
+    """As SQLite opens a file to read alone: without locks, unless another process has left, or is at, its log."""
+    log = path.with_name(path.name + "-wal")
+    return f"{path.resolve().as_uri()}?{'mode=ro' if log.exists() else 'immutable=1'}"
 
 
 @contextlib.contextmanager
@@ -219,31 +228,39 @@ def merge_labels(source: Path, target: Path, keys: Mapping[str, str]) -> int:
     for table, key in keys.items():
         LabelStore(target, table, key).close()  # that it is there
     count = 0
-    with _opening(source), contextlib.closing(sqlite3.connect(source, timeout=60)) as database:
-        check_tables(database, source)
-        others = [key for (key,) in database.execute("SELECT key FROM teachers") if key not in keys.values()]
+    with _opening(target), contextlib.closing(sqlite3.connect(target.resolve().as_uri(), uri=True, timeout=60)) as db:
+        with _opening(source):
+            db.execute("ATTACH DATABASE ? AS source", (_to_read(source),))
+            if not check_tables(db, source, "source"):
+                return 0
+            found = [key for (key,) in db.execute("SELECT key FROM source.teachers")]
+        others = [key for key in found if _but_precision(key) not in map(_but_precision, keys.values())]
         if others:
             raise DataError(
                 f"{source} holds labels of another teacher or prompt ({others[0]}) than this run's "
                 f"({', '.join(keys.values())}); label with the run's own recipe."
             )
-        with _opening(target), database:
-            database.execute("ATTACH DATABASE ? AS target", (str(target),))
-            database.execute("BEGIN IMMEDIATE")
-            database.execute("INSERT OR IGNORE INTO target.texts (hash, text) SELECT hash, text FROM main.texts")
+        with db:
+            db.execute("BEGIN IMMEDIATE")
+            db.execute("INSERT OR IGNORE INTO teachers (key, name) SELECT key, name FROM source.teachers")
+            db.execute("INSERT OR IGNORE INTO texts (hash, text) SELECT hash, text FROM source.texts")
+            own = "(SELECT t.id FROM {0} t JOIN source.{0} s USING ({1}) WHERE s.id = l.{2})".format
+            db.execute(
+                f"""INSERT OR IGNORE INTO names (text, kind, name)
+                SELECT {own("texts", "hash", "text")}, kind, name FROM source.names l"""
+            )
             for table in keys:
-                columns = COLUMNS[table]
-                ids = ", ".join(
-                    f"(SELECT t.id FROM target.texts t JOIN main.texts m USING (hash) WHERE m.id = l.{column})"
-                    for column in columns
-                )
-                cursor = database.execute(
-                    f"""INSERT INTO target.{table}
-                    SELECT (SELECT t.id FROM target.teachers t JOIN main.teachers m USING (key) WHERE m.id = l.teacher),
-                    {ids}, score FROM main.{table} l WHERE true
+                ids = ", ".join(own("texts", "hash", column) for column in COLUMNS[table])
+                cursor = db.execute(
+                    f"""INSERT INTO {table}
+                    SELECT {own("teachers", "key", "teacher")}, {ids}, score FROM source.{table} l WHERE true
                     ON CONFLICT DO UPDATE SET score = min(score, excluded.score)"""
                 )
                 count += cursor.rowcount
-            database.commit()
-            database.execute("DETACH DATABASE target")
     return count
+
+
+def _but_precision(key: str) -> str:
+    """A teacher's key without what a machine's hardware may choose."""
+    parts = json.loads(key)
+    return json.dumps({name: parts[name] for name in sorted(parts) if name != "dtype"})

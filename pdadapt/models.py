@@ -27,7 +27,7 @@ EMBEDDED_PACKAGES = {
 }
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 TOKENIZERS = ("tokenizer*", "vocab*", "*.model", "*.tiktoken")
-MODEL_FILES = ("*.safetensors", "*.gguf", "*.json", "*.jinja", "*.txt", "*.model", "artifact.metadata")
+MODEL_FILES = ("*.safetensors", "*.gguf", "*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "artifact.metadata")
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,13 @@ class ModelSource:
         if not any(True for pattern in TOKENIZERS for _ in folder.rglob(pattern)):
             raise ModelError(f"Model {self.name!r} has no tokenizer (tokenizer.json) in {folder}; put it there.")
 
+    def files(self) -> list[Path]:
+        """Of a local model, those that it is made of."""
+        folder = Path(self.path)
+        if self.gguf_file:
+            return [folder / self.gguf_file]
+        return sorted({file for pattern in MODEL_FILES for file in folder.rglob(pattern)})
+
     def identity(self) -> str:
         """What the weights are, however they were named: a digest of local files, or hub id and commit.
 
@@ -81,13 +88,8 @@ class ModelSource:
             commit = Path(hub_file(self, "config.json")).parent.name
             return f"{self.path}@{commit}"
         folder = Path(self.path)
-        files = (
-            [folder / self.gguf_file]
-            if self.gguf_file
-            else sorted({file for pattern in MODEL_FILES for file in folder.rglob(pattern)})
-        )
         digest = hashlib.sha256()
-        for file in files:
+        for file in self.files():
             digest.update(f"{file.relative_to(folder)}\0{file.stat().st_size}\0".encode())
             digest.update(_file_digest(file, file.stat().st_mtime_ns))
         return f"sha256:{digest.hexdigest()[:16]}"

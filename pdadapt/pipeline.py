@@ -123,7 +123,14 @@ def adapt(
     """
     if distributed.rank() > 0:
         return join_training(recipe, dataset, RunFolder(out), progress)
+    if stop_before_labeling and distributed.processes() > 1:
+        raise RunError(
+            "--stop-before-labeling is for one process, since the others wait for labels: begin without the launcher, "
+            "and give it the run when the labels are there."
+        )
     job = check(recipe, dataset, out, restart_from)
+    if cluster and recipe.retrieve.engine in ("plaid", "colbert"):
+        progress.say(f"Engine {recipe.retrieve.engine} encodes the corpus itself, on this machine; the cluster labels.")
     run, queries, test_queries = job.run, job.queries, job.test_queries
     if job.relevant:
         progress.say(
@@ -331,7 +338,7 @@ def save_lists(
     journal = Journal(folder / "asked.jsonl")
     if not journal.done("texts", 0):
         with LabelStore(store, "points", keys["point"]) as known:
-            labeling.remember(known)
+            labeling.remember(known, labeling.ranking)
         journal.end("texts", 0)
     figures = ask_teachers(labeling, store, keys, teachers, progress, journal)
     teachers.free()

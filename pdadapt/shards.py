@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from pdadapt.corpus import Dataset, Queries, Source, data_hashes
 from pdadapt.errors import RunError
 from pdadapt.label import Journal, Labeling, ask_teachers
-from pdadapt.labels import merge_labels, open_frozen
+from pdadapt.labels import LabelStore, is_labeled, merge_labels, open_frozen
 from pdadapt.passages import reload
 from pdadapt.pipeline import labeled_relevant, teacher_keys
 from pdadapt.progress import Progress
@@ -62,7 +62,11 @@ def label_shard(path: Path, shard: Shard, progress: Progress) -> Path:
                 f"come to their end, `pdadapt labels merge {path}`, then the same again asks about pairs."
             )
             keys = {"point": keys["point"]}
+        if not is_labeled(file, keys["point"]):  # what a journal says is of a store that is gone
+            file.with_suffix(".jsonl").unlink(missing_ok=True)
         journal = Journal(file.with_suffix(".jsonl"))
+        with LabelStore(file, "points", keys["point"]) as own:
+            labeling.remember(own, [one for ids, _ in labeling.by_query()[shard.number - 1 :: shard.of] for one in ids])
         teachers = Teachers(recipe.teacher, list(keys), progress)
         ask_teachers(labeling, file, keys, teachers, progress, journal, shard, store)
     return file

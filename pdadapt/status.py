@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,11 +27,19 @@ class Holder(NamedTuple):
 def show_status(run: Path) -> Group:
     """Raises RunError when the folder holds no run of `pdadapt adapt`, or is damaged."""
     record = read_record(run)
-    return Group(*_parts(record, holder(run)))
+    return Group(*_parts(record, holder(run), shards_at_work(run)))
+
+
+def shards_at_work(run: Path) -> dict[str, Holder]:
+    """The shards that are being labeled, and who is at each."""
+    folders = sorted(run.glob("iteration-*/shards/*.lock"))
+    return {folder.stem: at_it for folder in folders if (at_it := holder(folder))}
 
 
 def holder(run: Path) -> Holder | None:
-    """Who holds the run's lock; None when nobody does. Nothing is written, and the lock is free again at once."""
+    """Who holds the lock of a run, or a shard; None when nobody does. Nothing is written, and the lock is free again at
+    once.
+    """
     try:
         with open(run / "lock", encoding="utf-8") as lock:
             try:
@@ -44,8 +52,12 @@ def holder(run: Path) -> Holder | None:
     return None
 
 
-def _parts(record: Record, at_it: Holder | None) -> Iterator[RenderableType]:
-    yield Text(standing(record, at_it))
+def _parts(record: Record, at_it: Holder | None, shards: Mapping[str, Holder]) -> Iterator[RenderableType]:
+    if shards and not at_it:
+        who = ", ".join(f"{name} (process {one.pid} on {one.host})" for name, one in shards.items())
+        yield Text(f"Shards are being labeled: {who}.")
+    else:
+        yield Text(standing(record, at_it))
     yield Text(record.summary)
     for iteration in record.iterations:
         number = iteration.number

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,11 +10,12 @@ import sys
 import pytest
 
 from pdadapt import label as labeling
-from pdadapt.cluster import Cluster
+from pdadapt.cluster import Cluster, _files, _placed, _unpacked
 from pdadapt.corpus import load_dataset
 from pdadapt.errors import ModelError
 from pdadapt.label import Coming
 from pdadapt.label_files import read_labels
+from pdadapt.models import resolve_model
 from pdadapt.pipeline import adapt
 from pdadapt.progress import Progress
 from pdadapt.recipe import load_recipe
@@ -80,7 +82,9 @@ def test_a_killed_worker_and_a_lost_node_cost_time_alone(nodes, tiny_recipe, bei
 
     def answered(task):
         if task == "label points" and not lost:
-            workers = subprocess.run(["pgrep", "-f", "ray::.*MapWorker"], capture_output=True, text=True, check=True)
+            raylets = [str(one.all_processes["raylet"][0].process.pid) for one in nodes.list_all_nodes()]
+            find = ["pgrep", "-P", ",".join(raylets), "-f", "ray::.*MapWorker"]
+            workers = subprocess.run(find, capture_output=True, text=True, check=True)
             os.kill(int(workers.stdout.split()[0]), signal.SIGKILL)
             lost.append("worker")
         if task == "label pairs" and lost == ["worker"]:
@@ -100,8 +104,20 @@ def test_what_a_worker_finds_wrong_is_one_sentence(nodes, tiny_recipe, beir, tmp
     with pytest.raises(ModelError, match=r"max_length 5 leaves no room") as caught:
         list(teachers("point").score_points(Coming(iter([chunk]), 1)))
     assert "Traceback" not in str(caught.value)
-    with pytest.raises(ModelError, match="needs no cluster"):
-        Cluster().teachers(recipe.teacher.model_copy(update={"model": "http://a/v1#m"}), ["point"])("point")
+    imported = Cluster().teachers(recipe.teacher.model_copy(update={"model": "imported:people"}), ["point"])("point")
+    assert list(imported.score_points([chunk])) == [[(Point("wheel", "rim"), None)]], "asked from here"
+
+
+def test_a_model_travels_as_what_it_was_taken_for(t5, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(t5, folder)
+    (folder / "other.Q4.gguf").touch()
+    (folder / ".env").write_text("KEY=secret", encoding="utf-8")
+    files = _files(str(folder))
+    assert "model/model.safetensors" in files and not any("env" in name for name in files)
+    with _unpacked(files) as unpacked:
+        assert resolve_model(_placed(str(folder), unpacked)).gguf_file is None
+        assert _placed("org/name", unpacked / "elsewhere") == "org/name"
 
 
 def test_without_a_cluster_it_says_how_to_begin_one(tiny_recipe, beir, tmp_path):

@@ -5,13 +5,35 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 
-from pdadapt.corpus import Document, load_dataset, read_corpus, read_qrels, read_queries
+from pdadapt.corpus import Document, data_hashes, load_dataset, read_corpus, read_qrels, read_queries
 from pdadapt.errors import DataError
+from pdadapt.passages import reload
 
 
 def test_title_and_text_are_joined_once_and_the_same_way():
     assert Document("1", "Title", "text").contents == "Title text"
     assert Document("1", "", "text").contents == "text"
+
+
+def test_what_was_read_is_read_again_from_elsewhere(tmp_path, monkeypatch):
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for name in ("a", "b"):
+        (folder / f"{name}.txt").write_text(f"text {name}", encoding="utf-8")
+    queries = folder / "queries.txt"
+    queries.write_text("a query\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    dataset = load_dataset("texts", queries)  # a relative path, and an absolute one of a file within
+    assert [document.doc_id for document in dataset.corpus.documents] == ["a.txt", "b.txt"]
+    monkeypatch.chdir("/")
+    again = reload(dataset.source)
+    assert data_hashes(again, again.queries) == data_hashes(dataset, dataset.queries)
+
+    read = []
+    monkeypatch.setattr("pdadapt.corpus.read_queries", lambda file: read.append(str(file)) or {"q": "a query"})
+    source = load_dataset(str(folder), Path("hf:org/name")).source
+    reload(source)
+    assert read == ["hf:org/name"] * 2, "a name on the hub is no path"
 
 
 def test_a_beir_folder_keeps_the_test_queries_out_of_the_unlabeled_ones(beir):

@@ -1,5 +1,6 @@
 import contextlib
 import importlib.util
+import math
 import statistics
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from pdadapt.progress import Progress
 from pdadapt.prompt import POINT_FIELDS, Prompt
 from pdadapt.recipe import ModelSettings, PairSettings, PointSettings, TeacherSettings
 from pdadapt.teachers import Chunk, Pair, Point, answers, endpoint, servers
-from pdadapt.teachers.choose import Teachers, check_teacher, teacher_key
+from pdadapt.teachers.choose import Teachers, check_teacher, model_of, teacher_key
 from pdadapt.teachers.endpoint import EndpointTeacher, fit, log_sum, served_model
 from pdadapt.teachers.servers import authorization
 
@@ -167,6 +168,24 @@ def test_a_question_that_is_refused_has_no_answer_but_a_server_that_refuses_all_
         answers(Teachers(settings(server, "strict"))("point").score_points, refused)
 
 
+def test_a_refusal_that_comes_before_any_answer_may_be_the_questions_fault(server, llama):
+    refused = [Point("spoke hub", "too long " + "rim " * 5)]  # at once, while the others are computed
+    teacher = Teachers(settings(server, "strict", concurrency=8))("point")
+    expected = [None, *answers(local(llama).score_points, POINTS)]
+    assert answers(teacher.score_points, refused + POINTS) == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_server_that_stays_away_is_spoken_of_once(monkeypatch):
+    said = []
+    few = servers.Servers(["http://127.0.0.1:9/v1", "http://127.0.0.1:10/v1"], 4, said.append)
+    assert few.at_once == 8
+    for _ in range(2_000):  # a day and a half
+        few._failed(few.servers[0], math.inf, "ConnectError")
+    assert few.servers[0].rests_until - time.monotonic() < servers.LONGEST_REST + 1
+    assert sum("tried again every 60 s" in line for line in said) == 1 and len(said) == servers.TRIES
+    assert few.at_once == 4, "nothing is meant for it meanwhile"
+
+
 def test_words_listed_as_impossible_or_without_a_number_are_not_listed(server):
     for name in ("impossible", "null"):
         assert answers(Teachers(settings(server, name))("point").score_points, POINTS[:2]) == [None, None]
@@ -271,3 +290,7 @@ def test_an_endpoint_of_another_model_is_refused():
         key("http://b/v1#large")
     with pytest.raises(RecipeError, match="is no served model"):
         key("b:8000")
+    with pytest.raises(RecipeError, match=r"is not served, so teacher\.endpoints says nothing"):
+        teacher_key(TeacherSettings(model="imported:people", endpoints=("http://b/v1",)), "point")
+    apart = settings("http://a/v1", endpoints=("http://b/v1",), pair=PairSettings(model="http://c/v1#other"))
+    assert model_of(apart, "pair").endpoints == () and model_of(apart, "point").endpoints == ("http://b/v1",)

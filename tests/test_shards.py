@@ -1,7 +1,12 @@
 """Labeling in shards: many processes, one run."""
 
+import contextlib
+import json
+import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -11,10 +16,11 @@ from pdadapt.cli import app
 from pdadapt.corpus import load_dataset
 from pdadapt.errors import DataError, RunError
 from pdadapt.label_files import read_labels
-from pdadapt.labels import LabelStore, merge_labels
+from pdadapt.labels import LabelStore, merge_labels, open_frozen
 from pdadapt.pipeline import adapt
 from pdadapt.progress import Progress
 from pdadapt.recipe import load_recipe
+from pdadapt.run import locked
 from pdadapt.shards import Shard, label_shard, merge_shards, parse_shard
 from pdadapt.teachers.choose import Teachers
 
@@ -23,6 +29,7 @@ from pdadapt.teachers.choose import Teachers
 def few(monkeypatch):
     """Small chunks, so that there are shards to make."""
     monkeypatch.setattr(labeling, "CHUNK", 12)
+    monkeypatch.setattr(labeling, "BY_DOCUMENT", 1)
 
 
 def begin(recipe, beir, out):
@@ -80,17 +87,69 @@ def test_a_shard_asks_nothing_that_is_known_and_goes_on_where_it_was(tiny_recipe
 
 
 def test_of_two_scores_the_lower_is_kept_whatever_comes_first(tmp_path):
-    stores = []
+    stores, key = [], '{"task": "point"}'
     for name, score in (("a", 1.0), ("b", -2.0), ("c", 0.5)):
         stores.append(tmp_path / name)
-        with LabelStore(tmp_path / name, "points", "key") as store:
+        with LabelStore(tmp_path / name, "points", key) as store:
             store.add([(("q", "d"), score), (("q", name), score)])
     for number, order in enumerate((stores, stores[::-1], stores * 2)):
         target = tmp_path / f"target-{number}"
         for store in order:
-            assert merge_labels(store, target, {"points": "key", "pairs": "other"}) == 2
-        with LabelStore(target, "points", "key") as merged:
+            assert merge_labels(store, target, {"points": key, "pairs": '{"task": "pair"}'}) == 2
+        with LabelStore(target, "points", key) as merged:
             assert [merged.get(("q", name)) for name in "dabc"] == [-2.0, 1.0, -2.0, 0.5]
+
+
+def test_what_the_hardware_chooses_is_kept_with_the_labels_and_names_come_along(tmp_path):
+    shard, target = tmp_path / "shard.sqlite", tmp_path / "labels.sqlite"
+    with LabelStore(shard, "points", '{"dtype": "bfloat16", "task": "point"}', "a teacher") as store:
+        store.remember("query", [("q1", "q")])
+        store.remember("document", [("d1", "d")])
+        store.add([(("q", "d"), 1.5)])
+    shard.chmod(0o400)
+    assert merge_labels(shard, target, {"points": '{"dtype": "float32", "task": "point"}'}) == 1
+    (row,) = read_labels(target)
+    assert json.loads(row["teacher"])["dtype"] == "bfloat16" and row["model"] == "a teacher"
+    assert (row["query_id"], row["doc_id"], row["score"]) == ("q1", "d1", 1.5)
+
+
+def test_a_store_that_was_left_in_the_middle_is_read_whole(tmp_path):
+    """A process that is killed leaves its last labels in the log beside the file."""
+    store = tmp_path / "labels.sqlite"
+    leave = f"""
+import os
+from pathlib import Path
+from pdadapt.labels import LabelStore
+
+store = LabelStore(Path({str(store)!r}), "points", "key")
+store.add([(("q", "d"), 1.5)])
+os.kill(os.getpid(), 9)
+"""
+    subprocess.run([sys.executable, "-c", leave], check=False)
+    assert store.with_name("labels.sqlite-wal").exists()
+    with contextlib.closing(open_frozen(store, "points", "key")) as labels:
+        assert labels.get(("q", "d")) == 1.5
+    (tmp_path / "empty").touch()
+    assert open_frozen(tmp_path / "empty", "points", "key") is None
+
+
+def test_a_journal_whose_store_is_gone_says_nothing(tiny_recipe, beir, tmp_path, few):
+    begin(load_recipe(str(tiny_recipe)), beir, tmp_path / "run")
+    file = label_shard(tmp_path / "run", Shard(1, 2), Progress())
+    expected = list(read_labels(file))
+    file.unlink()
+    label_shard(tmp_path / "run", Shard(1, 2), Progress())
+    assert list(read_labels(file)) == expected != []
+
+
+def test_status_says_which_shards_are_being_labeled(tiny_recipe, beir, tmp_path, few):
+    run = tmp_path / "run"
+    begin(load_recipe(str(tiny_recipe)), beir, run)
+    label_shard(run, Shard(2, 2), Progress())
+    assert "Stopped" in CliRunner().invoke(app, ["status", str(run)]).output
+    with locked(run, shared=True), locked(run / "iteration-1" / "shards" / "1-of-2.lock"):
+        said = CliRunner().invoke(app, ["status", str(run)]).output
+    assert f"Shards are being labeled: 1-of-2 (process {os.getpid()} on" in said and "Stopped" not in said
 
 
 def test_labels_of_another_prompt_are_refused_and_nothing_is_taken(tiny_recipe, beir, tmp_path):
@@ -102,6 +161,13 @@ def test_labels_of_another_prompt_are_refused_and_nothing_is_taken(tiny_recipe, 
         merge_shards(tmp_path / "run", [tmp_path / "foreign.sqlite"])
     with sqlite3.connect(tmp_path / "run" / "labels.sqlite") as database:
         assert database.execute("SELECT count(*) FROM points").fetchone() == (0,)
+
+
+def test_under_a_launcher_nobody_waits_for_labels_that_do_not_come(tiny_recipe, beir, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RunError, match="--stop-before-labeling is for one process"):
+        begin(load_recipe(str(tiny_recipe)), beir, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_cannot_be_labeled_is_said(tiny_recipe, beir, tmp_path):

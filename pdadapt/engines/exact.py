@@ -135,7 +135,7 @@ class Exact:
 
 
 class Best:
-    """The k best of what has been scored so far; of equal scores the earlier documents."""
+    """The k best of what has been scored so far; of equal scores those of earlier shards."""
 
     def __init__(self, queries: int, k: int):
         self.k = k

@@ -30,13 +30,12 @@ Scores = list[tuple[Any, float | None]]  # (question, its score); None: the teac
 
 
 class Chunk(NamedTuple):
-    """Questions that a teacher composes its batches from, so that these are the same whoever asks them and when.
-
-    A stage that was stopped goes on with the batches that it would have come to.
+    """Questions that a teacher composes its batches from, in an order of its own, so that these are the same whoever
+    asks them, and a stage that was stopped goes on with the batches that it would have come to.
     """
 
     asked: Sequence[Any]  # no two alike
-    whole: Sequence[Any]  # with those that were answered before
+    whole: Sequence[Any]  # with those that were answered before, for texts that are encoded once for all
 
 
 class PointTeacher(Protocol):

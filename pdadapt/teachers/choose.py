@@ -37,7 +37,7 @@ def model_of(settings: TeacherSettings, task: Task) -> ModelSettings:
     own = asked_of(settings, task)
     shared = settings.model_dump(include=set(ModelSettings.model_fields))
     if own.model:
-        shared |= {"model": own.model, "kind": own.kind}
+        shared |= {"model": own.model, "kind": own.kind, "endpoints": ()}
     elif own.kind != "auto":
         shared |= {"kind": own.kind}
     return ModelSettings.model_validate(shared)
@@ -78,6 +78,7 @@ def check_teacher(settings: TeacherSettings, task: Task, queries: Collection[str
     Label words and prompts against its tokenizer, the longest queries against its length, a server by one question, an
     imported teacher by what the label store holds; weights are not loaded. Raises RecipeError, ModelError or DataError.
     """
+    check_precision(settings)
     model = model_of(settings, task)
     kind = teacher_kind(model)
     asked = asked_of(settings, task)
@@ -133,6 +134,11 @@ def teacher_key(settings: TeacherSettings, task: Task) -> str:
     """
     model = model_of(settings, task)
     kind = teacher_kind(model)
+    if model.endpoints and kind != "endpoint":
+        raise RecipeError(
+            f"Teacher {model.model!r} is not served, so teacher.endpoints says nothing; leave --endpoint out, or name "
+            "the model behind it (--endpoint http://HOST/v1#NAME)."
+        )
     pairwise = kind == "cross_encoder" and read_config(resolve_model(model.model)).get(TASK) == "pair"
     if task == "point" and pairwise:
         raise RecipeError(
@@ -154,7 +160,6 @@ def teacher_key(settings: TeacherSettings, task: Task) -> str:
         addresses(model)
         key |= {"model": served_model(model.model)}
     else:
-        check_precision(settings)
         key |= {
             "model": resolve_model(model.model).identity(),
             "dtype": str(pick_dtype(model.dtype, default_device())).removeprefix("torch."),
@@ -259,6 +264,7 @@ class Teachers:
             torch.cuda.empty_cache()
 
     def _load(self, model: ModelSettings) -> Any:
+        check_precision(self.settings)
         kind = teacher_kind(model)
         if kind == "imported":
             return ImportedTeacher()

@@ -44,15 +44,21 @@ class Servers:
         """concurrency: requests in flight to each; say: told when a server makes us wait."""
         self.servers = [Server(url) for url in urls]
         self.concurrency = concurrency
-        self.at_once = concurrency * len(urls)
         self.say = say
+
+    @property
+    def at_once(self) -> int:
+        """Requests that may be in flight: none are meant for a server that rests."""
+        now = time.monotonic()
+        return self.concurrency * max(1, sum(server.rests_until <= now for server in self.servers))
 
     def alone(self) -> list[Servers]:
         """Each server by itself."""
         return [Servers([server.url], self.concurrency, self.say) for server in self.servers]
 
     def client(self) -> httpx.AsyncClient:
-        limits = httpx.Limits(max_connections=self.at_once, max_keepalive_connections=self.at_once)
+        most = self.concurrency * len(self.servers)
+        limits = httpx.Limits(max_connections=most, max_keepalive_connections=most)
         return httpx.AsyncClient(timeout=TIMEOUT, limits=limits)
 
     async def post(self, client: httpx.AsyncClient, request: Mapping[str, Any]) -> tuple[Server, Any]:
@@ -80,7 +86,9 @@ class Servers:
             if response.status_code in REFUSED and server.answered:
                 return server, None
             problem = f"status {response.status_code}: {' '.join(response.text.split())[:200]}"
-            again = response.status_code in AGAIN or response.status_code >= 500
+            # a refusal may be the question's fault, which shows when another one is answered
+            others = response.status_code in REFUSED and any(other.flying for other in self.servers)
+            again = response.status_code in AGAIN or response.status_code >= 500 or others
             self._failed(server, began, problem, retry_after(response), None if again else response.status_code)
 
     async def _free(self) -> Server:
@@ -106,14 +114,14 @@ class Servers:
         if began < server.rests_until and final is None:
             return
         server.failures = TRIES if final else server.failures + 1
-        pause = min(max(0.5 * 2 ** (server.failures - 1), wanted), LONGEST_REST)
+        pause = min(max(0.5 * 2 ** min(server.failures - 1, TRIES), wanted), LONGEST_REST)
         server.rests_until = time.monotonic() + pause
         server.problem = problem
         server.advice = ADVICE.get(final or 0, "see to it; what is labeled is kept: the same command goes on")
         if server.failures < TRIES:
             self.say(f"{server.url}: {problem}; asking again in {pause:.0f} s (try {server.failures + 1} of {TRIES})")
-        elif len(self.servers) > 1:
-            self.say(f"{server.url}: {problem}; left alone for {pause:.0f} s.")
+        elif server.failures == TRIES and len(self.servers) > 1:
+            self.say(f"{server.url}: {problem}; tried again every {LONGEST_REST:.0f} s.")
 
 
 def parse(response: httpx.Response) -> Any:

@@ -33,7 +33,7 @@ def choose_pairs(
         asked: Positions = []
         for number in range(settings.rounds):
             size = count_pairs(settings, len(points), number)
-            chosen = most_informative(refit(asked), size, asked)
+            chosen = most_informative(refit(asked), size, asked) if size else []
             asked += chosen
             yield sorted(chosen)
     else:

@@ -116,7 +116,7 @@ class ListCollator:
 
 def kd_target(entry: TrainingList, settings: TrainSettings) -> Sequence[float | None]:
     """What L_KD learns of a list's documents, before it is divided by the temperature; None: nothing is known."""
-    if settings.kd_target == "points":
+    if settings.kd_target == "points" or not entry.pairs:
         return entry.points
     judged = {position for i, j, _ in entry.pairs for position in (i, j)}
     strengths = fit(entry.points, entry.pairs, settings.temperature, settings.prior_precision).strengths

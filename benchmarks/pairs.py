@@ -1,0 +1,233 @@
+"""How few pairs will do? Every strategy, at 5 to 100 % of the calls that 50 window pairs a query take.
+
+    python benchmarks/mpnet.py models
+    python benchmarks/pairs.py labels --sets squad scifact --data FOLDER --point-teacher models/all-mpnet-base-v2 \
+        --pair-teacher MODEL --work FOLDER
+    python benchmarks/pairs.py students ... --configs window:100 window:10 active:10
+
+labels: the teachers judge the top 16 of each query, and all pairs of them, once. What a strategy would have been told is
+then read from the label store: the lists that its strengths order are judged by the train qrels, which neither teacher
+nor student ever reads here. students: the loop is run to its end for each configuration, with those labels, and the
+student is judged on the test queries. FOLDER of the data holds sets in BEIR layout with qrels/train.tsv. Leaves
+labels.tsv, students.tsv and labels.svg under --work; what is there is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shutil
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("svg")
+import matplotlib.pyplot as plt
+
+from pdadapt.bradley_terry import fit
+from pdadapt.corpus import Dataset, load_dataset
+from pdadapt.evaluate import compare_two, per_query
+from pdadapt.label import Labeling, TrainingList, ask_teachers, make_lists
+from pdadapt.pipeline import adapt, teacher_keys
+from pdadapt.progress import Progress
+from pdadapt.recipe import Recipe, load_recipe
+from pdadapt.retrieve import sample_queries
+from pdadapt.run import RunFile
+from pdadapt.teachers.choose import Teachers
+
+RECIPE = str(Path(__file__).parent / "proof.yaml")
+LISTED, PAPER, EVERY = 16, 50, 120  # documents of a list; pairs a query of the paper, and all there are
+STRATEGIES = ("window", "random", "adjacent", "cycles", "uncertain", "active")
+SHARES = (5, 10, 25, 50, 100)  # per cent of the paper's pairs
+MEASURE = "nDCG@10"
+COLOURS = dict(zip(STRATEGIES, ("#222222", "#777777", "#2b6cb0", "#2a7f3f", "#c05621", "#b3362b"), strict=True))
+
+
+def recipe_of(options: argparse.Namespace, seed: int, strategy: str, pairs: int, **changes: object) -> Recipe:
+    return load_recipe(
+        RECIPE,
+        {
+            "seed": seed,
+            "retrieve.k": LISTED,
+            "retrieve.max_queries": options.queries,
+            "teacher.point.model": options.point_teacher,
+            "teacher.point.kind": "multi_vector",
+            "teacher.point.student_weight": 0.0,
+            "teacher.pair.model": options.pair_teacher,
+            "teacher.pair.scoring": "labels",
+            "teacher.pair.strategy": strategy,
+            "teacher.pair.per_query": pairs,
+            "teacher.max_length": 320,
+            "train.n_way": LISTED,
+            "train.temperature": options.temperature,
+        }
+        | {key.replace("__", "."): value for key, value in changes.items()},
+    )
+
+
+def judge_all(name: str, options: argparse.Namespace) -> tuple[Dataset, Path]:
+    """The candidates of a set's train queries, and the labels of them and of all their pairs; returns the run folder."""
+    dataset = load_dataset(str(options.data / name))
+    recipe = recipe_of(options, 42, "random", EVERY)
+    out = options.work / name
+    progress = Progress()
+    if not (out / "iteration-1" / "lists.jsonl").exists():
+        adapt(recipe, dataset, out, progress, stop_before_labeling=True)
+        labeling = labeling_of(recipe, dataset, out)
+        keys = teacher_keys(recipe)
+        ask_teachers(labeling, out / "labels.sqlite", keys, Teachers(recipe.teacher, list(keys), progress), progress)
+    return dataset, out
+
+
+def labeling_of(recipe: Recipe, dataset: Dataset, out: Path) -> Labeling:
+    queries = sample_queries(dataset.queries, recipe.retrieve.max_queries, 42)  # the same for all seeds
+    return Labeling(RunFile(out / "iteration-1" / "candidates.run"), dataset.corpus, queries, recipe)
+
+
+def order(entry: TrainingList, recipe: Recipe) -> list[tuple[str, float]]:
+    """The list by the strengths that its points and pairs give."""
+    strengths = fit(entry.points, entry.pairs, recipe.train.temperature, recipe.train.prior_precision).strengths
+    return sorted(zip(entry.doc_ids, map(float, strengths), strict=True), key=lambda one: -one[1])
+
+
+def label_rows(name: str, options: argparse.Namespace) -> Iterator[list[object]]:
+    """Of each strategy, share and seed: calls a query, and what the ordered lists are worth by the train qrels."""
+    dataset, out = judge_all(name, options)
+    qrels = dataset.read_train_qrels()
+
+    def worth(recipe: Recipe) -> tuple[float, dict[str, float]]:
+        labeling = labeling_of(recipe, dataset, out)
+        figures: dict[str, float] = {}
+        lists = list(make_lists(labeling, out / "labels.sqlite", teacher_keys(recipe), figures))
+        judged = {query_id: qrels[query_id] for query_id in labeling.ranking if query_id in qrels}
+        rankings = {entry.query_id: order(entry, recipe) for entry in lists if entry.query_id in judged}
+        calls = 2 * figures.get("pairs", 0) / len(lists)
+        return calls, per_query(rankings, judged, [MEASURE])[MEASURE]
+
+    def row(strategy: str, share: object, seed: object, calls: float, values: dict[str, float]) -> list[object]:
+        change = compare_two(paper, values, 10_000, 0)
+        low, high = change["interval"] or (0.0, 0.0)
+        mean = statistics.fmean(values.values())
+        return [name, strategy, share, seed, f"{calls:.1f}", f"{mean:.4f}", f"{change['change']:+.4f}"] + [
+            f"{(high - low) / 2:.4f}",
+            f"{change['p']:.3f}",
+        ]
+
+    _, paper = worth(recipe_of(options, 1, "window", PAPER))
+    student = labeling_of(recipe_of(options, 1, "window", 0), dataset, out).ranking
+    judged = {query_id: qrels[query_id] for query_id in student if query_id in qrels}
+    yield row("student's order", 0, "", 0.0, per_query({q: student[q] for q in judged}, judged, [MEASURE])[MEASURE])
+    yield row("points alone", 0, "", *worth(recipe_of(options, 1, "window", 0)))
+    yield row("all pairs", "", "", *worth(recipe_of(options, 1, "random", EVERY)))
+    for strategy in STRATEGIES:
+        for share in SHARES:
+            for seed in range(1, options.seeds + 1):
+                pairs = math.ceil(PAPER * share / 100)
+                yield row(strategy, share, seed, *worth(recipe_of(options, seed, strategy, pairs)))
+
+
+def student_rows(name: str, options: argparse.Namespace) -> Iterator[list[object]]:
+    """Of each configuration and seed: the adapted student on the test queries."""
+    dataset, shared = judge_all(name, options)
+    for config in options.configs:
+        strategy, share, *use = config.split(":")
+        changes = {"train__kd_target": "strengths"} if use else {}
+        if use == ["strengths"]:
+            changes["train__lambda_pair"] = 0.0
+        for seed in range(1, options.seeds + 1):
+            out = options.work / f"{name}-{config.replace(':', '-')}-{seed}"
+            if not out.exists():  # base, candidates and labels are all the same
+                out.mkdir()
+                for part in ("student", "iteration-0"):
+                    shutil.copytree(shared / part, out / part)
+                (out / "iteration-1").mkdir()
+                shutil.copy(shared / "iteration-1" / "candidates.run", out / "iteration-1")
+                for file in ("run.json", "recipe.yaml"):
+                    shutil.copy(shared / file, out)
+            pairs = math.ceil(PAPER * int(share) / 100)
+            store = str(shared / "labels.sqlite")
+            recipe = recipe_of(options, 42, strategy, pairs, label_store=store, train__steps=options.steps, **changes)
+            recipe = recipe.model_copy(update={"seed": seed})
+            metrics = adapt(recipe, dataset, out, Progress(), restart_from="label")
+            found = metrics["measures"][MEASURE]
+            change = found["comparisons"][0]
+            yield [name, config, seed, *(f"{mean:.4f}" for mean in found["means"])] + [
+                f"{change['change']:+.4f}",
+                f"{change['p']:.3f}",
+                metrics["labels"][0]["pairs"],
+            ]
+
+
+def plot(rows: list[list[str]], file: Path) -> None:
+    """What the ordered lists are worth against the calls, a panel a set; bars are the spread over seeds."""
+    sets = list(dict.fromkeys(row[0] for row in rows))
+    plt.rcParams |= {"svg.hashsalt": "pdadapt", "font.size": 9}
+    figure, panels = plt.subplots(1, len(sets), figsize=(4.6 * len(sets), 3.8), squeeze=False)
+    for axes, name in zip(panels[0], sets, strict=True):
+        own = [row for row in rows if row[0] == name]
+        for row in own:
+            if row[1] not in STRATEGIES:
+                style = {"student's order": ":", "points alone": "--"}.get(row[1], "-")
+                axes.axhline(float(row[5]), color="#999999", linestyle=style, linewidth=1, label=row[1])
+        for strategy in STRATEGIES:
+            found: dict[str, list[tuple[float, float]]] = {}
+            for row in own:
+                if row[1] == strategy:
+                    found.setdefault(row[2], []).append((float(row[4]), float(row[5])))
+            calls = [statistics.fmean(one for one, _ in values) for values in found.values()]
+            means = [statistics.fmean(one for _, one in values) for values in found.values()]
+            spread = [statistics.stdev(one for _, one in values) if len(values) > 1 else 0 for values in found.values()]
+            axes.errorbar(calls, means, spread, color=COLOURS[strategy], marker="o", markersize=3, label=strategy)
+        axes.set_xscale("log")
+        axes.set_title(name, fontsize=10)
+        axes.set_xlabel("pair calls a query")
+        axes.set_ylabel(f"{MEASURE} of the lists, by the train qrels")
+    panels[0][-1].legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.02, 1))
+    figure.tight_layout()
+    figure.savefig(file, metadata={"Date": None})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=["labels", "students"])
+    parser.add_argument("--sets", nargs="+", required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--point-teacher", required=True)
+    parser.add_argument("--pair-teacher", required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--queries", type=int, default=300)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--configs", nargs="*", default=["window:100", "window:10", "active:10", "active:10:strengths"])
+    options = parser.parse_args()
+    head = {
+        "labels": [
+            "set",
+            "strategy",
+            "% of calls",
+            "seed",
+            "calls a query",
+            MEASURE,
+            "change to 50 window pairs",
+            "±",
+            "p",
+        ],
+        "students": ["set", "configuration", "seed", "base", "adapted", "change", "p", "pairs"],
+    }[options.part]
+    rows = []
+    print("\t".join(head))
+    for name in options.sets:
+        for row in (label_rows if options.part == "labels" else student_rows)(name, options):
+            rows.append([str(cell) for cell in row])
+            print("\t".join(rows[-1]), flush=True)
+    lines = ["\t".join(row) for row in [head, *rows]]
+    (options.work / f"{options.part}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    if options.part == "labels":
+        plot(rows, options.work / "labels.svg")
+
+
+if __name__ == "__main__":
+    main()

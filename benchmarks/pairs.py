@@ -1,14 +1,13 @@
 """How few pairs will do? Every strategy, at 5 to 100 % of the calls that 50 window pairs a query take.
 
-    python benchmarks/mpnet.py models
     python benchmarks/pairs.py labels --sets squad scifact --data FOLDER --point-teacher models/all-mpnet-base-v2 \
         --pair-teacher MODEL --work FOLDER
     python benchmarks/pairs.py students ... --configs window:100 window:10 active:10
 
-labels: the teachers judge the top 16 of each query, and all pairs of them, once. What a strategy would have been told is
-then read from the label store: the lists that its strengths order are judged by the train qrels, which neither teacher
-nor student ever reads here. students: the loop is run to its end for each configuration, with those labels, and the
-student is judged on the test queries. FOLDER of the data holds sets in BEIR layout with qrels/train.tsv. Leaves
+labels: the teachers judge the top 16 of each query, and all pairs of them, once. What a strategy would have been told
+is then read from the label store: the lists that its strengths order are judged by the train qrels, which neither
+teacher nor student ever reads here. students: the loop is run to its end for each configuration, with those labels, and
+the student is judged on the test queries. FOLDER of the data holds sets in BEIR layout with qrels/train.tsv. Leaves
 labels.tsv, students.tsv and labels.svg under --work; what is there is not made again.
 """
 
@@ -52,10 +51,11 @@ def recipe_of(options: argparse.Namespace, seed: int, strategy: str, pairs: int,
             "seed": seed,
             "retrieve.k": LISTED,
             "retrieve.max_queries": options.queries,
+            "evaluate.max_queries": 300,
             "teacher.point.model": options.point_teacher,
-            "teacher.point.kind": "multi_vector",
             "teacher.point.student_weight": 0.0,
             "teacher.pair.model": options.pair_teacher,
+            "teacher.kind": "auto",
             "teacher.pair.scoring": "labels",
             "teacher.pair.strategy": strategy,
             "teacher.pair.per_query": pairs,
@@ -68,7 +68,7 @@ def recipe_of(options: argparse.Namespace, seed: int, strategy: str, pairs: int,
 
 
 def judge_all(name: str, options: argparse.Namespace) -> tuple[Dataset, Path]:
-    """The candidates of a set's train queries, and the labels of them and of all their pairs; returns the run folder."""
+    """Candidates of a set's train queries, the labels of them and of all their pairs; returns the run folder."""
     dataset = load_dataset(str(options.data / name))
     recipe = recipe_of(options, 42, "random", EVERY)
     out = options.work / name
@@ -110,10 +110,8 @@ def label_rows(name: str, options: argparse.Namespace) -> Iterator[list[object]]
         change = compare_two(paper, values, 10_000, 0)
         low, high = change["interval"] or (0.0, 0.0)
         mean = statistics.fmean(values.values())
-        return [name, strategy, share, seed, f"{calls:.1f}", f"{mean:.4f}", f"{change['change']:+.4f}"] + [
-            f"{(high - low) / 2:.4f}",
-            f"{change['p']:.3f}",
-        ]
+        figures = (f"{calls:.1f}", f"{mean:.4f}", f"{change['change']:+.4f}", f"{(high - low) / 2:.4f}")
+        return [name, strategy, share, seed, *figures, f"{change['p']:.3f}"]
 
     _, paper = worth(recipe_of(options, 1, "window", PAPER))
     student = labeling_of(recipe_of(options, 1, "window", 0), dataset, out).ranking
@@ -153,11 +151,8 @@ def student_rows(name: str, options: argparse.Namespace) -> Iterator[list[object
             metrics = adapt(recipe, dataset, out, Progress(), restart_from="label")
             found = metrics["measures"][MEASURE]
             change = found["comparisons"][0]
-            yield [name, config, seed, *(f"{mean:.4f}" for mean in found["means"])] + [
-                f"{change['change']:+.4f}",
-                f"{change['p']:.3f}",
-                metrics["labels"][0]["pairs"],
-            ]
+            means = (f"{mean:.4f}" for mean in found["means"])
+            yield [name, config, seed, *means, f"{change['change']:+.4f}", f"{change['p']:.3f}", pairs]
 
 
 def plot(rows: list[list[str]], file: Path) -> None:
@@ -204,18 +199,8 @@ def main() -> None:
     parser.add_argument("--configs", nargs="*", default=["window:100", "window:10", "active:10", "active:10:strengths"])
     options = parser.parse_args()
     head = {
-        "labels": [
-            "set",
-            "strategy",
-            "% of calls",
-            "seed",
-            "calls a query",
-            MEASURE,
-            "change to 50 window pairs",
-            "±",
-            "p",
-        ],
-        "students": ["set", "configuration", "seed", "base", "adapted", "change", "p", "pairs"],
+        "labels": ["set", "strategy", "%", "seed", "calls a query", MEASURE, "against 50 window pairs", "±", "p"],
+        "students": ["set", "configuration", "seed", "base", "adapted", "change", "p", "pairs a query"],
     }[options.part]
     rows = []
     print("\t".join(head))

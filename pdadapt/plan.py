@@ -164,15 +164,16 @@ def prompts(recipe: Recipe, shape: Shape, task: Task) -> int:
 
 def costs(recipe: Recipe, shape: Shape, rates: Rates) -> list[Cost]:
     """Every stage of all iterations, as measured rates have it; later iterations ask about as much as the first, at
-    most.
+    most. BM25's share, small beside the student's and the teacher's, is left out.
     """
     rounds = recipe.iterations
     settings = recipe.train
     retrievals, labelings, trainings = rounds - shape.retrieved, rounds - shape.labeled, rounds - shape.trained
     tests = (rounds + 1 - shape.tested) * bool(shape.test_queries)
-    indexes = max(retrievals, tests) + bool(recipe.retrieve.model and tests)  # else one serves both
+    searches = retrievals * ("student" in recipe.retrieve.sources)
+    indexes = max(searches, tests) + bool(recipe.retrieve.model and tests)  # else one serves both
     encoded = shape.documents * indexes
-    searched = shape.queries * retrievals + shape.test_queries * tests
+    searched = shape.queries * searches + shape.test_queries * tests
     scores = searched * shape.documents
     held = count_held_out(shape.queries, settings.held_out)
     steps = train.count_steps(settings, shape.queries - held)

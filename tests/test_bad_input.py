@@ -230,8 +230,6 @@ RECIPES = {
     "source of candidates twice": ({}, f"{ADAPT} --set retrieve.sources=[bm25,bm25]", r"--set retrieve\.sources: a source stands twice; give each once"),
     "source of candidates without the retriever": ({}, f"{ADAPT} --set retrieve.sources=[bm25] --set retrieve.model=./encoder", r"retrieve: model retrieves for the source student, which sources lack; add it, or set model=null"),
     "student's scores where BM25's candidates have none": ({}, f"{ADAPT} --set retrieve.sources=[student,bm25] --set teacher.point.student_weight=1", r"tiny\.yaml with --set retrieve\.sources, teacher\.point\.student_weight: recipe: teacher\.point\.student_weight needs the student's own scores, .*; set one to 0, or the other to \[student\]"),
-    "BM25 alone, with words that are nowhere": ({"q.txt": "zebra\nyak\n"}, f"{ADAPT} --queries q.txt --set retrieve.sources=[bm25]", r"BM25 finds no document for any query, .*; begin anew with --set retrieve\.sources=\[student\] --restart-from retrieve"),
-    "BM25 of a corpus of stop words": (corpus("the of and", "and"), f"{ADAPT} --set retrieve.sources=[bm25]", r"BM25 finds no word .*; leave it out \(.*adapt: --set retrieve\.sources=\[student\]\)"),
     "index that faiss does not know": ({}, f"{ADAPT} --set student.kind=dense --set retrieve.engine=faiss --set retrieve.faiss=Nonsense", r"faiss knows no index 'Nonsense' of 32 dimensions \(.*\); take Flat"),
     "no measure": ({}, f"{ADAPT} --set evaluate.measures=[]", r"--set evaluate\.measures: Tuple should have at least 1 item"),
     "measure mistyped": ({}, f"{EVALUATE} --measures nDGC@10", r"evaluate\.measures: 'nDGC@10' is not a measure of ir-measures, such as"),

@@ -10,6 +10,7 @@ from rich.console import Console
 from pdadapt.corpus import load_dataset
 from pdadapt.engines.bm25 import BM25
 from pdadapt.engines.exact import Exact
+from pdadapt.errors import DataError
 from pdadapt.pipeline import adapt, load_student
 from pdadapt.progress import Progress
 from pdadapt.recipe import load_recipe
@@ -49,8 +50,9 @@ def dataset(beir):
     return replace(dataset, queries={**dataset.queries, "d3": dataset.corpus["d3"].text, "other": "zebra"})
 
 
-def candidates(recipe, dataset, out, sources):
-    adapt(load_recipe(str(recipe), {"retrieve.sources": sources}), dataset, out, Progress(), stop_before_labeling=True)
+def candidates(tiny_recipe, dataset, out, sources, restart_from=None):
+    recipe = load_recipe(str(tiny_recipe), {"retrieve.sources": sources})
+    adapt(recipe, dataset, out, Progress(), restart_from, stop_before_labeling=True)
     return read_run(out / "iteration-1" / "candidates.run")
 
 
@@ -90,6 +92,14 @@ def test_bm25_alone_needs_no_search_by_a_model_and_leaves_out_what_it_does_not_f
     lists = [json.loads(line) for line in (out / "iteration-1" / "lists.jsonl").read_text().splitlines()]
     assert [entry["query_id"] for entry in lists] == list(expected)
     assert {"BM25: index", "BM25: search"} == {task for task in tasks(out) if task.endswith(("index", "search"))}
+
+
+def test_where_bm25_alone_finds_nothing_at_all_that_is_said_and_the_way_out_works(tiny_recipe, dataset, tmp_path):
+    strange = replace(dataset, queries={"other": "zebra", "another": "the of"})
+    with pytest.raises(DataError, match=r"no document for any query.*=\[student\] --restart-from retrieve"):
+        candidates(tiny_recipe, strange, tmp_path, ["bm25"])
+    found = candidates(tiny_recipe, strange, tmp_path, ["student"], "retrieve")
+    assert found.keys() == {"other", "another"} and not (tmp_path / "iteration-0" / "bm25.run").exists()
 
 
 def tasks(out):

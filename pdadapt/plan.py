@@ -212,8 +212,9 @@ def disk(recipe: Recipe, shape: Shape, rates: Rates) -> dict[str, float]:
     """Bytes, by what they are for; the index and the training states go when their stage is done."""
     labels = sum(prompts(recipe, shape, task) for task in rates.prompt) * recipe.iterations
     texts = min(shape.documents, shape.queries * recipe.retrieve.k) * rates.document_letters
+    indexed = shape.test_queries or "student" in recipe.retrieve.sources
     return {
-        "index": shape.documents * rates.document_bytes,
+        "index": shape.documents * rates.document_bytes * bool(indexed),
         "labels": labels * LABEL_BYTES + texts,
         "checkpoints": rates.student_bytes * (1 + recipe.iterations),
         "training states": rates.student_bytes * (3 * 3 + bool(recipe.train.check_steps)),  # weights, moments; three

@@ -67,6 +67,8 @@ def test_bm25_beside_the_student_costs_nothing_and_alone_saves_its_search():
     assert {stage for stage in whole if whole[stage] != found[stage]} == {"search"}
     untested = {cost.stage: cost for cost in costs(alone, replace(SHAPE, test_queries=0), RATES)}
     assert untested.keys() == whole.keys() - {"index", "search"}
+    assert disk(alone, SHAPE, RATES) == disk(RECIPE, SHAPE, RATES)
+    assert disk(alone, replace(SHAPE, test_queries=0), RATES)["index"] == 0
 
 
 def test_what_is_there_already_costs_nothing():

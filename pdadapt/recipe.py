@@ -346,8 +346,8 @@ class Recipe(Settings):
     def _student_weight_has_its_scores(self) -> Recipe:
         if self.teacher.point.student_weight and "bm25" in self.retrieve.sources:
             raise ValueError(
-                "teacher.point.student_weight needs the student's own scores, which candidates have not when "
-                "retrieve.sources holds bm25; set one to 0, or the other to [student]"
+                "teacher.point.student_weight adds the student's own scores, which candidates lack when "
+                "retrieve.sources holds bm25; set it to 0, or retrieve.sources=[student]"
             )
         return self
 

@@ -229,7 +229,7 @@ RECIPES = {
     "no source of candidates": ({}, f"{ADAPT} --set retrieve.sources=[]", r"--set retrieve\.sources: Tuple should have at least 1 item"),
     "source of candidates twice": ({}, f"{ADAPT} --set retrieve.sources=[bm25,bm25]", r"--set retrieve\.sources: a source stands twice; give each once"),
     "source of candidates without the retriever": ({}, f"{ADAPT} --set retrieve.sources=[bm25] --set retrieve.model=./encoder", r"retrieve: model retrieves for the source student, which sources lack; add it, or set model=null"),
-    "student's scores where BM25's candidates have none": ({}, f"{ADAPT} --set retrieve.sources=[student,bm25] --set teacher.point.student_weight=1", r"tiny\.yaml with --set retrieve\.sources, teacher\.point\.student_weight: recipe: teacher\.point\.student_weight needs the student's own scores, .*; set one to 0, or the other to \[student\]"),
+    "student's scores where BM25's candidates have none": ({}, f"{ADAPT} --set retrieve.sources=[student,bm25] --set teacher.point.student_weight=1", r"tiny\.yaml with --set retrieve\.sources, teacher\.point\.student_weight: recipe: teacher\.point\.student_weight adds the student's own scores, .*; set it to 0, or retrieve\.sources=\[student\]"),
     "index that faiss does not know": ({}, f"{ADAPT} --set student.kind=dense --set retrieve.engine=faiss --set retrieve.faiss=Nonsense", r"faiss knows no index 'Nonsense' of 32 dimensions \(.*\); take Flat"),
     "no measure": ({}, f"{ADAPT} --set evaluate.measures=[]", r"--set evaluate\.measures: Tuple should have at least 1 item"),
     "measure mistyped": ({}, f"{EVALUATE} --measures nDGC@10", r"evaluate\.measures: 'nDGC@10' is not a measure of ir-measures, such as"),

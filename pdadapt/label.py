@@ -230,7 +230,7 @@ class Labeling:
         return functools.lru_cache(TEXTS)(lambda doc_id: self.corpus[doc_id].contents)
 
     def candidates(self, query_id: str) -> list[tuple[str, float | None]]:
-        """What was retrieved, then what is labeled relevant and was not; with the student's scores."""
+        """What was retrieved, then what is labeled relevant and was not; with the scores of retrieval."""
         ranked = self.ranking[query_id]
         retrieved = {doc_id for doc_id, _ in ranked}
         return [*ranked, *((doc_id, None) for doc_id in self.relevant.get(query_id, ()) if doc_id not in retrieved)]

@@ -18,7 +18,7 @@ from pdadapt.agreement import agreement, held_out, score_lists
 from pdadapt.answers import answers_of
 from pdadapt.batches import limits
 from pdadapt.corpus import Corpus, Dataset, Queries, data_hashes, fingerprint, load_dataset, relevant_documents
-from pdadapt.engines.choose import check_model, make_engine
+from pdadapt.engines.choose import BASELINE, check_model, make_engine
 from pdadapt.engines.exact import Exact
 from pdadapt.errors import DataError, RunError
 from pdadapt.label import Journal, Labeling, TrainingList, ask_teachers, make_lists, read_lists, write_lists
@@ -27,7 +27,15 @@ from pdadapt.models import resolve_model
 from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe, TrainSettings
 from pdadapt.report import write_report
-from pdadapt.retrieve import index_corpus, retrieve, retrieve_documents, sample_queries, search
+from pdadapt.retrieve import (
+    fuse_sources,
+    index_corpus,
+    rank_by_bm25,
+    retrieve,
+    retrieve_documents,
+    sample_queries,
+    search,
+)
 from pdadapt.run import Ranked, RunFile, RunFolder, Stage, read_settings, system, write_atomic, write_run
 from pdadapt.students.colbert import PCA_DOCUMENTS, get_lengths, set_lengths
 from pdadapt.summary import GENERAL, GENERAL_DEPTH, summarise
@@ -370,19 +378,27 @@ def rank(
 ) -> None:
     """Rank the test queries, and the queries to adapt on for the next iteration, with the student of `iteration`.
 
-    The first candidates may come from another model (retrieve.model). One index serves all rankings of a model, and is
-    removed when they are on disk.
+    The first candidates may come from another model (retrieve.model), and all from BM25 too, or from it alone
+    (retrieve.sources). One index serves all rankings of a model, and is removed when they are on disk.
     """
     test_file = run.iteration(iteration) / "test.run"
     candidates_file = run.iteration(iteration + 1) / "candidates.run"
     student = str(run.checkpoint(iteration))
     starter = student if iteration or not recipe.retrieve.model else recipe.retrieve.model
     index = run.iteration(iteration) / "index"
+    wanted = bool(queries) and not candidates_file.exists()
+    bm25 = None
+    if wanted and BASELINE in recipe.retrieve.sources:
+        bm25 = rank_by_bm25(corpus, queries, run.iteration(0) / "bm25.run", recipe.retrieve.k, progress)
+        if "student" not in recipe.retrieve.sources:
+            check_found(bm25, queries, progress)
+            write_run(candidates_file, fuse_sources(((name, []) for name in bm25), bm25, recipe.retrieve), BASELINE)
+            wanted = False
     for name in dict.fromkeys([student, starter]):
         asked = []
         if test_queries and name == student and not test_file.exists():
             asked.append((test_file, test_queries, evaluate.depth(recipe.evaluate)))
-        if queries and name == starter and not candidates_file.exists():
+        if wanted and name == starter:
             asked.append((candidates_file, queries, recipe.retrieve.k))
         if asked:
             settings = recipe.student.model_dump(exclude={"model"}) if name == student else starter_settings(recipe)
@@ -397,8 +413,20 @@ def rank(
                     found = retrieve_documents(engine, corpus, texts, index, k, progress).items()
                 else:
                     found = (each[:2] for each in search(engine, corpus, texts, index, k, progress))
+                    found = found if bm25 is None else fuse_sources(found, bm25, recipe.retrieve)
                 write_run(file, found, f"iteration-{iteration}")
     shutil.rmtree(index, ignore_errors=True)
+
+
+def check_found(bm25: RunFile, queries: Queries, progress: Progress) -> None:
+    """Say how many queries are left out, since BM25, the one source, found nothing. Raises DataError when all are."""
+    if not bm25:
+        raise DataError(
+            "BM25 finds no document for any query, so there are no candidates; begin anew with --set "
+            "retrieve.sources=[student] --restart-from retrieve."
+        )
+    if len(bm25) < len(queries):
+        progress.say(f"BM25 finds nothing for {len(queries) - len(bm25):,} of {len(queries):,} queries: left out.")
 
 
 def starter_settings(recipe: Recipe) -> dict[str, Any]:

@@ -166,15 +166,16 @@ def prompts(recipe: Recipe, shape: Shape, task: Task) -> int:
 
 def costs(recipe: Recipe, shape: Shape, rates: Rates) -> list[Cost]:
     """Every stage of all iterations, as measured rates have it; later iterations ask about as much as the first, at
-    most.
+    most. BM25's share, small beside the student's and the teacher's, is left out.
     """
     rounds = recipe.iterations
     settings = recipe.train
     retrievals, labelings, trainings = rounds - shape.retrieved, rounds - shape.labeled, rounds - shape.trained
     tests = (rounds + 1 - shape.tested) * bool(shape.test_queries)
-    indexes = max(retrievals, tests) + bool(recipe.retrieve.model and tests)  # else one serves both
+    searches = retrievals * ("student" in recipe.retrieve.sources)
+    indexes = max(searches, tests) + bool(recipe.retrieve.model and tests)  # else one serves both
     encoded = shape.documents * indexes
-    searched = shape.queries * retrievals + shape.test_queries * tests
+    searched = shape.queries * searches + shape.test_queries * tests
     scores = searched * shape.documents
     held = count_held_out(shape.queries, settings.held_out)
     steps = train.count_steps(settings, shape.queries - held)
@@ -213,8 +214,9 @@ def disk(recipe: Recipe, shape: Shape, rates: Rates) -> dict[str, float]:
     """Bytes, by what they are for; the index and the training states go when their stage is done."""
     labels = sum(prompts(recipe, shape, task) for task in rates.prompt) * recipe.iterations
     texts = min(shape.documents, shape.queries * recipe.retrieve.k) * rates.document_letters
+    indexed = shape.test_queries or "student" in recipe.retrieve.sources
     return {
-        "index": shape.documents * rates.document_bytes,
+        "index": shape.documents * rates.document_bytes * bool(indexed),
         "labels": labels * LABEL_BYTES + texts,
         "checkpoints": rates.student_bytes * (1 + recipe.iterations),
         "training states": rates.student_bytes * (3 * 3 + bool(recipe.train.check_steps)),  # weights, moments; three

@@ -69,6 +69,9 @@ class StudentSettings(Settings):
 class RetrieveSettings(Settings):
     model: str | None = None
     """A ColBERT model, or plain encoder, that retrieves the first iteration's candidates; null means the student."""
+    sources: Annotated[tuple[Literal["student", "bm25"], ...], Field(min_length=1)] = ("student",)
+    """Whose k best are merged, by reciprocal rank fusion, into the k candidates of `adapt`. With bm25 (English) the
+    teacher sees what a student misses that is weak in the domain; student stands for retrieve.model too."""
     k: Annotated[int, Field(gt=1, le=MOST)] = 100
     """Candidates retrieved per query: those the teacher judges one by one."""
     max_queries: Positive | None = None
@@ -83,6 +86,19 @@ class RetrieveSettings(Settings):
     """What faiss.index_factory makes: Flat, HNSW32, IVF1024,PQ48."""
     nprobe: Positive = 32
     """Of faiss' IVF: clusters looked into for a query."""
+
+    @field_validator("sources")
+    @classmethod
+    def _each_source_once(cls, sources: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(sources)) < len(sources):
+            raise ValueError("a source stands twice; give each once")
+        return sources
+
+    @model_validator(mode="after")
+    def _model_is_a_source(self) -> RetrieveSettings:
+        if self.model and "student" not in self.sources:
+            raise ValueError("model retrieves for the source student, which sources lack; add it, or set model=null")
+        return self
 
 
 def _two_words(words: Any) -> Any:
@@ -348,6 +364,15 @@ class Recipe(Settings):
             raise ValueError(
                 "there is nothing to learn: train.lambda_cl and train.lambda_kd are 0, and train.lambda_pair or "
                 "teacher.pair.per_query is"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _student_weight_has_its_scores(self) -> Recipe:
+        if self.teacher.point.student_weight and "bm25" in self.retrieve.sources:
+            raise ValueError(
+                "teacher.point.student_weight adds the student's own scores, which candidates lack when "
+                "retrieve.sources holds bm25; set it to 0, or retrieve.sources=[student]"
             )
         return self
 

@@ -1,4 +1,4 @@
-"""Stage: engine -> Ranking. Index the corpus, search it with every query."""
+"""Stage: engine -> Ranking. Index the corpus, search it with every query; fuse what several engines rank."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ import itertools
 import json
 import random
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pdadapt.corpus import Corpus, Dataset, Queries
 from pdadapt.engines import Engine
-from pdadapt.engines.choose import index_folder, index_origin, load_engine
+from pdadapt.engines.choose import BASELINE, index_folder, index_origin, load_engine
 from pdadapt.passages import best_passages
 from pdadapt.progress import Progress
 from pdadapt.recipe import RetrieveSettings
-from pdadapt.run import Ranked, Ranking, locked, write_atomic
+from pdadapt.run import Ranked, Ranking, RunFile, locked, write_atomic, write_run
 from pdadapt.students.colbert import PCA_DOCUMENTS
 
 FORMAT = 1  # of the files of an index
 IDS = 1_000_000  # of documents kept while their rankings are written
+RRF_K = 60  # of reciprocal rank fusion, as in the paper
 
 
 def sample_queries(queries: Queries, most: int | None, seed: int) -> Queries:
@@ -110,6 +111,42 @@ def retrieve_documents(
         short = {query_id for query_id in left if len(ranking[query_id]) < wanted} - exhausted
         left = {query_id: left[query_id] for query_id in left if query_id in short} if depth < len(corpus) else {}
     return {query_id: ranking[query_id] for query_id in queries}
+
+
+def fuse(rankings: Sequence[Ranked], k: int) -> Ranked:
+    """The k best documents of several rankings of one query, by reciprocal rank fusion: a document's score is the sum
+    of 1 / (60 + rank) over the rankings that hold it (Cormack, Clarke and Buettcher, SIGIR 2009).
+
+    Of equal scores the document of the earlier ranking stands first, then that of the better rank in it.
+    """
+    scores: dict[str, float] = {}
+    for ranked in rankings:
+        for rank, (doc_id, _) in enumerate(ranked, 1):
+            scores[doc_id] = scores.get(doc_id, 0.0) + 1 / (RRF_K + rank)
+    return sorted(scores.items(), key=lambda entry: -entry[1])[:k]
+
+
+def fuse_sources(
+    found: Iterable[tuple[str, Ranked]], bm25: Mapping[str, Ranked], settings: RetrieveSettings
+) -> Iterator[tuple[str, Ranked]]:
+    """The candidates of queries: what the student found, fused with BM25's rankings, in the order of the sources."""
+    for query_id, ranked in found:
+        by_source = {"student": ranked, "bm25": bm25.get(query_id, [])}
+        yield query_id, fuse([by_source[source] for source in settings.sources], settings.k)
+
+
+def rank_by_bm25(corpus: Corpus, queries: Queries, file: Path, k: int, progress: Progress) -> RunFile:
+    """BM25's k best of each query: what `file` holds, or made now; its index goes when that is on disk."""
+    index = file.with_suffix(".index")
+    if not file.exists():
+        stage = progress.prefix
+        progress.prefix = f"{stage}BM25: "
+        engine = load_engine(BASELINE, {}, (), RetrieveSettings())
+        index_corpus(engine, corpus, index, progress)
+        write_run(file, (each[:2] for each in search(engine, corpus, queries, index, k, progress)), BASELINE)
+        progress.prefix = stage
+    shutil.rmtree(index, ignore_errors=True)
+    return RunFile(file)
 
 
 def itself(corpus: Corpus, query_id: str, query: str) -> set[str]:

@@ -5,7 +5,7 @@ RUN/
   run.json              what the run was made from: hashes of corpus and queries, versions
   labels.sqlite         what the teacher said (labels.py)
   student/              the student before training
-  iteration-0/          base: test.run, general.run and its index
+  iteration-0/          base: test.run, general.run and its index; bm25.run: BM25's candidates, for all iterations
   iteration-N/          candidates.run, lists.jsonl, train.jsonl, checkpoint/, agreement.json,
                         held-out.jsonl, test.run, general.run
   metrics.json          base against adapted; queries.tsv: query by query; report.html

@@ -25,6 +25,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 STARTED = 2.0  # seconds in which Python and the command line have surely begun
 RESULTS = (
     "labels.json",
+    "bm25.run",
     "candidates.run",
     "lists.jsonl",
     "train.jsonl",
@@ -71,7 +72,7 @@ teacher:
   max_length: 256
   batch_tokens: 1024
   pair: {{per_query: 2, window: 4}}
-retrieve: {{k: 4, batch_tokens: 256}}
+retrieve: {{k: 4, sources: [student, bm25], batch_tokens: 256}}
 train: {{batch_size: 8, n_way: 4, steps: 30, learning_rate: 1.0e-3, save_steps: 5, check_steps: 10}}
 evaluate: {{k: 10, resamples: 100}}
 """,

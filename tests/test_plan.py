@@ -56,6 +56,21 @@ def test_each_stage_costs_what_its_units_and_rates_say():
     }
 
 
+def test_bm25_beside_the_student_costs_nothing_and_alone_saves_its_search():
+    both, alone = (
+        RECIPE.model_copy(update={"retrieve": RECIPE.retrieve.model_copy(update={"sources": sources})})
+        for sources in (("student", "bm25"), ("bm25",))
+    )
+    assert costs(both, SHAPE, RATES) == costs(RECIPE, SHAPE, RATES)
+    whole, found = ({cost.stage: cost for cost in costs(recipe, SHAPE, RATES)} for recipe in (RECIPE, alone))
+    assert (found["index"].units, found["search"].units) == (2_000, 100_000)  # the test queries, by base and adapted
+    assert {stage for stage in whole if whole[stage] != found[stage]} == {"search"}
+    untested = {cost.stage: cost for cost in costs(alone, replace(SHAPE, test_queries=0), RATES)}
+    assert untested.keys() == whole.keys() - {"index", "search"}
+    assert disk(alone, SHAPE, RATES) == disk(RECIPE, SHAPE, RATES)
+    assert disk(alone, replace(SHAPE, test_queries=0), RATES)["index"] == 0
+
+
 def test_what_is_there_already_costs_nothing():
     done = Shape(1_000, 200, 50, retrieved=1, labeled=1, trained=1, tested=2)
     assert {cost.stage for cost in costs(RECIPE, done, RATES)} == {"start", "general set", "load models"}
@@ -93,7 +108,15 @@ def test_a_plan_times_every_stage_and_leaves_nothing(tiny_recipe, beir, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("settings", [{"retrieve.k": 2}, {"train.batch_size": 32, "train.lambda_cl": 0}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"retrieve.k": 2},
+        {"train.batch_size": 32, "train.lambda_cl": 0},
+        {"retrieve.sources": ["student", "bm25"]},
+        {"retrieve.sources": ["bm25"]},
+    ],
+)
 def test_a_corpus_smaller_than_the_sample_and_lists_without_pairs_can_be_planned(tiny_recipe, beir, tmp_path, settings):
     found = plan(load_recipe(str(tiny_recipe), settings), load_dataset(str(beir)), tmp_path / "run", Progress())
     stages = {cost.stage: cost.units for cost in found.costs}

@@ -57,6 +57,7 @@ WHOLE = (
     "labels.sqlite",
     "student/model",
     "iteration-0/test.run",
+    "iteration-0/bm25.run",
     "iteration-1/candidates.run",
     "iteration-1/lists.jsonl",
     "iteration-1/labels.json",
@@ -84,10 +85,11 @@ def test_other_settings_or_another_corpus_are_refused_and_nothing_changes(tmp_pa
     ("change", "stage", "kept"),
     [
         ({"evaluate": {"k": 5}}, "evaluate", [name for name in WHOLE if "test.run" not in name][:-1]),
-        ({"train": {"learning_rate": 1}}, "train", WHOLE[:6]),
-        ({"train": {"n_way": 9}}, "label", WHOLE[:4]),
-        ({"teacher": {"pair": {"window": 5}}}, "label", WHOLE[:4]),
+        ({"train": {"learning_rate": 1}}, "train", WHOLE[:7]),
+        ({"train": {"n_way": 9}}, "label", WHOLE[:5]),
+        ({"teacher": {"pair": {"window": 5}}}, "label", WHOLE[:5]),
         ({"retrieve": {"k": 5}}, "retrieve", WHOLE[:2]),
+        ({"retrieve": {"sources": ["bm25"]}}, "retrieve", WHOLE[:2]),
         ({"student": {"projection": 5}}, "student", WHOLE[:1]),
     ],
 )
@@ -108,13 +110,13 @@ def test_a_changed_setting_names_its_stage_which_can_be_made_anew_with_those_aft
 
 
 def test_settings_that_no_stage_has_read_may_change_and_that_is_said(tmp_path):
-    run, origin = begun(tmp_path, *WHOLE[:6]), {"corpus": "a", "teachers": ["t"]}
+    run, origin = begun(tmp_path, *WHOLE[:7]), {"corpus": "a", "teachers": ["t"]}
     changed = Recipe.model_validate({"train": {"learning_rate": 1}, "evaluate": {"measures": ["AP"]}})
     with pytest.raises(RunError, match=r"evaluate\.measures"):
         run.claim(changed, origin)  # the base is ranked already
     (tmp_path / "iteration-0" / "test.run").unlink()
     assert "train.learning_rate was 1e-05, now 1.0" in run.claim(changed, origin)
-    assert set(contents(tmp_path)) >= set(WHOLE[3:6])
+    assert set(contents(tmp_path)) >= set(WHOLE[3:7])
 
 
 def test_a_run_of_another_version_or_a_damaged_one_is_refused_and_kept(tmp_path):
@@ -132,7 +134,7 @@ def test_a_run_of_another_version_or_a_damaged_one_is_refused_and_kept(tmp_path)
 
 
 def test_the_teacher_may_change_until_it_has_labeled_a_list(tmp_path):
-    run = begun(tmp_path, *WHOLE[:4])
+    run = begun(tmp_path, *WHOLE[:5])
     other = Recipe.model_validate({"teacher": {"model": "another", "pair": {"order": "random"}}})
     run.claim(other, {"corpus": "a", "teachers": ["b"]})
     assert json.loads(run.run_file.read_text(encoding="utf-8"))["teachers"] == ["b"]

@@ -41,7 +41,10 @@ class BM25:
             tokens += [ids[np.array(found, dtype=np.int64)] for found in block.ids]
             advance(len(block.ids))
         if not vocabulary:
-            raise DataError("BM25 finds no word in the corpus but stop words; leave it out with --no-bm25.")
+            raise DataError(
+                "BM25 finds no word in the corpus but stop words; leave it out (evaluate: --no-bm25; adapt: --set "
+                "retrieve.sources=[student])."
+            )
         retriever = bm25s.BM25(method="lucene", k1=0.9, b=0.4)
         retriever.index((tokens, vocabulary), show_progress=False)
         retriever.save(temporary)

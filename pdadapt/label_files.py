@@ -57,7 +57,7 @@ def export_labels(store: Path, out: Path, file_format: Literal["jsonl", "parquet
     try:
         count = (_write_jsonl if file_format == "jsonl" else _write_parquet)(temporary, read_labels(store))
         temporary.replace(out)
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         raise DataError(f"{store} is not a label store ({error}); give a run that has labels.") from None
     except OSError as error:
         raise DataError(f"{out} cannot be written ({error.strerror}); give another --out.") from None

@@ -67,7 +67,7 @@ def count_labels(path: Path, table: str, key: str, most: int | None = None) -> i
             return int(found.fetchone()[0])
     except sqlite3.OperationalError:  # no tables yet: killed as it began
         return 0
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not a label store ({error}); give another label_store.") from None
 
 
@@ -214,7 +214,7 @@ def _opening(path: Path) -> Iterator[None]:
         yield
     except sqlite3.OperationalError as error:
         raise DataError(f"{path} cannot be used as a label store now ({error}); give another label_store.") from None
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not a label store ({error}); give another label_store.") from None
 
 

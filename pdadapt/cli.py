@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -75,10 +76,19 @@ EndpointOption = Annotated[
         help="A server of the teacher, http://HOST/v1#NAME; may be repeated: questions go to whichever is free.",
     ),
 ]
+
+
+def _cluster(address: str | None) -> str | None:
+    if address is not None and not re.fullmatch(r"ray(://[^/:]+:[0-9]{1,5})?", address):
+        raise typer.BadParameter(f"{address!r} is no cluster: write ray, or ray://HOST:6379.")
+    return address
+
+
 ClusterOption = Annotated[
     str | None,
     typer.Option(
         metavar="ray[://HOST:6379]",
+        callback=_cluster,
         help="Encode and label on the Ray cluster that this machine is a node of; of several, that with this head.",
     ),
 ]
@@ -255,6 +265,7 @@ def _run(
         from pdadapt.cluster import Cluster
 
         workers = Cluster(cluster)
+        progress.say(f"Ray cluster {workers.address}: room for {workers.slots()} workers, a {workers.kind} each.")
     metrics = run_adapt(resolved, dataset, folder, progress, restart, stop_before_labeling, workers)
     if not metrics:
         if stop_before_labeling:
@@ -717,8 +728,11 @@ def labels_merge(
 
     for file in files or []:
         check_file(file)
+    from pdadapt.shard_states import shard_summary
+
     count, store = merge_shards(run, files or [])
-    typer.echo(f"{count:,} labels of shards are in {store}; the same `pdadapt adapt` goes on with them.")
+    said = " ".join(filter(None, [f"{store} took in {count:,} labels.", shard_summary(run)]))
+    typer.echo(f"{said} The same `pdadapt adapt` goes on with them, and asks itself what is missing.")
 
 
 @labels_app.command("show")

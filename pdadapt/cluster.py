@@ -123,16 +123,22 @@ class Cluster:
                 if where != "auto":
                     _reach(where)
                 ray.init(address=where, logging_level=logging.ERROR, log_to_driver=False)
-            except (OSError, RuntimeError, ValueError) as error:
+            except (OSError, RuntimeError, ValueError):
                 raise RunError(
-                    f"--cluster {address}: no Ray cluster answers ({' '.join(str(error).split())[:120]}); make this "
-                    "machine a node of one (`ray start`), or hand it this command (`ray job submit`)."
+                    f"--cluster {address}: no Ray cluster answers; make this machine a node of one (`ray start`), or "
+                    "hand it this command (`ray job submit`)."
                 ) from None
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.print_on_execution_start = False
         self.ray = ray
+        self.address = ray.get_runtime_context().gcs_address
+        self.kind = "GPU" if ray.cluster_resources().get("GPU") else "CPU"
+
+    def slots(self) -> int:
+        """For how many workers there is room now."""
+        return max(1, int(self.ray.cluster_resources().get(self.kind, 1)))
 
     def map(self, make: Callable[[], Work], items: Iterable[Any]) -> Iterator[tuple[Any, bytes]]:
         """(item, what the Work made of it) of each, in whatever order they come back.
@@ -145,30 +151,25 @@ class Cluster:
         here = affinity(ray.get_runtime_context().get_node_id(), soft=False)
         begin = ray.put(make)
         shelf = ray.remote(num_cpus=0, scheduling_strategy=here)(Shelf).remote([begin])
-        kind = "GPU" if ray.cluster_resources().get("GPU") else "CPU"
         most = operator.length_hint(items)
-
-        def slots() -> int:
-            return max(1, int(ray.cluster_resources().get(kind, 1)))
-
         rows = ray.data.from_items([{"item": number} for number in range(most)], override_num_blocks=max(1, most))
         results = rows.map_batches(
             Worker,
             batch_size=1,
             fn_constructor_args=(shelf,),
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=None, initial_size=max(1, min(slots(), most))),
-            num_gpus=1 if kind == "GPU" else None,
-            num_cpus=1 if kind == "CPU" else None,
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=None, initial_size=max(1, min(self.slots(), most))),
+            num_gpus=1 if self.kind == "GPU" else None,
+            num_cpus=1 if self.kind == "CPU" else None,
         )
         arrived: queue.Queue[Any] = queue.Queue()
         pulling = threading.Thread(target=_pull, args=(results, arrived), daemon=True)
         pulling.start()
         left = iter(items)
         waiting: dict[int, Any] = {}
-        count, more, most_slots = 0, True, slots()
+        count, more, most_slots = 0, True, self.slots()
         try:
             while more or waiting:
-                most_slots = max(most_slots, slots())  # what a lost worker was at waits for its return
+                most_slots = max(most_slots, self.slots())  # what a lost worker was at waits for its return
                 room = max(0, AHEAD * most_slots - len(waiting))
                 taken = list(itertools.islice(left, room)) if more else []
                 for item in taken:

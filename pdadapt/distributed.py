@@ -8,12 +8,17 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor, distributed
 from torch.distributed.nn.functional import all_gather
 
+from pdadapt.errors import RunError
+from pdadapt.locks import holder
+
 POLL = 1.0  # seconds
+BEGINNING, GONE = 1_800.0, 60.0  # seconds in which rank 0 may read the data, and after which it has ended
 
 
 def rank() -> int:
@@ -32,9 +37,18 @@ def take_device() -> None:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
 
 
-def wait_until(done: Callable[[], bool]) -> None:
-    """Until rank 0 has done something that shows; a launcher ends the others when rank 0 fails."""
+def wait_until(done: Callable[[], bool], run: Path) -> None:
+    """Until rank 0 has done something that shows in the run's folder, which it keeps locked as long as it lives.
+
+    A launcher ends the processes that it has begun when one fails, but those of other nodes know nothing of it. Raises
+    RunError when nobody has held the lock for long.
+    """
+    patience, since = BEGINNING, time.monotonic()
     while not done():
+        if holder(run):
+            patience, since = GONE, time.monotonic()
+        elif time.monotonic() - since > patience:
+            raise RunError(f"Rank 0, which retrieves and labels, is not at {run}; see what it said, and begin again.")
         time.sleep(POLL)
 
 

@@ -18,10 +18,11 @@ from pdadapt.answers import Answers, answers_of
 from pdadapt.corpus import Dataset, Qrels
 from pdadapt.engines.choose import check_model
 from pdadapt.errors import DataError, RecipeError, reason
+from pdadapt.locks import locked
 from pdadapt.progress import Progress
 from pdadapt.recipe import EvaluateSettings, RetrieveSettings
 from pdadapt.retrieve import open_index, retrieve_documents, sample_queries
-from pdadapt.run import Ranking, locked, read_run, write_atomic, write_run
+from pdadapt.run import Ranking, read_run, write_atomic, write_run
 
 PerQuery = dict[str, float]  # query_id -> value
 MOST_CHANGED = 10  # queries that are shown

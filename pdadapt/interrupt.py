@@ -14,8 +14,10 @@ WORDS = "Stopped. What is finished is kept: the same command goes on from there.
 SHOW_CURSOR = "\x1b[?25h"
 
 
-class Stopped(BaseException):
-    """Someone asked to end; not a KeyboardInterrupt, which the command-line library would take for its own."""
+class Stopped(SystemExit):
+    """Someone asked to end: of a kind that event loops let through, but no KeyboardInterrupt, which the command-line
+    library would take for its own.
+    """
 
 
 def end_when_asked() -> None:

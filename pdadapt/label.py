@@ -32,6 +32,7 @@ from pdadapt.teachers import CHUNK, Chunk, Pair, Point, Question, Score, Task
 from pdadapt.teachers.choose import by_document, model_of
 
 BY_DOCUMENT = 8  # times as many questions in a chunk: its queries are many, and encoded once for all of it
+CHUNKS, LEAST_CHUNK = 64, 256  # as many as that, if they are not smaller than that
 TEXTS = 4_096  # of documents kept at hand: more than one query's
 
 
@@ -137,6 +138,7 @@ def ask_missing(
     journal = journal or Journal()
     waiting: dict[Question, int] = {}  # questions put to the teacher, and their chunks
     left: Counter[int] = Counter()  # how many of a chunk those are
+    unanswered: Counter[int] = Counter()
     with progress.task(name, sum(size for _, size in questions.chunks), "prompts") as advance:
 
         def chunks() -> Iterator[Chunk]:
@@ -162,14 +164,17 @@ def ask_missing(
             if not all(score is None or math.isfinite(score) for _, score in batch):
                 raise ModelError("The teacher's answer is not a number; try --set teacher.dtype=float32.")
             store.add([(question, score) for question, score in batch if score is not None])
-            for question, _ in batch:
+            for question, score in batch:
                 number = waiting.pop(question)
                 left[number] -= 1
-                if not left[number]:
+                unanswered[number] += score is None
+                if not left[number] and not unanswered[number]:  # else it is asked again, when this is done again
                     journal.end(name, number)
             advance(len(batch))
         if waiting or next(ahead, None) is not None:
             raise ModelError(f"The teacher stopped with at least {len(waiting):,} questions left; try again.")
+    if unanswered.total():
+        progress.say(f"{progress.prefix}{name}: no answer to {unanswered.total():,} prompts.")
     return journal.missing(name)
 
 
@@ -370,16 +375,20 @@ class Labeling:
 
 
 def in_chunks(
-    ordered: Iterable[str], sizes: Mapping[str, int], least: int | None = None
+    ordered: Iterable[str], sizes: Mapping[str, int], most: int | None = None
 ) -> list[tuple[Sequence[str], int]]:
-    """Ids in their order, cut where so many come together that their questions are `least` (CHUNK) or more."""
+    """Ids in their order, cut where so many come together that their questions are enough: `most` (CHUNK), or less
+    where there are few in all, so that many workers have something to do.
+    """
+    most = most or CHUNK
+    enough = min(most, max(LEAST_CHUNK, sum(sizes.values()) // CHUNKS))
     chunks: list[tuple[Sequence[str], int]] = []
     ids: list[str] = []
     total = 0
     for name in ordered:
         ids.append(name)
         total += sizes[name]
-        if total >= (least or CHUNK):
+        if total >= enough:
             chunks.append((ids, total))
             ids, total = [], 0
     return [*chunks, (ids, total)] if ids else chunks

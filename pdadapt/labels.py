@@ -17,9 +17,9 @@ import contextlib
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pdadapt.errors import DataError
 from pdadapt.run import check_place
@@ -41,6 +41,7 @@ PRAGMA user_version = {VERSION};
 COMMIT;
 """
 COLUMNS = {"points": ("query", "document"), "pairs": ("query", "document_a", "document_b")}
+AGAIN = "take it away, and label the shard again"
 KNOWN_TEXTS = 2**16  # whose ids are kept at hand
 
 
@@ -192,6 +193,14 @@ class LabelStore(Labels):
         return found
 
 
+def check_shard(path: Path, keys: Collection[str]) -> None:
+    """Raises DataError when a file is no label store, or holds labels of other teachers than these."""
+    if path.is_file():
+        with _opening(path, AGAIN), contextlib.closing(sqlite3.connect(_to_read(path), uri=True)) as database:
+            if check_tables(database, path):
+                _check_teachers(database, "main", keys, path)
+
+
 def open_frozen(path: Path, table: str, key: str) -> Labels | None:
     """To read alone, without locks, so that many machines may; None where there is no store yet."""
     if not path.is_file():
@@ -208,19 +217,19 @@ def _to_read(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _opening(path: Path) -> Iterator[None]:
+def _opening(path: Path, advice: str = "give another label_store") -> Iterator[None]:
     """Raises DataError for what goes wrong."""
     try:
         yield
     except sqlite3.OperationalError as error:
-        raise DataError(f"{path} cannot be used as a label store now ({error}); give another label_store.") from None
+        raise DataError(f"{path} cannot be used as a label store now ({error}); {advice}.") from None
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not a label store ({error}); give another label_store.") from None
+        raise DataError(f"{path} is not a label store ({error}); {advice}.") from None
 
 
 def merge_labels(source: Path, target: Path, keys: Mapping[str, str]) -> int:
-    """Take a store's labels into another; returns how many there are. Whatever the order, and however often it is
-    done, the target holds the same: of two scores of one question, the lower.
+    """Take a store's labels into another. Whatever the order, and however often it is
+    done, the target holds the same: of two scores of one question, the lower. Returns how many it did not hold yet.
 
     keys: those of the teachers that may have given them, by table. Raises DataError, and takes nothing, where
     another has, and when a file is not a label store.
@@ -229,17 +238,11 @@ def merge_labels(source: Path, target: Path, keys: Mapping[str, str]) -> int:
         LabelStore(target, table, key).close()  # that it is there
     count = 0
     with _opening(target), contextlib.closing(sqlite3.connect(target.resolve().as_uri(), uri=True, timeout=60)) as db:
-        with _opening(source):
+        with _opening(source, AGAIN):
             db.execute("ATTACH DATABASE ? AS source", (_to_read(source),))
             if not check_tables(db, source, "source"):
                 return 0
-            found = [key for (key,) in db.execute("SELECT key FROM source.teachers")]
-        others = [key for key in found if _but_precision(key) not in map(_but_precision, keys.values())]
-        if others:
-            raise DataError(
-                f"{source} holds labels of another teacher or prompt ({others[0]}) than this run's "
-                f"({', '.join(keys.values())}); label with the run's own recipe."
-            )
+            _check_teachers(db, "source", keys.values(), source)
         with db:
             db.execute("BEGIN IMMEDIATE")
             db.execute("INSERT OR IGNORE INTO teachers (key, name) SELECT key, name FROM source.teachers")
@@ -254,10 +257,22 @@ def merge_labels(source: Path, target: Path, keys: Mapping[str, str]) -> int:
                 cursor = db.execute(
                     f"""INSERT INTO {table}
                     SELECT {own("teachers", "key", "teacher")}, {ids}, score FROM source.{table} l WHERE true
-                    ON CONFLICT DO UPDATE SET score = min(score, excluded.score)"""
+                    ON CONFLICT DO UPDATE SET score = excluded.score WHERE excluded.score < score"""
                 )
                 count += cursor.rowcount
     return count
+
+
+def _check_teachers(database: sqlite3.Connection, schema: str, keys: Collection[str], path: Path) -> None:
+    known = set(map(_but_precision, keys))
+    for (key,) in database.execute(f"SELECT key FROM {schema}.teachers"):
+        if _but_precision(key) not in known:
+            found = json.loads(key)
+            of_task = [one for one in map(json.loads, keys) if one.get("task") == found.get("task")]
+            own: dict[str, Any] = of_task[0] if of_task else {}
+            changed = [name for name in {**own, **found} if found.get(name) != own.get(name)]
+            which = ", ".join(f"{name} {found.get(name)!r}, not {own.get(name)!r}" for name in changed)
+            raise DataError(f"{path} holds labels of another teacher or prompt ({which}); {AGAIN}.")
 
 
 def _but_precision(key: str) -> str:

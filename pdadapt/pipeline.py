@@ -72,6 +72,7 @@ def check(recipe: Recipe, dataset: Dataset, out: Path, restart_from: Stage | Non
             "--restart-from is for one process, since the others could take old results for new ones: begin without "
             "the launcher, stop it when it trains (Ctrl-C), and go on with the launcher."
         )
+    train.queries_at_once(recipe.train)  # or they cannot be shared out among the processes
     queries = sample_queries(dataset.queries, recipe.retrieve.max_queries, recipe.seed)
     test_queries = sample_queries(dataset.test_queries, recipe.evaluate.max_queries, recipe.seed)
     if not queries:
@@ -192,16 +193,16 @@ def adapt(
 def join_training(recipe: Recipe, dataset: Dataset, run: RunFolder, progress: Progress) -> dict[str, Any]:
     """What the ranks other than 0 do: their part of each training, as soon as rank 0 has left its lists."""
     distributed.take_device()
-    distributed.wait_until(run.recipe_file.exists)
+    distributed.wait_until(run.recipe_file.exists, run.path)
     limits.remember(run.path / "memory.json")
     queries = sample_queries(dataset.queries, recipe.retrieve.max_queries, recipe.seed)
     kept_out = held_out(queries, recipe.train.held_out, recipe.seed)
     for iteration in range(1, recipe.iterations + 1):
         if not run.checkpoint(iteration).exists():
-            distributed.wait_until((run.iteration(iteration) / "lists.jsonl").exists)
+            distributed.wait_until((run.iteration(iteration) / "lists.jsonl").exists, run.path)
             fit(recipe, dataset.corpus, queries, run, iteration, progress)
         if kept_out:
-            distributed.wait_until((run.iteration(iteration) / "agreement.json").exists)
+            distributed.wait_until((run.iteration(iteration) / "agreement.json").exists, run.path)
             if not has_learned(run.iteration(iteration)):
                 break
     return {}

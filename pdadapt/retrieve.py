@@ -14,10 +14,11 @@ from typing import Any
 from pdadapt.corpus import Corpus, Dataset, Queries
 from pdadapt.engines import Engine
 from pdadapt.engines.choose import BASELINE, index_folder, index_origin, load_engine
+from pdadapt.locks import locked
 from pdadapt.passages import best_passages
 from pdadapt.progress import Progress
 from pdadapt.recipe import RetrieveSettings
-from pdadapt.run import Ranked, Ranking, RunFile, locked, write_atomic, write_run
+from pdadapt.run import Ranked, Ranking, RunFile, write_atomic, write_run
 from pdadapt.students.colbert import PCA_DOCUMENTS
 
 FORMAT = 1  # of the files of an index

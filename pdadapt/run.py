@@ -15,7 +15,6 @@ RUN/
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import io
 import itertools
 import json
@@ -23,7 +22,6 @@ import math
 import mmap
 import os
 import shutil
-import socket
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -33,8 +31,10 @@ import yaml
 from pydantic import ValidationError
 
 from pdadapt.errors import DataError, RunError, reason
+from pdadapt.locks import locked
 from pdadapt.readers import open_text
 from pdadapt.recipe import Recipe
+from pdadapt.shard_states import unmerged
 
 Ranked = list[tuple[str, float]]  # (doc_id, score), best first
 Ranking = dict[str, Ranked]  # by query_id
@@ -166,7 +166,13 @@ class RunFolder:
                 f"(labels serve again where teacher and prompts are the same: --set label_store={self.path}/"
                 "labels.sqlite)."
             )
-        return f"Made anew from stage {restart_from}, since {name_changes(stale)}.", self.outputs(restart_from)
+        outdated = self.outputs(restart_from)
+        if restart_from != "evaluate" and (shards := unmerged(self.path)):
+            raise RunError(
+                f"{self.path} has shards whose labels would go ({', '.join(file.stem for file in shards)}); take them "
+                f"in first: pdadapt labels merge {self.path}"
+            )
+        return f"Made anew from stage {restart_from}, since {name_changes(stale)}.", outdated
 
     def _has_begun(self, stage: Stage) -> bool:
         """Whether the stage, or one after it, has left something, be it half done."""
@@ -210,32 +216,6 @@ class RunFolder:
 def system(number: int) -> str:
     """What the student after so many iterations is called where students stand side by side."""
     return f"iteration-{number}" if number else "base"
-
-
-@contextlib.contextmanager
-def locked(folder: Path, shared: bool = False) -> Iterator[None]:
-    """Keep other processes out of this folder. Raises RunError when one is in it; a killed one leaves no lock.
-
-    shared: but for those that share it too.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock_file = open(folder / "lock", "a+")  # noqa: SIM115
-    except OSError as error:
-        raise RunError(f"{folder} cannot be written to ({error.strerror}); give another folder.") from None
-    with lock_file as lock:
-        try:
-            fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            raise RunError(
-                f"{folder} is in use by another pdadapt (process {lock.read().strip() or 'unknown'}); wait for it, or "
-                "give another folder."
-            ) from None
-        lock.truncate(0)
-        lock.write(f"{os.getpid()} on {socket.gethostname()}")
-        lock.flush()
-        yield
 
 
 def _served_alike(old: str | None, new: str | None) -> bool:

@@ -1,6 +1,6 @@
 """Label a run in shards, on as many machines as share its folder (a job array of SLURM), and merge what they said.
 
-RUN/iteration-N/shards/ holds a label store and a journal of each: 3-of-16.sqlite, 3-of-16.jsonl.
+RUN/iteration-N/shards/ holds a label store and a journal of each: 3-of-16.sqlite, 3-of-16.jsonl (see shard_states.py).
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from typing import Any, NamedTuple
 from pdadapt.corpus import Dataset, Queries, Source, data_hashes
 from pdadapt.errors import RunError
 from pdadapt.label import Journal, Labeling, ask_teachers
-from pdadapt.labels import LabelStore, is_labeled, merge_labels, open_frozen
+from pdadapt.labels import LabelStore, check_shard, is_labeled, merge_labels, open_frozen
+from pdadapt.locks import holder, locked
 from pdadapt.passages import reload
 from pdadapt.pipeline import labeled_relevant, teacher_keys
 from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe
 from pdadapt.retrieve import sample_queries
-from pdadapt.run import HASHED, RunFile, RunFolder, locked, read_settings, with_defaults
+from pdadapt.run import HASHED, RunFile, RunFolder, read_settings, with_defaults
+from pdadapt.shard_states import LABELED, MERGED, mark
 from pdadapt.teachers import Task
 from pdadapt.teachers.choose import Teachers, by_document
 
@@ -55,7 +57,13 @@ def label_shard(path: Path, shard: Shard, progress: Progress) -> Path:
     )
     name = f"{shard.number}-of-{shard.of}"
     file = folder / "shards" / f"{name}.sqlite"
-    with locked(path, shared=True), locked(folder / "shards" / f"{name}.lock"):
+    lock = folder / "shards" / f"{name}.lock"
+    if at_it := holder(lock):
+        raise RunError(
+            f"Shard {shard.number}/{shard.of} of {path} is being labeled already ({at_it}); take another one."
+        )
+    with locked(path, shared=True), locked(lock):
+        check_shard(file, keys.values())
         if "pair" in keys and by_document(recipe.teacher, "point") and not _has_points(labeling, shard, store, keys):
             progress.say(
                 "This teacher's points are asked by document, pairs by query: these are points. When all shards have "
@@ -66,9 +74,18 @@ def label_shard(path: Path, shard: Shard, progress: Progress) -> Path:
             file.with_suffix(".jsonl").unlink(missing_ok=True)
         journal = Journal(file.with_suffix(".jsonl"))
         with LabelStore(file, "points", keys["point"]) as own:
-            labeling.remember(own, [one for ids, _ in labeling.by_query()[shard.number - 1 :: shard.of] for one in ids])
+            chunks = labeling.by_query()
+            own_ids = [query_id for ids, _ in chunks[shard.number - 1 :: shard.of] for query_id in ids]
+            labeling.remember(own, own_ids)
+        if not own_ids:
+            progress.say(
+                f"There is nothing for this shard: {len(labeling.ranking):,} queries make {len(chunks)} chunks; take "
+                "fewer shards."
+            )
         teachers = Teachers(recipe.teacher, list(keys), progress)
         ask_teachers(labeling, file, keys, teachers, progress, journal, shard, store)
+        if len(keys) == len(teacher_keys(recipe)):
+            mark(file, LABELED)
     return file
 
 
@@ -87,8 +104,8 @@ def _has_points(labeling: Labeling, shard: Shard, store: Path, keys: Mapping[Tas
 def merge_shards(path: Path, files: Sequence[Path] = ()) -> tuple[int, Path]:
     """Take the labels of the files, or of all shards that the run's folder holds, into the run's label store.
 
-    Returns how many labels they hold, and the store. Raises RunError when there are none, or the run is in use, and
-    DataError when they are of another teacher or prompt: those before are kept.
+    Returns how many labels it did not hold yet, and the store. Raises RunError when there are none, or the run is in
+    use, and DataError when they are of another teacher or prompt: those before are kept.
     """
     run, recipe, _ = _open(path)
     found = sorted(files or path.glob("iteration-*/shards/*.sqlite"))
@@ -98,8 +115,13 @@ def merge_shards(path: Path, files: Sequence[Path] = ()) -> tuple[int, Path]:
         )
     keys = {f"{task}s": key for task, key in teacher_keys(recipe).items()}
     store = run.store(recipe)
+    count = 0
     with locked(path):
-        return sum(merge_labels(file, store, keys) for file in found), store
+        for file in found:
+            count += merge_labels(file, store, keys)
+            if file.parent.parent.parent == path:
+                mark(file, MERGED)
+    return count, store
 
 
 def _open(path: Path) -> tuple[RunFolder, Recipe, dict[str, Any]]:
@@ -116,9 +138,11 @@ def _waiting(run: RunFolder) -> Path:
     for file in sorted(run.path.glob("iteration-*/candidates.run")):
         if not (file.parent / "lists.jsonl").exists():
             return file.parent
+    found = any(run.path.glob("iteration-*/lists.jsonl"))
     raise RunError(
-        f"No candidates of {run.path} wait for labels; `pdadapt adapt --stop-before-labeling`, with the run's other "
-        "options, finds them."
+        f"No candidates of {run.path} wait for labels"
+        + (": they are labeled" if found else "")
+        + "; `pdadapt adapt --stop-before-labeling`, with the run's other options, finds the next ones."
     )
 
 

@@ -2,62 +2,32 @@
 
 from __future__ import annotations
 
-import fcntl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from pdadapt.locks import Holder, holder
 from pdadapt.record import Record, read_record
+from pdadapt.shard_states import shard_summary
 from pdadapt.tables import agreement_summary, comparison_table, duration, label_summary, speed
 
 SILENT = 60.0  # seconds without a word from a run that goes on, after which that is said
 
 
-class Holder(NamedTuple):
-    """Who is at a run."""
-
-    pid: str
-    host: str = ""
-
-
 def show_status(run: Path) -> Group:
     """Raises RunError when the folder holds no run of `pdadapt adapt`, or is damaged."""
     record = read_record(run)
-    return Group(*_parts(record, holder(run), shards_at_work(run)))
+    return Group(*_parts(record, holder(run)))
 
 
-def shards_at_work(run: Path) -> dict[str, Holder]:
-    """The shards that are being labeled, and who is at each."""
-    folders = sorted(run.glob("iteration-*/shards/*.lock"))
-    return {folder.stem: at_it for folder in folders if (at_it := holder(folder))}
-
-
-def holder(run: Path) -> Holder | None:
-    """Who holds the lock of a run, or a shard; None when nobody does. Nothing is written, and the lock is free again at
-    once.
-    """
-    try:
-        with open(run / "lock", encoding="utf-8") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                pid, *more = lock.read().split() or ["unknown"]
-                return Holder(pid, *more[-1:])
-    except FileNotFoundError:
-        pass
-    return None
-
-
-def _parts(record: Record, at_it: Holder | None, shards: Mapping[str, Holder]) -> Iterator[RenderableType]:
-    if shards and not at_it:
-        who = ", ".join(f"{name} (process {one.pid} on {one.host})" for name, one in shards.items())
-        yield Text(f"Shards are being labeled: {who}.")
-    else:
-        yield Text(standing(record, at_it))
+def _parts(record: Record, at_it: Holder | None) -> Iterator[RenderableType]:
+    yield Text(standing(record, at_it))
+    if shards := shard_summary(record.path):
+        yield Text(shards)
     yield Text(record.summary)
     for iteration in record.iterations:
         number = iteration.number

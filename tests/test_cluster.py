@@ -8,8 +8,10 @@ import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
 from pdadapt import label as labeling
+from pdadapt.cli import app
 from pdadapt.cluster import Cluster, _files, _placed, _unpacked
 from pdadapt.corpus import load_dataset
 from pdadapt.errors import ModelError
@@ -106,6 +108,14 @@ def test_what_a_worker_finds_wrong_is_one_sentence(nodes, tiny_recipe, beir, tmp
     assert "Traceback" not in str(caught.value)
     imported = Cluster().teachers(recipe.teacher.model_copy(update={"model": "imported:people"}), ["point"])("point")
     assert list(imported.score_points([chunk])) == [[(Point("wheel", "rim"), None)]], "asked from here"
+
+
+@pytest.mark.parametrize("address", ["spark", "Ray", "ray:", "ray://host", "ray://host:abc", "ray://:1", "ray://h:1/x"])
+def test_what_is_no_cluster_is_refused(address, tmp_path):
+    result = CliRunner().invoke(
+        app, ["adapt", "--corpus", "demo", "--cluster", address, "--out", str(tmp_path / "out")]
+    )
+    assert result.exit_code == 2 and "is no cluster: write ray" in " ".join(result.output.split())
 
 
 def test_a_model_travels_as_what_it_was_taken_for(t5, tmp_path):

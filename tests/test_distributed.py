@@ -12,7 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pdadapt import distributed
 from pdadapt.corpus import load_dataset
+from pdadapt.errors import RunError
+from pdadapt.locks import locked
 
 SCRIPT = Path(__file__).with_name("training_script.py")
 
@@ -107,3 +110,22 @@ def test_two_machines_train_one_run(tiny_recipe, beir, tmp_path):
     compare(
         *(load_file(tmp_path / name / "iteration-1" / "checkpoint" / "model.safetensors") for name in ("one", "two"))
     )
+
+
+def test_nobody_waits_for_a_rank_0_that_is_gone(tmp_path, monkeypatch):
+    monkeypatch.setattr(distributed, "POLL", 0.01)
+    monkeypatch.setattr(distributed, "GONE", 0.1)
+    monkeypatch.setattr(distributed, "BEGINNING", 0.3)
+    file = tmp_path / "lists.jsonl"
+    with pytest.raises(RunError, match="Rank 0, which retrieves and labels, is not at"):
+        distributed.wait_until(file.exists, tmp_path)
+    polled = []
+
+    def done():
+        polled.append(1)
+        return len(polled) > 100  # a second, ten times as long as it waits for one that is gone
+
+    with locked(tmp_path):
+        distributed.wait_until(done, tmp_path)
+    with pytest.raises(RunError, match="is not at"):
+        distributed.wait_until(file.exists, tmp_path)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import asked_at_once
 
+from pdadapt import interrupt
 from pdadapt.errors import ModelError, RecipeError
 from pdadapt.label import ask_missing
 from pdadapt.labels import LabelStore
@@ -272,6 +273,40 @@ def test_servers_share_the_questions_and_one_that_dies_costs_none(llama, monkeyp
     assert [found[point] for point in points] == pytest.approx(expected, abs=1e-4)
     assert any(second in line and "asking again" in line for line in said)
     assert not any(first in line for line in said)
+
+
+def test_a_server_that_is_away_when_it_begins_is_gone_without(server, llama, tmp_path, monkeypatch):
+    monkeypatch.setattr(servers, "TRIES", 1)
+    said = []
+    model = ModelSettings(model=f"{server}#tiny", endpoints=("http://127.0.0.1:9/v1",))
+    teacher = EndpointTeacher(model, PointSettings(), None, said.append)
+    teacher.check({"spoke"})
+    assert any(":9/v1 did not answer" in line and "goes on without that server" in line for line in said)
+    assert answers(teacher.score_points, POINTS) == pytest.approx(answers(local(llama).score_points, POINTS), abs=1e-4)
+    plain = ModelSettings(model=f"{server}#plain", endpoints=(server,))
+    with pytest.raises(ModelError, match="without `top_logprobs`"):
+        EndpointTeacher(plain, PointSettings(), None).check({"spoke"})
+
+
+def test_ctrl_c_while_servers_are_asked_is_a_sentence(server):
+    asking = f"""
+import os, signal, threading
+from pdadapt import interrupt
+from pdadapt.recipe import ModelSettings, PointSettings
+from pdadapt.teachers import Point, answers
+from pdadapt.teachers.endpoint import EndpointTeacher
+
+interrupt.end_when_asked()
+teacher = EndpointTeacher(ModelSettings(model={server!r} + "#slow", concurrency=4), PointSettings(), None)
+threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    answers(teacher.score_points, [Point(f"spoke {{number}}", "rim") for number in range(5_000)])
+except interrupt.Stopped as stopped:
+    interrupt.end(stopped.args[0])
+"""
+    process = subprocess.run([sys.executable, "-c", asking], capture_output=True, text=True, timeout=60, check=False)
+    assert process.returncode == 130
+    assert process.stderr == interrupt.WORDS + "\n"
 
 
 def test_when_every_server_fails_each_is_named(monkeypatch):

@@ -18,8 +18,8 @@ from pdadapt.evaluate import (
     parse_measures,
     per_query,
 )
+from pdadapt.locks import locked
 from pdadapt.recipe import EvaluateSettings
-from pdadapt.run import locked
 
 QRELS = {"q1": {"a": 2, "b": 1, "c": 0}, "q2": {"x": 1}, "q3": {"z": 1}}
 RANKING = {"q1": [("c", 3.0), ("a", 2.0), ("b", 1.0)], "q2": [("y", 2.0), ("x", 1.0)]}

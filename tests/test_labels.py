@@ -21,6 +21,7 @@ from pdadapt.label import (
     ask_missing,
     ask_teachers,
     asked_orders,
+    in_chunks,
     make_lists,
     point_labels,
     read_lists,
@@ -168,6 +169,36 @@ def labeled(beir, tmp_path):
         return list(make_lists(labeling, store, keys, figures)), figures
 
     return run, teacher, dataset, ranking
+
+
+def test_few_questions_make_small_chunks_and_many_large_ones():
+    def sizes(queries, each):
+        ids = [f"q{i}" for i in range(queries)]
+        return [size for _, size in in_chunks(ids, dict.fromkeys(ids, each))]
+
+    assert sizes(80, 10) == [260, 260, 260, 20]
+    assert sizes(2_000, 10)[:-1] == [320] * 62
+    assert set(sizes(20_000, 100)) <= {2_100, 800}
+    assert sizes(0, 10) == []
+
+
+def test_a_chunk_with_questions_unanswered_is_asked_about_again(tmp_path, capsys):
+    questions = Questions([(["a"], 2), (["b"], 2)], lambda ids: [Point(ids[0], document) for document in ("x", "y")])
+    teacher = CountingTeacher()
+    teacher.silent = {"b"}
+    file = tmp_path / "journal.jsonl"
+
+    def ask():
+        with LabelStore(tmp_path / "l.sqlite", "points", "p") as store:
+            return ask_missing(
+                questions, store, lambda: teacher.score_points, Progress(), "label points", Journal(file)
+            )
+
+    assert ask() == 4
+    assert "label points: no answer to 2 prompts." in capsys.readouterr().err
+    teacher.asked.clear()
+    teacher.silent = set()
+    assert ask() == 4 and teacher.asked == [Point("b", "x"), Point("b", "y")]
 
 
 def test_lists_are_ordered_by_point_labels_with_pairs_in_the_window(labeled):

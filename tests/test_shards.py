@@ -17,10 +17,10 @@ from pdadapt.corpus import load_dataset
 from pdadapt.errors import DataError, RunError
 from pdadapt.label_files import read_labels
 from pdadapt.labels import LabelStore, merge_labels, open_frozen
+from pdadapt.locks import locked
 from pdadapt.pipeline import adapt
 from pdadapt.progress import Progress
 from pdadapt.recipe import load_recipe
-from pdadapt.run import locked
 from pdadapt.shards import Shard, label_shard, merge_shards, parse_shard
 from pdadapt.teachers.choose import Teachers
 
@@ -95,7 +95,8 @@ def test_of_two_scores_the_lower_is_kept_whatever_comes_first(tmp_path):
     for number, order in enumerate((stores, stores[::-1], stores * 2)):
         target = tmp_path / f"target-{number}"
         for store in order:
-            assert merge_labels(store, target, {"points": key, "pairs": '{"task": "pair"}'}) == 2
+            merge_labels(store, target, {"points": key, "pairs": '{"task": "pair"}'})
+        assert merge_labels(stores[0], target, {"points": key}) == 0, "what is held already is not taken in again"
         with LabelStore(target, "points", key) as merged:
             assert [merged.get(("q", name)) for name in "dabc"] == [-2.0, 1.0, -2.0, 0.5]
 
@@ -133,6 +134,43 @@ os.kill(os.getpid(), 9)
     assert open_frozen(tmp_path / "empty", "points", "key") is None
 
 
+def test_a_file_of_something_else_in_a_shards_place_is_refused_and_kept(tiny_recipe, beir, tmp_path, few):
+    run = tmp_path / "run"
+    begin(load_recipe(str(tiny_recipe)), beir, run)
+    file = run / "iteration-1" / "shards" / "1-of-2.sqlite"
+    file.parent.mkdir()
+    with LabelStore(file, "points", '{"task": "point", "prompt": "another"}') as store:
+        store.add([(("q", "d"), 1.0)])
+    before = file.read_bytes()
+    for attempt in (lambda: label_shard(run, Shard(1, 2), Progress()), lambda: merge_shards(run)):
+        with pytest.raises(DataError, match=r"prompt 'another', not .*take it away, and label the shard again"):
+            attempt()
+    assert file.read_bytes() == before
+    file.write_bytes(b"nothing of the kind" * 99)
+    for attempt in (lambda: label_shard(run, Shard(1, 2), Progress()), lambda: merge_shards(run)):
+        with pytest.raises(DataError, match=r"is not a label store .*label the shard again"):
+            attempt()
+
+
+def test_a_restart_takes_no_labels_away_that_are_in_shards_alone(tiny_recipe, beir, tmp_path, few):
+    run = tmp_path / "run"
+    begin(load_recipe(str(tiny_recipe)), beir, run)
+    file = label_shard(run, Shard(1, 1), Progress())
+    other = load_recipe(str(tiny_recipe), {"retrieve.k": 3})
+    with pytest.raises(RunError, match=r"has shards whose labels would go \(1-of-1\).*labels merge"):
+        adapt(other, load_dataset(str(beir)), run, Progress(), restart_from="retrieve")
+    assert file.exists()
+    merge_shards(run)
+    adapt(other, load_dataset(str(beir)), run, Progress(), restart_from="retrieve", stop_before_labeling=True)
+    assert not file.exists()
+
+
+def test_more_shards_than_chunks_is_said(tiny_recipe, beir, tmp_path, capsys):
+    begin(load_recipe(str(tiny_recipe)), beir, tmp_path / "run")
+    label_shard(tmp_path / "run", Shard(2, 2), Progress())
+    assert "nothing for this shard: 12 queries make 1 chunks" in capsys.readouterr().err
+
+
 def test_a_journal_whose_store_is_gone_says_nothing(tiny_recipe, beir, tmp_path, few):
     begin(load_recipe(str(tiny_recipe)), beir, tmp_path / "run")
     file = label_shard(tmp_path / "run", Shard(1, 2), Progress())
@@ -149,7 +187,11 @@ def test_status_says_which_shards_are_being_labeled(tiny_recipe, beir, tmp_path,
     assert "Stopped" in CliRunner().invoke(app, ["status", str(run)]).output
     with locked(run, shared=True), locked(run / "iteration-1" / "shards" / "1-of-2.lock"):
         said = CliRunner().invoke(app, ["status", str(run)]).output
-    assert f"Shards are being labeled: 1-of-2 (process {os.getpid()} on" in said and "Stopped" not in said
+    said = " ".join(said.split())
+    assert f"Shards of 2: 1 being labeled (1: process {os.getpid()} on" in said and "1 labeled, not merged." in said
+    merge_shards(run)
+    said = " ".join(CliRunner().invoke(app, ["status", str(run)]).output.split())
+    assert "Shards of 2: 1 not begun (1); 1 labeled." in said
 
 
 def test_labels_of_another_prompt_are_refused_and_nothing_is_taken(tiny_recipe, beir, tmp_path):
@@ -208,7 +250,7 @@ def test_the_commands(tiny_recipe, beir, tmp_path):
     assert f"pdadapt label {out} --shard 1/16" in said and f"pdadapt labels merge {out}" in said
     for shard in ("1/2", "2/2"):
         assert f"pdadapt labels merge {out}" in run("label", out, "--shard", shard)
-    assert "labels of shards are in" in run("labels", "merge", out)
+    assert "took in 192 labels. Shards of 2: 2 labeled." in run("labels", "merge", out)
     assert "Checkpoint" in run(*adapt_command)
     result = CliRunner().invoke(app, ["label", str(out), "--shard", "3/2"])
     assert result.exit_code == 2 and "is no shard" in result.output

@@ -133,12 +133,12 @@ def teacher_key(settings: TeacherSettings, task: Task) -> str:
     Raises RecipeError or ModelError when the teacher cannot do what is asked; nothing is loaded.
     """
     model = model_of(settings, task)
-    kind = teacher_kind(model)
-    if model.endpoints and kind != "endpoint":
+    if model.endpoints and not model.model.startswith(("http://", "https://")):
         raise RecipeError(
             f"Teacher {model.model!r} is not served, so teacher.endpoints says nothing; leave --endpoint out, or name "
             "the model behind it (--endpoint http://HOST/v1#NAME)."
         )
+    kind = teacher_kind(model)
     pairwise = kind == "cross_encoder" and read_config(resolve_model(model.model)).get(TASK) == "pair"
     if task == "point" and pairwise:
         raise RecipeError(

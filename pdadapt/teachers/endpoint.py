@@ -79,16 +79,25 @@ class EndpointTeacher:
 
     def check(self, queries: Collection[str]) -> None:
         """Ask each server the longest query with an empty document. Raises ModelError when one cannot serve as a
-        teacher.
+        teacher, or all are out of reach.
         """
         longest = max(queries, key=len, default="")
-        every = self.servers
+        every, away = self.servers, []
         for self.servers in every.alone():
-            if self.point_prompt:
-                answers(self.score_points, [Point(longest, "")])
-            else:
-                answers(self.score_pairs, [Pair(longest, "", "")])
+            try:
+                if self.point_prompt:
+                    answers(self.score_points, [Point(longest, "")])
+                else:
+                    answers(self.score_pairs, [Pair(longest, "", "")])
+            except ModelError as error:
+                if not self.servers.are_away():
+                    raise
+                away.append(str(error))
         self.servers = every
+        if len(away) == len(every.servers):
+            raise ModelError(" ".join(away))
+        for problem in away:
+            every.say(f"{problem} It goes on without that server.")
 
     def score_points(self, chunks: Iterable[Chunk]) -> Iterator[Scores]:
         yield from self._score(chunks, self.point_prompt, self.point_labels)

@@ -33,7 +33,7 @@ class Server:
     failures: int = 0  # in a row
     rests_until: float = 0.0  # monotonic seconds
     problem: str = ""
-    advice: str = ""
+    final: int = 0  # a status that will not change
     answered: bool = False  # so that a question it refuses is that question's fault
 
 
@@ -55,6 +55,10 @@ class Servers:
     def alone(self) -> list[Servers]:
         """Each server by itself."""
         return [Servers([server.url], self.concurrency, self.say) for server in self.servers]
+
+    def are_away(self) -> bool:
+        """Whether all failed for the last time in a way that may change."""
+        return all(server.failures >= TRIES and not server.final for server in self.servers)
 
     def client(self) -> httpx.AsyncClient:
         most = self.concurrency * len(self.servers)
@@ -98,7 +102,8 @@ class Servers:
         while True:
             if all(server.failures >= TRIES for server in self.servers):
                 problems = "; ".join(f"{server.url} did not answer ({server.problem})" for server in self.servers)
-                raise ModelError(f"{problems}; {self.servers[0].advice}.")
+                advice = ADVICE.get(self.servers[0].final, "see to it")
+                raise ModelError(f"{problems}; {advice}; what is labeled is kept: the same command goes on.")
             now = time.monotonic()
             ready = [server for server in self.servers if server.rests_until <= now]
             if ready:
@@ -117,7 +122,7 @@ class Servers:
         pause = min(max(0.5 * 2 ** min(server.failures - 1, TRIES), wanted), LONGEST_REST)
         server.rests_until = time.monotonic() + pause
         server.problem = problem
-        server.advice = ADVICE.get(final or 0, "see to it; what is labeled is kept: the same command goes on")
+        server.final = final or 0
         if server.failures < TRIES:
             self.say(f"{server.url}: {problem}; asking again in {pause:.0f} s (try {server.failures + 1} of {TRIES})")
         elif server.failures == TRIES and len(self.servers) > 1:

@@ -16,11 +16,11 @@ import time
 from pathlib import Path
 
 from pdadapt.corpus import load_dataset
-from pdadapt.label import TrainingList
 from pdadapt.progress import Progress, quiet_libraries
 from pdadapt.recipe import TrainSettings
 from pdadapt.students.colbert import load_colbert
 from pdadapt.train import train
+from pdadapt.training_lists import TrainingList
 
 
 def main() -> None:

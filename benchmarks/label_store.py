@@ -21,8 +21,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from pdadapt.ask import Journal, ask_missing
 from pdadapt.corpus import Corpus, Document
-from pdadapt.label import Journal, Labeling, ask_missing
+from pdadapt.label import Labeling
 from pdadapt.label_files import batched
 from pdadapt.labels import LabelStore
 from pdadapt.progress import Progress

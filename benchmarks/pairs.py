@@ -28,13 +28,14 @@ import matplotlib.pyplot as plt
 from pdadapt.bradley_terry import fit
 from pdadapt.corpus import Dataset, load_dataset
 from pdadapt.evaluate import compare_two, per_query
-from pdadapt.label import Labeling, TrainingList, ask_teachers, make_lists
+from pdadapt.label import Labeling, ask_teachers, make_lists
 from pdadapt.pipeline import adapt, teacher_keys
 from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe, load_recipe
 from pdadapt.retrieve import sample_queries
 from pdadapt.run import RunFile
 from pdadapt.teachers.choose import Teachers
+from pdadapt.training_lists import TrainingList
 
 RECIPE = str(Path(__file__).parent / "proof.yaml")
 LISTED, PAPER, EVERY = 16, 50, 120  # documents of a list; pairs a query of the paper, and all there are

@@ -140,9 +140,9 @@ def drop(model: Any, options: Any) -> Any:
 
 def ours(lists: Any, corpus: Any, queries: Any, options: Any, clock: Any, folder: Path) -> None:
     from pdadapt import train
-    from pdadapt.label import TrainingList
     from pdadapt.progress import Progress
     from pdadapt.recipe import TrainSettings
+    from pdadapt.training_lists import TrainingList
 
     class Watch(train.Watch):
         """Ours, and the clock."""

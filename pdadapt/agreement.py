@@ -13,8 +13,8 @@ from scipy.stats import kendalltau
 from sklearn.metrics import ndcg_score
 
 from pdadapt.corpus import Corpus, Queries
-from pdadapt.label import TrainingList, derive
 from pdadapt.students.encoding import encode_documents
+from pdadapt.training_lists import TrainingList, derive
 from pdadapt.verdict import DECISIVE
 
 LEAST, MOST = 20, 500  # queries: fewer say nothing, so they had better teach; more see no difference worth having

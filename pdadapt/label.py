@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-import json
 import math
 import random
 import statistics
@@ -17,175 +16,22 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from pdadapt.bradley_terry import Fit, PairLabel, contradictions, fit
+from pdadapt.ask import Journal, Questions, ask_missing, check_answers, in_chunks
+from pdadapt.bradley_terry import Fit, contradictions, fit
 from pdadapt.corpus import Corpus, Queries
-from pdadapt.errors import DataError, ModelError, RunError, reason
 from pdadapt.labels import Labels, LabelStore
 from pdadapt.pairs import Positions, choose_pairs, count_pairs, standardise
 from pdadapt.progress import Progress
-from pdadapt.readers import LineFile
 from pdadapt.recipe import Recipe
-from pdadapt.run import RunFile, write_atomic
-from pdadapt.teachers import CHUNK, Chunk, Pair, Point, Question, Score, Task
+from pdadapt.run import RunFile
+from pdadapt.teachers import Pair, Point, Task
 from pdadapt.teachers.choose import by_document, model_of
+from pdadapt.training_lists import TrainingList, derive
 
 BY_DOCUMENT = 8  # times as many questions in a chunk: its queries are many, and encoded once for all of it
-CHUNKS, LEAST_CHUNK = 64, 256  # as many as that, if they are not smaller than that
 TEXTS = 4_096  # of documents kept at hand: more than one query's
-
-
-class TrainingList(NamedTuple):
-    """One query's documents, best first by the point labels, with what the teacher said of them."""
-
-    query_id: str
-    doc_ids: list[str]
-    points: list[float | None]
-    pairs: list[PairLabel]
-    relevant: Sequence[str] = ()
-    """Documents that people labeled relevant, for L_CL."""
-
-
-class Questions(NamedTuple):
-    """What is asked about, chunk by chunk."""
-
-    chunks: Sequence[tuple[Sequence[str], int]]  # ids of queries, or of documents; about how many questions
-    of: Callable[[Sequence[str]], Iterable[Question]]  # those of a chunk; some may be alike
-
-    def shard(self, number: int, shards: int) -> Questions:
-        """Every so manyeth chunk, from that number (1, 2, ...) on."""
-        return self._replace(chunks=self.chunks[number - 1 :: shards])
-
-
-class Journal:
-    """How far questions came, by task and chunk, kept in a file through kills.
-
-    A line says that a chunk is begun, and how many of its questions were missing; another, that all are answered.
-    """
-
-    def __init__(self, file: Path | None = None):
-        self._missing: dict[tuple[str, int], int] = {}
-        self._done: set[tuple[str, int]] = set()
-        self._file = file
-        if file and file.exists():
-            for line in file.read_text(encoding="utf-8").splitlines():
-                try:
-                    task, number, missing = json.loads(line)
-                except ValueError:  # torn by a kill
-                    continue
-                self._note(task, number, missing)
-
-    def begin(self, task: str, number: int, missing: int) -> None:
-        if (task, number) not in self._missing:
-            self._write(task, number, missing)
-
-    def end(self, task: str, number: int) -> None:
-        self._write(task, number, None)
-
-    def done(self, task: str, number: int) -> bool:
-        return (task, number) in self._done
-
-    def missing(self, task: str) -> int:
-        """How many questions were missing when their chunks were first begun."""
-        return sum(missing for (name, _), missing in self._missing.items() if name == task)
-
-    def _note(self, task: str, number: int, missing: int | None) -> None:
-        if missing is None:
-            self._done.add((task, number))
-        else:
-            self._missing[task, number] = missing
-
-    def _write(self, task: str, number: int, missing: int | None) -> None:
-        self._note(task, number, missing)
-        if self._file:
-            with open(self._file, "a+b") as file:
-                file.seek(max(0, file.tell() - 1))
-                torn = file.read() not in (b"", b"\n")
-                file.write(("\n" * torn + json.dumps([task, number, missing]) + "\n").encode())
-
-
-class Coming(Iterator[Chunk]):
-    """Chunks that are made as they are wanted."""
-
-    def __init__(self, chunks: Iterator[Chunk], most: int):
-        self._chunks = chunks
-        self._most = most
-
-    def __next__(self) -> Chunk:
-        return next(self._chunks)
-
-    def __length_hint__(self) -> int:
-        """How many there are at most."""
-        return self._most
-
-
-def ask_missing(
-    questions: Questions,
-    store: LabelStore,
-    load: Callable[[], Score],
-    progress: Progress,
-    name: str,
-    journal: Journal | None = None,
-) -> int:
-    """Have the teacher answer what the store lacks, a batch committed at a time. Each distinct question is asked once;
-    one that stands in several chunks, and gets no answer, may be asked in each.
-
-    load: called when there is something to ask, gives a teacher's method. journal: by `name`, how far this came.
-    Returns how many were missing when this was first begun. Raises ModelError when a score is not finite (it would be
-    no label), and when the teacher stops before it has come to every question.
-    """
-    journal = journal or Journal()
-    waiting: dict[Question, int] = {}  # questions put to the teacher, and their chunks
-    left: Counter[int] = Counter()  # how many of a chunk those are
-    unanswered: Counter[int] = Counter()
-    with progress.task(name, sum(size for _, size in questions.chunks), "prompts") as advance:
-
-        def chunks() -> Iterator[Chunk]:
-            for number, (ids, size) in enumerate(questions.chunks):
-                if journal.done(name, number):
-                    advance(size, earlier=True)
-                    continue
-                whole = sorted(set(questions.of(ids)))
-                asked = [question for question in whole if question not in waiting and store.get(question) is None]
-                journal.begin(name, number, len(asked))
-                advance(size - len(asked), earlier=True)
-                if asked:
-                    waiting.update(dict.fromkeys(asked, number))
-                    left[number] = len(asked)
-                    yield Chunk(asked, whole)
-                else:
-                    journal.end(name, number)
-
-        ahead = chunks()
-        first = next(ahead, None)
-        batches = load()(Coming(itertools.chain([first], ahead), len(questions.chunks))) if first else ()
-        for batch in batches:
-            if not all(score is None or math.isfinite(score) for _, score in batch):
-                raise ModelError("The teacher's answer is not a number; try --set teacher.dtype=float32.")
-            store.add([(question, score) for question, score in batch if score is not None])
-            for question, score in batch:
-                number = waiting.pop(question)
-                left[number] -= 1
-                unanswered[number] += score is None
-                if not left[number] and not unanswered[number]:  # else it is asked again, when this is done again
-                    journal.end(name, number)
-            advance(len(batch))
-        if waiting or next(ahead, None) is not None:
-            raise ModelError(f"The teacher stopped with at least {len(waiting):,} questions left; try again.")
-    if unanswered.total():
-        progress.say(f"{progress.prefix}{name}: no answer to {unanswered.total():,} prompts.")
-    return journal.missing(name)
-
-
-def check_answers(missing: int, of: int, task: Task) -> None:
-    """Raises ModelError when all answers are missing: there is nothing to learn from."""
-    if missing and missing == of:
-        without = " Without pairs: --set teacher.pair.per_query=0." if task == "pair" else ""
-        raise ModelError(
-            f"The teacher gave no answer to any of {missing:,} {task}s: an imported teacher needs labels of exactly "
-            f"these texts and this --name, a server must list the label words among its top_logprobs.{without}"
-        )
 
 
 def point_labels(
@@ -253,7 +99,7 @@ class Labeling:
                     yield from (Point(self.queries[query_id], self.text(doc_id)) for query_id in asking[doc_id])
 
             sizes = {doc_id: len(query_ids) for doc_id, query_ids in asking.items()}
-            return Questions(in_chunks(sizes, sizes, BY_DOCUMENT * CHUNK), about)
+            return Questions(in_chunks(sizes, sizes, BY_DOCUMENT), about)
 
         def of(query_ids: Sequence[str]) -> Iterator[Point]:
             for query_id in query_ids:
@@ -374,26 +220,6 @@ class Labeling:
         return asked_orders(self.recipe.teacher.pair.order, i, j, entry.doc_ids, seed)
 
 
-def in_chunks(
-    ordered: Iterable[str], sizes: Mapping[str, int], most: int | None = None
-) -> list[tuple[Sequence[str], int]]:
-    """Ids in their order, cut where so many come together that their questions are enough: `most` (CHUNK), or less
-    where there are few in all, so that many workers have something to do.
-    """
-    most = most or CHUNK
-    enough = min(most, max(LEAST_CHUNK, sum(sizes.values()) // CHUNKS))
-    chunks: list[tuple[Sequence[str], int]] = []
-    ids: list[str] = []
-    total = 0
-    for name in ordered:
-        ids.append(name)
-        total += sizes[name]
-        if total >= enough:
-            chunks.append((ids, total))
-            ids, total = [], 0
-    return [*chunks, (ids, total)] if ids else chunks
-
-
 def ask_teachers(
     labeling: Labeling,
     store_file: Path,
@@ -483,12 +309,6 @@ def _descending(label: float | None) -> float:
     return math.inf if label is None else -label
 
 
-def derive(entry: TrainingList, i: int, j: int, temperature: float) -> float | None:
-    """Log-odds from the point labels: sigmoid(s_i - s_j) is what points say of a pair."""
-    first, second = entry.points[i], entry.points[j]
-    return None if first is None or second is None else (first - second) / temperature
-
-
 class Orders:
     """How far the order of the documents decides: PairDistill, appendix A.2.
 
@@ -511,24 +331,3 @@ class Orders:
     def figures(self) -> dict[str, float]:
         found = {"position_bias": self.bias / self.pairs} if self.pairs else {}
         return found | ({"flip_rate": self.flipped / self.both} if self.both else {})
-
-
-def write_lists(path: Path, lists: Iterable[TrainingList]) -> None:
-    """Training lists as JSONL, one query a line."""
-    write_atomic(path, (json.dumps(entry._asdict(), ensure_ascii=False) + "\n" for entry in lists))
-
-
-def read_lists(path: Path, wanted: Callable[[str], bool] = lambda query_id: True) -> Sequence[TrainingList]:
-    """Those of the queries wanted, each read from the file when asked for. Raises RunError when the file is damaged."""
-    try:
-        lines = LineFile(path, _to_list)
-        lines.keep([row for row, entry in enumerate(lines.read()) if wanted(entry.query_id)])
-    except (DataError, ValueError, LookupError, TypeError) as error:
-        raise RunError(
-            f"{path} is damaged ({reason(error)}); remove it, and the same `pdadapt adapt` writes it anew."
-        ) from None
-    return lines
-
-
-def _to_list(row: dict[str, Any], where: str) -> TrainingList:
-    return TrainingList(**row | {"pairs": [tuple(pair) for pair in row["pairs"]]})

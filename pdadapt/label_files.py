@@ -17,10 +17,10 @@ from rich.table import Table
 from rich.text import Text
 
 from pdadapt.errors import DataError, RunError
-from pdadapt.label import TrainingList, read_lists
 from pdadapt.labels import LabelStore
 from pdadapt.readers import check_text, open_text, parquet_rows, parse_object
 from pdadapt.run import label_store, read_run, read_settings
+from pdadapt.training_lists import TrainingList, read_lists
 
 COLUMNS = ("task", "teacher", "model", "query_id", "query", "doc_id", "document", "doc_id_b", "document_b", "score")
 BATCH = 10_000  # rows

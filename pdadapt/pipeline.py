@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 from pdadapt import distributed, evaluate, students, train
 from pdadapt.agreement import agreement, held_out, score_lists
 from pdadapt.answers import answers_of
+from pdadapt.ask import Journal
 from pdadapt.batches import limits
 from pdadapt.corpus import Corpus, Dataset, Queries, data_hashes, fingerprint, load_dataset, relevant_documents
 from pdadapt.engines.choose import BASELINE, check_model, make_engine
 from pdadapt.engines.exact import Exact
 from pdadapt.errors import DataError, RunError
-from pdadapt.label import Journal, Labeling, TrainingList, ask_teachers, make_lists, read_lists, write_lists
+from pdadapt.label import Labeling, ask_teachers, make_lists
 from pdadapt.labels import LabelStore, is_labeled
 from pdadapt.models import resolve_model
 from pdadapt.progress import Progress
@@ -41,6 +42,7 @@ from pdadapt.students.colbert import PCA_DOCUMENTS, get_lengths, set_lengths
 from pdadapt.summary import GENERAL, GENERAL_DEPTH, summarise
 from pdadapt.teachers import Task
 from pdadapt.teachers.choose import Teachers, check_teacher, teacher_key
+from pdadapt.training_lists import TrainingList, read_lists, write_lists
 from pdadapt.verdict import DECISIVE
 
 if TYPE_CHECKING:

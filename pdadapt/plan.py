@@ -23,7 +23,6 @@ from pdadapt.corpus import Corpus, Dataset, Document, Queries
 from pdadapt.distributed import processes
 from pdadapt.engines.exact import Exact
 from pdadapt.errors import RunError
-from pdadapt.label import TrainingList
 from pdadapt.labels import count_labels
 from pdadapt.pairs import Positions, choose_pairs, count_pairs
 from pdadapt.pipeline import check, load_student
@@ -34,6 +33,7 @@ from pdadapt.students.colbert import PCA_DOCUMENTS
 from pdadapt.students.encoding import document_batches
 from pdadapt.teachers import Pair, Point, Task, answers, score_of
 from pdadapt.teachers.choose import Teachers, model_of, teacher_kind
+from pdadapt.training_lists import TrainingList
 
 SAMPLE_DOCUMENTS, SAMPLE_QUERIES, SAMPLE_STEPS = 256, 64, 3
 FEWEST_PROMPTS, MOST_PROMPTS, LABEL_SECONDS = 32, 2_048, 20.0  # of a task's sample

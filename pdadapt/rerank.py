@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from pdadapt.ask import Questions, ask_missing, check_answers, in_chunks
 from pdadapt.corpus import Corpus, Queries
 from pdadapt.errors import DataError
-from pdadapt.label import Orders, Questions, ask_missing, check_answers, in_chunks
+from pdadapt.label import Orders
 from pdadapt.labels import LabelStore
 from pdadapt.progress import Progress
 from pdadapt.run import Ranking

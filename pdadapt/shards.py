@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pdadapt.ask import Journal
 from pdadapt.corpus import Dataset, Queries, Source, data_hashes
 from pdadapt.errors import RunError
-from pdadapt.label import Journal, Labeling, ask_teachers
+from pdadapt.label import Labeling, ask_teachers
 from pdadapt.labels import LabelStore, check_shard, is_labeled, merge_labels, open_frozen
 from pdadapt.locks import holder, locked
 from pdadapt.passages import reload

@@ -33,13 +33,13 @@ from pdadapt.checks import Checks, Measure
 from pdadapt.corpus import Corpus, Queries
 from pdadapt.distributed import add_up, barrier, gather_documents, processes, rank, together
 from pdadapt.errors import ModelError, RecipeError, is_out_of_memory
-from pdadapt.label import TrainingList
 from pdadapt.losses import contrastive_loss, kd_loss, pair_loss
 from pdadapt.progress import Progress
 from pdadapt.recipe import TrainSettings
 from pdadapt.run import write_atomic
 from pdadapt.students import save_student
 from pdadapt.students.colbert import get_lengths, set_lengths
+from pdadapt.training_lists import TrainingList
 
 TERMS = ("loss", "cl", "kd", "pair")
 CURVE = ("step", *TERMS, "learning_rate", "grad_norm")  # what train.jsonl keeps of a logged step

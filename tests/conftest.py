@@ -358,6 +358,6 @@ def kill_while_saving():
 
 def asked_at_once(questions):
     """As one chunk."""
-    from pdadapt.label import Questions
+    from pdadapt.ask import Questions
 
     return Questions([(questions, len(questions))], lambda chunk: chunk)

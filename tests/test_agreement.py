@@ -11,13 +11,13 @@ from typer.testing import CliRunner
 from pdadapt.agreement import MEASURES, agreement, held_out, pairs, score_lists
 from pdadapt.cli import app
 from pdadapt.corpus import load_dataset
-from pdadapt.label import TrainingList, read_lists
 from pdadapt.pipeline import adapt, by_teacher_alone
 from pdadapt.progress import Progress
 from pdadapt.recipe import TrainSettings, load_recipe
 from pdadapt.run import RunFolder, last_checkpoint, read_run
 from pdadapt.students.colbert import load_colbert
 from pdadapt.train import train
+from pdadapt.training_lists import TrainingList, read_lists
 
 
 def test_the_share_held_out_is_drawn_by_the_seed_and_never_more_than_500():

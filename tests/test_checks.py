@@ -7,11 +7,11 @@ import pytest
 from pdadapt.checks import Checks
 from pdadapt.corpus import load_dataset
 from pdadapt.errors import RecipeError
-from pdadapt.label import TrainingList
 from pdadapt.progress import Progress
 from pdadapt.recipe import TrainSettings, load_recipe
 from pdadapt.students.colbert import get_lengths, load_colbert
 from pdadapt.train import train
+from pdadapt.training_lists import TrainingList
 
 
 def settings(**more):

@@ -10,12 +10,12 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from pdadapt import label as labeling
+from pdadapt import ask
+from pdadapt.ask import Coming
 from pdadapt.cli import app
 from pdadapt.cluster import Cluster, _files, _placed, _unpacked
 from pdadapt.corpus import load_dataset
 from pdadapt.errors import ModelError
-from pdadapt.label import Coming
 from pdadapt.label_files import read_labels
 from pdadapt.models import resolve_model
 from pdadapt.pipeline import adapt
@@ -41,7 +41,7 @@ def nodes():
 
 
 def test_labels_and_index_of_a_cluster_are_those_of_one_process(nodes, tiny_recipe, beir, tmp_path, monkeypatch):
-    monkeypatch.setattr(labeling, "CHUNK", 12)
+    monkeypatch.setattr(ask, "CHUNK", 12)
     recipe = load_recipe(str(tiny_recipe), {"train.steps": 1, "iterations": 2})
     dataset = load_dataset(str(beir))
     adapt(recipe, dataset, tmp_path / "one", Progress())
@@ -75,7 +75,7 @@ class Watching(Progress):
 
 def test_a_killed_worker_and_a_lost_node_cost_time_alone(nodes, tiny_recipe, beir, tmp_path, monkeypatch):
     """While points are labeled a worker gets SIGKILL; while pairs are, a node is taken away."""
-    monkeypatch.setattr(labeling, "CHUNK", 12)
+    monkeypatch.setattr(ask, "CHUNK", 12)
     recipe = load_recipe(str(tiny_recipe), {"train.steps": 1})
     dataset = load_dataset(str(beir))
     adapt(recipe, dataset, tmp_path / "one", Progress())

@@ -9,12 +9,12 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from pdadapt.corpus import load_dataset
 from pdadapt.engines.exact import Exact
 from pdadapt.errors import ModelError
-from pdadapt.label import TrainingList
 from pdadapt.progress import Progress
 from pdadapt.recipe import TrainSettings
 from pdadapt.retrieve import index_corpus, retrieve
 from pdadapt.students import load_student, save_student
 from pdadapt.train import ListCollator, PairDistillLoss, train
+from pdadapt.training_lists import TrainingList
 
 TEXTS = ["rim spoke hub", "pad rotor", "chain cable lever derailleur"]
 

@@ -11,8 +11,8 @@ import pytest
 from conftest import asked_at_once
 
 from pdadapt import interrupt
+from pdadapt.ask import ask_missing
 from pdadapt.errors import ModelError, RecipeError
-from pdadapt.label import ask_missing
 from pdadapt.labels import LabelStore
 from pdadapt.models import resolve_model
 from pdadapt.progress import Progress

@@ -8,7 +8,6 @@ from typer.testing import CliRunner
 from pdadapt.cli import app
 from pdadapt.corpus import load_dataset
 from pdadapt.errors import DataError, ModelError, RunError
-from pdadapt.label import TrainingList, read_lists
 from pdadapt.label_files import _texts, export_labels, import_labels, label_tables, read_labels
 from pdadapt.labels import LabelStore
 from pdadapt.pipeline import adapt
@@ -16,6 +15,7 @@ from pdadapt.progress import Progress
 from pdadapt.recipe import load_recipe
 from pdadapt.tables import label_summary
 from pdadapt.teachers.choose import teacher_key
+from pdadapt.training_lists import TrainingList, read_lists
 
 
 @pytest.fixture(scope="module")

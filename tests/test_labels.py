@@ -10,29 +10,18 @@ import time
 import pytest
 from conftest import asked_at_once
 
+from pdadapt.ask import Journal, Questions, ask_missing, in_chunks
 from pdadapt.bradley_terry import fit
 from pdadapt.corpus import Corpus, Document, load_dataset
 from pdadapt.errors import DataError, ModelError
-from pdadapt.label import (
-    Journal,
-    Labeling,
-    Orders,
-    Questions,
-    ask_missing,
-    ask_teachers,
-    asked_orders,
-    in_chunks,
-    make_lists,
-    point_labels,
-    read_lists,
-    write_lists,
-)
+from pdadapt.label import Labeling, Orders, ask_teachers, asked_orders, make_lists, point_labels
 from pdadapt.labels import LabelStore, is_labeled
 from pdadapt.pairs import choose_pairs, standardise
 from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe
 from pdadapt.run import RunFile, write_run
 from pdadapt.teachers import Point
+from pdadapt.training_lists import read_lists, write_lists
 
 KEYS = {"point": "p", "pair": "q"}
 
@@ -126,7 +115,7 @@ def test_batches_are_committed_one_by_one_even_through_kill_9(tmp_path):
 import time
 from pathlib import Path
 from pdadapt.labels import LabelStore, is_labeled
-from pdadapt.label import Questions, ask_missing
+from pdadapt.ask import Questions, ask_missing
 from pdadapt.progress import Progress
 def slow(chunks):
     for i in range(0, len((asked := next(chunks).asked)), 2):

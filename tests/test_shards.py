@@ -11,6 +11,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+from pdadapt import ask
 from pdadapt import label as labeling
 from pdadapt.cli import app
 from pdadapt.corpus import load_dataset
@@ -28,7 +29,7 @@ from pdadapt.teachers.choose import Teachers
 @pytest.fixture
 def few(monkeypatch):
     """Small chunks, so that there are shards to make."""
-    monkeypatch.setattr(labeling, "CHUNK", 12)
+    monkeypatch.setattr(ask, "CHUNK", 12)
     monkeypatch.setattr(labeling, "BY_DOCUMENT", 1)
 
 

@@ -8,10 +8,10 @@ from typer.testing import CliRunner
 from pdadapt.cli import app
 from pdadapt.corpus import load_dataset
 from pdadapt.errors import DataError
-from pdadapt.label import read_lists
 from pdadapt.pipeline import adapt
 from pdadapt.progress import Progress
 from pdadapt.recipe import load_recipe, recipe_names
+from pdadapt.training_lists import read_lists
 
 
 @pytest.fixture

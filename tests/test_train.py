@@ -11,7 +11,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from pdadapt.bradley_terry import fit
 from pdadapt.corpus import load_dataset
 from pdadapt.errors import ModelError
-from pdadapt.label import TrainingList
 from pdadapt.losses import kd_loss, pair_loss
 from pdadapt.progress import Progress
 from pdadapt.recipe import TrainSettings
@@ -28,6 +27,7 @@ from pdadapt.train import (
     schedule,
     train,
 )
+from pdadapt.training_lists import TrainingList
 
 SETTINGS = TrainSettings(steps=6, batch_size=4, n_way=4, learning_rate=1e-3, save_steps=2)
 

@@ -5,11 +5,11 @@ import sys
 from pathlib import Path
 
 from pdadapt.corpus import load_dataset
-from pdadapt.label import TrainingList
 from pdadapt.progress import Progress
 from pdadapt.recipe import TrainSettings
 from pdadapt.students.colbert import load_colbert
 from pdadapt.train import train
+from pdadapt.training_lists import TrainingList
 
 student, corpus, out, overrides = sys.argv[1:]
 dataset = load_dataset(corpus)

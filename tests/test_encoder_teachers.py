@@ -114,19 +114,22 @@ def test_points_and_pairs_can_have_teachers_of_their_own_and_only_one_is_in_memo
     assert teacher_key(settings, "pair") == teacher_key(TeacherSettings(model=str(t5), dtype="float32"), "pair")
 
 
-def test_bits_need_a_gpu_and_that_is_said_at_once(t5, monkeypatch):
+def test_bits_need_a_gpu_and_that_is_said_at_once(t5, monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ModelError, match=r"teacher\.quantize=8bit needs a GPU"):
-        teacher_key(TeacherSettings(model=str(t5), quantize="8bit"), "point")
+        check_teacher(TeacherSettings(model=str(t5), quantize="8bit"), "point", {"hub"}, tmp_path / "l.sqlite")
+    with pytest.raises(ModelError, match=r"teacher\.quantize=8bit needs a GPU"):
+        Teachers(TeacherSettings(model=str(t5), quantize="8bit"))("point")
 
 
-def test_bits_are_for_the_language_model_of_two_teachers(cross_encoder, t5, monkeypatch):
+def test_bits_are_for_the_language_model_of_two_teachers(cross_encoder, t5, monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setitem(sys.modules, "bitsandbytes", types.ModuleType("bitsandbytes"))
     both = TeacherSettings(model=str(cross_encoder), dtype="float32", quantize="8bit", pair=PairSettings(model=str(t5)))
     assert '"quantize": null' in teacher_key(both, "point") and '"quantize": "8bit"' in teacher_key(both, "pair")
     with pytest.raises(RecipeError, match="quantize works for language models"):
-        teacher_key(TeacherSettings(model=str(cross_encoder), quantize="8bit"), "point")
+        alone = TeacherSettings(model=str(cross_encoder), quantize="8bit")
+        check_teacher(alone, "point", {"hub"}, tmp_path / "l.sqlite")
 
 
 @pytest.mark.parametrize("kind", ["cross_encoder", "encoder"])

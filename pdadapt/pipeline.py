@@ -9,7 +9,7 @@ import shutil
 import statistics
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +17,21 @@ from pdadapt import distributed, evaluate, students, train
 from pdadapt.agreement import agreement, held_out, score_lists
 from pdadapt.answers import answers_of
 from pdadapt.batches import limits
-from pdadapt.corpus import Corpus, Dataset, Queries, data_hashes, fingerprint, load_dataset, relevant_documents
+from pdadapt.corpus import (
+    Corpus,
+    Dataset,
+    Queries,
+    data_hashes,
+    fingerprint,
+    load_dataset,
+    relevant_documents,
+    with_queries,
+)
 from pdadapt.engines.choose import check_model, make_engine
 from pdadapt.engines.exact import Exact
 from pdadapt.errors import DataError, RunError
+from pdadapt.generation.stage import write_queries
+from pdadapt.generation.writers import writer_model
 from pdadapt.label import Journal, Labeling, TrainingList, ask_teachers, make_lists, read_lists, write_lists
 from pdadapt.labels import LabelStore, is_labeled
 from pdadapt.models import resolve_model
@@ -69,7 +80,7 @@ def check(recipe: Recipe, dataset: Dataset, out: Path, restart_from: Stage | Non
     if not queries:
         raise DataError(
             f"Corpus {dataset.name!r} brings no queries to adapt on; give some with --queries FILE (one a line, TSV or "
-            "JSONL)."
+            "JSONL), or have them written by `pdadapt queries`."
         )
     if not dataset.corpus.varied:
         raise DataError(
@@ -123,6 +134,8 @@ def adapt(
     """
     if distributed.rank() > 0:
         return join_training(recipe, dataset, RunFolder(out), progress)
+    if not dataset.queries:
+        dataset = write_own_queries(recipe, dataset, RunFolder(out), progress, restart_from)
     job = check(recipe, dataset, out, restart_from)
     run, queries, test_queries = job.run, job.queries, job.test_queries
     if job.relevant:
@@ -174,10 +187,41 @@ def adapt(
     return metrics
 
 
+def write_own_queries(
+    recipe: Recipe, dataset: Dataset, run: RunFolder, progress: Progress, restart_from: Stage | None = None
+) -> Dataset:
+    """The dataset with queries that an LLM writes about it, or has written for this run; what else would stop the run
+    is found before.
+    """
+    file = run.written_queries
+    if not file.exists():
+        if run.run_file.exists():
+            raise RunError(
+                f"{run.path} holds a run whose queries were given; give them again with --queries, or another --out."
+            )
+        first = next(iter(dataset.corpus)).doc_id
+        check(
+            recipe,
+            replace(dataset, queries={"any": "any"}, read_train_qrels=lambda: {"any": {first: 1}}),
+            run.path,
+            restart_from,
+        )
+        run.check(recipe, {}, restart_from)
+        progress.say(
+            f"Corpus {dataset.name!r} brings no queries: {writer_model(recipe).model} writes "
+            f"{recipe.generate.count:,} (generate.count) into {file}."
+        )
+    with run.locked():
+        write_queries(recipe, dataset, file, run.store(recipe), progress)
+    return with_queries(dataset, file)
+
+
 def join_training(recipe: Recipe, dataset: Dataset, run: RunFolder, progress: Progress) -> dict[str, Any]:
     """What the ranks other than 0 do: their part of each training, as soon as rank 0 has left its lists."""
     distributed.take_device()
     distributed.wait_until(run.recipe_file.exists)
+    if not dataset.queries:
+        dataset = with_queries(dataset, run.written_queries)
     limits.remember(run.path / "memory.json")
     queries = sample_queries(dataset.queries, recipe.retrieve.max_queries, recipe.seed)
     kept_out = held_out(queries, recipe.train.held_out, recipe.seed)
@@ -300,7 +344,7 @@ def labeled_relevant(recipe: Recipe, dataset: Dataset, queries: Queries) -> dict
     if not relevant:
         raise DataError(
             f"train.lambda_cl needs labeled queries, and corpus {dataset.name!r} brings none: give qrels/train.tsv of "
-            "a BEIR folder (qrels.train.tsv in MS MARCO's layout), or set it to 0."
+            "a BEIR folder (qrels.train.tsv in MS MARCO's layout), or queries with a `doc_id`, or set it to 0."
         )
     return relevant
 

@@ -212,7 +212,7 @@ class TrainSettings(Settings):
     whether the student comes to agree with the teacher; iterations end, and the checkpoint before is kept, when it does
     so no more than before."""
     lambda_cl: NonNegative = 0.0
-    """Of L_CL, on the queries that have labels."""
+    """Of L_CL, on the queries that have labels: judgments, or the `doc_id` that `pdadapt queries` wrote them about."""
     in_batch_negatives: bool = True
     """L_CL sets a labeled document against the other queries' documents too."""
     lambda_kd: NonNegative = 1.0

@@ -16,8 +16,9 @@ LONGEST_COPY = 8  # words in a row that a query may share with its document
 OWN_SCRIPT = 0.05  # of a document's letters, that makes a script its own
 THOUGHTS = re.compile(r"<think>.*?(</think>|$)", re.DOTALL)
 LABEL = re.compile(
-    r"^(\W*(?:search |short |sample |possible )?(question|query|queries|keywords?|claim|statement|title|heading|answer|q)"
-    r"\s*(\d+)?\W*:|\s*([-*•–#]+|\(?\d{1,2}[.)])(?=\s))\s*",
+    r"^(\W*(?:search |short |sample |possible )?"
+    r"(?:question|query|queries|keywords?|claim|statement|title|heading|answer|q)\s*\d*\W*:"
+    r"|\s*(?:[-*•–#]+|\(?\d{1,2}[.)])(?=\s))\s*",
     re.IGNORECASE,
 )
 QUOTES = "\"'`*_“”„«»‘’ \t"

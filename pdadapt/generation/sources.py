@@ -22,7 +22,7 @@ from pdadapt.students.encoding import document_batches
 READ = 2_000  # characters of a document that are looked at
 FEWEST_WORDS = 8
 SHINGLE = 5  # words
-SKETCH = 32  # of a document's shingles, the lowest hashes
+KEYS = 8  # of a document: its shingles of the lowest hashes, of which a copy has some too
 ALIKE = 0.8  # of the shingles of two documents, that makes one a copy of the other
 MANY = 10  # documents, in which a shingle is boilerplate
 SAMPLED, MOST_SAMPLED = 20, 50_000  # documents for each query wanted; in all
@@ -39,16 +39,16 @@ def left_out(texts: Iterable[str]) -> list[str | None]:
     """Why each document is none to write about; None where it is one.
 
     `too short`; `boilerplate`: most of its shingles (runs of five words) stand in more than ten documents; `near copy`
-    of one before it, by the overlap of their shingles, estimated from the lowest hashes (Broder 1997).
+    of one before it, with which it shares four fifths of their shingles.
     """
     read = [words(text[:READ]) for text in texts]
     shingled = [shingles(found) for found in read]
     common = share_common(shingled)
-    holders: dict[int, list[int]] = {}  # documents by the hashes of their sketches
+    holders: dict[int, list[int]] = {}  # documents by their keys
     reasons: list[str | None] = []
     for number, (found, own) in enumerate(zip(read, shingled, strict=True)):
-        sketch = own[:SKETCH]
-        like = Counter(other for shingle in sketch.tolist() for other in holders.get(shingle, ()))
+        keys = own[:KEYS].tolist()
+        like = Counter(other for key in keys for other in holders.get(key, ()))
         if len(found) < FEWEST_WORDS:
             reasons.append("too short")
         elif common[number] > 0.5:
@@ -57,8 +57,8 @@ def left_out(texts: Iterable[str]) -> list[str | None]:
             reasons.append("near copy")
         else:
             reasons.append(None)
-            for shingle in sketch.tolist():
-                holders.setdefault(shingle, []).append(number)
+            for key in keys:
+                holders.setdefault(key, []).append(number)
     return reasons
 
 
@@ -78,10 +78,9 @@ def share_common(shingled: Sequence[np.ndarray]) -> list[float]:
 
 
 def overlap(one: np.ndarray, other: np.ndarray) -> float:
-    """The Jaccard similarity of two documents' shingles, of the SKETCH lowest of them."""
-    lowest = np.union1d(one[:SKETCH], other[:SKETCH])[:SKETCH]
-    both = np.intersect1d(one, other, assume_unique=True)
-    return float(np.isin(lowest, both).mean())
+    """The Jaccard similarity of two documents' shingles."""
+    both = len(np.intersect1d(one, other, assume_unique=True))
+    return both / (len(one) + len(other) - both)
 
 
 def embed(

@@ -120,7 +120,11 @@ def _main(
 def adapt(
     corpus: CorpusOption,
     queries: Annotated[
-        Path | None, typer.Option(help="Unlabeled queries: .txt (one a line), .tsv (id, text), .jsonl or .csv.")
+        Path | None,
+        typer.Option(
+            help="Unlabeled queries: .txt (one a line), .tsv (id, text), .jsonl or .csv. Where a corpus brings none "
+            "either, an LLM writes them first, as by `pdadapt queries`."
+        ),
     ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="A recipe's name or file. Default: `paper` where there is a GPU, else `small`.")

@@ -211,8 +211,7 @@ def write_own_queries(
             f"Corpus {dataset.name!r} brings no queries: {writer_model(recipe).model} writes "
             f"{recipe.generate.count:,} (generate.count) into {file}."
         )
-    with run.locked():
-        write_queries(recipe, dataset, file, run.store(recipe), progress)
+    write_queries(recipe, dataset, file, run.store(recipe), progress)
     return with_queries(dataset, file)
 
 

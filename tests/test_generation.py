@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 from pdadapt.cli import app
 from pdadapt.corpus import Corpus, Document, load_dataset, read_queries
 from pdadapt.errors import DataError, RecipeError, RunError
-from pdadapt.generation import stage
 from pdadapt.generation.notes import Notes
 from pdadapt.generation.stage import how_many, write_queries
 from pdadapt.label_files import read_labels
 from pdadapt.pipeline import adapt
+from pdadapt.plan import plan
 from pdadapt.progress import Progress
 from pdadapt.recipe import load_recipe
 from pdadapt.shards import Shard, label_shard, merge_shards
@@ -75,7 +75,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tiny_recipe, beir, tm
     assert whole.returncode == 0, whole.stderr
     assert "kept" in whole.stdout and f"--queries {tmp_path / 'whole.jsonl'}" in whole.stdout
     out, work = tmp_path / "killed.jsonl", tmp_path / "killed.jsonl.work"
-    for moment in ("settings.json", "sources.json", "written.jsonl", "index"):
+    for moment in ("written.jsonl", "index"):
         process = subprocess.Popen(command(out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
         deadline = time.monotonic() + 120
         while not (work / moment).exists() and process.poll() is None and time.monotonic() < deadline:
@@ -83,8 +83,9 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tiny_recipe, beir, tm
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         assert (work / moment).exists() and not out.exists(), "killed too late to prove anything"
-    refused = subprocess.run([*command(out), "--set", "seed=1"], capture_output=True, text=True, env=ENVIRONMENT)
-    assert refused.returncode == 1 and "seed was 42, now 1" in refused.stderr
+    with pytest.raises(RunError, match="seed was 42, now 1"):
+        changed = load_recipe(str(tiny_recipe), {"seed": 1})
+        write_queries(changed, load_dataset(str(beir / "corpus.jsonl")), out, tmp_path / "l.sqlite", Progress())
     again = subprocess.run(command(out), capture_output=True, text=True, env=ENVIRONMENT)
     assert again.returncode == 0 and "there already" in again.stderr, again.stderr
     for ending in ("", ".report.json"):
@@ -105,11 +106,13 @@ def test_notes_end_where_a_kill_has_torn_them(tmp_path):
     assert Notes(file).answers == {0: "a\nb", 1: "ü", 2: "d"}
 
 
-def test_so_many_are_written_that_enough_will_be_kept():
-    assert how_many(500, {}) == 500 and how_many(5, {}) == stage.FEWEST
-    assert how_many(500, dict.fromkeys(range(500)) | dict.fromkeys(range(300), "empty")) == 750
-    assert how_many(500, dict.fromkeys(range(500), "empty")) == 5_000
+def test_so_many_are_written_that_enough_will_be_kept_and_no_more_when_none_is():
+    assert how_many(500, {}) == how_many(5, {}) == 32
+    assert how_many(500, dict.fromkeys(range(32)) | dict.fromkeys(range(16), "empty")) == 968
+    assert how_many(500, {0: None} | dict.fromkeys(range(1, 32), "empty")) == 4_990
+    assert how_many(500, dict.fromkeys(range(499))) == 32
     assert how_many(500, dict.fromkeys(range(500))) == 0
+    assert how_many(500, dict.fromkeys(range(96), "empty")) == 32 and how_many(500, dict.fromkeys(range(128), "x")) == 0
 
 
 def test_the_round_trip_asks_bm25_or_the_student(tiny_recipe, corpus, tmp_path):
@@ -133,11 +136,11 @@ def test_examples_say_which_kinds_are_asked_and_are_not_written_again(tiny_recip
     )
     folder = tmp_path / "more"
     folder.mkdir()
-    known = {row["text"] for row in rows(tmp_path / "q.jsonl")}
+    known = {row["text"] for row in rows(tmp_path / "q.jsonl")[:6]}
     examples.write_text("".join(f"{text}\n" for text in known), encoding="utf-8")
     report = generate(tiny_recipe, corpus, folder, examples=str(examples), kinds={"question": 2, "keywords": 1})
     assert not known & {row["text"] for row in rows(folder / "q.jsonl")}
-    assert sum(ends.get("duplicate", 0) for ends in report["kinds"].values()) >= 1
+    assert sum(ends.get("duplicate", 0) for ends in report["kinds"].values()) >= 6
 
 
 def test_the_teacher_may_have_the_last_word_and_is_not_asked_again(tiny_recipe, corpus, tmp_path):
@@ -209,12 +212,14 @@ def test_adapt_writes_the_queries_that_a_corpus_lacks(tiny_recipe, beir, tmp_pat
     assert metrics["queries"] == 12 and "queries.jsonl" in metrics["summary"]
     texts = [json.loads(line)["query_id"] for line in (out / "iteration-1" / "lists.jsonl").read_text().splitlines()]
     assert sorted(texts) == sorted(row["_id"] for row in rows(out / "queries.jsonl"))
-    again = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
-    assert again.returncode == 0 and "Finished before" in again.stdout, again.stderr
-    other = subprocess.run([*command, "--set", "generate.count=13"], capture_output=True, text=True, env=ENVIRONMENT)
-    assert other.returncode == 1 and "generate.count was 12, now 13" in other.stderr
-    plan = subprocess.run([*command, "--plan"], capture_output=True, text=True, env=ENVIRONMENT)
-    assert plan.returncode == 0 and "Nothing is left to do" in plan.stdout, plan.stderr
+    dataset, progress = load_dataset(str(beir / "corpus.jsonl")), Progress()
+    recipe = load_recipe(str(tiny_recipe), COUNT)
+    assert adapt(recipe, dataset, out, progress)["queries"] == 12 and not progress.tasks, "nothing is left to do"
+    assert plan(recipe, dataset, out, progress) is None
+    with pytest.raises(RunError, match=r"generate\.count was 12, now 13"):
+        adapt(load_recipe(str(tiny_recipe), COUNT | {"generate.count": 13}), dataset, out, progress)
+    with pytest.raises(DataError, match="written by `pdadapt queries`"):
+        plan(recipe, dataset, tmp_path / "other", progress)
 
 
 def test_a_run_whose_queries_were_given_gets_no_others(tiny_recipe, beir, tmp_path):

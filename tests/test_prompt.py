@@ -1,9 +1,13 @@
+from typing import get_args
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pdadapt.errors import RecipeError
+from pdadapt.generation.writers import writing_prompts
 from pdadapt.prompt import LIKELIHOOD_FIELDS, PAIR_FIELDS, POINT_FIELDS, Prompt, load_prompt
+from pdadapt.recipe import QueryKind
 
 
 def test_the_shipped_prompts_are_the_papers():
@@ -15,6 +19,11 @@ def test_the_shipped_prompts_are_the_papers():
         "Query: Q\n\nDocument A: 1\n\nDocument B: 2"
     )
     load_prompt("query-likelihood", LIKELIHOOD_FIELDS)
+
+
+def test_there_is_a_prompt_for_every_kind_of_query():
+    prompts = writing_prompts()
+    assert set(prompts) == set(get_args(QueryKind)) and len({prompt.sha256 for prompt in prompts.values()}) == 4
 
 
 @given(st.text(), st.text())
@@ -30,7 +39,10 @@ def test_missing_repeated_and_unknown_fields_are_refused(template):
 
 
 def test_an_unknown_prompt_names_the_known_ones(tmp_path):
-    with pytest.raises(RecipeError, match="a-b, duot5, monot5, query-likelihood, yes-no"):
+    with pytest.raises(
+        RecipeError,
+        match="a-b, duot5, monot5, query-claim, query-keywords, query-likelihood, query-question, query-title, yes-no",
+    ):
         load_prompt("yes", POINT_FIELDS)
     own = tmp_path / "own.txt"
     own.write_text("{document} / {query}\n", encoding="utf-8")

@@ -12,7 +12,7 @@ import math
 import random
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ from pdadapt.engines.choose import BASELINE, check_model, load_engine
 from pdadapt.errors import DataError, RunError
 from pdadapt.generation import filters, mix, sources
 from pdadapt.generation.notes import Notes
+from pdadapt.generation.report import count_reasons, rows, summarise
 from pdadapt.generation.writers import Asked, check_writer, load_writer, writer_identity, writer_model, writing_prompts
 from pdadapt.label import Questions, ask_missing, in_chunks
 from pdadapt.labels import LabelStore
@@ -40,7 +41,7 @@ from pdadapt.teachers.choose import Teachers, check_teacher, model_of, teacher_k
 
 FEWEST = 32  # queries written before it is seen how many are kept
 LEAST_KEPT = 0.1  # share of the queries, that is counted on at least
-SHOWN = 5  # queries in the report that ended alike
+HOPELESS = 128  # queries of which none is kept, after which no more are written
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,25 @@ class Writing:
     @cached_property
     def shares(self) -> dict[QueryKind, float]:
         return mix.shares(self.examples, self.recipe.generate.kinds)
+
+    @cached_property
+    def fit(self) -> tuple[list[int], Counter[str]]:
+        """Positions of documents that are fit to be written about; why the others that were looked at are not.
+
+        Raises DataError when none is.
+        """
+        documents = self.corpus.documents
+        positions = sources.draw(len(documents), self.recipe.generate.count, self.recipe.seed)
+        with self.progress.task("look at documents", len(positions), "documents") as advance:
+            left_out = sources.left_out(documents[position].contents for position in positions)
+            advance(len(positions))
+        fit = [position for position, reason in zip(positions, left_out, strict=True) if reason is None]
+        if not fit:
+            raise DataError(
+                f"No document of the corpus is one to write queries about ({count_reasons(left_out)}); bring queries "
+                "with --queries FILE."
+            )
+        return fit, Counter(filter(None, left_out))
 
     @cached_property
     def engine(self) -> Engine:
@@ -87,7 +107,7 @@ def write_queries(recipe: Recipe, dataset: Dataset, out: Path, store: Path, prog
         check_same(out, report_file, origin)
         return read_settings(report_file)
     check(writing)
-    with locked(writing.folder):
+    with locked(writing.folder):  # from here on there is something to go on with
         settings = writing.folder / "settings.json"
         if settings.exists():
             check_same(writing.folder, settings, origin)
@@ -99,15 +119,17 @@ def write_queries(recipe: Recipe, dataset: Dataset, out: Path, store: Path, prog
         while chunk := tasks[len(notes.verdicts) :][: how_many(recipe.generate.count, notes.verdicts)]:
             write(writing, chunk, notes)
             notes.judge(judge(writing, chunk, notes))
-        kept = [task for task in tasks if task.number in notes.verdicts and notes.verdicts[task.number] is None]
+        kept = [task for task in tasks[: len(notes.verdicts)] if notes.verdicts[task.number] is None]
         kept = kept[: recipe.generate.count]
         if not kept:
             raise DataError(
                 f"None of {len(notes.verdicts):,} queries that {writer_model(recipe).model} wrote is fit to be kept "
-                f"({reasons(notes.verdicts)}); name another LLM with --set generate.model=NAME, or bring queries with "
-                "--queries FILE."
+                f"({count_reasons(notes.verdicts.values())}); name another LLM with --set generate.model=NAME, or "
+                "bring queries with --queries FILE."
             )
-        report = {"from": origin, **report_of(writing, found, tasks, kept, notes)}
+        documents = {"looked_at": found["looked_at"], "left_out": found["left_out"], "fit": len(found["doc_ids"])}
+        report = {"from": origin, "wanted": recipe.generate.count, "documents": documents}
+        report |= summarise(tasks, kept, notes)
         write_atomic(report_file, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
         write_atomic(out, rows(kept, notes))
     shutil.rmtree(writing.folder, ignore_errors=True)
@@ -149,28 +171,17 @@ def check(writing: Writing) -> None:
     check_model(recipe.student.model, {"kind": recipe.student.kind}, recipe.retrieve)
     if recipe.generate.least_point is not None:
         check_teacher(recipe.teacher, "point", {""}, writing.store)
+    if not (writing.folder / "sources.json").exists():
+        _ = writing.fit
 
 
 def find_documents(writing: Writing) -> dict[str, Any]:
-    """`doc_ids` of documents to write about, in this order; how many were looked at, and why the others are left out.
-
-    Raises DataError when there are none.
-    """
+    """`doc_ids` of the documents to write about, in this order; how many were looked at, why others are left out."""
     file = writing.folder / "sources.json"
     if file.exists():
         return read_settings(file)
     documents, recipe = writing.corpus.documents, writing.recipe
-    positions = sources.draw(len(documents), recipe.generate.count, recipe.seed)
-    with writing.progress.task("look at documents", len(positions), "documents") as advance:
-        left_out = sources.left_out(documents[position].contents for position in positions)
-        advance(len(positions))
-    why = Counter(reason for reason in left_out if reason)
-    fit = [position for position, reason in zip(positions, left_out, strict=True) if reason is None]
-    if not fit:
-        raise DataError(
-            f"No document of the corpus is one to write queries about ({reasons(dict(enumerate(left_out)))}); bring "
-            "queries with --queries FILE."
-        )
+    fit, why = writing.fit
     if len(fit) > recipe.generate.count:
         student = load_student(
             recipe.student.model,
@@ -183,18 +194,17 @@ def find_documents(writing: Writing) -> dict[str, Any]:
     else:
         random.Random(recipe.seed).shuffle(fit)
     doc_ids = [documents[position].doc_id for position in fit]
-    found = {"looked_at": len(positions), "left_out": dict(why), "doc_ids": doc_ids}
+    found = {"looked_at": len(fit) + why.total(), "left_out": why, "doc_ids": doc_ids}
     write_atomic(file, json.dumps(found, ensure_ascii=False) + "\n")
     return found
 
 
 def how_many(wanted: int, verdicts: dict[int, str | None]) -> int:
-    """Queries to write next, so that enough will be kept if as many are as until now."""
+    """Queries to write next: a few at first, then so many that enough will be kept if as many are as until now."""
     kept = list(verdicts.values()).count(None)
-    if kept >= wanted:
+    if kept >= wanted or (not kept and len(verdicts) >= HOPELESS):
         return 0
-    rate = max(kept / len(verdicts), LEAST_KEPT) if verdicts else 1.0
-    return max(FEWEST, math.ceil((wanted - kept) / rate))
+    return max(FEWEST, math.ceil((wanted - kept) / max(kept / len(verdicts), LEAST_KEPT))) if kept else FEWEST
 
 
 def write(writing: Writing, chunk: Sequence[mix.Task], notes: Notes) -> None:
@@ -263,43 +273,3 @@ def judged(writing: Writing, points: dict[int, Point]) -> dict[int, float | None
         found = {number: labels.get(point) for number, point in points.items()}
     teachers.free()
     return found
-
-
-def rows(kept: Sequence[mix.Task], notes: Notes) -> Iterator[str]:
-    """The lines of the file."""
-    for place, task in enumerate(kept, 1):
-        text = filters.clean(notes.answers[task.number])
-        row = {"_id": f"g{place}", "text": text, "kind": task.kind, "doc_id": task.doc_id}
-        yield json.dumps(row, ensure_ascii=False) + "\n"
-
-
-def reasons(verdicts: dict[int, str | None]) -> str:
-    """Why they went, in one line."""
-    found = Counter(reason for reason in verdicts.values() if reason)
-    return ", ".join(f"{count:,} {reason}" for reason, count in found.most_common())
-
-
-def report_of(
-    writing: Writing, found: dict[str, Any], tasks: Sequence[mix.Task], kept: Sequence[mix.Task], notes: Notes
-) -> dict[str, Any]:
-    """How many were written and kept, by kind, and why the others went, with some of them."""
-    last = {task.number for task in kept}
-    ends = {
-        number: reason or ("kept" if number in last else "more than wanted")
-        for number, reason in notes.verdicts.items()
-    }
-    kinds: dict[str, Counter[str]] = {kind: Counter() for kind in writing.shares}
-    examples: dict[str, list[str]] = {}
-    for task in tasks[: len(ends)]:
-        end = ends[task.number]
-        kinds[task.kind].update(["written", end])
-        examples.setdefault(end, []).append(filters.clean(notes.answers[task.number]))
-    return {
-        "wanted": writing.recipe.generate.count,
-        "kept": len(kept),
-        "written": len(ends),
-        "model": writer_model(writing.recipe).model,
-        "documents": {"looked_at": found["looked_at"], "left_out": found["left_out"], "fit": len(found["doc_ids"])},
-        "kinds": kinds,
-        "examples": {end: texts[:SHOWN] for end, texts in examples.items()},
-    }

@@ -211,6 +211,8 @@ def write_own_queries(
             f"Corpus {dataset.name!r} brings no queries: {writer_model(recipe).model} writes "
             f"{recipe.generate.count:,} (generate.count) into {file}."
         )
+        run.path.mkdir(parents=True, exist_ok=True)
+        progress.keep(run.path / "timings.jsonl", run.path / "progress.json")
     write_queries(recipe, dataset, file, run.store(recipe), progress)
     return with_queries(dataset, file)
 

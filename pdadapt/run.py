@@ -72,6 +72,8 @@ BEGINNINGS = (
     "run.json",
     "queries.jsonl",
     "labels.sqlite",
+    "timings.jsonl",
+    "progress.json",
 )  # what a run that was killed as it began may have left
 
 Stage = Literal["student", "retrieve", "label", "train", "evaluate"]

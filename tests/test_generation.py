@@ -164,7 +164,7 @@ def test_what_cannot_be_written_about_or_is_no_place_is_refused(tiny_recipe, cor
     with pytest.raises(DataError, match=r"No document .*\(2 too short\); bring queries with --queries"):
         generate(tiny_recipe, short, tmp_path)
     (tmp_path / "x").mkdir()
-    with pytest.raises(DataError, match=r"None of 80 queries that .* is fit to be kept \(.*too short.*generate\.model"):
+    with pytest.raises(DataError, match=r"None of 80 queries .* fit to be kept \(.*too short.*\): .*generate\.model"):
         generate(tiny_recipe, corpus, tmp_path / "x", max_tokens=1)
     with pytest.raises(RecipeError, match="is no LLM that could write"):
         generate(tiny_recipe, corpus, tmp_path, model=str(encoder))

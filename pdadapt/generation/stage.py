@@ -122,11 +122,7 @@ def write_queries(recipe: Recipe, dataset: Dataset, out: Path, store: Path, prog
         kept = [task for task in tasks[: len(notes.verdicts)] if notes.verdicts[task.number] is None]
         kept = kept[: recipe.generate.count]
         if not kept:
-            raise DataError(
-                f"None of {len(notes.verdicts):,} queries that {writer_model(recipe).model} wrote is fit to be kept "
-                f"({count_reasons(notes.verdicts.values())}); name another LLM with --set generate.model=NAME, or "
-                "bring queries with --queries FILE."
-            )
+            raise none_kept(recipe, notes)
         documents = {"looked_at": found["looked_at"], "left_out": found["left_out"], "fit": len(found["doc_ids"])}
         report = {"from": origin, "wanted": recipe.generate.count, "documents": documents}
         report |= summarise(tasks, kept, notes)
@@ -173,6 +169,17 @@ def check(writing: Writing) -> None:
         check_teacher(recipe.teacher, "point", {""}, writing.store)
     if not (writing.folder / "sources.json").exists():
         _ = writing.fit
+
+
+def none_kept(recipe: Recipe, notes: Notes) -> DataError:
+    """What to say, and what to do, when no query is fit to be kept."""
+    ways = ["name another LLM with --set generate.model=NAME", "or bring queries with --queries FILE"]
+    if recipe.generate.round_trip == "bm25" and "not found again" in notes.verdicts.values():
+        ways.insert(0, "let the student find documents again with --set generate.round_trip=student")
+    return DataError(
+        f"None of {len(notes.verdicts):,} queries that {writer_model(recipe).model} wrote is fit to be kept "
+        f"({count_reasons(notes.verdicts.values())}): {', '.join(ways)}."
+    )
 
 
 def find_documents(writing: Writing) -> dict[str, Any]:

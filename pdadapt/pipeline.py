@@ -31,7 +31,6 @@ from pdadapt.engines.choose import check_model, make_engine
 from pdadapt.engines.exact import Exact
 from pdadapt.errors import DataError, RunError
 from pdadapt.generation.stage import write_queries
-from pdadapt.generation.writers import writer_model
 from pdadapt.label import Journal, Labeling, TrainingList, ask_teachers, make_lists, read_lists, write_lists
 from pdadapt.labels import LabelStore, is_labeled
 from pdadapt.models import resolve_model
@@ -207,10 +206,7 @@ def write_own_queries(
             restart_from,
         )
         run.check(recipe, {}, restart_from)
-        progress.say(
-            f"Corpus {dataset.name!r} brings no queries: {writer_model(recipe).model} writes "
-            f"{recipe.generate.count:,} (generate.count) into {file}."
-        )
+        progress.say(f"Corpus {dataset.name!r} brings no queries, so they are written first.")
         run.path.mkdir(parents=True, exist_ok=True)
         progress.keep(run.path / "timings.jsonl", run.path / "progress.json")
     write_queries(recipe, dataset, file, run.store(recipe), progress)

@@ -31,7 +31,7 @@ from pdadapt.label import Questions, ask_missing, in_chunks
 from pdadapt.labels import LabelStore
 from pdadapt.models import resolve_model
 from pdadapt.progress import Progress
-from pdadapt.recipe import QueryKind, Recipe
+from pdadapt.recipe import QueryKind, Recipe, RetrieveSettings
 from pdadapt.retrieve import index_corpus, retrieve
 from pdadapt.run import check_place, differences, locked, name_changes, read_settings, write_atomic
 from pdadapt.students import load_student
@@ -107,6 +107,8 @@ def write_queries(recipe: Recipe, dataset: Dataset, out: Path, store: Path, prog
         check_same(out, report_file, origin)
         return read_settings(report_file)
     check(writing)
+    kinds = ", ".join(f"{kind} {share:.0%}" for kind, share in writing.shares.items())
+    progress.say(f"{writer_model(recipe).model} writes {recipe.generate.count:,} queries into {out}: {kinds}.")
     with locked(writing.folder):  # from here on there is something to go on with
         settings = writing.folder / "settings.json"
         if settings.exists():
@@ -164,7 +166,8 @@ def check(writing: Writing) -> None:
     """Find before any work what would stop it in the middle; no weights are loaded."""
     recipe = writing.recipe
     check_writer(recipe)
-    check_model(recipe.student.model, {"kind": recipe.student.kind}, recipe.retrieve)
+    searching = recipe.retrieve if recipe.generate.round_trip == "student" else RetrieveSettings()
+    check_model(recipe.student.model, {"kind": recipe.student.kind}, searching)
     if recipe.generate.least_point is not None:
         check_teacher(recipe.teacher, "point", {""}, writing.store)
     if not (writing.folder / "sources.json").exists():

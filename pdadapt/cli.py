@@ -268,7 +268,8 @@ def queries(
     store = Path(resolved.label_store) if resolved.label_store else out.with_suffix(".labels.sqlite")
     report = write_queries(resolved, dataset, out, store, _progress())
     console.print(queries_table(report), highlight=False, soft_wrap=True)
-    typer.echo(f"Wrote {out}; use it with pdadapt adapt --corpus {corpus} --queries {out}")
+    same = f" --passages {passages}" if passages else ""
+    typer.echo(f"Use them with pdadapt adapt --corpus {corpus} --queries {out}{same}")
 
 
 def _run(

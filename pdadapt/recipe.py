@@ -316,6 +316,9 @@ class GenerateSettings(Settings):
     question, keywords, claim, title alike."""
     examples: str | None = None
     """A file of real queries (as --queries takes it), whose kinds say how often each is wanted."""
+    prompts: dict[QueryKind, str] = {}
+    """Another prompt for a kind, {question: mine.txt}: a name in prompts/, or the path of a .txt file; else
+    query-KIND."""
     temperature: NonNegative = 0.7
     """Of the sampling; 0 always takes the likeliest token."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95

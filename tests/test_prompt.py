@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pdadapt.errors import RecipeError
 from pdadapt.generation.writers import writing_prompts
 from pdadapt.prompt import LIKELIHOOD_FIELDS, PAIR_FIELDS, POINT_FIELDS, Prompt, load_prompt
-from pdadapt.recipe import QueryKind
+from pdadapt.recipe import GenerateSettings, QueryKind
 
 
 def test_the_shipped_prompts_are_the_papers():
@@ -21,9 +21,14 @@ def test_the_shipped_prompts_are_the_papers():
     load_prompt("query-likelihood", LIKELIHOOD_FIELDS)
 
 
-def test_there_is_a_prompt_for_every_kind_of_query():
-    prompts = writing_prompts()
+def test_every_kind_of_query_has_a_prompt_which_may_be_another(tmp_path):
+    prompts = writing_prompts(GenerateSettings())
     assert set(prompts) == set(get_args(QueryKind)) and len({prompt.sha256 for prompt in prompts.values()}) == 4
+    own = tmp_path / "own.txt"
+    own.write_text("Frage zu: {document}\n", encoding="utf-8")
+    changed = writing_prompts(GenerateSettings(prompts={"question": str(own)}))
+    assert changed["question"].render({"document": "D"}) == "Frage zu: D"
+    assert {kind for kind in prompts if changed[kind].sha256 == prompts[kind].sha256} == {"keywords", "claim", "title"}
 
 
 @given(st.text(), st.text())

@@ -1,5 +1,8 @@
 """Stage: corpus -> queries. An LLM writes about documents, one after the other, until enough are kept.
 
+As in InPars (Bonifacio et al. 2022) and GPL (Wang et al. 2022); that a query must find its document again is
+Promptagator's round trip (Dai et al. 2023).
+
 FILE               the queries, JSONL: _id, text, kind, and doc_id, the document that it was written about
 FILE.report.json   what they are made from; how many were written and kept, and why the others went
 FILE.work/         while it goes on: settings.json, vectors-N.npy, sources.json, written.jsonl, index/
@@ -126,10 +129,17 @@ def write_queries(recipe: Recipe, dataset: Dataset, out: Path, store: Path, prog
         if not kept:
             raise none_kept(recipe, notes)
         documents = {"looked_at": found["looked_at"], "left_out": found["left_out"], "fit": len(found["doc_ids"])}
-        report = {"from": origin, "wanted": recipe.generate.count, "documents": documents}
+        report = {
+            "from": origin,
+            "model": writer_model(recipe).model,
+            "wanted": recipe.generate.count,
+            "documents": documents,
+        }
         report |= summarise(tasks, kept, notes)
         write_atomic(report_file, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
         write_atomic(out, rows(kept, notes))
+    went = count_reasons(notes.verdicts.values())
+    progress.say(f"Kept {len(kept):,} of {len(notes.verdicts):,} queries that were written{went and f' ({went})'}.")
     shutil.rmtree(writing.folder, ignore_errors=True)
     return report
 
@@ -142,9 +152,9 @@ def origin_of(writing: Writing) -> dict[str, Any]:
         "examples_sha256": fingerprint(("", text) for text in writing.examples) if writing.examples else None,
         "kinds": writing.shares,
         "seed": recipe.seed,
-        "generate": recipe.generate.model_dump(mode="json", exclude={"model", "kinds", "examples"}),
+        "generate": recipe.generate.model_dump(mode="json", exclude={"model", "kinds", "examples", "prompts"}),
         "writer": writer_identity(recipe),
-        "prompts": {name: prompt.sha256 for name, prompt in writing_prompts().items()},
+        "prompts": {name: prompt.sha256 for name, prompt in writing_prompts(recipe.generate).items()},
         "student": {**recipe.student.model_dump(mode="json"), "model": resolve_model(recipe.student.model).identity()},
     }
     if recipe.generate.least_point is not None:

@@ -59,9 +59,9 @@ def writer_identity(recipe: Recipe) -> dict[str, Any]:
     return {"model": served_model(model.model) if served else resolve_model(model.model).identity(), **read}
 
 
-def writing_prompts() -> dict[QueryKind, Prompt]:
-    """prompts/query-KIND.txt of each kind."""
-    return {kind: load_prompt(f"query-{kind}", WRITING_FIELDS) for kind in KINDS}
+def writing_prompts(generate: GenerateSettings) -> dict[QueryKind, Prompt]:
+    """Of each kind its own, or prompts/query-KIND.txt. Raises RecipeError when one is not there, or is no good."""
+    return {kind: load_prompt(generate.prompts.get(kind, f"query-{kind}"), WRITING_FIELDS) for kind in KINDS}
 
 
 def check_writer(recipe: Recipe) -> None:
@@ -85,7 +85,7 @@ def check_writer(recipe: Recipe) -> None:
     check_architecture(model, kind)
     tokenizer = load_tokenizer(model.model)
     with loading(f"Model {model.model!r} cannot be asked"):  # its chat template may be no good
-        for encode in encoders(tokenizer, kind, model).values():
+        for encode in encoders(tokenizer, kind, model, recipe.generate).values():
             encode.check_queries([""])
 
 
@@ -97,11 +97,14 @@ def load_writer(recipe: Recipe, say: Callable[[str], None] = lambda text: None) 
     return LocalWriter(model, recipe.generate, recipe.seed)
 
 
-def encoders(tokenizer: Any, kind: str, settings: ModelSettings) -> dict[QueryKind, PromptEncoder]:
+def encoders(
+    tokenizer: Any, kind: str, settings: ModelSettings, generate: GenerateSettings
+) -> dict[QueryKind, PromptEncoder]:
     wrap, special = chat_format(tokenizer) if kind == "causal" and tokenizer.chat_template else (str, True)
     lengths = settings.max_length, settings.max_document_length
     return {
-        name: PromptEncoder(tokenizer, prompt, *lengths, wrap, special) for name, prompt in writing_prompts().items()
+        name: PromptEncoder(tokenizer, prompt, *lengths, wrap, special)
+        for name, prompt in writing_prompts(generate).items()
     }
 
 
@@ -117,7 +120,7 @@ class LocalWriter:
         """Raises ModelError when the model does not load."""
         self.kind = teacher_kind(settings)
         self.model, self.tokenizer = load_language_model(settings, self.kind, default_device())
-        self.encoders = encoders(self.tokenizer, self.kind, settings)
+        self.encoders = encoders(self.tokenizer, self.kind, settings, generate)
         self.generate = generate
         self.seed = seed
         tokens = gpu_budget(self.model) if self.model.device.type == "cuda" else CPU_BUDGET
@@ -168,7 +171,7 @@ class ServedWriter:
         """Raises RecipeError when the model's name is wrong."""
         self.name = served_model(settings.model)
         self.servers = Servers(addresses(settings), settings.concurrency, say)
-        self.prompts = writing_prompts()
+        self.prompts = writing_prompts(generate)
         self.settings = settings
         self.generate = generate
         self.seed = seed

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import gc
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor
 
+from pdadapt.device import release
 from pdadapt.errors import is_out_of_memory
 from pdadapt.run import read_settings, write_atomic
 
@@ -38,9 +37,7 @@ class Limits:
         self.found[name] = size
         if self.file:
             write_atomic(self.file, json.dumps(self.found, indent=2) + "\n")
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        release()
 
 
 limits = Limits()  # of this process, which has one run

@@ -120,7 +120,11 @@ def _main(
 def adapt(
     corpus: CorpusOption,
     queries: Annotated[
-        Path | None, typer.Option(help="Unlabeled queries: .txt (one a line), .tsv (id, text), .jsonl or .csv.")
+        Path | None,
+        typer.Option(
+            help="Unlabeled queries: .txt (one a line), .tsv (id, text), .jsonl or .csv. Where a corpus brings none "
+            "either, an LLM writes them first, as by `pdadapt queries`."
+        ),
     ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="A recipe's name or file. Default: `paper` where there is a GPU, else `small`.")
@@ -219,6 +223,51 @@ def train_reranker(
     task = resolved.reranker.task
     typer.echo(f"Done. Use it with --{task}-teacher {folder}")
     typer.echo(f"How well does it rank? pdadapt rerank --corpus CORPUS --run FILE --by {task}s --teacher {folder}")
+
+
+@app.command(epilog="Example: pdadapt queries my/docs.jsonl --out my/queries.jsonl --count 2000 --examples real.txt")
+def queries(
+    corpus: Annotated[str, typer.Argument(help="What --corpus of `adapt` takes.")],
+    out: Annotated[Path, typer.Option(dir_okay=False, help="The new .jsonl file, for --queries of `adapt`.")],
+    count: Annotated[int | None, typer.Option(min=1, help="Sets generate.count: queries wanted.")] = None,
+    examples: Annotated[
+        Path | None, typer.Option(help="Sets generate.examples: a file of real queries, whose mix of kinds is learned.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Whose teacher writes, and whose student spreads. Default as of `adapt`.")
+    ] = None,
+    teacher: Annotated[str | None, typer.Option(help="Sets teacher.model: the LLM that writes.")] = None,
+    endpoint: EndpointOption = None,
+    student: Annotated[str | None, typer.Option(help="Sets student.model.")] = None,
+    passages: PassagesOption = None,
+    settings: SetOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Have an LLM write queries about a corpus that brings none, and keep the good ones. Stopped, the same goes on."""
+    from pdadapt.corpus import load_dataset
+    from pdadapt.passages import split_documents
+    from pdadapt.recipe import load_recipe
+
+    options = {
+        "generate.count": count,
+        "generate.examples": examples and str(examples),
+        "student.model": student,
+        **_teacher(teacher, endpoint),
+    }
+    console = _console()
+    resolved = load_recipe(recipe or _default_recipe(console), _overrides(settings, options))
+    dataset = load_dataset(corpus)
+    if passages:
+        dataset = split_documents(dataset, passages)
+
+    from pdadapt.generation.stage import write_queries
+    from pdadapt.tables import queries_table
+
+    store = Path(resolved.label_store) if resolved.label_store else out.with_suffix(".labels.sqlite")
+    report = write_queries(resolved, dataset, out, store, _progress())
+    console.print(queries_table(report), highlight=False, soft_wrap=True)
+    same = f" --passages {passages}" if passages else ""
+    typer.echo(f"Use them with pdadapt adapt --corpus {corpus} --queries {out}{same}")
 
 
 def _run(

@@ -110,7 +110,7 @@ class Corpus:
         first = self.documents[0].contents.split()
         return any(document.contents.split() != first for document in self)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Of all documents, in order."""
         return fingerprint((document.doc_id, document.contents) for document in self)
@@ -203,11 +203,23 @@ def load_dataset(source: str, queries_file: Path | None = None, split: str = "te
         dataset = Dataset(path.resolve().name, read_folder(path, files), {}, {}, {})
     else:
         dataset = _load_beir(name, path, split)
-    if queries_file is not None:
-        queries = read_queries(queries_file)
-        dataset = replace(dataset, queries=queries, read_train_qrels=dict, queries_from=str(queries_file))
-    corpus = source if source in SHIPPED else _absolute(source)
-    return replace(dataset, source=Source(corpus, _absolute(str(queries_file)) if queries_file else None, split))
+    dataset = replace(dataset, source=Source(source if source in SHIPPED else _absolute(source), None, split))
+    return dataset if queries_file is None else with_queries(dataset, queries_file)
+
+
+def with_queries(dataset: Dataset, file: Path) -> Dataset:
+    """The dataset with the queries of this file to adapt on. Raises DataError when it is missing or malformed.
+
+    Where a query names the document that it was written about, as `pdadapt queries` has it, that is its label.
+    """
+    source = dataset.source and dataset.source._replace(queries=_absolute(str(file)))
+    return replace(
+        dataset,
+        queries=read_queries(file),
+        read_train_qrels=lambda: read_sources(file),
+        queries_from=str(file),
+        source=source,
+    )
 
 
 def _absolute(name: str) -> str:
@@ -385,6 +397,12 @@ def read_questions(path: Path) -> tuple[Queries, dict[str, tuple[str, ...]]]:
     if not queries:
         raise DataError(f"{path} holds no queries; give the file that does.")
     return queries, answers
+
+
+def read_sources(path: Path) -> Qrels:
+    """Of queries with an `_id` and a `doc_id`, the document that each was written about, as relevant."""
+    rows = (row for row, _ in read_rows(path, "query"))
+    return {str(row["_id"]): {str(row["doc_id"]): 1} for row in rows if row.get("_id") and row.get("doc_id")}
 
 
 def read_qrels(path: Path) -> Qrels:

@@ -9,7 +9,7 @@ import shutil
 import statistics
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +18,20 @@ from pdadapt.agreement import agreement, held_out, score_lists
 from pdadapt.answers import answers_of
 from pdadapt.ask import Journal
 from pdadapt.batches import limits
-from pdadapt.corpus import Corpus, Dataset, Queries, data_hashes, fingerprint, load_dataset, relevant_documents
+from pdadapt.corpus import (
+    Corpus,
+    Dataset,
+    Queries,
+    data_hashes,
+    fingerprint,
+    load_dataset,
+    relevant_documents,
+    with_queries,
+)
 from pdadapt.engines.choose import BASELINE, check_model, make_engine
 from pdadapt.engines.exact import Exact
 from pdadapt.errors import DataError, RunError
+from pdadapt.generation.stage import write_queries
 from pdadapt.label import Labeling, ask_teachers, make_lists
 from pdadapt.labels import LabelStore, is_labeled
 from pdadapt.models import resolve_model
@@ -80,7 +90,7 @@ def check(recipe: Recipe, dataset: Dataset, out: Path, restart_from: Stage | Non
     if not queries:
         raise DataError(
             f"Corpus {dataset.name!r} brings no queries to adapt on; give some with --queries FILE (one a line, TSV or "
-            "JSONL)."
+            "JSONL), or have them written by `pdadapt queries`."
         )
     if not dataset.corpus.varied:
         raise DataError(
@@ -139,6 +149,8 @@ def adapt(
             "--stop-before-labeling is for one process, since the others wait for labels: begin without the launcher, "
             "and give it the run when the labels are there."
         )
+    if not dataset.queries:
+        dataset = write_own_queries(recipe, dataset, RunFolder(out), progress, restart_from)
     job = check(recipe, dataset, out, restart_from)
     if cluster and recipe.retrieve.engine in ("plaid", "colbert"):
         progress.say(f"Engine {recipe.retrieve.engine} encodes the corpus itself, on this machine; the cluster labels.")
@@ -192,10 +204,44 @@ def adapt(
     return metrics
 
 
+def write_own_queries(
+    recipe: Recipe, dataset: Dataset, run: RunFolder, progress: Progress, restart_from: Stage | None = None
+) -> Dataset:
+    """The dataset with queries that an LLM writes about it, or has written for this run; what else would stop the run
+    is found before.
+    """
+    file = run.written_queries
+    if not file.exists():
+        if distributed.processes() > 1:
+            raise RunError(
+                f"Corpus {dataset.name!r} brings no queries, and one process writes them: begin without the launcher, "
+                "or write them first with `pdadapt queries`."
+            )
+        if run.run_file.exists():
+            raise RunError(
+                f"{run.path} holds a run whose queries were given; give them again with --queries, or another --out."
+            )
+        first = next(iter(dataset.corpus)).doc_id
+        check(
+            recipe,
+            replace(dataset, queries={"any": "any"}, read_train_qrels=lambda: {"any": {first: 1}}),
+            run.path,
+            restart_from,
+        )
+        run.check(recipe, {}, restart_from)
+        progress.say(f"Corpus {dataset.name!r} brings no queries, so they are written first.")
+        run.path.mkdir(parents=True, exist_ok=True)
+        progress.keep(run.path / "timings.jsonl", run.path / "progress.json")
+    write_queries(recipe, dataset, file, run.store(recipe), progress)
+    return with_queries(dataset, file)
+
+
 def join_training(recipe: Recipe, dataset: Dataset, run: RunFolder, progress: Progress) -> dict[str, Any]:
     """What the ranks other than 0 do: their part of each training, as soon as rank 0 has left its lists."""
     distributed.take_device()
     distributed.wait_until(run.recipe_file.exists, run.path)
+    if not dataset.queries:
+        dataset = with_queries(dataset, run.written_queries)
     limits.remember(run.path / "memory.json")
     queries = sample_queries(dataset.queries, recipe.retrieve.max_queries, recipe.seed)
     kept_out = held_out(queries, recipe.train.held_out, recipe.seed)
@@ -318,7 +364,7 @@ def labeled_relevant(recipe: Recipe, dataset: Dataset, queries: Queries) -> dict
     if not relevant:
         raise DataError(
             f"train.lambda_cl needs labeled queries, and corpus {dataset.name!r} brings none: give qrels/train.tsv of "
-            "a BEIR folder (qrels.train.tsv in MS MARCO's layout), or set it to 0."
+            "a BEIR folder (qrels.train.tsv in MS MARCO's layout), or queries with a `doc_id`, or set it to 0."
         )
     return relevant
 

@@ -19,7 +19,7 @@ import torch
 from pdadapt import train
 from pdadapt.agreement import count_held_out
 from pdadapt.bradley_terry import fit
-from pdadapt.corpus import Corpus, Dataset, Document, Queries
+from pdadapt.corpus import Corpus, Dataset, Document, Queries, with_queries
 from pdadapt.distributed import processes
 from pdadapt.engines.exact import Exact
 from pdadapt.errors import RunError
@@ -122,6 +122,9 @@ def plan(
         raise RunError("--plan is for one process: give it without the launcher.")
     if not os.access(existing(out), os.W_OK):
         raise RunError(f"{out} cannot be written to; give another --out.")
+    written = RunFolder(out).written_queries
+    if not dataset.queries and written.exists():
+        dataset = with_queries(dataset, written)
     job = check(recipe, dataset, out, restart_from)
     _, outdated = job.run.check(recipe, job.origin, restart_from)
     sizes = Shape(len(dataset.corpus), len(job.queries), len(job.test_queries))

@@ -16,7 +16,7 @@ from pdadapt.recipe import read_utf8
 PLACEHOLDER = re.compile(r"\{(\w*)\}")
 POINT_FIELDS = frozenset({"query", "document"})
 PAIR_FIELDS = frozenset({"query", "document_a", "document_b"})
-LIKELIHOOD_FIELDS = frozenset({"document"})
+LIKELIHOOD_FIELDS = WRITING_FIELDS = frozenset({"document"})
 
 
 class _Part(NamedTuple):

@@ -247,7 +247,7 @@ class TrainSettings(Settings):
     whether the student comes to agree with the teacher; iterations end, and the checkpoint before is kept, when it does
     so no more than before."""
     lambda_cl: NonNegative = 0.0
-    """Of L_CL, on the queries that have labels."""
+    """Of L_CL, on the queries that have labels: judgments, or the `doc_id` that `pdadapt queries` wrote them about."""
     in_batch_negatives: bool = True
     """L_CL sets a labeled document against the other queries' documents too."""
     lambda_kd: NonNegative = 1.0
@@ -341,6 +341,46 @@ class EvaluateSettings(Settings):
     """Measure base and adapted student on the general set too (English, all subjects): was anything forgotten?"""
 
 
+QueryKind = Literal["question", "keywords", "claim", "title"]
+
+
+class GenerateSettings(Settings):
+    """Of `pdadapt queries`, and of `pdadapt adapt` where the corpus brings no queries: an LLM writes them."""
+
+    model: str | None = None
+    """The LLM that writes, named as teacher.model is; null means teacher.model. How it is loaded the teacher's settings
+    say."""
+    count: Positive = 1_000
+    """Queries wanted."""
+    kinds: dict[QueryKind, NonNegative] | None = None
+    """How often each kind is wanted, {question: 2, keywords: 1}; null means as often as among the examples, or all of
+    question, keywords, claim, title alike."""
+    examples: str | None = None
+    """A file of real queries (as --queries takes it), whose kinds say how often each is wanted."""
+    prompts: dict[QueryKind, str] = {}
+    """Another prompt for a kind, {question: mine.txt}: a name in prompts/, or the path of a .txt file; else
+    query-KIND."""
+    temperature: NonNegative = 0.7
+    """Of the sampling; 0 always takes the likeliest token."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """Tokens are drawn from the likeliest that hold this much of the probability."""
+    max_tokens: Positive = 64
+    """Tokens written at most, of which the first line counts."""
+    round_trip: Literal["bm25", "student"] | None = "bm25"
+    """A query is kept if this retriever finds its document again; null: none is asked. bm25 knows English best."""
+    k: Positive = 20
+    """Among so many."""
+    least_point: float | None = None
+    """A query is kept if the teacher's point label for its document is at least this; null: it is not asked."""
+
+    @field_validator("kinds")
+    @classmethod
+    def _some_kind(cls, kinds: dict[QueryKind, float] | None) -> dict[QueryKind, float] | None:
+        if kinds is not None and not any(kinds.values()):
+            raise ValueError("no kind is wanted; give one a share above 0, or null")
+        return kinds
+
+
 class Recipe(Settings):
     """One run of `pdadapt adapt`, fully specified."""
 
@@ -351,6 +391,7 @@ class Recipe(Settings):
     label_store: str | None = None
     """An SQLite file to share between runs; null means labels.sqlite in the run folder."""
     student: StudentSettings = StudentSettings()
+    generate: GenerateSettings = GenerateSettings()
     retrieve: RetrieveSettings = RetrieveSettings()
     teacher: TeacherSettings = TeacherSettings()
     train: TrainSettings = TrainSettings()

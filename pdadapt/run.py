@@ -4,6 +4,7 @@ RUN/
   recipe.yaml           the resolved settings
   run.json              what the run was made from: hashes of corpus and queries, versions
   labels.sqlite         what the teacher said (labels.py)
+  queries.jsonl         queries that an LLM wrote, where the corpus brings none (generation/), and its .report.json
   student/              the student before training
   iteration-0/          base: test.run, general.run and its index; bm25.run: BM25's candidates, for all iterations
   iteration-N/          candidates.run, lists.jsonl, train.jsonl, checkpoint/, agreement.json,
@@ -55,15 +56,25 @@ FREE = (
     "train.report_to",
     "evaluate.general",
 )
+WRITING = "generate."  # settings of queries.jsonl, which is compared by its own report
 HASHED = {  # parts of a run's origin of which hashes are kept, which say nothing to a person
     "corpus_sha256": "the corpus",
     "queries_sha256": "the queries",
     "test_queries_sha256": "the test queries",
     "relevant_sha256": "the training qrels",
+    "examples_sha256": "the examples",
     "qrels_sha256": "the training qrels",
 }
 UNCOMPARED = ("versions", "source")  # parts of a run's origin that may differ when it goes on
-BEGINNINGS = ("lock", "recipe.yaml", "run.json")  # what a run that was killed as it began may have left
+BEGINNINGS = (
+    "lock",
+    "recipe.yaml",
+    "run.json",
+    "queries.jsonl",
+    "labels.sqlite",
+    "timings.jsonl",
+    "progress.json",
+)  # what a run that was killed as it began may have left
 
 Stage = Literal["student", "retrieve", "label", "train", "evaluate"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -96,6 +107,7 @@ class RunFolder:
         self.run_file = path / "run.json"
         self.metrics_file = path / "metrics.json"
         self.values_file = path / "queries.tsv"
+        self.written_queries = path / "queries.jsonl"
         self.student = path / "student"
 
     def iteration(self, number: int) -> Path:
@@ -204,7 +216,7 @@ class RunFolder:
         version = found.get("versions", {}).get("pdadapt", "another version")
         changes = differences(with_defaults(begun, f"{self.path} (begun by pdadapt {version})"), wanted)
         changes += differences(found, {**origin, **{key: found.get(key) for key in UNCOMPARED}})
-        changes = [change for change in changes if change[0] not in FREE]
+        changes = [change for change in changes if change[0] not in FREE and not change[0].startswith(WRITING)]
         return [
             (key, old, new)
             for key, old, new in changes

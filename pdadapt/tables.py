@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -142,6 +143,28 @@ def changed_queries(metrics: Mapping[str, Any], systems: Sequence[str]) -> Table
         text.truncate(60, overflow="ellipsis")
         table.add_row(text, f"{before:.2f} → {after:.2f}", *(Text(", ".join(top)) for top in one["top"]))
     return table
+
+
+def queries_table(report: Mapping[str, Any]) -> Group:
+    """How many queries of each kind an LLM has written, what became of them, and some that are kept."""
+    kinds: Mapping[str, Mapping[str, int]] = report["kinds"]
+    every: Counter[str] = sum(map(Counter, kinds.values()), Counter())
+    table = Table("queries", *(Column(kind, justify="right") for kind in [*kinds, "all"]))
+    for end in dict.fromkeys(["written", "kept", *sorted(every)]):
+        table.add_row(end, *(f"{counts.get(end, 0):,}" for counts in [*kinds.values(), every]))
+    documents = report["documents"]
+    left_out = ", ".join(f"{number:,} {reason}" for reason, number in documents["left_out"].items())
+    lines = [
+        f"Of {documents['looked_at']:,} documents that were looked at {documents['fit']:,} were fit to write about"
+        + (f" ({left_out})." if left_out else "."),
+        "Kept, for example: " + " / ".join(report["examples"]["kept"]),
+    ]
+    if report["kept"] < report["wanted"]:
+        lines.append(
+            f"{report['kept']:,} of {report['wanted']:,} wanted are kept: every kind was asked of every document. A "
+            "better LLM (generate.model), or shorter documents (--passages), would bring more."
+        )
+    return Group(table, *map(Text, lines))
 
 
 def label_summary(figures: Mapping[str, float]) -> str:

@@ -1,9 +1,9 @@
 """A small OpenAI-compatible server over a real model: `python chat_server.py FOLDER` prints its URL.
 
-What it serves depends on the model that a request names: `tiny` is the model; `busy` answers every other request with
-429 or 503; `silent` never answers, `slow` every other time; `page` sends HTML; `short` lists only the likeliest token;
-`plain` lists none; `locked` wants a key; `strict` refuses documents that say "too long"; `impossible` gives every token
-OpenAI's -9999, `null` no number.
+It samples where a request asks for no log-probabilities. What it serves depends on the model that a request names:
+`tiny` is the model; `busy` answers every other request with 429 or 503; `silent` never answers, `slow` every other
+time; `page` sends HTML; `short` lists only the likeliest token; `plain` lists none; `locked` wants a key; `strict`
+refuses documents that say "too long"; `impossible` gives every token OpenAI's -9999, `null` no number.
 """
 
 import itertools
@@ -44,8 +44,15 @@ class Handler(BaseHTTPRequestHandler):
         if name == "strict" and "too long" in request["messages"][0]["content"]:
             return self.send(400, {"error": "this model's maximum context length is exceeded"})
         text = tokenizer.apply_chat_template(request["messages"], tokenize=False, add_generation_prompt=True)
+        ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+        if "top_logprobs" not in request:
+            with lock, torch.no_grad():
+                torch.manual_seed(request["seed"])
+                sampling = {"do_sample": True, "temperature": request["temperature"], "top_p": request["top_p"]}
+                output = model.generate(ids, max_new_tokens=request["max_tokens"], pad_token_id=0, **sampling)
+            content = tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)
+            return self.send(200, {"choices": [{"message": {"role": "assistant", "content": content}}]})
         with lock, torch.no_grad():
-            ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
             log_p = model(ids).logits[0, -1].log_softmax(-1)
         count = 1 if name == "short" else min(request["top_logprobs"], len(log_p))
         best = log_p.topk(count)

@@ -15,7 +15,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from pdadapt import train
-from pdadapt.corpus import load_dataset
+from pdadapt.corpus import Corpus, Document, load_dataset
 from pdadapt.errors import DataError, RunError
 from pdadapt.pipeline import adapt
 from pdadapt.progress import Progress
@@ -151,8 +151,9 @@ def test_without_judgments_there_is_a_checkpoint_and_no_table(tiny_recipe, beir,
 
 def test_problems_are_found_before_any_work(tiny_recipe, beir, tmp_path):
     dataset = load_dataset(str(beir))
-    with pytest.raises(DataError, match="brings no queries to adapt on"):
-        adapt(load_recipe(str(tiny_recipe)), replace(dataset, queries={}), tmp_path / "run", Progress())
+    same = Corpus([Document(f"d{number}", "", "true the rim") for number in range(3)])
+    with pytest.raises(DataError, match="no two documents that differ"):
+        adapt(load_recipe(str(tiny_recipe)), replace(dataset, corpus=same), tmp_path / "run", Progress())
     assert not (tmp_path / "run").exists()
 
 

@@ -1,9 +1,13 @@
+from typing import get_args
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pdadapt.errors import RecipeError
+from pdadapt.generation.writers import writing_prompts
 from pdadapt.prompt import LIKELIHOOD_FIELDS, PAIR_FIELDS, POINT_FIELDS, Prompt, load_prompt
+from pdadapt.recipe import GenerateSettings, QueryKind
 
 
 def test_the_shipped_prompts_are_the_papers():
@@ -15,6 +19,16 @@ def test_the_shipped_prompts_are_the_papers():
         "Query: Q\n\nDocument A: 1\n\nDocument B: 2"
     )
     load_prompt("query-likelihood", LIKELIHOOD_FIELDS)
+
+
+def test_every_kind_of_query_has_a_prompt_which_may_be_another(tmp_path):
+    prompts = writing_prompts(GenerateSettings())
+    assert set(prompts) == set(get_args(QueryKind)) and len({prompt.sha256 for prompt in prompts.values()}) == 4
+    own = tmp_path / "own.txt"
+    own.write_text("Frage zu: {document}\n", encoding="utf-8")
+    changed = writing_prompts(GenerateSettings(prompts={"question": str(own)}))
+    assert changed["question"].render({"document": "D"}) == "Frage zu: D"
+    assert {kind for kind in prompts if changed[kind].sha256 == prompts[kind].sha256} == {"keywords", "claim", "title"}
 
 
 @given(st.text(), st.text())
@@ -30,7 +44,10 @@ def test_missing_repeated_and_unknown_fields_are_refused(template):
 
 
 def test_an_unknown_prompt_names_the_known_ones(tmp_path):
-    with pytest.raises(RecipeError, match="a-b, duot5, monot5, query-likelihood, yes-no"):
+    with pytest.raises(
+        RecipeError,
+        match="a-b, duot5, monot5, query-claim, query-keywords, query-likelihood, query-question, query-title, yes-no",
+    ):
         load_prompt("yes", POINT_FIELDS)
     own = tmp_path / "own.txt"
     own.write_text("{document} / {query}\n", encoding="utf-8")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import torch
 
-from pdadapt.device import default_device, pick_dtype
+from pdadapt.device import default_device, pick_dtype, release
 from pdadapt.errors import DataError, ModelError, RecipeError
 from pdadapt.labels import is_labeled
 from pdadapt.models import architectures, has_modules, is_colbert, loading, read_config, resolve_model
@@ -93,7 +92,7 @@ def check_teacher(settings: TeacherSettings, task: Task, queries: Collection[str
         teacher = _load_endpoint(model, settings, [task])
         teacher.check(queries)
     if kind in (*LANGUAGE_MODELS, "cross_encoder", "bi_encoder", "multi_vector"):
-        _check_architecture(model, kind)
+        check_architecture(model, kind)
     if kind in LANGUAGE_MODELS:
         from pdadapt.teachers.language_model import asking, load_tokenizer
 
@@ -102,7 +101,7 @@ def check_teacher(settings: TeacherSettings, task: Task, queries: Collection[str
             asking(tokenizer, kind, model, asked).encode.check_queries(queries)
 
 
-def _check_architecture(model: ModelSettings, kind: str) -> None:
+def check_architecture(model: ModelSettings, kind: str) -> None:
     """Raises ModelError when the configuration contradicts the kind."""
     source = resolve_model(model.model)
     if source.gguf_file:
@@ -259,9 +258,7 @@ class Teachers:
     def free(self) -> None:
         """Give the memory back."""
         self._loaded = None
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        release()
 
     def _load(self, model: ModelSettings) -> Any:
         check_precision(self.settings)

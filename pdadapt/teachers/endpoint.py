@@ -9,9 +9,8 @@ The key comes from the environment (PDADAPT_API_KEY, or OPENAI_API_KEY for api.o
 
 from __future__ import annotations
 
-import asyncio
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urldefrag
 
@@ -108,30 +107,14 @@ class EndpointTeacher:
     def _score(
         self, chunks: Iterable[Chunk], prompt: Prompt | None, labels: tuple[str, str] | None
     ) -> Iterator[Scores]:
-        """Ask as many questions at a time as the servers take; yield what has come back. Raises ModelError when they
-        fail.
-
-        The event loop runs while the answers are awaited, and is left with nothing in flight however this ends.
-        """
         assert prompt is not None and labels is not None
         waiting = (question for chunk in chunks for question in chunk.asked)
-        asked: dict[asyncio.Task[float | None], Any] = {}
-        loop = asyncio.new_event_loop()
-        client = self.servers.client()
-        try:
-            while True:
-                while len(asked) < self.servers.at_once and (question := next(waiting, None)) is not None:
-                    text = fit(prompt, question._asdict(), self.max_length, self.max_document_length)
-                    asked[loop.create_task(self._ask(client, text, labels))] = question
-                if not asked:
-                    return
-                done, _ = loop.run_until_complete(asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED))
-                yield [(asked.pop(task), task.result()) for task in done if task.exception() is None]
-                for task in done:
-                    task.result()  # raises what failed, once the answers beside it are kept
-        finally:
-            loop.run_until_complete(give_up(asked, client))
-            loop.close()
+
+        def ask(client: httpx.AsyncClient, question: Any) -> Coroutine[Any, Any, float | None]:
+            text = fit(prompt, question._asdict(), self.max_length, self.max_document_length)
+            return self._ask(client, text, labels)
+
+        yield from self.servers.ask_all(waiting, ask)
 
     async def _ask(self, client: httpx.AsyncClient, text: str, labels: tuple[str, str]) -> float | None:
         """Log-odds of the first label; None when the server does not list both."""
@@ -161,14 +144,6 @@ class EndpointTeacher:
         server.answered = True
         first, second = ([log_p for word, log_p in found if word == label and log_p > UNLIKELY] for label in labels)
         return log_sum(first) - log_sum(second) if first and second else None
-
-
-async def give_up(asked: Collection[asyncio.Task[Any]], client: httpx.AsyncClient) -> None:
-    """Leave nothing in flight."""
-    for task in asked:
-        task.cancel()
-    await asyncio.gather(*asked, return_exceptions=True)
-    await client.aclose()
 
 
 def fit(prompt: Prompt, values: Mapping[str, str], max_length: int, max_document_length: int | None) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -24,6 +24,9 @@ ADVICE = {
     403: "give the key in the environment, as PDADAPT_API_KEY",
     404: "check the address, and the NAME after #",
 }
+
+Question = TypeVar("Question")
+Answer = TypeVar("Answer")
 
 
 @dataclass
@@ -95,6 +98,33 @@ class Servers:
             again = response.status_code in AGAIN or response.status_code >= 500 or others
             self._failed(server, began, problem, retry_after(response), None if again else response.status_code)
 
+    def ask_all(
+        self,
+        questions: Iterator[Question],
+        ask: Callable[[httpx.AsyncClient, Question], Coroutine[Any, Any, Answer]],
+    ) -> Iterator[list[tuple[Question, Answer]]]:
+        """Ask as many questions at a time as the servers take; yield what has come back. Raises ModelError when they
+        fail.
+
+        The event loop runs while the answers are awaited, and is left with nothing in flight however this ends.
+        """
+        asked: dict[asyncio.Task[Answer], Question] = {}
+        loop = asyncio.new_event_loop()
+        client = self.client()
+        try:
+            while True:
+                while len(asked) < self.at_once and (question := next(questions, None)) is not None:
+                    asked[loop.create_task(ask(client, question))] = question
+                if not asked:
+                    return
+                done, _ = loop.run_until_complete(asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED))
+                yield [(asked.pop(task), task.result()) for task in done if task.exception() is None]
+                for task in done:
+                    task.result()  # raises what failed, once the answers beside it are kept
+        finally:
+            loop.run_until_complete(give_up(asked, client))
+            loop.close()
+
     async def _free(self) -> Server:
         """The server with the least to do of those that do not rest; waits for one. Raises ModelError when none will
         answer.
@@ -127,6 +157,14 @@ class Servers:
             self.say(f"{server.url}: {problem}; asking again in {pause:.0f} s (try {server.failures + 1} of {TRIES})")
         elif server.failures == TRIES and len(self.servers) > 1:
             self.say(f"{server.url}: {problem}; tried again every {LONGEST_REST:.0f} s.")
+
+
+async def give_up(asked: Collection[asyncio.Task[Any]], client: httpx.AsyncClient) -> None:
+    """Leave nothing in flight."""
+    for task in asked:
+        task.cancel()
+    await asyncio.gather(*asked, return_exceptions=True)
+    await client.aclose()
 
 
 def parse(response: httpx.Response) -> Any:

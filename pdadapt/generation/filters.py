@@ -1,0 +1,86 @@
+"""What an LLM answered becomes a query, or there is a reason why it is none."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Collection
+
+from pdadapt.generation.words import words
+from pdadapt.recipe import QueryKind
+
+FEWEST_WORDS = 2
+MOST_WORDS: dict[QueryKind, int] = {"question": 32, "keywords": 10, "claim": 32, "title": 16}
+LONGEST_COPY = 8  # words in a row that a query may share with its document
+OWN_SCRIPT = 0.05  # of a document's letters, that makes a script its own
+THOUGHTS = re.compile(r"<think>.*?(</think>|$)", re.DOTALL)
+LABEL = re.compile(
+    r"^(\W*(?:search |short |sample |possible )?"
+    r"(?:question|query|queries|keywords?|claim|statement|title|heading|answer|q)\s*\d*\W*:"
+    r"|\s*(?:[-*•–#]+|\(?\d{1,2}[.)])(?=\s))\s*",
+    re.IGNORECASE,
+)
+QUOTES = "\"'`*_“”„«»‘’ \t"
+META = re.compile(
+    r"\b(?:this|the|that|above|given|following|provided)\s+(?:passage|document|text|article|paragraph|excerpt)\b"
+    r"|\bas an ai\b|\b(?:i'm|i am) (?:sorry|unable)\b|\bi (?:cannot|can't)\b",
+    re.IGNORECASE,
+)
+
+
+def clean(answer: str) -> str:
+    """The first line that says something, without a label (`Question:`), bullet, quotes or emphasis around it."""
+    lines = (line.strip() for line in THOUGHTS.sub("", answer).splitlines())
+    for line in lines:
+        while (rest := LABEL.sub("", line).strip()) != line:
+            line = rest
+        if text := " ".join(line.strip(QUOTES).split()):
+            return text
+    return ""
+
+
+def normalised(query: str) -> str:
+    """What two queries share that are one: their words."""
+    return " ".join(words(query))
+
+
+def fault(query: str, kind: QueryKind, document: str, seen: Collection[str]) -> str | None:
+    """Why this is no query to keep; None when it is one. seen: normalised queries that are kept already.
+
+    `mentions the document` knows English only. `another script` compares scripts, not languages: a French query about
+    an English document passes.
+    """
+    found = words(query)
+    if not found:
+        return "empty"
+    if len(found) < FEWEST_WORDS:
+        return "too short"
+    if len(found) > MOST_WORDS[kind]:
+        return "too long"
+    if META.search(query):
+        return "mentions the document"
+    if not same_script(query, document):
+        return "another script"
+    if copies(found, words(document)):
+        return "copies the document"
+    return "duplicate" if normalised(query) in seen else None
+
+
+def copies(query: list[str], document: list[str]) -> bool:
+    """Whether more than LONGEST_COPY words in a row stand in both."""
+    size = LONGEST_COPY + 1
+    runs = {tuple(document[start : start + size]) for start in range(len(document) - size + 1)}
+    return any(tuple(query[start : start + size]) in runs for start in range(len(query) - size + 1))
+
+
+def same_script(query: str, document: str) -> bool:
+    """Whether at least half of the query's letters are of scripts that the document is written in too."""
+    own, found = scripts(document), scripts(query)
+    least = OWN_SCRIPT * own.total()
+    return 2 * sum(count for script, count in found.items() if own[script] > least) >= found.total()
+
+
+def scripts(text: str) -> Counter[str]:
+    """How many letters are of each script, by the first word of their Unicode names: LATIN, CYRILLIC, CJK."""
+    return Counter(unicodedata.name(letter, "").partition(" ")[0] for letter in text if letter.isalpha())

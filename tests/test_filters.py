@@ -1,0 +1,56 @@
+import pytest
+
+from pdadapt.generation.filters import clean, fault, normalised, same_script
+
+DOCUMENT = "A tubeless tire holds air without an inner tube, since sealant closes every hole in the casing at once."
+
+
+@pytest.mark.parametrize(
+    ("answer", "query"),
+    [
+        ("How do tubeless tires seal?", "How do tubeless tires seal?"),
+        ("\n\nQuestion: How do they seal?\nAnswer: by sealant.", "How do they seal?"),
+        ("**Question 1:** How do they seal?", "How do they seal?"),
+        ("1. How do they seal?\n2. Why?", "How do they seal?"),
+        ('- Search query: "tubeless sealant"', "tubeless sealant"),
+        ("Keywords: tubeless,  sealant", "tubeless, sealant"),
+        ("<think>The passage is about\ntires.</think>\ntubeless sealant", "tubeless sealant"),
+        ("<think>The passage is about", ""),
+        ("“Tubeless tires”", "Tubeless tires"),
+        ("2.5 bar tire pressure", "2.5 bar tire pressure"),
+        ("-40 degrees", "-40 degrees"),
+        ("Questions remain: do they seal", "Questions remain: do they seal"),
+        ("Title:\nTubeless tires", "Tubeless tires"),
+        (" \n ", ""),
+    ],
+)
+def test_an_answer_becomes_its_first_line_without_what_is_around_it(answer, query):
+    assert clean(answer) == query
+
+
+@pytest.mark.parametrize(
+    ("query", "kind", "reason"),
+    [
+        ("How does a tubeless tire seal holes?", "question", None),
+        ("tubeless sealant", "keywords", None),
+        ("?!", "question", "empty"),
+        ("Yes.", "question", "too short"),
+        ("how " * 33, "question", "too long"),
+        ("a b c d e f g h i j k", "keywords", "too long"),
+        ("What does the passage say of tires?", "question", "mentions the document"),
+        ("I'm sorry, there is nothing to ask", "question", "mentions the document"),
+        ("Как держит воздух бескамерная шина?", "question", "another script"),
+        ("Is it air without an inner tube, since sealant closes every leak?", "question", "copies the document"),
+        ("Is it air without an inner tube, since sealant closes leaks?", "question", None),
+        ("What SEALS a tire", "question", "duplicate"),
+    ],
+)
+def test_every_fault_has_its_reason(query, kind, reason):
+    assert fault(query, kind, DOCUMENT, {normalised("What seals a tire?")}) == reason
+
+
+def test_a_query_may_be_in_any_script_of_its_document():
+    both = "Бескамерная шина (tubeless tire) держит воздух"
+    assert same_script("шина", both) and same_script("tubeless", both) and not same_script("輪胎", both)
+    assert same_script("42", "輪胎"), "numbers are of no script"
+    assert fault("東京のどこですか", "question", "東京の駅は大きいです", ()) is None

@@ -1,0 +1,265 @@
+"""Queries written about a corpus that brings none, by the command and by `adapt`, with tiny real models."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+from typer.testing import CliRunner
+
+from pdadapt.cli import app
+from pdadapt.corpus import Corpus, Document, load_dataset, read_queries
+from pdadapt.errors import DataError, RecipeError, RunError
+from pdadapt.generation.notes import Notes
+from pdadapt.generation.stage import how_many, write_queries
+from pdadapt.label_files import read_labels
+from pdadapt.pipeline import adapt
+from pdadapt.plan import plan
+from pdadapt.progress import Progress
+from pdadapt.recipe import load_recipe
+from pdadapt.shards import Shard, label_shard, merge_shards
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "120"}
+COUNT = {"generate.count": 12, "generate.max_tokens": 8}
+
+
+def rows(file):
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture
+def corpus(beir):
+    return load_dataset(str(beir / "corpus.jsonl"))
+
+
+def generate(tiny_recipe, corpus, folder, **changes):
+    recipe = load_recipe(str(tiny_recipe), COUNT | {f"generate.{key}": value for key, value in changes.items()})
+    return write_queries(recipe, corpus, folder / "q.jsonl", folder / "l.sqlite", Progress())
+
+
+def test_as_many_queries_are_kept_as_are_wanted_and_the_report_says_why_the_others_went(tiny_recipe, corpus, tmp_path):
+    report = generate(tiny_recipe, corpus, tmp_path)
+    out = tmp_path / "q.jsonl"
+    found = rows(out)
+    assert [row["_id"] for row in found] == [f"g{number}" for number in range(1, 13)]
+    assert list(read_queries(out).values()) == [row["text"] for row in found]
+    assert all(row["doc_id"] in corpus.corpus for row in found) and len({row["doc_id"] for row in found}) > 6
+    counts = {kind: dict(ends) for kind, ends in report["kinds"].items()}
+    assert {row["kind"] for row in found} <= set(counts) == {"question", "keywords", "claim", "title"}
+    assert sum(ends.get("kept", 0) for ends in counts.values()) == report["kept"] == 12
+    for ends in counts.values():
+        assert ends.pop("written") == sum(ends.values())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["q.jsonl", "q.jsonl.report.json"]
+    assert json.loads((tmp_path / "q.jsonl.report.json").read_text(encoding="utf-8")) == json.loads(json.dumps(report))
+    before = out.read_bytes()
+    assert generate(tiny_recipe, corpus, tmp_path)["kept"] == 12
+    with pytest.raises(RunError, match=r"generate\.k was 20, now 3; give another file"):
+        generate(tiny_recipe, corpus, tmp_path, k=3)
+    (tmp_path / "q.jsonl.report.json").unlink()
+    with pytest.raises(RunError, match="was not written by this command"):
+        generate(tiny_recipe, corpus, tmp_path)
+    assert out.read_bytes() == before
+
+
+def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tiny_recipe, beir, tmp_path):
+    def command(out):
+        settings = ["--set", "teacher.batch_tokens=600", "--set", "generate.round_trip=student"]
+        arguments = ["queries", beir / "corpus.jsonl", "--out", out, "--count", 16, "--recipe", tiny_recipe, *settings]
+        return [sys.executable, "-m", "pdadapt", *map(str, arguments)]
+
+    whole = subprocess.run(command(tmp_path / "whole.jsonl"), capture_output=True, text=True, env=ENVIRONMENT)
+    assert whole.returncode == 0, whole.stderr
+    assert "kept" in whole.stdout and f"--queries {tmp_path / 'whole.jsonl'}" in whole.stdout
+    out, work = tmp_path / "killed.jsonl", tmp_path / "killed.jsonl.work"
+    for moment in ("written.jsonl", "index"):
+        process = subprocess.Popen(command(out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
+        deadline = time.monotonic() + 120
+        while not (work / moment).exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert (work / moment).exists() and not out.exists(), "killed too late to prove anything"
+    with pytest.raises(RunError, match="seed was 42, now 1"):
+        changed = load_recipe(str(tiny_recipe), {"seed": 1})
+        write_queries(changed, load_dataset(str(beir / "corpus.jsonl")), out, tmp_path / "l.sqlite", Progress())
+    again = subprocess.run(command(out), capture_output=True, text=True, env=ENVIRONMENT)
+    assert again.returncode == 0 and "there already" in again.stderr, again.stderr
+    for ending in ("", ".report.json"):
+        assert (tmp_path / f"killed.jsonl{ending}").read_bytes() == (tmp_path / f"whole.jsonl{ending}").read_bytes()
+    assert not work.exists()
+
+
+def test_notes_end_where_a_kill_has_torn_them(tmp_path):
+    file = tmp_path / "written.jsonl"
+    notes = Notes(file)
+    notes.add([(0, "a\nb"), (1, "ü")])
+    notes.judge({0: None, 1: "empty"})
+    with open(file, "a", encoding="utf-8") as torn:
+        torn.write('{"answers": [[2, "c')
+    found = Notes(file)
+    assert found.answers == {0: "a\nb", 1: "ü"} and found.verdicts == {0: None, 1: "empty"}
+    found.add([(2, "d")])
+    assert Notes(file).answers == {0: "a\nb", 1: "ü", 2: "d"}
+
+
+def test_so_many_are_written_that_enough_will_be_kept_and_no_more_when_none_is():
+    assert how_many(500, {}) == how_many(5, {}) == 32
+    assert how_many(500, dict.fromkeys(range(32)) | dict.fromkeys(range(16), "empty")) == 968
+    assert how_many(500, {0: None} | dict.fromkeys(range(1, 32), "empty")) == 4_990
+    assert how_many(500, dict.fromkeys(range(499))) == 32
+    assert how_many(500, dict.fromkeys(range(500))) == 0
+    assert how_many(500, dict.fromkeys(range(96), "empty")) == 32 and how_many(500, dict.fromkeys(range(128), "x")) == 0
+
+
+def test_the_round_trip_asks_bm25_or_the_student(tiny_recipe, corpus, tmp_path):
+    kept = {}
+    for name, k in (("bm25", 1), ("student", 1), ("student", 20), (None, 1)):
+        folder = tmp_path / f"{name}-{k}"
+        folder.mkdir()
+        report = generate(tiny_recipe, corpus, folder, round_trip=name, k=k, count=50)
+        kept[name, k] = report["kept"] / report["written"]
+        went = sum(ends.get("not found again", 0) for ends in report["kinds"].values())
+        assert (went == 0) == ((name, k) in [("student", 20), (None, 1)]), "of 20 documents all are found"
+    assert kept["bm25", 1] < kept[None, 1] and kept["student", 1] < kept[None, 1]
+
+
+def test_examples_say_which_kinds_are_asked_and_are_not_written_again(tiny_recipe, corpus, tmp_path):
+    examples = tmp_path / "real.txt"
+    examples.write_text("how to true a wheel?\nwhat is dish?\nchain cable\n", encoding="utf-8")
+    report = generate(tiny_recipe, corpus, tmp_path, examples=str(examples))
+    assert set(report["kinds"]) == {"question", "keywords"} and report["from"]["kinds"]["question"] == pytest.approx(
+        2 / 3
+    )
+    folder = tmp_path / "more"
+    folder.mkdir()
+    known = {row["text"] for row in rows(tmp_path / "q.jsonl")[:6]}
+    examples.write_text("".join(f"{text}\n" for text in known), encoding="utf-8")
+    report = generate(tiny_recipe, corpus, folder, examples=str(examples), kinds={"question": 2, "keywords": 1})
+    assert not known & {row["text"] for row in rows(folder / "q.jsonl")}
+    assert sum(ends.get("duplicate", 0) for ends in report["kinds"].values()) >= 6
+
+
+def test_the_teacher_may_have_the_last_word_and_is_not_asked_again(tiny_recipe, corpus, tmp_path):
+    report = generate(tiny_recipe, corpus, tmp_path, least_point=0.0)
+    scores = [row["score"] for row in read_labels(tmp_path / "l.sqlite")]
+    asked = {(row["query"], row["document"]): row["score"] for row in read_labels(tmp_path / "l.sqlite")}
+    assert min(scores) < 0 < max(scores), "or nothing is proved"
+    for row in rows(tmp_path / "q.jsonl"):
+        assert asked[row["text"], corpus.corpus[row["doc_id"]].contents] >= 0
+    assert sum(ends.get("judged irrelevant", 0) for ends in report["kinds"].values()) == sum(s < 0 for s in scores)
+
+
+def test_fewer_are_written_when_every_kind_was_asked_of_every_document(tiny_recipe, corpus, tmp_path):
+    few = replace(corpus, corpus=Corpus(list(corpus.corpus)[:3]))
+    report = generate(tiny_recipe, few, tmp_path, kinds={"question": 1, "title": 1})
+    assert report["written"] == 6 >= report["kept"] == len(rows(tmp_path / "q.jsonl"))
+
+
+def test_what_cannot_be_written_about_or_is_no_place_is_refused(tiny_recipe, corpus, encoder, tmp_path):
+    short = replace(corpus, corpus=Corpus([Document("a", "", "rim hub"), Document("b", "", "")]))
+    with pytest.raises(DataError, match=r"No document .*\(2 too short\); bring queries with --queries"):
+        generate(tiny_recipe, short, tmp_path)
+    (tmp_path / "x").mkdir()
+    with pytest.raises(DataError, match=r"None of 80 queries .* fit to be kept \(.*too short.*\): .*generate\.model"):
+        generate(tiny_recipe, corpus, tmp_path / "x", max_tokens=1)
+    with pytest.raises(RecipeError, match="is no LLM that could write"):
+        generate(tiny_recipe, corpus, tmp_path, model=str(encoder))
+    with pytest.raises(RecipeError, match="no kind is wanted"):
+        generate(tiny_recipe, corpus, tmp_path, kinds={"title": 0})
+    with pytest.raises(DataError, match=r"ends in \.jsonl"):
+        write_queries(load_recipe(str(tiny_recipe)), corpus, tmp_path / "q.txt", tmp_path / "l", Progress())
+    assert not (tmp_path / "q.jsonl").exists()
+
+
+def test_the_command_says_what_was_kept_and_why_the_rest_went(tiny_recipe, beir, tmp_path):
+    command = ["queries", str(beir / "corpus.jsonl"), "--out", str(tmp_path / "q.jsonl"), "--recipe", str(tiny_recipe)]
+    result = CliRunner().invoke(app, [*command, "--count", "300", "--passages", "words=10,overlap=2"])
+    assert result.exit_code == 0, result.output
+    for word in ("question", "title", "kept", "not found again", "of 300 wanted are kept", "Kept, for example: "):
+        assert word in result.output
+    assert all("#" in row["doc_id"] for row in rows(tmp_path / "q.jsonl"))
+
+
+def test_adapt_writes_the_queries_that_a_corpus_lacks(tiny_recipe, beir, tmp_path):
+    out = tmp_path / "run"
+    arguments = [
+        "adapt",
+        "--corpus",
+        beir / "corpus.jsonl",
+        "--recipe",
+        tiny_recipe,
+        "--set",
+        "generate.count=12",
+        "--set",
+        "generate.max_tokens=8",
+    ]
+    command = [sys.executable, "-m", "pdadapt", *map(str, [*arguments, "--out", out])]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
+    deadline = time.monotonic() + 120
+    while not (out / "queries.jsonl.work" / "written.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (out / "queries.jsonl").exists(), "killed too late to prove anything"
+    first = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
+    assert first.returncode == 0, first.stderr
+    assert (
+        "brings no queries" in first.stderr
+        and "writes 12 queries into" in first.stderr
+        and "Checkpoint" in first.stdout
+    )
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["queries"] == 12 and "queries.jsonl" in metrics["summary"]
+    texts = [json.loads(line)["query_id"] for line in (out / "iteration-1" / "lists.jsonl").read_text().splitlines()]
+    assert sorted(texts) == sorted(row["_id"] for row in rows(out / "queries.jsonl"))
+    dataset, progress = load_dataset(str(beir / "corpus.jsonl")), Progress()
+    recipe = load_recipe(str(tiny_recipe), COUNT)
+    assert adapt(recipe, dataset, out, progress)["queries"] == 12 and not progress.tasks, "nothing is left to do"
+    assert plan(recipe, dataset, out, progress) is None
+    with pytest.raises(RunError, match=r"generate\.count was 12, now 13"):
+        adapt(load_recipe(str(tiny_recipe), COUNT | {"generate.count": 13}), dataset, out, progress)
+    with pytest.raises(DataError, match="written by `pdadapt queries`"):
+        plan(recipe, dataset, tmp_path / "other", progress)
+
+
+def test_a_run_whose_queries_were_given_gets_no_others(tiny_recipe, beir, tmp_path):
+    (tmp_path / "q.txt").write_text("spoke tension\npad squeal\nchain cable\n", encoding="utf-8")
+    recipe = load_recipe(str(tiny_recipe), COUNT | {"train.steps": 1})
+    corpus = str(beir / "corpus.jsonl")
+    adapt(recipe, load_dataset(corpus, tmp_path / "q.txt"), tmp_path / "run", Progress())
+    with pytest.raises(RunError, match="queries were given; give them again"):
+        adapt(recipe, load_dataset(corpus), tmp_path / "run", Progress())
+    changed = load_recipe(str(tiny_recipe), {"generate.count": 99, "train.steps": 1})
+    assert adapt(changed, load_dataset(corpus, tmp_path / "q.txt"), tmp_path / "run", Progress())["queries"] == 3
+
+
+def test_what_would_stop_the_run_is_found_before_queries_are_written(tiny_recipe, corpus, tmp_path):
+    wrong = load_recipe(str(tiny_recipe), COUNT | {"evaluate.measures": ["nDGC@10"]})
+    with pytest.raises(RecipeError, match="nDGC@10"):
+        adapt(wrong, corpus, tmp_path / "run", Progress())
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("...", encoding="utf-8")
+    with pytest.raises(RunError, match="is not empty and holds no run"):
+        adapt(load_recipe(str(tiny_recipe), COUNT), corpus, tmp_path / "full", Progress())
+    assert not (tmp_path / "run").exists() and len(list((tmp_path / "full").iterdir())) == 1
+
+
+def test_the_source_is_a_label_for_the_contrastive_loss_alone_also_in_shards(tiny_recipe, corpus, tmp_path):
+    settings = COUNT | {"train.steps": 2, "retrieve.k": 3, "train.n_way": 3, "generate.k": 20}
+    adapt(load_recipe(str(tiny_recipe), settings), corpus, tmp_path / "plain", Progress())
+    lists = rows(tmp_path / "plain" / "iteration-1" / "lists.jsonl")
+    assert not any(entry["relevant"] for entry in lists)
+    recipe = load_recipe(str(tiny_recipe), settings | {"train.lambda_cl": 1.0})
+    out = tmp_path / "labeled"
+    assert adapt(recipe, corpus, out, Progress(), stop_before_labeling=True) == {}
+    label_shard(out, Shard(1, 1), Progress())
+    merge_shards(out)
+    adapt(recipe, corpus, out, Progress())
+    assert (out / "queries.jsonl").read_bytes() == (tmp_path / "plain" / "queries.jsonl").read_bytes()
+    sources = {row["_id"]: [row["doc_id"]] for row in rows(out / "queries.jsonl")}
+    assert {entry["query_id"]: entry["relevant"] for entry in rows(out / "iteration-1" / "lists.jsonl")} == sources
+    assert any(row["cl"] for row in rows(out / "iteration-1" / "train.jsonl"))

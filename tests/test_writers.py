@@ -1,0 +1,112 @@
+import json
+from pathlib import Path
+
+import pytest
+from test_endpoint import serving
+
+from pdadapt.errors import ModelError, RecipeError
+from pdadapt.generation import writers
+from pdadapt.generation.writers import Asked, check_writer, load_writer, writer_identity
+from pdadapt.recipe import Recipe
+
+DOCUMENTS = ["spoke nipple tension rim", "pad rotor caliper", "tube valve bead puncture patch", "chain hanger cog"]
+ASKED = [Asked(number, "question", document) for number, document in enumerate(DOCUMENTS)]
+
+
+def recipe(teacher, **generate):
+    teacher = {"model": str(teacher), "dtype": "float32", "max_length": 128, "batch_tokens": 120}
+    return Recipe.model_validate({"teacher": teacher, "generate": {"max_tokens": 8} | generate})
+
+
+def written(chosen, asked=ASKED):
+    return [(one.number, text) for batch in load_writer(chosen).write(asked) for one, text in batch]
+
+
+@pytest.fixture(scope="module")
+def server(llama):
+    with serving("chat_server.py", llama) as url:
+        yield url
+
+
+def test_a_seq2seq_and_a_causal_model_sample_by_the_seed(t5_untied, llama):
+    for model in (t5_untied, llama):
+        found = written(recipe(model))
+        assert sorted(number for number, _ in found) == [0, 1, 2, 3]
+        assert all(len(text.split()) <= 8 for _, text in found) and len({text for _, text in found}) > 1
+        assert written(recipe(model)) == found
+        other = recipe(model)
+        other.seed = 1
+        assert written(other) != found
+        assert written(recipe(model, temperature=0)) == written(recipe(model, temperature=0)) != found
+
+
+def test_what_was_written_before_does_not_change_what_comes(llama):
+    chosen = recipe(llama)
+    batches = list(load_writer(chosen).write(ASKED))
+    assert len(batches) > 1, "they must not fit into one"
+    before = {one.number for one, _ in batches[0]}
+    rest = written(chosen, [one for one in ASKED if one.number not in before])
+    assert rest == [(one.number, text) for batch in batches[1:] for one, text in batch]
+
+
+def test_greedy_it_writes_what_the_model_itself_would(llama, t5_untied):
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
+    for model, kind in ((llama, AutoModelForCausalLM), (t5_untied, AutoModelForSeq2SeqLM)):
+        tokenizer, plain = AutoTokenizer.from_pretrained(model), kind.from_pretrained(model)
+        template = (Path(__file__).parent.parent / "prompts" / "query-question.txt").read_text(encoding="utf-8").strip()
+        for number, text in written(recipe(model, temperature=0)):
+            prompt = template.replace("{document}", DOCUMENTS[number])
+            if kind is AutoModelForCausalLM:
+                message = [{"role": "user", "content": prompt}]
+                prompt = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+            ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=kind is AutoModelForSeq2SeqLM)["input_ids"]
+            output = plain.generate(ids, max_new_tokens=8, do_sample=False, pad_token_id=0)[0]
+            start = ids.shape[1] if kind is AutoModelForCausalLM else 0
+            assert text == tokenizer.decode(output[start:], skip_special_tokens=True)
+
+
+def test_a_long_document_is_cut_and_the_instruction_is_not(llama):
+    writer = load_writer(recipe(llama))
+    ids = writer.encoders["title"]([{"document": "rim " * 1_000}])[0]
+    assert len(ids) <= 128 and "Answer only" in writer.tokenizer.decode(ids)
+
+
+def test_a_server_is_asked_for_the_same_and_a_refused_document_is_no_answer(server, monkeypatch):
+    monkeypatch.delenv("PDADAPT_API_KEY", raising=False)
+    found = dict(written(recipe(f"{server}#tiny")))
+    assert len(found) == 4 and all(found.values())
+    assert dict(written(recipe(f"{server}#tiny"))) == found
+    chosen = recipe(f"{server}#strict")
+    chosen.teacher.concurrency = 1
+    answers = written(chosen, [*ASKED, Asked(9, "title", "this is too long")])
+    assert dict(answers)[9] == "" and all(text for number, text in answers if number != 9)
+
+
+def test_what_cannot_write_is_found_before_any_work(llama, encoder, server, tmp_path, monkeypatch):
+    check_writer(recipe(llama))
+    check_writer(recipe(f"{server}#tiny"))
+    check_writer(recipe(encoder, model=str(llama)))
+    with pytest.raises(RecipeError, match=r"no LLM that could write queries \(bi_encoder\).*generate\.model"):
+        check_writer(recipe(encoder))
+    with pytest.raises(RecipeError, match="leaves no room for the documents"):
+        chosen = recipe(llama)
+        chosen.teacher.max_length = 12
+        check_writer(chosen)
+    with pytest.raises(ModelError, match="something else than JSON"):
+        check_writer(recipe(f"{server}#page"))
+    monkeypatch.setattr(writers.Servers, "post", _without_message)
+    with pytest.raises(ModelError, match="without a message"):
+        check_writer(recipe(f"{server}#tiny"))
+
+
+async def _without_message(self, client, request):
+    return self.servers[0], {"choices": []}
+
+
+def test_answers_depend_on_the_model_and_on_what_it_reads(llama, t5_untied, server):
+    ids = [writer_identity(recipe(model)) for model in (llama, t5_untied, f"{server}#tiny", "http://other/v1#tiny")]
+    assert ids[2] == ids[3] and len({json.dumps(one) for one in ids}) == 3
+    longer = recipe(llama)
+    longer.teacher.max_length = 64
+    assert writer_identity(longer) != ids[0]

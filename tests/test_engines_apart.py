@@ -111,7 +111,8 @@ def test_an_index_that_is_gone_is_said_with_the_engines_own_words(engine_environ
         retrieve(engine, dataset.corpus, dataset.test_queries, tmp_path, 3, Progress())
 
 
-def test_bits_that_colbert_cannot_pack_are_refused(stanford):
+def test_bits_that_colbert_cannot_pack_are_refused(stanford, engine_environment):
+    engine_environment("colbert")
     with pytest.raises(ModelError, match=r"retrieve\.bits=4: colbert-ai needs dimensions by 32; this has 16"):
         load_engine(str(stanford), {}, [], RetrieveSettings(engine="colbert", bits=4))
 

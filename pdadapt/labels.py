@@ -228,11 +228,11 @@ def _opening(path: Path, advice: str = "give another label_store") -> Iterator[N
 
 
 def merge_labels(source: Path, target: Path, keys: Mapping[str, str]) -> int:
-    """Take a store's labels into another. Whatever the order, and however often it is
-    done, the target holds the same: of two scores of one question, the lower. Returns how many it did not hold yet.
+    """Take a store's labels into another; returns how many it did not hold yet. Whatever the order, and however often it
+    is done, the target holds the same: of two scores of one question, the lower.
 
-    keys: those of the teachers that may have given them, by table. Raises DataError, and takes nothing, where
-    another has, and when a file is not a label store.
+    keys: those of the teachers that may have given them, by table. Raises DataError, and takes nothing, where another
+    has, and when a file is not a label store.
     """
     for table, key in keys.items():
         LabelStore(target, table, key).close()  # that it is there
@@ -245,7 +245,10 @@ def merge_labels(source: Path, target: Path, keys: Mapping[str, str]) -> int:
             _check_teachers(db, "source", keys.values(), source)
         with db:
             db.execute("BEGIN IMMEDIATE")
-            db.execute("INSERT OR IGNORE INTO teachers (key, name) SELECT key, name FROM source.teachers")
+            db.execute(
+                """INSERT INTO teachers (key, name) SELECT key, name FROM source.teachers WHERE true
+                ON CONFLICT (key) DO UPDATE SET name = excluded.name WHERE name = ''"""
+            )
             db.execute("INSERT OR IGNORE INTO texts (hash, text) SELECT hash, text FROM source.texts")
             own = "(SELECT t.id FROM {0} t JOIN source.{0} s USING ({1}) WHERE s.id = l.{2})".format
             db.execute(

@@ -115,6 +115,14 @@ def test_what_the_hardware_chooses_is_kept_with_the_labels_and_names_come_along(
     assert (row["query_id"], row["doc_id"], row["score"]) == ("q1", "d1", 1.5)
 
 
+def test_what_a_person_calls_the_teacher_comes_along(tmp_path):
+    shard, target, key = tmp_path / "shard.sqlite", tmp_path / "labels.sqlite", '{"task": "point"}'
+    with LabelStore(shard, "points", key, "a teacher") as store:
+        store.add([(("q", "d"), 1.5)])
+    merge_labels(shard, target, {"points": key})
+    assert [row["model"] for row in read_labels(target)] == ["a teacher"]
+
+
 def test_a_store_that_was_left_in_the_middle_is_read_whole(tmp_path):
     """A process that is killed leaves its last labels in the log beside the file."""
     store = tmp_path / "labels.sqlite"

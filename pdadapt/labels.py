@@ -228,8 +228,8 @@ def _opening(path: Path, advice: str = "give another label_store") -> Iterator[N
 
 
 def merge_labels(source: Path, target: Path, keys: Mapping[str, str]) -> int:
-    """Take a store's labels into another; returns how many it did not hold yet. Whatever the order, and however often it
-    is done, the target holds the same: of two scores of one question, the lower.
+    """Take a store's labels into another; returns how many it did not hold yet. Whatever the order, and however often
+    it is done, the target holds the same: of two scores of one question, the lower.
 
     keys: those of the teachers that may have given them, by table. Raises DataError, and takes nothing, where another
     has, and when a file is not a label store.

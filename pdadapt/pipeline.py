@@ -30,7 +30,7 @@ from pdadapt.corpus import (
 from pdadapt.engines.choose import check_model, make_engine
 from pdadapt.engines.exact import Exact
 from pdadapt.errors import DataError, RunError
-from pdadapt.generation.stage import write_queries
+from pdadapt.generation.stage import prepare, write_queries
 from pdadapt.label import Journal, Labeling, TrainingList, ask_teachers, make_lists, read_lists, write_lists
 from pdadapt.labels import LabelStore, is_labeled
 from pdadapt.models import resolve_model
@@ -207,9 +207,11 @@ def write_own_queries(
         )
         run.check(recipe, {}, restart_from)
         progress.say(f"Corpus {dataset.name!r} brings no queries, so they are written first.")
+    writing = prepare(recipe, dataset, file, run.store(recipe), progress)
+    if not file.exists():
         run.path.mkdir(parents=True, exist_ok=True)
         progress.keep(run.path / "timings.jsonl", run.path / "progress.json")
-    write_queries(recipe, dataset, file, run.store(recipe), progress)
+        write_queries(writing)
     return with_queries(dataset, file)
 
 

@@ -54,9 +54,41 @@ class Writing:
     recipe: Recipe
     corpus: Corpus
     examples: Sequence[str]  # real queries
+    out: Path
     store: Path  # of labels
-    folder: Path  # of the work
     progress: Progress
+
+    @property
+    def report(self) -> Path:
+        return self.out.with_name(self.out.name + ".report.json")
+
+    @property
+    def folder(self) -> Path:
+        """Of the work."""
+        return self.out.with_name(self.out.name + ".work")
+
+    @property
+    def sources(self) -> Path:
+        return self.folder / "sources.json"
+
+    @cached_property
+    def origin(self) -> dict[str, Any]:
+        """What the queries depend on. Raises PdadaptError when a part of it is not there."""
+        recipe = self.recipe
+        student = {**recipe.student.model_dump(mode="json"), "model": resolve_model(recipe.student.model).identity()}
+        origin = {
+            "corpus_sha256": self.corpus.fingerprint,
+            "examples_sha256": fingerprint(("", text) for text in self.examples) if self.examples else None,
+            "kinds": self.shares,
+            "seed": recipe.seed,
+            "generate": recipe.generate.model_dump(mode="json", exclude={"model", "kinds", "examples", "prompts"}),
+            "writer": writer_identity(recipe),
+            "prompts": {name: prompt.sha256 for name, prompt in writing_prompts(recipe.generate).items()},
+            "student": student,
+        }
+        if recipe.generate.least_point is not None:
+            origin["teacher"] = json.loads(teacher_key(recipe.teacher, "point"))
+        return origin
 
     @cached_property
     def shares(self) -> dict[QueryKind, float]:
@@ -92,32 +124,47 @@ class Writing:
         return engine
 
 
-def write_queries(recipe: Recipe, dataset: Dataset, out: Path, store: Path, progress: Progress) -> dict[str, Any]:
-    """Write `recipe.generate.count` queries about the dataset's documents to `out`; returns what its report holds.
+def prepare(recipe: Recipe, dataset: Dataset, out: Path, store: Path, progress: Progress) -> Writing:
+    """Find before any work what would stop it in the middle; no weights are loaded, and nothing is written.
 
-    store: where the teacher's labels are kept, if generate.least_point asks for them. What would stop it is found
-    before any work; killed at any moment, the same call goes on from there. Fewer are written when every kind has been
-    asked of every document. Raises PdadaptError on anything the user can mend.
+    store: where the teacher's labels are kept, if generate.least_point asks for them. Raises PdadaptError on anything
+    the user can mend.
     """
-    examples = list(read_queries(Path(recipe.generate.examples)).values()) if recipe.generate.examples else []
-    writing = Writing(recipe, dataset.corpus, examples, store, out.with_name(out.name + ".work"), progress)
     check_place(out)
     if out.suffix != ".jsonl":
         raise DataError(f"{out}: the queries are written as JSONL; give a name that ends in .jsonl.")
-    origin = origin_of(writing)
-    report_file = out.with_name(out.name + ".report.json")
+    examples = list(read_queries(Path(recipe.generate.examples)).values()) if recipe.generate.examples else []
+    writing = Writing(recipe, dataset.corpus, examples, out, store, progress)
     if out.exists():
-        check_same(out, report_file, origin)
-        return read_settings(report_file)
-    check(writing)
+        check_same(out, writing.report, writing.origin)
+        return writing
+    check_writer(recipe)
+    searching = recipe.retrieve if recipe.generate.round_trip == "student" else RetrieveSettings()
+    check_model(recipe.student.model, {"kind": recipe.student.kind}, searching)
+    if recipe.generate.least_point is not None:
+        check_teacher(recipe.teacher, "point", {""}, store)
+    if not writing.sources.exists():
+        _ = writing.fit
+    return writing
+
+
+def write_queries(writing: Writing) -> dict[str, Any]:
+    """Write `generate.count` queries about the documents; returns what the report holds.
+
+    Killed at any moment, the same call goes on from there. Fewer are written when every kind has been asked of every
+    document. Raises DataError when none is fit to be kept, RunError when others are being written there.
+    """
+    recipe, progress, out = writing.recipe, writing.progress, writing.out
+    if out.exists():
+        return read_settings(writing.report)
     kinds = ", ".join(f"{kind} {share:.0%}" for kind, share in writing.shares.items())
     progress.say(f"{writer_model(recipe).model} writes {recipe.generate.count:,} queries into {out}: {kinds}.")
     with locked(writing.folder):  # from here on there is something to go on with
         settings = writing.folder / "settings.json"
         if settings.exists():
-            check_same(writing.folder, settings, origin)
+            check_same(writing.folder, settings, writing.origin)
         else:
-            write_atomic(settings, json.dumps({"from": origin}, indent=2) + "\n")
+            write_atomic(settings, json.dumps({"from": writing.origin}, indent=2) + "\n")
         found = find_documents(writing)
         notes = Notes(writing.folder / "written.jsonl")
         tasks = list(mix.tasks_of(found["doc_ids"], writing.shares, recipe.seed))
@@ -130,36 +177,18 @@ def write_queries(recipe: Recipe, dataset: Dataset, out: Path, store: Path, prog
             raise none_kept(recipe, notes)
         documents = {"looked_at": found["looked_at"], "left_out": found["left_out"], "fit": len(found["doc_ids"])}
         report = {
-            "from": origin,
+            "from": writing.origin,
             "model": writer_model(recipe).model,
             "wanted": recipe.generate.count,
             "documents": documents,
         }
         report |= summarise(tasks, kept, notes)
-        write_atomic(report_file, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+        write_atomic(writing.report, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
         write_atomic(out, rows(kept, notes))
     went = count_reasons(notes.verdicts.values())
     progress.say(f"Kept {len(kept):,} of {len(notes.verdicts):,} queries that were written{went and f' ({went})'}.")
     shutil.rmtree(writing.folder, ignore_errors=True)
     return report
-
-
-def origin_of(writing: Writing) -> dict[str, Any]:
-    """What the queries depend on. Raises PdadaptError when a part of it is not there."""
-    recipe = writing.recipe
-    origin = {
-        "corpus_sha256": writing.corpus.fingerprint,
-        "examples_sha256": fingerprint(("", text) for text in writing.examples) if writing.examples else None,
-        "kinds": writing.shares,
-        "seed": recipe.seed,
-        "generate": recipe.generate.model_dump(mode="json", exclude={"model", "kinds", "examples", "prompts"}),
-        "writer": writer_identity(recipe),
-        "prompts": {name: prompt.sha256 for name, prompt in writing_prompts(recipe.generate).items()},
-        "student": {**recipe.student.model_dump(mode="json"), "model": resolve_model(recipe.student.model).identity()},
-    }
-    if recipe.generate.least_point is not None:
-        origin["teacher"] = json.loads(teacher_key(recipe.teacher, "point"))
-    return origin
 
 
 def check_same(place: Path, file: Path, origin: dict[str, Any]) -> None:
@@ -170,18 +199,6 @@ def check_same(place: Path, file: Path, origin: dict[str, Any]) -> None:
         raise RunError(
             f"{place} holds queries of other settings: {name_changes(changes)}; give another file, or remove it."
         )
-
-
-def check(writing: Writing) -> None:
-    """Find before any work what would stop it in the middle; no weights are loaded."""
-    recipe = writing.recipe
-    check_writer(recipe)
-    searching = recipe.retrieve if recipe.generate.round_trip == "student" else RetrieveSettings()
-    check_model(recipe.student.model, {"kind": recipe.student.kind}, searching)
-    if recipe.generate.least_point is not None:
-        check_teacher(recipe.teacher, "point", {""}, writing.store)
-    if not (writing.folder / "sources.json").exists():
-        _ = writing.fit
 
 
 def none_kept(recipe: Recipe, notes: Notes) -> DataError:
@@ -197,9 +214,8 @@ def none_kept(recipe: Recipe, notes: Notes) -> DataError:
 
 def find_documents(writing: Writing) -> dict[str, Any]:
     """`doc_ids` of the documents to write about, in this order; how many were looked at, why others are left out."""
-    file = writing.folder / "sources.json"
-    if file.exists():
-        return read_settings(file)
+    if writing.sources.exists():
+        return read_settings(writing.sources)
     documents, recipe = writing.corpus.documents, writing.recipe
     fit, why = writing.fit
     if len(fit) > recipe.generate.count:
@@ -215,7 +231,7 @@ def find_documents(writing: Writing) -> dict[str, Any]:
         random.Random(recipe.seed).shuffle(fit)
     doc_ids = [documents[position].doc_id for position in fit]
     found = {"looked_at": len(fit) + why.total(), "left_out": why, "doc_ids": doc_ids}
-    write_atomic(file, json.dumps(found, ensure_ascii=False) + "\n")
+    write_atomic(writing.sources, json.dumps(found, ensure_ascii=False) + "\n")
     return found
 
 

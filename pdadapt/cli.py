@@ -262,7 +262,8 @@ def queries(
     if passages:
         dataset = split_documents(dataset, passages)
 
-    from pdadapt.generation.stage import prepare, write_queries
+    from pdadapt.generation.stage import write_queries
+    from pdadapt.generation.writing import prepare
     from pdadapt.tables import queries_table
 
     store = Path(resolved.label_store) if resolved.label_store else out.with_suffix(".labels.sqlite")

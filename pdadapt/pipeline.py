@@ -30,7 +30,8 @@ from pdadapt.corpus import (
 from pdadapt.engines.choose import check_model, make_engine
 from pdadapt.engines.exact import Exact
 from pdadapt.errors import DataError, RunError
-from pdadapt.generation.stage import prepare, write_queries
+from pdadapt.generation.stage import write_queries
+from pdadapt.generation.writing import prepare
 from pdadapt.label import Journal, Labeling, TrainingList, ask_teachers, make_lists, read_lists, write_lists
 from pdadapt.labels import LabelStore, is_labeled
 from pdadapt.models import resolve_model

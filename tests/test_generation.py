@@ -15,7 +15,8 @@ from pdadapt.cli import app
 from pdadapt.corpus import Corpus, Document, load_dataset, read_queries
 from pdadapt.errors import DataError, RecipeError, RunError
 from pdadapt.generation.notes import Notes
-from pdadapt.generation.stage import how_many, prepare, write_queries
+from pdadapt.generation.stage import how_many, write_queries
+from pdadapt.generation.writing import prepare
 from pdadapt.label_files import read_labels
 from pdadapt.pipeline import adapt
 from pdadapt.plan import plan

@@ -261,10 +261,11 @@ def queries(
         dataset = split_documents(dataset, passages)
 
     from pdadapt.generation.stage import write_queries
+    from pdadapt.generation.writing import prepare
     from pdadapt.tables import queries_table
 
     store = Path(resolved.label_store) if resolved.label_store else out.with_suffix(".labels.sqlite")
-    report = write_queries(resolved, dataset, out, store, _progress())
+    report = write_queries(prepare(resolved, dataset, out, store, _progress()))
     console.print(queries_table(report), highlight=False, soft_wrap=True)
     same = f" --passages {passages}" if passages else ""
     typer.echo(f"Use them with pdadapt adapt --corpus {corpus} --queries {out}{same}")

@@ -32,6 +32,7 @@ from pdadapt.engines.choose import BASELINE, check_model, make_engine
 from pdadapt.engines.exact import Exact
 from pdadapt.errors import DataError, RunError
 from pdadapt.generation.stage import write_queries
+from pdadapt.generation.writing import prepare
 from pdadapt.label import Labeling, ask_teachers, make_lists
 from pdadapt.labels import LabelStore, is_labeled
 from pdadapt.models import resolve_model
@@ -230,9 +231,11 @@ def write_own_queries(
         )
         run.check(recipe, {}, restart_from)
         progress.say(f"Corpus {dataset.name!r} brings no queries, so they are written first.")
+    writing = prepare(recipe, dataset, file, run.store(recipe), progress)
+    if not file.exists():
         run.path.mkdir(parents=True, exist_ok=True)
         progress.keep(run.path / "timings.jsonl", run.path / "progress.json")
-    write_queries(recipe, dataset, file, run.store(recipe), progress)
+        write_queries(writing)
     return with_queries(dataset, file)
 
 

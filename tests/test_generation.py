@@ -16,6 +16,7 @@ from pdadapt.corpus import Corpus, Document, load_dataset, read_queries
 from pdadapt.errors import DataError, RecipeError, RunError
 from pdadapt.generation.notes import Notes
 from pdadapt.generation.stage import how_many, write_queries
+from pdadapt.generation.writing import prepare
 from pdadapt.label_files import read_labels
 from pdadapt.pipeline import adapt
 from pdadapt.plan import plan
@@ -38,7 +39,7 @@ def corpus(beir):
 
 def generate(tiny_recipe, corpus, folder, **changes):
     recipe = load_recipe(str(tiny_recipe), COUNT | {f"generate.{key}": value for key, value in changes.items()})
-    return write_queries(recipe, corpus, folder / "q.jsonl", folder / "l.sqlite", Progress())
+    return write_queries(prepare(recipe, corpus, folder / "q.jsonl", folder / "l.sqlite", Progress()))
 
 
 def test_as_many_queries_are_kept_as_are_wanted_and_the_report_says_why_the_others_went(tiny_recipe, corpus, tmp_path):
@@ -85,7 +86,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tiny_recipe, beir, tm
         assert (work / moment).exists() and not out.exists(), "killed too late to prove anything"
     with pytest.raises(RunError, match="seed was 42, now 1"):
         changed = load_recipe(str(tiny_recipe), {"seed": 1})
-        write_queries(changed, load_dataset(str(beir / "corpus.jsonl")), out, tmp_path / "l.sqlite", Progress())
+        write_queries(prepare(changed, load_dataset(str(beir / "corpus.jsonl")), out, tmp_path / "l", Progress()))
     again = subprocess.run(command(out), capture_output=True, text=True, env=ENVIRONMENT)
     assert again.returncode == 0 and "there already" in again.stderr, again.stderr
     for ending in ("", ".report.json"):
@@ -171,7 +172,7 @@ def test_what_cannot_be_written_about_or_is_no_place_is_refused(tiny_recipe, cor
     with pytest.raises(RecipeError, match="no kind is wanted"):
         generate(tiny_recipe, corpus, tmp_path, kinds={"title": 0})
     with pytest.raises(DataError, match=r"ends in \.jsonl"):
-        write_queries(load_recipe(str(tiny_recipe)), corpus, tmp_path / "q.txt", tmp_path / "l", Progress())
+        prepare(load_recipe(str(tiny_recipe)), corpus, tmp_path / "q.txt", tmp_path / "l", Progress())
     assert not (tmp_path / "q.jsonl").exists()
 
 

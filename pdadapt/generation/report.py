@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from pdadapt.generation.filters import clean
-from pdadapt.generation.mix import Task
+from pdadapt.generation.mix import KINDS, Task
 from pdadapt.generation.notes import Notes
 
 SHOWN = 5  # queries in the report that ended alike
@@ -28,8 +28,9 @@ def count_reasons(ends: Iterable[str | None]) -> str:
 
 def summarise(tasks: Sequence[Task], kept: Sequence[Task], notes: Notes) -> dict[str, Any]:
     """How many were written and kept, by kind, and why the others went, with some of them."""
+    asked = {task.kind for task in tasks}
     last = {task.number for task in kept}
-    kinds: dict[str, Counter[str]] = {kind: Counter() for kind in dict.fromkeys(task.kind for task in tasks)}
+    kinds: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS if kind in asked}
     examples: dict[str, list[str]] = {}
     judged = tasks[: len(notes.verdicts)]
     for task in judged:

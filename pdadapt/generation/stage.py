@@ -14,111 +14,49 @@ import json
 import math
 import random
 import shutil
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from pdadapt.ask import Questions, ask_missing, in_chunks
-from pdadapt.corpus import Corpus, Dataset, fingerprint, read_queries
 from pdadapt.device import release
-from pdadapt.engines import Engine
-from pdadapt.engines.choose import BASELINE, check_model, load_engine
-from pdadapt.errors import DataError, RunError
+from pdadapt.errors import DataError
 from pdadapt.generation import filters, mix, sources
 from pdadapt.generation.notes import Notes
 from pdadapt.generation.report import count_reasons, rows, summarise
-from pdadapt.generation.writers import Asked, check_writer, load_writer, writer_identity, writer_model, writing_prompts
+from pdadapt.generation.writers import Asked, load_writer, writer_model
+from pdadapt.generation.writing import Writing, check_same
 from pdadapt.labels import LabelStore
 from pdadapt.locks import locked
-from pdadapt.models import resolve_model
-from pdadapt.progress import Progress
-from pdadapt.recipe import QueryKind, Recipe, RetrieveSettings
-from pdadapt.retrieve import index_corpus, retrieve
-from pdadapt.run import check_place, differences, name_changes, read_settings, write_atomic
+from pdadapt.recipe import Recipe
+from pdadapt.retrieve import retrieve
+from pdadapt.run import read_settings, write_atomic
 from pdadapt.students import load_student
 from pdadapt.students.colbert import PCA_DOCUMENTS
 from pdadapt.teachers import Point
-from pdadapt.teachers.choose import Teachers, check_teacher, model_of, teacher_key
+from pdadapt.teachers.choose import Teachers, model_of, teacher_key
 
 FEWEST = 32  # queries written before it is seen how many are kept
 LEAST_KEPT = 0.1  # share of the queries, that is counted on at least
 HOPELESS = 128  # queries of which none is kept, after which no more are written
 
 
-@dataclass(frozen=True)
-class Writing:
-    """Queries that are being written."""
+def write_queries(writing: Writing) -> dict[str, Any]:
+    """Write `generate.count` queries about the documents; returns what the report holds.
 
-    recipe: Recipe
-    corpus: Corpus
-    examples: Sequence[str]  # real queries
-    store: Path  # of labels
-    folder: Path  # of the work
-    progress: Progress
-
-    @cached_property
-    def shares(self) -> dict[QueryKind, float]:
-        return mix.shares(self.examples, self.recipe.generate.kinds)
-
-    @cached_property
-    def fit(self) -> tuple[list[int], Counter[str]]:
-        """Positions of documents that are fit to be written about; why the others that were looked at are not.
-
-        Raises DataError when none is.
-        """
-        documents = self.corpus.documents
-        positions = sources.draw(len(documents), self.recipe.generate.count, self.recipe.seed)
-        with self.progress.task("look at documents", len(positions), "documents") as advance:
-            left_out = sources.left_out(documents[position].contents for position in positions)
-            advance(len(positions))
-        fit = [position for position, reason in zip(positions, left_out, strict=True) if reason is None]
-        if not fit:
-            raise DataError(
-                f"No document of the corpus is one to write queries about ({count_reasons(left_out)}); bring queries "
-                "with --queries FILE."
-            )
-        return fit, Counter(filter(None, left_out))
-
-    @cached_property
-    def engine(self) -> Engine:
-        """What finds documents again, with its index."""
-        recipe = self.recipe
-        name = BASELINE if recipe.generate.round_trip == "bm25" else recipe.student.model
-        settings = recipe.student.model_dump(exclude={"model"})
-        engine = load_engine(name, settings, self.corpus.sample(PCA_DOCUMENTS), recipe.retrieve)
-        index_corpus(engine, self.corpus, self.folder / "index", self.progress)
-        return engine
-
-
-def write_queries(recipe: Recipe, dataset: Dataset, out: Path, store: Path, progress: Progress) -> dict[str, Any]:
-    """Write `recipe.generate.count` queries about the dataset's documents to `out`; returns what its report holds.
-
-    store: where the teacher's labels are kept, if generate.least_point asks for them. What would stop it is found
-    before any work; killed at any moment, the same call goes on from there. Fewer are written when every kind has been
-    asked of every document. Raises PdadaptError on anything the user can mend.
+    Killed at any moment, the same call goes on from there. Fewer are written when every kind has been asked of every
+    document. Raises DataError when none is fit to be kept, RunError when others are being written there.
     """
-    examples = list(read_queries(Path(recipe.generate.examples)).values()) if recipe.generate.examples else []
-    writing = Writing(recipe, dataset.corpus, examples, store, out.with_name(out.name + ".work"), progress)
-    check_place(out)
-    if out.suffix != ".jsonl":
-        raise DataError(f"{out}: the queries are written as JSONL; give a name that ends in .jsonl.")
-    origin = origin_of(writing)
-    report_file = out.with_name(out.name + ".report.json")
+    recipe, progress, out = writing.recipe, writing.progress, writing.out
     if out.exists():
-        check_same(out, report_file, origin)
-        return read_settings(report_file)
-    check(writing)
+        return read_settings(writing.report)
     kinds = ", ".join(f"{kind} {share:.0%}" for kind, share in writing.shares.items())
     progress.say(f"{writer_model(recipe).model} writes {recipe.generate.count:,} queries into {out}: {kinds}.")
     with locked(writing.folder):  # from here on there is something to go on with
         settings = writing.folder / "settings.json"
         if settings.exists():
-            check_same(writing.folder, settings, origin)
+            check_same(writing.folder, settings, writing.origin)
         else:
-            write_atomic(settings, json.dumps({"from": origin}, indent=2) + "\n")
+            write_atomic(settings, json.dumps({"from": writing.origin}, indent=2) + "\n")
         found = find_documents(writing)
         notes = Notes(writing.folder / "written.jsonl")
         tasks = list(mix.tasks_of(found["doc_ids"], writing.shares, recipe.seed))
@@ -131,58 +69,18 @@ def write_queries(recipe: Recipe, dataset: Dataset, out: Path, store: Path, prog
             raise none_kept(recipe, notes)
         documents = {"looked_at": found["looked_at"], "left_out": found["left_out"], "fit": len(found["doc_ids"])}
         report = {
-            "from": origin,
+            "from": writing.origin,
             "model": writer_model(recipe).model,
             "wanted": recipe.generate.count,
             "documents": documents,
         }
         report |= summarise(tasks, kept, notes)
-        write_atomic(report_file, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+        write_atomic(writing.report, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
         write_atomic(out, rows(kept, notes))
     went = count_reasons(notes.verdicts.values())
     progress.say(f"Kept {len(kept):,} of {len(notes.verdicts):,} queries that were written{went and f' ({went})'}.")
     shutil.rmtree(writing.folder, ignore_errors=True)
     return report
-
-
-def origin_of(writing: Writing) -> dict[str, Any]:
-    """What the queries depend on. Raises PdadaptError when a part of it is not there."""
-    recipe = writing.recipe
-    origin = {
-        "corpus_sha256": writing.corpus.fingerprint,
-        "examples_sha256": fingerprint(("", text) for text in writing.examples) if writing.examples else None,
-        "kinds": writing.shares,
-        "seed": recipe.seed,
-        "generate": recipe.generate.model_dump(mode="json", exclude={"model", "kinds", "examples", "prompts"}),
-        "writer": writer_identity(recipe),
-        "prompts": {name: prompt.sha256 for name, prompt in writing_prompts(recipe.generate).items()},
-        "student": {**recipe.student.model_dump(mode="json"), "model": resolve_model(recipe.student.model).identity()},
-    }
-    if recipe.generate.least_point is not None:
-        origin["teacher"] = json.loads(teacher_key(recipe.teacher, "point"))
-    return origin
-
-
-def check_same(place: Path, file: Path, origin: dict[str, Any]) -> None:
-    """Raises RunError when what is there was made from something else than this, or that cannot be told."""
-    if not file.exists():
-        raise RunError(f"{place} is there already, and was not written by this command; give another file.")
-    if changes := differences(read_settings(file).get("from", {}), json.loads(json.dumps(origin))):
-        raise RunError(
-            f"{place} holds queries of other settings: {name_changes(changes)}; give another file, or remove it."
-        )
-
-
-def check(writing: Writing) -> None:
-    """Find before any work what would stop it in the middle; no weights are loaded."""
-    recipe = writing.recipe
-    check_writer(recipe)
-    searching = recipe.retrieve if recipe.generate.round_trip == "student" else RetrieveSettings()
-    check_model(recipe.student.model, {"kind": recipe.student.kind}, searching)
-    if recipe.generate.least_point is not None:
-        check_teacher(recipe.teacher, "point", {""}, writing.store)
-    if not (writing.folder / "sources.json").exists():
-        _ = writing.fit
 
 
 def none_kept(recipe: Recipe, notes: Notes) -> DataError:
@@ -198,9 +96,8 @@ def none_kept(recipe: Recipe, notes: Notes) -> DataError:
 
 def find_documents(writing: Writing) -> dict[str, Any]:
     """`doc_ids` of the documents to write about, in this order; how many were looked at, why others are left out."""
-    file = writing.folder / "sources.json"
-    if file.exists():
-        return read_settings(file)
+    if writing.sources.exists():
+        return read_settings(writing.sources)
     documents, recipe = writing.corpus.documents, writing.recipe
     fit, why = writing.fit
     if len(fit) > recipe.generate.count:
@@ -216,7 +113,7 @@ def find_documents(writing: Writing) -> dict[str, Any]:
         random.Random(recipe.seed).shuffle(fit)
     doc_ids = [documents[position].doc_id for position in fit]
     found = {"looked_at": len(fit) + why.total(), "left_out": why, "doc_ids": doc_ids}
-    write_atomic(file, json.dumps(found, ensure_ascii=False) + "\n")
+    write_atomic(writing.sources, json.dumps(found, ensure_ascii=False) + "\n")
     return found
 
 

@@ -1,0 +1,137 @@
+"""Queries that are to be written: about what, by whom, into which file; and whether all that can be had."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pdadapt.corpus import Corpus, Dataset, fingerprint, read_queries
+from pdadapt.engines import Engine
+from pdadapt.engines.choose import BASELINE, check_model, load_engine
+from pdadapt.errors import DataError, RunError
+from pdadapt.generation import mix, sources
+from pdadapt.generation.report import count_reasons
+from pdadapt.generation.writers import check_writer, writer_identity, writing_prompts
+from pdadapt.models import resolve_model
+from pdadapt.progress import Progress
+from pdadapt.recipe import QueryKind, Recipe, RetrieveSettings
+from pdadapt.retrieve import index_corpus
+from pdadapt.run import check_place, differences, name_changes, read_settings
+from pdadapt.students.colbert import PCA_DOCUMENTS
+from pdadapt.teachers.choose import check_teacher, teacher_key
+
+
+@dataclass(frozen=True)
+class Writing:
+    """Queries that are being written."""
+
+    recipe: Recipe
+    corpus: Corpus
+    examples: Sequence[str]  # real queries
+    out: Path
+    store: Path  # of labels
+    progress: Progress
+
+    @property
+    def report(self) -> Path:
+        return self.out.with_name(self.out.name + ".report.json")
+
+    @property
+    def folder(self) -> Path:
+        """Of the work."""
+        return self.out.with_name(self.out.name + ".work")
+
+    @property
+    def sources(self) -> Path:
+        return self.folder / "sources.json"
+
+    @cached_property
+    def origin(self) -> dict[str, Any]:
+        """What the queries depend on. Raises PdadaptError when a part of it is not there."""
+        recipe = self.recipe
+        student = {**recipe.student.model_dump(mode="json"), "model": resolve_model(recipe.student.model).identity()}
+        origin = {
+            "corpus_sha256": self.corpus.fingerprint,
+            "examples_sha256": fingerprint(("", text) for text in self.examples) if self.examples else None,
+            "kinds": self.shares,
+            "seed": recipe.seed,
+            "generate": recipe.generate.model_dump(mode="json", exclude={"model", "kinds", "examples", "prompts"}),
+            "writer": writer_identity(recipe),
+            "prompts": {name: prompt.sha256 for name, prompt in writing_prompts(recipe.generate).items()},
+            "student": student,
+        }
+        if recipe.generate.least_point is not None:
+            origin["teacher"] = json.loads(teacher_key(recipe.teacher, "point"))
+        return origin
+
+    @cached_property
+    def shares(self) -> dict[QueryKind, float]:
+        return mix.shares(self.examples, self.recipe.generate.kinds)
+
+    @cached_property
+    def fit(self) -> tuple[list[int], Counter[str]]:
+        """Positions of documents that are fit to be written about; why the others that were looked at are not.
+
+        Raises DataError when none is.
+        """
+        documents = self.corpus.documents
+        positions = sources.draw(len(documents), self.recipe.generate.count, self.recipe.seed)
+        with self.progress.task("look at documents", len(positions), "documents") as advance:
+            left_out = sources.left_out(documents[position].contents for position in positions)
+            advance(len(positions))
+        fit = [position for position, reason in zip(positions, left_out, strict=True) if reason is None]
+        if not fit:
+            raise DataError(
+                f"No document of the corpus is one to write queries about ({count_reasons(left_out)}); bring queries "
+                "with --queries FILE."
+            )
+        return fit, Counter(filter(None, left_out))
+
+    @cached_property
+    def engine(self) -> Engine:
+        """What finds documents again, with its index."""
+        recipe = self.recipe
+        name = BASELINE if recipe.generate.round_trip == "bm25" else recipe.student.model
+        settings = recipe.student.model_dump(exclude={"model"})
+        engine = load_engine(name, settings, self.corpus.sample(PCA_DOCUMENTS), recipe.retrieve)
+        index_corpus(engine, self.corpus, self.folder / "index", self.progress)
+        return engine
+
+
+def prepare(recipe: Recipe, dataset: Dataset, out: Path, store: Path, progress: Progress) -> Writing:
+    """Find before any work what would stop it in the middle; no weights are loaded, and nothing is written.
+
+    store: where the teacher's labels are kept, if generate.least_point asks for them. Raises PdadaptError on anything
+    the user can mend.
+    """
+    check_place(out)
+    if out.suffix != ".jsonl":
+        raise DataError(f"{out}: the queries are written as JSONL; give a name that ends in .jsonl.")
+    examples = list(read_queries(Path(recipe.generate.examples)).values()) if recipe.generate.examples else []
+    writing = Writing(recipe, dataset.corpus, examples, out, store, progress)
+    if out.exists():
+        check_same(out, writing.report, writing.origin)
+        return writing
+    check_writer(recipe)
+    searching = recipe.retrieve if recipe.generate.round_trip == "student" else RetrieveSettings()
+    check_model(recipe.student.model, {"kind": recipe.student.kind}, searching)
+    if recipe.generate.least_point is not None:
+        check_teacher(recipe.teacher, "point", {""}, store)
+    if not writing.sources.exists():
+        _ = writing.fit
+    return writing
+
+
+def check_same(place: Path, file: Path, origin: dict[str, Any]) -> None:
+    """Raises RunError when what is there was made from something else than this, or that cannot be told."""
+    if not file.exists():
+        raise RunError(f"{place} is there already, and was not written by this command; give another file.")
+    if changes := differences(read_settings(file).get("from", {}), json.loads(json.dumps(origin))):
+        raise RunError(
+            f"{place} holds queries of other settings: {name_changes(changes)}; give another file, or remove it."
+        )

@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from pdadapt.locks import Holder, holder
-from pdadapt.record import Record, read_record
+from pdadapt.record import Iteration, Record, read_record
 from pdadapt.shard_states import shard_summary
 from pdadapt.tables import agreement_summary, comparison_table, duration, label_summary, speed
 
@@ -26,6 +26,11 @@ def show_status(run: Path) -> Group:
 
 def _parts(record: Record, at_it: Holder | None) -> Iterator[RenderableType]:
     yield Text(standing(record, at_it))
+    if not at_it and any(waits_for_labels(iteration) for iteration in record.iterations):
+        yield Text(
+            f"Candidates wait for labels: that command, or pdadapt label {record.path} --shard I/N on many machines, "
+            f"then pdadapt labels merge {record.path}."
+        )
     if shards := shard_summary(record.path):
         yield Text(shards)
     yield Text(record.summary)
@@ -44,6 +49,10 @@ def _parts(record: Record, at_it: Holder | None) -> Iterator[RenderableType]:
         yield comparison_table(record.metrics, record.systems)
     if record.finished and "verdict" in record.metrics:
         yield Text(record.metrics["verdict"]["sentence"], style="bold")
+
+
+def waits_for_labels(iteration: Iteration) -> bool:
+    return (iteration.lists.parent / "candidates.run").exists() and not iteration.lists.exists()
 
 
 def standing(record: Record, at_it: Holder | None) -> str:

@@ -63,43 +63,41 @@ def label_shard(path: Path, shard: Shard, progress: Progress) -> Path:
         raise RunError(
             f"Shard {shard.number}/{shard.of} of {path} is being labeled already ({at_it}); take another one."
         )
+    chunks = labeling.by_query()
+    own_ids = [query_id for ids, _ in chunks[shard.number - 1 :: shard.of] for query_id in ids]
+    asked = keys
     with locked(path, shared=True), locked(lock):
         check_shard(file, keys.values())
-        if "pair" in keys and by_document(recipe.teacher, "point") and not _has_points(labeling, shard, store, keys):
+        if "pair" in keys and by_document(recipe.teacher, "point") and not _has_points(labeling, own_ids, store, keys):
             progress.say(
                 "This teacher's points are asked by document, pairs by query: these are points. When all shards have "
                 f"come to their end, `pdadapt labels merge {path}`, then the same again asks about pairs."
             )
-            keys = {"point": keys["point"]}
+            asked = {"point": keys["point"]}
         if not is_labeled(file, keys["point"]):  # what a journal says is of a store that is gone
             file.with_suffix(".jsonl").unlink(missing_ok=True)
         journal = Journal(file.with_suffix(".jsonl"))
         with LabelStore(file, "points", keys["point"]) as own:
-            chunks = labeling.by_query()
-            own_ids = [query_id for ids, _ in chunks[shard.number - 1 :: shard.of] for query_id in ids]
             labeling.remember(own, own_ids)
         if not own_ids:
             progress.say(
                 f"There is nothing for this shard: {len(labeling.ranking):,} queries make {len(chunks)} chunks; take "
                 "fewer shards."
             )
-        teachers = Teachers(recipe.teacher, list(keys), progress)
-        ask_teachers(labeling, file, keys, teachers, progress, journal, shard, store)
-        if len(keys) == len(teacher_keys(recipe)):
+        teachers = Teachers(recipe.teacher, list(asked), progress)
+        ask_teachers(labeling, file, asked, teachers, progress, journal, shard, store)
+        if asked == keys:
             mark(file, LABELED)
     return file
 
 
-def _has_points(labeling: Labeling, shard: Shard, store: Path, keys: Mapping[Task, str]) -> bool:
-    """Whether the run's own store holds all points of the queries whose pairs the shard asks about."""
+def _has_points(labeling: Labeling, query_ids: Sequence[str], store: Path, keys: Mapping[Task, str]) -> bool:
+    """Whether the run's own store holds all points of these queries."""
     points = open_frozen(store, "points", keys["point"])
     if points is None:
         return False
     with contextlib.closing(points):
-        asked = labeling.by_query()[shard.number - 1 :: shard.of]
-        return all(
-            None not in labeling.list_of(query_id, points)[1] for query_ids, _ in asked for query_id in query_ids
-        )
+        return all(None not in labeling.list_of(query_id, points)[1] for query_id in query_ids)
 
 
 def merge_shards(path: Path, files: Sequence[Path] = ()) -> tuple[int, Path]:

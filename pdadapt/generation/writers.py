@@ -78,9 +78,12 @@ def check_writer(recipe: Recipe) -> None:
         )
     if kind == "endpoint":
         whole = ServedWriter(model, recipe.generate.model_copy(update={"max_tokens": 1}), recipe.seed)
-        servers = whole.servers
-        for whole.servers in servers.alone():
+
+        def attempt(server: Servers) -> None:
+            whole.servers = server
             list(whole.write([Asked(0, KINDS[0], "")]))
+
+        whole.servers.try_each(attempt)
         return
     check_architecture(model, kind)
     tokenizer = load_tokenizer(model.model)

@@ -81,22 +81,17 @@ class EndpointTeacher:
         teacher, or all are out of reach.
         """
         longest = max(queries, key=len, default="")
-        every, away = self.servers, []
-        for self.servers in every.alone():
-            try:
-                if self.point_prompt:
-                    answers(self.score_points, [Point(longest, "")])
-                else:
-                    answers(self.score_pairs, [Pair(longest, "", "")])
-            except ModelError as error:
-                if not self.servers.are_away():
-                    raise
-                away.append(str(error))
+        every = self.servers
+
+        def attempt(server: Servers) -> None:
+            self.servers = server
+            if self.point_prompt:
+                answers(self.score_points, [Point(longest, "")])
+            else:
+                answers(self.score_pairs, [Pair(longest, "", "")])
+
+        every.try_each(attempt)
         self.servers = every
-        if len(away) == len(every.servers):
-            raise ModelError(" ".join(away))
-        for problem in away:
-            every.say(f"{problem} It goes on without that server.")
 
     def score_points(self, chunks: Iterable[Chunk]) -> Iterator[Scores]:
         yield from self._score(chunks, self.point_prompt, self.point_labels)

@@ -55,9 +55,23 @@ class Servers:
         now = time.monotonic()
         return self.concurrency * max(1, sum(server.rests_until <= now for server in self.servers))
 
-    def alone(self) -> list[Servers]:
-        """Each server by itself."""
-        return [Servers([server.url], self.concurrency, self.say) for server in self.servers]
+    def try_each(self, attempt: Callable[[Servers], None]) -> None:
+        """Attempt something with each server by itself, and say which are away. Raises ModelError when it fails with
+        one for another reason, or all are away.
+        """
+        away = []
+        for server in self.servers:
+            alone = Servers([server.url], self.concurrency, self.say)
+            try:
+                attempt(alone)
+            except ModelError as error:
+                if not alone.are_away():
+                    raise
+                away.append(str(error))
+        if len(away) == len(self.servers):
+            raise ModelError(" ".join(away))
+        for problem in away:
+            self.say(f"{problem} It goes on without that server.")
 
     def are_away(self) -> bool:
         """Whether all failed for the last time in a way that may change."""

@@ -76,8 +76,8 @@ class Record:
 
 def read_record(run: Path) -> Record:
     """Raises RunError when the folder holds no run of `pdadapt adapt`, or a file of it is damaged."""
-    origin = _read_json(run / "run.json")
-    if not origin or "reranker" in origin:
+    origin, task = _read_json(run / "run.json"), _read_json(run / "progress.json")
+    if "reranker" in origin or not (origin or task):  # a run whose queries are being written has no origin yet
         what = "a run of `pdadapt train-reranker`" if origin else "no run"
         raise RunError(f"{run} holds {what}; give the folder of a `pdadapt adapt`.")
     numbers = sorted(int(folder.name.split("-")[1]) for folder in run.glob("iteration-[1-9]*") if folder.is_dir())
@@ -91,7 +91,7 @@ def read_record(run: Path) -> Record:
         metrics=_read_json(run / "metrics.json"),
         iterations=[_read_iteration(run / f"iteration-{number}", number) for number in numbers],
         timings=list(read_lines(run / "timings.jsonl", torn=True)),
-        task=_read_json(run / "progress.json"),
+        task=task,
     )
 
 

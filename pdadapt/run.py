@@ -108,6 +108,7 @@ class RunFolder:
         self.metrics_file = path / "metrics.json"
         self.values_file = path / "queries.tsv"
         self.written_queries = path / "queries.jsonl"
+        self.writing = path / "queries.jsonl.work"  # while they are written
         self.student = path / "student"
 
     def iteration(self, number: int) -> Path:

@@ -50,8 +50,10 @@ class Handler(BaseHTTPRequestHandler):
                 torch.manual_seed(request["seed"])
                 sampling = {"do_sample": True, "temperature": request["temperature"], "top_p": request["top_p"]}
                 output = model.generate(ids, max_new_tokens=request["max_tokens"], pad_token_id=0, **sampling)
-            content = tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)
-            return self.send(200, {"choices": [{"message": {"role": "assistant", "content": content}}]})
+            said = output[0, ids.shape[1] :]
+            message = {"role": "assistant", "content": tokenizer.decode(said, skip_special_tokens=True)}
+            reason = "stop" if tokenizer.eos_token_id in said else "length"
+            return self.send(200, {"choices": [{"message": message, "finish_reason": reason}]})
         with lock, torch.no_grad():
             log_p = model(ids).logits[0, -1].log_softmax(-1)
         count = 1 if name == "short" else min(request["top_logprobs"], len(log_p))

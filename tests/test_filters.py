@@ -43,6 +43,9 @@ def test_an_answer_becomes_its_first_line_without_what_is_around_it(answer, quer
         ("Is it air without an inner tube, since sealant closes every leak?", "question", "copies the document"),
         ("Is it air without an inner tube, since sealant closes leaks?", "question", None),
         ("What SEALS a tire", "question", "duplicate"),
+        ("What seals a tire when the…", "question", "cut off"),
+        (clean("What seals it?\nIt is the…"), "question", None),
+        (clean("<think>The passage says that…"), "question", "cut off"),
     ],
 )
 def test_every_fault_has_its_reason(query, kind, reason):

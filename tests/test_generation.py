@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,11 +26,25 @@ from pdadapt.recipe import load_recipe
 from pdadapt.shards import Shard, label_shard, merge_shards
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "120"}
-COUNT = {"generate.count": 12, "generate.max_tokens": 8}
+COUNT = {"generate.count": 12, "generate.max_tokens": 24}
 
 
 def rows(file):
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture(scope="module")
+def tiny_recipe(tiny_recipe, llama, tmp_path_factory):
+    """Its LLM ends what it says at every eighth word, so that little is cut off."""
+    model = tmp_path_factory.mktemp("writer") / "llama"
+    shutil.copytree(llama, model)
+    config = model / "generation_config.json"
+    size = json.loads((model / "config.json").read_text(encoding="utf-8"))["vocab_size"]
+    ends = json.loads(config.read_text(encoding="utf-8")) | {"eos_token_id": list(range(1, size, 8))}
+    config.write_text(json.dumps(ends), encoding="utf-8")
+    recipe = model.with_suffix(".yaml")
+    recipe.write_text(tiny_recipe.read_text(encoding="utf-8").replace(str(llama), str(model)), encoding="utf-8")
+    return recipe
 
 
 @pytest.fixture
@@ -165,7 +180,7 @@ def test_what_cannot_be_written_about_or_is_no_place_is_refused(tiny_recipe, cor
     with pytest.raises(DataError, match=r"No document .*\(2 too short\); bring queries with --queries"):
         generate(tiny_recipe, short, tmp_path)
     (tmp_path / "x").mkdir()
-    with pytest.raises(DataError, match=r"None of 80 queries .* fit to be kept \(.*too short.*\): .*generate\.model"):
+    with pytest.raises(DataError, match=r"None of 80 queries .* fit to be kept \(.*cut off.*\): .*max_tokens=N"):
         generate(tiny_recipe, corpus, tmp_path / "x", max_tokens=1)
     with pytest.raises(RecipeError, match="is no LLM that could write"):
         generate(tiny_recipe, corpus, tmp_path, model=str(encoder))
@@ -196,16 +211,21 @@ def test_adapt_writes_the_queries_that_a_corpus_lacks(tiny_recipe, beir, tmp_pat
         "--set",
         "generate.count=12",
         "--set",
-        "generate.max_tokens=8",
+        "generate.max_tokens=24",
     ]
     command = [sys.executable, "-m", "pdadapt", *map(str, [*arguments, "--out", out])]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
     deadline = time.monotonic() + 120
     while not (out / "queries.jsonl.work" / "written.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.005)
+    os.kill(process.pid, signal.SIGSTOP)
+    running = CliRunner().invoke(app, ["status", str(out)]).output
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not (out / "queries.jsonl").exists(), "killed too late to prove anything"
+    assert running.startswith(f"Running (process {process.pid} ") and " queries" in running
+    stopped = CliRunner().invoke(app, ["status", str(out)]).output
+    assert stopped.startswith("Stopped at ") and "goes on from there with: pdadapt adapt" in stopped
     first = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
     assert first.returncode == 0, first.stderr
     assert (

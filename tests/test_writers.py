@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -63,13 +64,24 @@ def test_greedy_it_writes_what_the_model_itself_would(llama, t5_untied):
             ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=kind is AutoModelForSeq2SeqLM)["input_ids"]
             output = plain.generate(ids, max_new_tokens=8, do_sample=False, pad_token_id=0)[0]
             start = ids.shape[1] if kind is AutoModelForCausalLM else 0
-            assert text == tokenizer.decode(output[start:], skip_special_tokens=True)
+            cut = "" if tokenizer.eos_token_id in output else "…"
+            assert text == tokenizer.decode(output[start:], skip_special_tokens=True) + cut
 
 
 def test_a_long_document_is_cut_and_the_instruction_is_not(llama):
     writer = load_writer(recipe(llama))
     ids = writer.encoders["title"]([{"document": "rim " * 1_000}])[0]
     assert len(ids) <= 128 and "Answer only" in writer.tokenizer.decode(ids)
+
+
+def test_what_was_cut_off_is_marked(llama, server, tmp_path):
+    for model in (llama, f"{server}#tiny"):
+        assert all(text.endswith("…") for _, text in written(recipe(model, max_tokens=1)))
+    ends = tmp_path / "llama"
+    shutil.copytree(llama, ends)
+    config = json.loads((ends / "generation_config.json").read_text(encoding="utf-8")) | {"eos_token_id": [1, 5, 8]}
+    (ends / "generation_config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert any(not text.endswith("…") for _, text in written(recipe(ends, max_tokens=64)))
 
 
 def test_a_server_is_asked_for_the_same_and_a_refused_document_is_no_answer(server, monkeypatch):

@@ -14,7 +14,8 @@ FEWEST_WORDS = 2
 MOST_WORDS: dict[QueryKind, int] = {"question": 32, "keywords": 10, "claim": 32, "title": 16}
 LONGEST_COPY = 8  # words in a row that a query may share with its document
 OWN_SCRIPT = 0.05  # of a document's letters, that makes a script its own
-THOUGHTS = re.compile(r"<think>.*?(</think>|$)", re.DOTALL)
+CUT = "…"  # after an answer that was longer than generate.max_tokens
+THOUGHTS = re.compile(rf"<think>.*?(</think>|(?={CUT}?$))", re.DOTALL)
 LABEL = re.compile(
     r"^(\W*(?:search |short |sample |possible )?"
     r"(?:question|query|queries|keywords?|claim|statement|title|heading|answer|q)\s*\d*\W*:"
@@ -52,6 +53,8 @@ def fault(query: str, kind: QueryKind, document: str, seen: Collection[str]) -> 
     an English document passes.
     """
     found = words(query)
+    if query.endswith(CUT):
+        return "cut off"
     if not found:
         return "empty"
     if len(found) < FEWEST_WORDS:

@@ -88,6 +88,8 @@ def none_kept(recipe: Recipe, notes: Notes) -> DataError:
     ways = ["name another LLM with --set generate.model=NAME", "or bring queries with --queries FILE"]
     if recipe.generate.round_trip == "bm25" and "not found again" in notes.verdicts.values():
         ways.insert(0, "let the student find documents again with --set generate.round_trip=student")
+    if "cut off" in notes.verdicts.values():
+        ways.insert(0, f"let it write more than {recipe.generate.max_tokens} tokens with --set generate.max_tokens=N")
     return DataError(
         f"None of {len(notes.verdicts):,} queries that {writer_model(recipe).model} wrote is fit to be kept "
         f"({count_reasons(notes.verdicts.values())}): {', '.join(ways)}."

@@ -12,6 +12,7 @@ import torch
 from pdadapt.batches import Budget
 from pdadapt.device import default_device
 from pdadapt.errors import ModelError, RecipeError
+from pdadapt.generation.filters import CUT
 from pdadapt.generation.mix import KINDS
 from pdadapt.models import loading, resolve_model
 from pdadapt.prompt import WRITING_FIELDS, Prompt, load_prompt
@@ -38,8 +39,8 @@ Answers = list[tuple[Asked, str]]
 
 class Writer(Protocol):
     def write(self, asked: Sequence[Asked]) -> Iterator[Answers]:
-        """Yield what the model says, batch by batch; the same whoever asks and when, with what was answered before
-        left out.
+        """Yield what the model says, batch by batch, with CUT after what it did not bring to an end; the same whoever
+        asks and when, with what was answered before left out.
         """
 
 
@@ -157,8 +158,10 @@ class LocalWriter:
                 **(sampling if settings.temperature else {"do_sample": False}),
             )
         written = output[:, ids.shape[1] :] if self.kind == "causal" else output
-        texts: list[str] = self.tokenizer.batch_decode(written, skip_special_tokens=True)
-        return texts
+        texts = self.tokenizer.batch_decode(written, skip_special_tokens=True)
+        ends = self.model.generation_config.eos_token_id
+        ended = torch.isin(written, torch.tensor(ends if ends is not None else [], device=device)).any(1).tolist()
+        return [text if whole else text + CUT for text, whole in zip(texts, ended, strict=True)]
 
 
 class ServedWriter:
@@ -201,10 +204,11 @@ class ServedWriter:
         if answer is None:
             return ""
         try:
-            content = answer["choices"][0]["message"]["content"]
+            choice = answer["choices"][0]
+            content = choice["message"]["content"]
         except (KeyError, IndexError, TypeError):
             raise ModelError(
                 f"{server.url} answered without a message; give the address of an OpenAI-compatible server."
             ) from None
         server.answered = True
-        return str(content or "")
+        return str(content or "") + CUT * (choice.get("finish_reason") == "length")

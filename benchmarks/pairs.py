@@ -2,13 +2,15 @@
 
     python benchmarks/pairs.py labels --sets squad scifact --data FOLDER --point-teacher models/all-mpnet-base-v2 \
         --pair-teacher MODEL --work FOLDER
+    python benchmarks/pairs.py sources ...
     python benchmarks/pairs.py students ... --configs window:100 window:10 active:10
 
 labels: the teachers judge the top 16 of each query, and all pairs of them, once. What a strategy would have been told
 is then read from the label store: the lists that its strengths order are judged by the train qrels, which neither
-teacher nor student ever reads here. students: the loop is run to its end for each configuration, with those labels, and
-the student is judged on the test queries. FOLDER of the data holds sets in BEIR layout with qrels/train.tsv. Leaves
-labels.tsv, students.tsv and labels.svg under --work; what is there is not made again.
+teacher nor student ever reads here. sources: so are the lists that points order, of the student's candidates, of
+BM25's and of both fused. students: the loop is run to its end for each configuration, with those labels, and the
+student is judged on the test queries. FOLDER of the data holds sets in BEIR layout with qrels/train.tsv. Leaves
+PART.tsv and labels.svg under --work; what is there is not made again.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from pdadapt.pipeline import adapt, teacher_keys
 from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe, load_recipe
 from pdadapt.retrieve import sample_queries
-from pdadapt.run import RunFile
+from pdadapt.run import RunFile, RunFolder
 from pdadapt.teachers.choose import Teachers
 from pdadapt.training_lists import TrainingList
 
@@ -63,6 +65,7 @@ def recipe_of(options: argparse.Namespace, seed: int, strategy: str, pairs: int,
             "teacher.max_length": 320,
             "train.n_way": LISTED,
             "train.temperature": options.temperature,
+            "train.prior_precision": options.prior_precision,
         }
         | {key.replace("__", "."): value for key, value in changes.items()},
     )
@@ -71,15 +74,17 @@ def recipe_of(options: argparse.Namespace, seed: int, strategy: str, pairs: int,
 def judge_all(name: str, options: argparse.Namespace) -> tuple[Dataset, Path]:
     """Candidates of a set's train queries, the labels of them and of all their pairs; returns the run folder."""
     dataset = load_dataset(str(options.data / name))
-    recipe = recipe_of(options, 42, "random", EVERY)
-    out = options.work / name
+    judge(recipe_of(options, 42, "random", EVERY), dataset, options.work / name)
+    return dataset, options.work / name
+
+
+def judge(recipe: Recipe, dataset: Dataset, out: Path) -> None:
+    """Retrieve candidates, and ask what is not in the label store yet."""
     progress = Progress()
-    if not (out / "iteration-1" / "lists.jsonl").exists():
-        adapt(recipe, dataset, out, progress, stop_before_labeling=True)
-        labeling = labeling_of(recipe, dataset, out)
-        keys = teacher_keys(recipe)
-        ask_teachers(labeling, out / "labels.sqlite", keys, Teachers(recipe.teacher, list(keys), progress), progress)
-    return dataset, out
+    adapt(recipe, dataset, out, progress, stop_before_labeling=True)
+    keys, store = teacher_keys(recipe), RunFolder(out).store(recipe)
+    teachers = Teachers(recipe.teacher, list(keys), progress)
+    ask_teachers(labeling_of(recipe, dataset, out), store, keys, teachers, progress)
 
 
 def labeling_of(recipe: Recipe, dataset: Dataset, out: Path) -> Labeling:
@@ -125,6 +130,29 @@ def label_rows(name: str, options: argparse.Namespace) -> Iterator[list[object]]
             for seed in range(1, options.seeds + 1):
                 pairs = math.ceil(PAPER * share / 100)
                 yield row(strategy, share, seed, *worth(recipe_of(options, seed, strategy, pairs)))
+
+
+def source_rows(name: str, options: argparse.Namespace) -> Iterator[list[object]]:
+    """Of each source of candidates: how many relevant ones it finds, and what its lists are worth."""
+    dataset, shared = judge_all(name, options)
+    qrels = dataset.read_train_qrels()
+    found_by: dict[str, dict[str, dict[str, float]]] = {}
+    for sources in (["student"], ["bm25"], ["student", "bm25"]):
+        recipe = recipe_of(
+            options, 42, "window", 0, retrieve__sources=sources, label_store=str(shared / "labels.sqlite")
+        )
+        out = options.work / f"{name}-{'-'.join(sources)}"
+        judge(recipe, dataset, out)
+        labeling = labeling_of(recipe, dataset, out)
+        judged = {query_id: qrels[query_id] for query_id in labeling.ranking if query_id in qrels}
+        lists = make_lists(labeling, shared / "labels.sqlite", teacher_keys(recipe), {})
+        rankings = {entry.query_id: order(entry, recipe) for entry in lists if entry.query_id in judged}
+        found_by[" + ".join(sources)] = found = per_query(rankings, judged, [f"R@{LISTED}", MEASURE])
+        cells: list[object] = [name, " + ".join(sources)]
+        for measure, values in found.items():
+            change = compare_two(found_by["student"][measure], values, 10_000, 0)
+            cells += [f"{statistics.fmean(values.values()):.4f}", f"{change['change']:+.4f}", f"{change['p']:.3f}"]
+        yield cells
 
 
 def student_rows(name: str, options: argparse.Namespace) -> Iterator[list[object]]:
@@ -185,9 +213,19 @@ def plot(rows: list[list[str]], file: Path) -> None:
     figure.savefig(file, metadata={"Date": None})
 
 
+PARTS = {
+    "labels": (
+        label_rows,
+        ["set", "strategy", "%", "seed", "calls a query", MEASURE, "against 50 window pairs", "±", "p"],
+    ),
+    "sources": (source_rows, ["set", "candidates", f"R@{LISTED}", "change", "p", f"{MEASURE} of lists", "change", "p"]),
+    "students": (student_rows, ["set", "configuration", "seed", "base", "adapted", "change", "p", "pairs a query"]),
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["labels", "students"])
+    parser.add_argument("part", choices=list(PARTS))
     parser.add_argument("--sets", nargs="+", required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--point-teacher", required=True)
@@ -196,17 +234,15 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--prior-precision", type=float, default=1.0)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--configs", nargs="*", default=["window:100", "window:10", "active:10", "active:10:strengths"])
     options = parser.parse_args()
-    head = {
-        "labels": ["set", "strategy", "%", "seed", "calls a query", MEASURE, "against 50 window pairs", "±", "p"],
-        "students": ["set", "configuration", "seed", "base", "adapted", "change", "p", "pairs a query"],
-    }[options.part]
+    make, head = PARTS[options.part]
     rows = []
     print("\t".join(head))
     for name in options.sets:
-        for row in (label_rows if options.part == "labels" else student_rows)(name, options):
+        for row in make(name, options):
             rows.append([str(cell) for cell in row])
             print("\t".join(rows[-1]), flush=True)
     lines = ["\t".join(row) for row in [head, *rows]]

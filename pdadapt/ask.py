@@ -57,6 +57,12 @@ class Journal:
     def done(self, task: str, number: int) -> bool:
         return (task, number) in self._done
 
+    def take_in_turn(self, tasks: Sequence[str]) -> None:
+        """Forget what is done of tasks after one that lacks answers, on which it depends what they ask."""
+        for place, task in enumerate(tasks):
+            if any(name == task and (name, number) not in self._done for name, number in self._missing):
+                self._done = {(name, number) for name, number in self._done if name not in tasks[place + 1 :]}
+
     def missing(self, task: str) -> int:
         """How many questions were missing when their chunks were first begun."""
         return sum(missing for (name, _), missing in self._missing.items() if name == task)

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
+TINY = np.finfo(np.float64).tiny
 PairLabel = tuple[int, int, float]  # positions i and j in the list, log-odds that i is the more relevant
 
 
@@ -54,20 +55,21 @@ def most_informative(found: Fit, count: int, left_out: Collection[tuple[int, int
     """The `count` pairs (i < j) whose answers, one after the other, should tell most of the strengths: each time that
     of the greatest P (1 - P) variance(s_i - s_j), by which the determinant of the precision grows (D-optimal design).
     """
-    strengths, covariance = found.strengths, found.covariance.copy()
-    p = expit(strengths[:, None] - strengths)
-    weights = np.triu(p * (1 - p), 1)
+    covariance = found.covariance.copy()
+    gaps = np.abs(found.strengths[:, None] - found.strengths)
+    weights = -gaps - 2 * np.log1p(np.exp(-gaps))  # log P (1 - P), which is finite however far apart two are
+    weights[np.tril_indices_from(weights)] = -np.inf
     for i, j in left_out:
-        weights[i, j] = 0
+        weights[i, j] = -np.inf
     chosen: list[tuple[int, int]] = []
-    while len(chosen) < count and weights.any():
+    while len(chosen) < count and np.isfinite(weights).any():
         own = covariance.diagonal()
-        gains = weights * (own[:, None] + own - 2 * covariance)
+        gains = weights + np.log((own[:, None] + own - 2 * covariance).clip(TINY))
         i, j = map(int, np.unravel_index(gains.argmax(), gains.shape))
         chosen.append((i, j))
         toward = covariance[i] - covariance[j]
-        covariance -= np.outer(toward, toward) * (weights[i, j] / (1 + gains[i, j]))
-        weights[i, j] = 0
+        covariance -= np.outer(toward, toward) * (np.exp(weights[i, j]) / (1 + np.exp(gains[i, j])))
+        weights[i, j] = -np.inf
     return chosen
 
 

@@ -22,7 +22,7 @@ from pdadapt.ask import Journal, Questions, ask_missing, check_answers, in_chunk
 from pdadapt.bradley_terry import Fit, contradictions, fit
 from pdadapt.corpus import Corpus, Queries
 from pdadapt.labels import Labels, LabelStore
-from pdadapt.pairs import Positions, choose_pairs, count_pairs, standardise
+from pdadapt.pairs import Positions, choose_pairs, pairs_of_round, standardise
 from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe
 from pdadapt.run import RunFile
@@ -125,7 +125,7 @@ class Labeling:
                     for a, b in self.orders(entry, i, j):
                         yield Pair(self.queries[query_id], texts[a], texts[b])
 
-        count = functools.cache(lambda listed: orders * count_pairs(settings, listed, number))
+        count = functools.cache(lambda listed: orders * pairs_of_round(settings, listed, number))
         sizes = {query_id: count(min(self.recipe.train.n_way, size)) for query_id, size in self.sizes().items()}
         return Questions([(query_ids, sum(map(sizes.__getitem__, query_ids))) for query_ids, _ in self.by_query()], of)
 
@@ -175,7 +175,7 @@ class Labeling:
         scores = dict(self.candidates(entry.query_id))
 
         def refit(asked: Positions) -> Fit:
-            found = [(i, j, self.pair_label(entry, texts, i, j, pairs)) for i, j in asked if texts[i] != texts[j]]
+            found = [(i, j, self.pair_label(entry, texts, i, j, pairs)) for i, j in asked]
             known = [(i, j, label) for i, j, label in found if label is not None]
             return fit(entry.points, known, self.recipe.train.temperature, self.recipe.train.prior_precision)
 
@@ -237,6 +237,9 @@ def ask_teachers(
     ask the rest; beside: a store that is only looked into. Returns how much was missing.
     """
     settings, journal = labeling.recipe.teacher, journal or Journal()
+    rounds = settings.pair.rounds_asked
+    in_turn = [f"label pairs, round {number + 1}" for number in range(rounds)] if rounds > 1 else ["label pairs"]
+    journal.take_in_turn(["label points", *in_turn])
     asked: dict[str, float] = {"points_asked": 0, "pair_prompts_asked": 0}
     with LabelStore(store_file, "points", keys["point"], model_of(settings, "point").model, beside) as points:
         asked["points_asked"] = ask_missing(
@@ -249,14 +252,13 @@ def ask_teachers(
         )
         if "pair" in keys:
             with LabelStore(store_file, "pairs", keys["pair"], model_of(settings, "pair").model, beside) as pairs:
-                rounds = settings.pair.rounds_asked
-                for number in range(rounds):
+                for number, name in enumerate(in_turn):
                     asked["pair_prompts_asked"] += ask_missing(
                         labeling.pairs(points, pairs, number).shard(*shard),
                         pairs,
                         lambda: teachers("pair").score_pairs,
                         progress,
-                        "label pairs" if rounds == 1 else f"label pairs, round {number + 1}",
+                        name,
                         journal,
                     )
     return asked

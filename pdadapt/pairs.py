@@ -32,7 +32,7 @@ def choose_pairs(
     if settings.strategy == "active":
         asked: Positions = []
         for number in range(settings.rounds):
-            size = count_pairs(settings, len(points), number)
+            size = pairs_of_round(settings, len(points), number)
             chosen = most_informative(refit(asked), size, asked) if size else []
             asked += chosen
             yield sorted(chosen)
@@ -73,11 +73,14 @@ def _cycles(size: int, rng: random.Random) -> Iterator[tuple[int, int]]:
                 yield pair
 
 
-def count_pairs(settings: PairSettings, size: int, number: int | None = None) -> int:
-    """How many pairs of a list of so many documents are chosen: in all, or in a round (0, 1, ...)."""
-    if number is not None:
-        whole, rounds = count_pairs(settings, size), settings.rounds_asked
-        return whole * (number + 1) // rounds - whole * number // rounds
+def pairs_of_round(settings: PairSettings, size: int, number: int) -> int:
+    """How many pairs of a list of so many documents are chosen in a round (0, 1, ...)."""
+    whole, rounds = count_pairs(settings, size), settings.rounds_asked
+    return whole * (number + 1) // rounds - whole * number // rounds
+
+
+def count_pairs(settings: PairSettings, size: int) -> int:
+    """How many pairs of a list of so many documents are chosen in all."""
     if settings.strategy == "adjacent":
         return min(settings.per_query, max(0, size - 1))
     farthest = min(settings.window, size) if settings.strategy == "window" else size

@@ -82,9 +82,9 @@ def test_what_is_asked_next_is_what_is_least_certain():
     )
 
 
-@given(st.integers(2, 7), st.integers(0, 30))
-def test_no_pair_is_chosen_twice_and_no_more_than_there_are(size, count):
-    found = fit([float(i % 3) for i in range(size)], [], 1.0, 1.0)
+@given(st.integers(2, 7), st.integers(0, 30), st.sampled_from([1.0, 40.0, 2e3]))
+def test_no_pair_is_chosen_twice_and_no_more_than_there_are(size, count, apart):
+    found = fit([apart * (i % 3) for i in range(size)], [], 1.0, 1.0)
     left_out = [(0, 1)]
     chosen = most_informative(found, count, left_out)
     assert len(set(chosen)) == len(chosen) == min(count, math.comb(size, 2) - 1)

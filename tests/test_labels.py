@@ -219,8 +219,9 @@ def test_both_orders_cancel_the_position_bias_which_is_reported(labeled):
 @pytest.mark.parametrize("strategy", ["random", "adjacent", "cycles", "uncertain", "active"])
 def test_what_a_strategy_chooses_is_what_is_asked_and_learned(labeled, strategy):
     run, teacher, dataset, ranking = labeled
-    pair = {"per_query": 4, "strategy": strategy, "rounds": 3}
-    recipe = Recipe.model_validate({"teacher": {"kind": "seq2seq", "pair": pair}, "train": {"n_way": 6}})
+    pair = {"per_query": 5, "strategy": strategy, "rounds": 3}
+    train = {"n_way": 8, "prior_precision": 0.01}
+    recipe = Recipe.model_validate({"teacher": {"kind": "seq2seq", "pair": pair}, "train": train})
     teacher.silent = {dataset.corpus["d3"].contents}
     lists, figures = run(recipe)
     asked = [question for question in teacher.asked if len(question) == 3]
@@ -238,10 +239,10 @@ def test_what_a_strategy_chooses_is_what_is_asked_and_learned(labeled, strategy)
             entry.points,
             [scores[doc_id] for doc_id in entry.doc_ids],
             f"42/{entry.query_id}",
-            lambda pairs, entry=entry, answers=answers: fit(entry.points, answers(pairs), 1.0, 1.0),
+            lambda pairs, entry=entry, answers=answers: fit(entry.points, answers(pairs), 1.0, 0.01),
         )
         pairs = sorted(pair for positions in rounds for pair in positions)
-        assert len(pairs) == 4
+        assert len(pairs) == 5
         assert [label[:2] for label in entry.pairs] == [label[:2] for label in answers(pairs)]
         assert [label[2] for label in entry.pairs] == pytest.approx([label[2] for label in answers(pairs)])
         query = dataset.queries[entry.query_id]
@@ -250,6 +251,27 @@ def test_what_a_strategy_chooses_is_what_is_asked_and_learned(labeled, strategy)
     assert figures["circles"] == 0, "a teacher that goes by one quality contradicts itself nowhere"
     teacher.asked.clear()
     assert run(recipe)[0] == lists and all(teacher.silent & set(question) for question in teacher.asked)
+
+
+def test_rounds_after_one_that_got_its_answers_late_are_asked_anew(labeled, tmp_path):
+    _, teacher, dataset, ranking = labeled
+    pair = {"per_query": 6, "strategy": "active", "rounds": 3}
+    train = {"n_way": 6, "prior_precision": 0.01}
+    recipe = Recipe.model_validate({"teacher": {"kind": "seq2seq", "pair": pair}, "train": train})
+    write_run(tmp_path / "candidates.run", ranking.items(), "x")
+    labeling = Labeling(RunFile(tmp_path / "candidates.run"), dataset.corpus, dataset.queries, recipe)
+    store, answering = tmp_path / "l.sqlite", CountingTeacher()
+
+    def first_round_unanswered(chunks):
+        for batch in answering.score_pairs(chunks):
+            late = "round 1" in (tmp_path / "journal").read_text().splitlines()[-1]
+            yield [(question, None if late else score) for question, score in batch]
+
+    teacher.score_pairs = first_round_unanswered
+    ask_teachers(labeling, store, KEYS, lambda task: teacher, Progress(), Journal(tmp_path / "journal"))
+    figures = ask_teachers(labeling, store, KEYS, lambda task: answering, Progress(), Journal(tmp_path / "journal"))
+    lists = list(make_lists(labeling, store, KEYS, figures))
+    assert figures["pairs_unanswered"] == 0 and {len(entry.pairs) for entry in lists} == {6}
 
 
 def test_answers_that_go_round_are_counted(labeled, monkeypatch):

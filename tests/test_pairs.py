@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pdadapt.bradley_terry import fit
-from pdadapt.pairs import choose_pairs, count_pairs
+from pdadapt.pairs import choose_pairs, count_pairs, pairs_of_round
 from pdadapt.recipe import PairSettings
 
 STRATEGIES = ("window", "random", "adjacent", "cycles", "uncertain", "active")
@@ -11,7 +11,7 @@ STRATEGIES = ("window", "random", "adjacent", "cycles", "uncertain", "active")
 
 def chosen(settings, size, seed="42/q1", points=None, scores=None):
     """The pairs of each round."""
-    points = [-float(i) for i in range(size)] if points is None else points
+    points = [-99.0 * i for i in range(size)] if points is None else points
     return list(choose_pairs(settings, points, scores or points, seed, lambda asked: fit(points, [], 1.0, 1.0)))
 
 
@@ -27,7 +27,7 @@ def test_pairs_are_of_the_list_without_repeats_and_as_many_as_there_are(strategy
     possible = sum(1 for i in range(size) for j in range(i + 1, size) if j - i <= farthest)
     assert len(pairs) == count_pairs(settings, size) == min(most, possible)
     assert [len(positions) for positions in rounds] == [
-        count_pairs(settings, size, number) for number in range(settings.rounds_asked)
+        pairs_of_round(settings, size, number) for number in range(settings.rounds_asked)
     ]
     assert rounds == chosen(settings, size, seed)
 
@@ -69,3 +69,22 @@ def test_uncertain_pairs_are_close_or_contested():
     assert chosen(settings, 4, points=[4.0, 1.0, -2.0, -3.0], scores=contested) == [[(1, 3)]]
     unknown = chosen(settings, 3, points=[3.0, None, -3.0], scores=[1.0, None, 1.0])
     assert unknown != [[(0, 2)]]
+
+
+def test_answers_steer_what_is_asked_next():
+    points = [0.3, 0.2, 0.1, 0.0, -0.1, -0.2]
+    settings = PairSettings(strategy="active", per_query=6, rounds=2)
+    asked = []
+
+    def refit(close):  # the one document that is close to its rival
+        def fit_to(pairs):
+            asked.append(list(pairs))
+            return fit(points, [(i, j, 0.0 if i == close else 9.0) for i, j in pairs], 1.0, 0.01)
+
+        return fit_to
+
+    first, second = choose_pairs(settings, points, points, "", refit(0))
+    assert asked == [[], asked[1]] and sorted(asked[1]) == first, "the second fit is to all answers of the first round"
+    assert not set(first) & set(second)
+    other_first, other_second = choose_pairs(settings, points, points, "", refit(2))
+    assert other_first == first and other_second != second

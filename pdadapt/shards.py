@@ -118,7 +118,7 @@ def merge_shards(path: Path, files: Sequence[Path] = ()) -> tuple[int, Path]:
     with locked(path):
         for file in found:
             count += merge_labels(file, store, keys)
-            if file.parent.parent.parent == path:
+            if file.resolve().parent.parent.parent == path.resolve():
                 mark(file, MERGED)
     return count, store
 

@@ -130,7 +130,6 @@ def test_a_store_that_was_left_in_the_middle_is_read_whole(tmp_path):
     leave = f"""
 import os
 from pathlib import Path
-from pathlib import Path
 from pdadapt.labels import LabelStore
 
 store = LabelStore(Path({str(store)!r}), "points", "key")

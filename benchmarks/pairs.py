@@ -5,10 +5,10 @@
     python benchmarks/pairs.py sources ...
     python benchmarks/pairs.py students ... --configs window:100 window:10 active:10
 
-labels: the teachers judge the top 16 of each query, and all pairs of them, once. What a strategy would have been told
-is then read from the label store: the lists that its strengths order are judged by the train qrels, which neither
-teacher nor student ever reads here. sources: so are the lists that points order, of the student's candidates, of
-BM25's and of both fused. students: the loop is run to its end for each configuration, with those labels, and the
+labels: the teachers judge the best --listed of each query, and all pairs of them, once. What a strategy would have
+been told is then read from the label store: the lists that its strengths order are judged by the train qrels, which
+neither teacher nor student ever reads here. sources: so are the lists that points order, of the student's candidates,
+of BM25's and of both fused. students: the loop is run to its end for each configuration, with those labels, and the
 student is judged on the test queries. FOLDER of the data holds sets in BEIR layout with qrels/train.tsv. Leaves
 PART.tsv and labels.svg under --work; what is there is not made again.
 """
@@ -40,7 +40,7 @@ from pdadapt.teachers.choose import Teachers
 from pdadapt.training_lists import TrainingList
 
 RECIPE = str(Path(__file__).parent / "proof.yaml")
-LISTED, PAPER, EVERY = 16, 50, 120  # documents of a list; pairs a query of the paper, and all there are
+PAPER, EVERY = 50, 10_000  # pairs a query of the paper; more than there are
 STRATEGIES = ("window", "random", "adjacent", "cycles", "uncertain", "active")
 SHARES = (5, 10, 25, 50, 100)  # per cent of the paper's pairs
 MEASURE = "nDCG@10"
@@ -52,18 +52,18 @@ def recipe_of(options: argparse.Namespace, seed: int, strategy: str, pairs: int,
         RECIPE,
         {
             "seed": seed,
-            "retrieve.k": LISTED,
+            "retrieve.k": options.listed,
             "retrieve.max_queries": options.queries,
             "evaluate.max_queries": 300,
             "teacher.point.model": options.point_teacher,
-            "teacher.point.student_weight": 0.0,
+            "teacher.point.student_weight": options.student_weight,
             "teacher.pair.model": options.pair_teacher,
             "teacher.kind": "auto",
             "teacher.pair.scoring": "labels",
             "teacher.pair.strategy": strategy,
             "teacher.pair.per_query": pairs,
             "teacher.max_length": 320,
-            "train.n_way": LISTED,
+            "train.n_way": options.listed,
             "train.temperature": options.temperature,
             "train.prior_precision": options.prior_precision,
         }
@@ -138,16 +138,15 @@ def source_rows(name: str, options: argparse.Namespace) -> Iterator[list[object]
     qrels = dataset.read_train_qrels()
     found_by: dict[str, dict[str, dict[str, float]]] = {}
     for sources in (["student"], ["bm25"], ["student", "bm25"]):
-        recipe = recipe_of(
-            options, 42, "window", 0, retrieve__sources=sources, label_store=str(shared / "labels.sqlite")
-        )
+        changes = {"retrieve__sources": sources, "teacher__point__student_weight": 0.0}
+        recipe = recipe_of(options, 42, "window", 0, label_store=str(shared / "labels.sqlite"), **changes)
         out = options.work / f"{name}-{'-'.join(sources)}"
         judge(recipe, dataset, out)
         labeling = labeling_of(recipe, dataset, out)
         judged = {query_id: qrels[query_id] for query_id in labeling.ranking if query_id in qrels}
         lists = make_lists(labeling, shared / "labels.sqlite", teacher_keys(recipe), {})
         rankings = {entry.query_id: order(entry, recipe) for entry in lists if entry.query_id in judged}
-        found_by[" + ".join(sources)] = found = per_query(rankings, judged, [f"R@{LISTED}", MEASURE])
+        found_by[" + ".join(sources)] = found = per_query(rankings, judged, [f"R@{options.listed}", MEASURE])
         cells: list[object] = [name, " + ".join(sources)]
         for measure, values in found.items():
             change = compare_two(found_by["student"][measure], values, 10_000, 0)
@@ -218,7 +217,10 @@ PARTS = {
         label_rows,
         ["set", "strategy", "%", "seed", "calls a query", MEASURE, "against 50 window pairs", "±", "p"],
     ),
-    "sources": (source_rows, ["set", "candidates", f"R@{LISTED}", "change", "p", f"{MEASURE} of lists", "change", "p"]),
+    "sources": (
+        source_rows,
+        ["set", "candidates", "R of candidates", "change", "p", f"{MEASURE} of lists", "change", "p"],
+    ),
     "students": (student_rows, ["set", "configuration", "seed", "base", "adapted", "change", "p", "pairs a query"]),
 }
 
@@ -232,7 +234,9 @@ def main() -> None:
     parser.add_argument("--pair-teacher", required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--queries", type=int, default=300)
+    parser.add_argument("--listed", type=int, default=16, help="Documents of a list.")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--student-weight", type=float, default=0.0)
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--prior-precision", type=float, default=1.0)
     parser.add_argument("--steps", type=int, default=60)

@@ -12,6 +12,8 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
+from pdadapt import pipeline
+from pdadapt.batches import limits
 from pdadapt.cli import app
 from pdadapt.corpus import Corpus, Document, load_dataset, read_queries
 from pdadapt.errors import DataError, RecipeError, RunError
@@ -19,6 +21,7 @@ from pdadapt.generation.notes import Notes
 from pdadapt.generation.stage import how_many, write_queries
 from pdadapt.generation.writing import prepare
 from pdadapt.label_files import read_labels
+from pdadapt.locks import holder
 from pdadapt.pipeline import adapt
 from pdadapt.plan import plan
 from pdadapt.progress import Progress
@@ -252,10 +255,56 @@ def test_a_run_whose_queries_were_given_gets_no_others(tiny_recipe, beir, tmp_pa
     recipe = load_recipe(str(tiny_recipe), COUNT | {"train.steps": 1})
     corpus = str(beir / "corpus.jsonl")
     adapt(recipe, load_dataset(corpus, tmp_path / "q.txt"), tmp_path / "run", Progress())
-    with pytest.raises(RunError, match="queries were given; give them again"):
+    with pytest.raises(RunError, match=r"a run of the queries in .*q\.txt; give them with --queries"):
         adapt(recipe, load_dataset(corpus), tmp_path / "run", Progress())
     changed = load_recipe(str(tiny_recipe), {"generate.count": 99, "train.steps": 1})
     assert adapt(changed, load_dataset(corpus, tmp_path / "q.txt"), tmp_path / "run", Progress())["queries"] == 3
+
+
+def test_a_run_of_its_own_queries_takes_them_as_given(tiny_recipe, beir, tmp_path):
+    corpus, out = load_dataset(str(beir / "corpus.jsonl")), tmp_path / "run"
+    settings = COUNT | {"train.steps": 1, "generate.count": 4}
+
+    def run(restart_from=None, **changes):
+        changes = {key.replace("__", "."): value for key, value in changes.items()}
+        return adapt(load_recipe(str(tiny_recipe), settings | changes), corpus, out, Progress(), restart_from)
+
+    run()
+    queries = (out / "queries.jsonl").read_bytes()
+    with pytest.raises(RunError, match=r"teacher\.max_length was 256, now 200 .*--restart-from label"):
+        run(teacher__max_length=200)
+    run("label", teacher__max_length=200)
+    run("student", seed=3, student__query_length=16)
+    assert (out / "queries.jsonl").read_bytes() == queries
+    way_out = rf"generate\.count was 4, now 5; keep them with --queries {out}/queries.jsonl, or .* another --out"
+    with pytest.raises(RunError, match=way_out):
+        run("student", generate__count=5)
+    with pytest.raises(RunError, match=r"prompts\.title was"):
+        run(generate__prompts={"title": "query-claim"})
+    given = load_recipe(str(tiny_recipe), settings | {"generate.count": 5, "seed": 3, "student.query_length": 16})
+    assert adapt(given, load_dataset(str(beir / "corpus.jsonl"), out / "queries.jsonl"), out, Progress())["queries"]
+    (out / "queries.jsonl").unlink()
+    with pytest.raises(RunError, match=r"a run of the queries in .*/run/queries\.jsonl, which is gone; give them"):
+        run()
+
+
+def test_while_queries_are_written_nobody_else_is_at_the_run(tiny_recipe, beir, tmp_path, monkeypatch):
+    corpus, out = str(beir / "corpus.jsonl"), tmp_path / "run"
+    recipe = load_recipe(str(tiny_recipe), COUNT)
+    limits.found = {"of another run": 1}
+    (tmp_path / "q.txt").write_text("spoke tension\npad squeal\nchain cable\n", encoding="utf-8")
+
+    def try_beside(writing):
+        assert holder(out) and limits.file == out / "memory.json" and not limits.found
+        with pytest.raises(RunError, match="in use by another"):
+            adapt(recipe, load_dataset(corpus, tmp_path / "q.txt"), out, Progress())
+        return write_queries(writing)
+
+    monkeypatch.setattr(pipeline, "write_queries", try_beside)
+    out.mkdir()
+    (out / "memory.json").write_text("{}", encoding="utf-8")  # of one that was killed as it wrote
+    assert adapt(recipe, load_dataset(corpus), out, Progress(), stop_before_labeling=True) == {}
+    assert (out / "queries.jsonl").exists()
 
 
 def test_what_would_stop_the_run_is_found_before_queries_are_written(tiny_recipe, corpus, tmp_path):

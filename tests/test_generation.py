@@ -15,13 +15,13 @@ from typer.testing import CliRunner
 from pdadapt import pipeline
 from pdadapt.batches import limits
 from pdadapt.cli import app
-from pdadapt.corpus import Corpus, Document, load_dataset, read_queries
+from pdadapt.corpus import Corpus, Dataset, Document, load_dataset, read_queries
 from pdadapt.errors import DataError, RecipeError, RunError
 from pdadapt.generation.notes import Notes
 from pdadapt.generation.stage import how_many, write_queries
 from pdadapt.generation.writing import prepare
 from pdadapt.label_files import read_labels
-from pdadapt.locks import holder
+from pdadapt.locks import holder, locked
 from pdadapt.pipeline import adapt
 from pdadapt.plan import plan
 from pdadapt.progress import Progress
@@ -144,6 +144,38 @@ def test_the_round_trip_asks_bm25_or_the_student(tiny_recipe, corpus, tmp_path):
         went = sum(ends.get("not found again", 0) for ends in report["kinds"].values())
         assert (went == 0) == ((name, k) in [("student", 20), (None, 1)]), "of 20 documents all are found"
     assert kept["bm25", 1] < kept[None, 1] and kept["student", 1] < kept[None, 1]
+
+
+def test_what_judges_the_answers_may_change_and_what_they_come_from_may_not(tiny_recipe, tmp_path):
+    """The model writes no word of these documents, so that BM25 finds none again."""
+    words = ["alpha", "beta", "gamma", "delta", "eta", "zeta", "nu", "mu"]
+    strange = [Document(str(i), "", " ".join(f"{word}{i}" for word in words)) for i in range(12)]
+    corpus = Dataset("x", Corpus(strange), {}, {}, {})
+    way_out = r"let the student find .*round_trip=student; or remove .*q\.jsonl\.work and name"
+    with pytest.raises(DataError, match=way_out):
+        generate(tiny_recipe, corpus, tmp_path)
+    answers = Notes(tmp_path / "q.jsonl.work" / "written.jsonl").answers
+    with pytest.raises(RunError, match=r"max_tokens was 24, now 48; give another file, or remove it"):
+        generate(tiny_recipe, corpus, tmp_path, round_trip="student", max_tokens=48)
+    with pytest.raises(DataError, match="not found again"):
+        generate(tiny_recipe, corpus, tmp_path, round_trip="student", k=1, least_point=1e9)
+    assert Notes(tmp_path / "q.jsonl.work" / "written.jsonl").answers == answers
+    generate(tiny_recipe, corpus, tmp_path, round_trip="student")
+    (tmp_path / "fresh").mkdir()
+    generate(tiny_recipe, corpus, tmp_path / "fresh", round_trip="student")
+    for name in ("q.jsonl", "q.jsonl.report.json"):
+        assert (tmp_path / name).read_bytes() == (tmp_path / "fresh" / name).read_bytes()
+
+
+def test_what_a_kill_left_beside_the_file_is_removed(tiny_recipe, corpus, tmp_path):
+    report = generate(tiny_recipe, corpus, tmp_path)
+    index = tmp_path / "q.jsonl.work" / "index"
+    index.mkdir(parents=True)
+    (index / "vectors").write_text("...", encoding="utf-8")
+    with locked(index.parent), pytest.raises(RunError, match="in use"):
+        generate(tiny_recipe, corpus, tmp_path)
+    assert index.exists() and generate(tiny_recipe, corpus, tmp_path) == json.loads(json.dumps(report))
+    assert not index.parent.exists()
 
 
 def test_examples_say_which_kinds_are_asked_and_are_not_written_again(tiny_recipe, corpus, tmp_path):

@@ -24,12 +24,11 @@ from pdadapt.generation import filters, mix, sources
 from pdadapt.generation.notes import Notes
 from pdadapt.generation.report import count_reasons, rows, summarise
 from pdadapt.generation.writers import Asked, load_writer, writer_model
-from pdadapt.generation.writing import Writing, check_same
+from pdadapt.generation.writing import Writing, differing, other_settings
 from pdadapt.labels import LabelStore
 from pdadapt.locks import locked
-from pdadapt.recipe import Recipe
 from pdadapt.retrieve import retrieve
-from pdadapt.run import read_settings, write_atomic
+from pdadapt.run import name_changes, read_settings, write_atomic
 from pdadapt.students import load_student
 from pdadapt.students.colbert import PCA_DOCUMENTS
 from pdadapt.teachers import Point
@@ -46,53 +45,70 @@ def write_queries(writing: Writing) -> dict[str, Any]:
     Killed at any moment, the same call goes on from there. Fewer are written when every kind has been asked of every
     document. Raises DataError when none is fit to be kept, RunError when others are being written there.
     """
+    if not writing.out.exists() or writing.folder.exists():
+        with locked(writing.folder):  # from here on there is something to go on with
+            if not writing.out.exists():
+                write_file(writing)
+            shutil.rmtree(writing.folder, ignore_errors=True)
+    return read_settings(writing.report)
+
+
+def write_file(writing: Writing) -> None:
+    """Leave the file and its report."""
     recipe, progress, out = writing.recipe, writing.progress, writing.out
-    if out.exists():
-        return read_settings(writing.report)
+    notes = Notes(writing.folder / "written.jsonl")
+    begin(writing, notes)
     kinds = ", ".join(f"{kind} {share:.0%}" for kind, share in writing.shares.items())
     progress.say(f"{writer_model(recipe).model} writes {recipe.generate.count:,} queries into {out}: {kinds}.")
-    with locked(writing.folder):  # from here on there is something to go on with
-        settings = writing.folder / "settings.json"
-        if settings.exists():
-            check_same(writing.folder, settings, writing.origin)
-        else:
-            write_atomic(settings, json.dumps({"from": writing.origin}, indent=2) + "\n")
-        found = find_documents(writing)
-        notes = Notes(writing.folder / "written.jsonl")
-        tasks = list(mix.tasks_of(found["doc_ids"], writing.shares, recipe.seed))
-        while chunk := tasks[len(notes.verdicts) :][: how_many(recipe.generate.count, notes.verdicts)]:
-            write(writing, chunk, notes)
-            notes.judge(judge(writing, chunk, notes))
-        kept = [task for task in tasks[: len(notes.verdicts)] if notes.verdicts[task.number] is None]
-        kept = kept[: recipe.generate.count]
-        if not kept:
-            raise none_kept(recipe, notes)
-        documents = {"looked_at": found["looked_at"], "left_out": found["left_out"], "fit": len(found["doc_ids"])}
-        report = {
-            "from": writing.origin,
-            "model": writer_model(recipe).model,
-            "wanted": recipe.generate.count,
-            "documents": documents,
-        }
-        report |= summarise(tasks, kept, notes)
-        write_atomic(writing.report, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
-        write_atomic(out, rows(kept, notes))
+    found = find_documents(writing)
+    tasks = list(mix.tasks_of(found["doc_ids"], writing.shares, recipe.seed))
+    while chunk := tasks[len(notes.verdicts) :][: how_many(recipe.generate.count, notes.verdicts)]:
+        write(writing, chunk, notes)
+        notes.judge(judge(writing, chunk, notes))
+    kept = [task for task in tasks[: len(notes.verdicts)] if notes.verdicts[task.number] is None]
+    kept = kept[: recipe.generate.count]
+    if not kept:
+        raise none_kept(writing, notes)
+    documents = {"looked_at": found["looked_at"], "left_out": found["left_out"], "fit": len(found["doc_ids"])}
+    report = {
+        "from": writing.origin,
+        "model": writer_model(recipe).model,
+        "wanted": recipe.generate.count,
+        "documents": documents,
+    }
+    report |= summarise(tasks, kept, notes)
+    write_atomic(writing.report, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    write_atomic(out, rows(kept, notes))
     went = count_reasons(notes.verdicts.values())
     progress.say(f"Kept {len(kept):,} of {len(notes.verdicts):,} queries that were written{went and f' ({went})'}.")
-    shutil.rmtree(writing.folder, ignore_errors=True)
-    return report
 
 
-def none_kept(recipe: Recipe, notes: Notes) -> DataError:
+def begin(writing: Writing, notes: Notes) -> None:
+    """Note what the queries are made from, or make sure that those begun here are made from the same. Where only what
+    judges them differs, the verdicts go, and the answers stay. Raises RunError when anything else does.
+    """
+    settings = writing.folder / "settings.json"
+    changes = differing(settings, writing.origin) if settings.exists() else []
+    if others := [change for change in changes if not writing.judges(change[0])]:
+        raise other_settings(writing.folder, others)
+    if changes:
+        writing.progress.say(f"Judged anew, since {name_changes(changes)}.")
+        notes.forget_verdicts()
+    write_atomic(settings, json.dumps({"from": writing.origin}, indent=2) + "\n")
+
+
+def none_kept(writing: Writing, notes: Notes) -> DataError:
     """What to say, and what to do, when no query is fit to be kept."""
-    ways = ["name another LLM with --set generate.model=NAME", "or bring queries with --queries FILE"]
-    if recipe.generate.round_trip == "bm25" and "not found again" in notes.verdicts.values():
-        ways.insert(0, "let the student find documents again with --set generate.round_trip=student")
+    settings, ways = writing.recipe.generate, []
+    if settings.round_trip == "bm25" and "not found again" in notes.verdicts.values():
+        ways.append("let the student find documents again with --set generate.round_trip=student")
+    anew = "name another LLM with --set generate.model=NAME"
     if "cut off" in notes.verdicts.values():
-        ways.insert(0, f"let it write more than {recipe.generate.max_tokens} tokens with --set generate.max_tokens=N")
+        anew += f", or let it write more than {settings.max_tokens} tokens with --set generate.max_tokens=N"
+    ways += [f"remove {writing.folder} and {anew}", "bring queries with --queries FILE"]
     return DataError(
-        f"None of {len(notes.verdicts):,} queries that {writer_model(recipe).model} wrote is fit to be kept "
-        f"({count_reasons(notes.verdicts.values())}): {', '.join(ways)}."
+        f"None of {len(notes.verdicts):,} queries that {writer_model(writing.recipe).model} wrote is fit to be kept "
+        f"({count_reasons(notes.verdicts.values())}): {'; or '.join(ways)}."
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from pdadapt.corpus import Corpus, Dataset, fingerprint, read_queries
 from pdadapt.engines import Engine
-from pdadapt.engines.choose import BASELINE, check_model, load_engine
+from pdadapt.engines.choose import BASELINE, check_model, index_origin, load_engine
 from pdadapt.errors import DataError, RunError
 from pdadapt.generation import mix, sources
 from pdadapt.generation.report import count_reasons
@@ -21,7 +21,7 @@ from pdadapt.models import resolve_model
 from pdadapt.progress import Progress
 from pdadapt.recipe import GenerateSettings, QueryKind, Recipe, RetrieveSettings
 from pdadapt.retrieve import index_corpus
-from pdadapt.run import check_place, differences, name_changes, read_settings
+from pdadapt.run import Change, check_place, differences, name_changes, read_settings
 from pdadapt.students.colbert import PCA_DOCUMENTS
 from pdadapt.teachers.choose import check_teacher, teacher_key
 
@@ -72,6 +72,14 @@ class Writing:
         """Whether documents may be chosen among more than are needed: by the student's embeddings."""
         return len(self.corpus) > self.recipe.generate.count
 
+    def judges(self, key: str) -> bool:
+        """Whether this part of the origin changes no answer, but only which are kept."""
+        return (
+            key in ("generate.round_trip", "generate.k", "generate.least_point")
+            or key.startswith("teacher")
+            or (key.startswith("student") and not self.clustered)
+        )
+
     @cached_property
     def shares(self) -> dict[QueryKind, float]:
         return mix.shares(self.examples, self.recipe.generate.kinds)
@@ -102,7 +110,8 @@ class Writing:
         name = BASELINE if recipe.generate.round_trip == "bm25" else recipe.student.model
         settings = recipe.student.model_dump(exclude={"model"})
         engine = load_engine(name, settings, self.corpus.sample(PCA_DOCUMENTS), recipe.retrieve)
-        index_corpus(engine, self.corpus, self.folder / "index", self.progress)
+        origin = index_origin(name, self.corpus, settings, recipe.retrieve)
+        index_corpus(engine, self.corpus, self.folder / "index", self.progress, origin)
         return engine
 
 
@@ -117,7 +126,10 @@ def prepare(recipe: Recipe, dataset: Dataset, out: Path, store: Path, progress: 
         raise DataError(f"{out}: the queries are written as JSONL; give a name that ends in .jsonl.")
     writing = Writing(recipe, dataset.corpus, read_examples(recipe.generate), out, store, progress)
     if out.exists():
-        check_same(out, writing.report, writing.origin)
+        if not writing.report.exists():
+            raise RunError(f"{out} is there already, and was not written by this command; give another file.")
+        if changes := differing(writing.report, writing.origin):
+            raise other_settings(out, changes)
         return writing
     check_writer(recipe)
     searching = recipe.retrieve if recipe.generate.round_trip == "student" else RetrieveSettings()
@@ -144,14 +156,15 @@ def as_asked(generate: GenerateSettings, examples: Sequence[str]) -> dict[str, A
     }
 
 
-def check_same(place: Path, file: Path, origin: dict[str, Any]) -> None:
-    """Raises RunError when what is there was made from something else than this, or that cannot be told."""
-    if not file.exists():
-        raise RunError(f"{place} is there already, and was not written by this command; give another file.")
-    if changes := differences(read_settings(file).get("from", {}), json.loads(json.dumps(origin))):
-        raise RunError(
-            f"{place} holds queries of other settings: {name_changes(changes)}; give another file, or remove it."
-        )
+def differing(file: Path, origin: dict[str, Any]) -> list[Change]:
+    """Where an origin differs from that which this file tells of."""
+    return differences(read_settings(file).get("from", {}), json.loads(json.dumps(origin)))
+
+
+def other_settings(place: Path, changes: Sequence[Change]) -> RunError:
+    return RunError(
+        f"{place} holds queries of other settings: {name_changes(changes)}; give another file, or remove it."
+    )
 
 
 def check_as_asked(out: Path, recipe: Recipe) -> None:

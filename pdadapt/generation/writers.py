@@ -14,6 +14,7 @@ from pdadapt.device import default_device
 from pdadapt.errors import ModelError, RecipeError
 from pdadapt.generation.filters import CUT
 from pdadapt.generation.mix import KINDS
+from pdadapt.generation.sampling import Sampler
 from pdadapt.models import loading, resolve_model
 from pdadapt.prompt import WRITING_FIELDS, Prompt, load_prompt
 from pdadapt.recipe import GenerateSettings, ModelSettings, QueryKind, Recipe
@@ -106,8 +107,9 @@ def encoders(
 ) -> dict[QueryKind, PromptEncoder]:
     wrap, special = chat_format(tokenizer) if kind == "causal" and tokenizer.chat_template else (str, True)
     lengths = settings.max_length, settings.max_document_length
+    reserve = generate.max_tokens if kind == "causal" else 0  # what it writes stands after the prompt
     return {
-        name: PromptEncoder(tokenizer, prompt, *lengths, wrap, special)
+        name: PromptEncoder(tokenizer, prompt, *lengths, wrap, special, reserve)
         for name, prompt in writing_prompts(generate).items()
     }
 
@@ -131,7 +133,7 @@ class LocalWriter:
         self.budget = Budget(f"writer {settings.model}", settings.batch_tokens or tokens)
 
     def write(self, asked: Sequence[Asked]) -> Iterator[Answers]:
-        """In batches of like length, the longest prompts first; a batch's random numbers follow from its prompts."""
+        """In batches of like length, the longest prompts first; each answer's seed follows from its prompt."""
         prompts = {one.number: self.encoders[one.kind]([{"document": one.document}])[0] for one in asked}
         ordered = sorted(asked, key=lambda one: (-len(prompts[one.number]), one.number))
         costs = [len(prompts[one.number]) + self.generate.max_tokens for one in ordered]
@@ -147,16 +149,17 @@ class LocalWriter:
         device = self.model.device
         ids, mask = pad(prompts, "left" if self.kind == "causal" else "right", device)
         settings = self.generate
-        sampling = {"do_sample": True, "temperature": settings.temperature, "top_p": settings.top_p, "top_k": 0}
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(seed_of(self.seed, prompts))
-            output = self.model.generate(
-                input_ids=ids,
-                attention_mask=mask,
-                max_new_tokens=settings.max_tokens,
-                pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id or 0,
-                **(sampling if settings.temperature else {"do_sample": False}),
-            )
+        seeds = [seed_of(self.seed, prompt) for prompt in prompts]
+        sampler = [Sampler(settings.temperature, settings.top_p, seeds, device)] if settings.temperature else []
+        output = self.model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            max_new_tokens=settings.max_tokens,
+            pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id or 0,
+            do_sample=False,
+            num_beams=1,
+            logits_processor=sampler,
+        )
         written = output[:, ids.shape[1] :] if self.kind == "causal" else output
         texts = self.tokenizer.batch_decode(written, skip_special_tokens=True)
         ends = self.model.generation_config.eos_token_id
@@ -211,4 +214,5 @@ class ServedWriter:
                 f"{server.url} answered without a message; give the address of an OpenAI-compatible server."
             ) from None
         server.answered = True
-        return str(content or "") + CUT * (choice.get("finish_reason") == "length")
+        text = str(content or "").encode(errors="ignore").decode()  # half an emoji, cut off, is no text
+        return text + CUT * (choice.get("finish_reason") == "length")

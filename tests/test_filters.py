@@ -42,18 +42,21 @@ def test_an_answer_becomes_its_first_line_without_what_is_around_it(answer, quer
         ("Как держит воздух бескамерная шина?", "question", "another script"),
         ("Is it air without an inner tube, since sealant closes every leak?", "question", "copies the document"),
         ("Is it air without an inner tube, since sealant closes leaks?", "question", None),
-        ("What SEALS a tire", "question", "duplicate"),
         ("What seals a tire when the…", "question", "cut off"),
         (clean("What seals it?\nIt is the…"), "question", None),
         (clean("<think>The passage says that…"), "question", "cut off"),
     ],
 )
 def test_every_fault_has_its_reason(query, kind, reason):
-    assert fault(query, kind, DOCUMENT, {normalised("What seals a tire?")}) == reason
+    assert fault(query, kind, DOCUMENT) == reason
 
 
 def test_a_query_may_be_in_any_script_of_its_document():
     both = "Бескамерная шина (tubeless tire) держит воздух"
     assert same_script("шина", both) and same_script("tubeless", both) and not same_script("輪胎", both)
     assert same_script("42", "輪胎"), "numbers are of no script"
-    assert fault("東京のどこですか", "question", "東京の駅は大きいです", ()) is None
+    assert fault("東京のどこですか", "question", "東京の駅は大きいです") is None
+
+
+def test_queries_of_the_same_words_are_one():
+    assert normalised("What SEALS a tire") == normalised("what seals: a tire?") != normalised("What seals tires?")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -17,8 +18,10 @@ from pdadapt.batches import limits
 from pdadapt.cli import app
 from pdadapt.corpus import Corpus, Dataset, Document, load_dataset, read_queries
 from pdadapt.errors import DataError, RecipeError, RunError
+from pdadapt.generation import sources
 from pdadapt.generation.notes import Notes
-from pdadapt.generation.stage import how_many, write_queries
+from pdadapt.generation.stage import find_documents, judge, write_queries
+from pdadapt.generation.writers import Asked
 from pdadapt.generation.writing import prepare
 from pdadapt.label_files import read_labels
 from pdadapt.locks import holder, locked
@@ -94,7 +97,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tiny_recipe, beir, tm
     assert whole.returncode == 0, whole.stderr
     assert "kept" in whole.stdout and f"--queries {tmp_path / 'whole.jsonl'}" in whole.stdout
     out, work = tmp_path / "killed.jsonl", tmp_path / "killed.jsonl.work"
-    for moment in ("written.jsonl", "index"):
+    for moment in ("index", "written.jsonl"):
         process = subprocess.Popen(command(out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
         deadline = time.monotonic() + 120
         while not (work / moment).exists() and process.poll() is None and time.monotonic() < deadline:
@@ -125,13 +128,44 @@ def test_notes_end_where_a_kill_has_torn_them(tmp_path):
     assert Notes(file).answers == {0: "a\nb", 1: "ü", 2: "d"}
 
 
-def test_so_many_are_written_that_enough_will_be_kept_and_no_more_when_none_is():
-    assert how_many(500, {}) == how_many(5, {}) == 32
-    assert how_many(500, dict.fromkeys(range(32)) | dict.fromkeys(range(16), "empty")) == 968
-    assert how_many(500, {0: None} | dict.fromkeys(range(1, 32), "empty")) == 4_990
-    assert how_many(500, dict.fromkeys(range(499))) == 32
-    assert how_many(500, dict.fromkeys(range(500))) == 0
-    assert how_many(500, dict.fromkeys(range(96), "empty")) == 32 and how_many(500, dict.fromkeys(range(128), "x")) == 0
+def test_as_many_of_each_kind_are_kept_as_are_wanted(tiny_recipe, corpus, tmp_path):
+    report = generate(tiny_recipe, corpus, tmp_path, kinds={"question": 6, "title": 3, "claim": 1}, count=10)
+    assert Counter(row["kind"] for row in rows(tmp_path / "q.jsonl")) == {"question": 6, "title": 3, "claim": 1}
+    assert set(report["kinds"]) == {"question", "title", "claim"}
+
+
+def test_documents_are_chosen_by_the_clusters_of_the_students_embeddings(tiny_recipe, corpus, tmp_path):
+    recipe = load_recipe(str(tiny_recipe), {"generate.count": 3})
+    writing = prepare(recipe, corpus, tmp_path / "q.jsonl", tmp_path / "l", Progress())
+    writing.folder.mkdir()
+    found = find_documents(writing)["doc_ids"]
+    known = sources.embed(None, corpus.corpus.documents, range(20), writing.folder, None, lambda *_, **__: None)
+    assert found == [f"d{row}" for row in sources.spread(known, 3, recipe.seed)]
+
+
+def test_one_that_goes_for_another_reason_makes_no_twin_a_duplicate(tiny_recipe, corpus, tmp_path):
+    """Found again from the second document alone, whatever is judged together."""
+    recipe = load_recipe(str(tiny_recipe), COUNT | {"generate.k": 1})
+    pair = [Document("a", "", "rim spoke hub nipple tension " * 2), Document("b", "", "pad rotor caliper bleed " * 2)]
+    few = Dataset("x", Corpus(pair), {}, {}, {})
+    writing = prepare(recipe, few, tmp_path / "q.jsonl", tmp_path / "l", Progress())
+    writing.folder.mkdir()
+    notes = Notes(writing.folder / "written.jsonl")
+    notes.add([(number, "caliper rotor") for number in range(4)])
+    chunk = [Asked(number, "keywords", pair[number % 2]) for number in range(4)]
+    wanted = {0: "not found again", 1: None, 2: "not found again", 3: "duplicate"}
+    assert judge(writing, chunk, notes) == wanted
+    for one in chunk:
+        notes.judge(judge(writing, [one], notes))
+    assert notes.verdicts == wanted
+
+
+def test_what_bm25_cannot_find_again_is_known_before_the_llm_writes(tiny_recipe, tmp_path):
+    texts = ["to be or not to be that is the of and a it in on " * times for times in (1, 2)]
+    stop_words = Dataset("x", Corpus([Document(str(i), "", text) for i, text in enumerate(texts)]), {}, {}, {})
+    with pytest.raises(DataError, match=r"no word in the corpus but stop words; .*generate\.round_trip=student"):
+        generate(tiny_recipe, stop_words, tmp_path)
+    assert not (tmp_path / "q.jsonl.work" / "written.jsonl").exists()
 
 
 def test_the_round_trip_asks_bm25_or_the_student(tiny_recipe, corpus, tmp_path):

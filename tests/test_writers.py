@@ -8,13 +8,14 @@ from conftest import word_tokenizer
 from test_endpoint import serving
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from pdadapt.corpus import Document
 from pdadapt.errors import ModelError, RecipeError
 from pdadapt.generation import writers
 from pdadapt.generation.writers import Asked, check_writer, load_writer, writer_identity
 from pdadapt.recipe import Recipe
 
 DOCUMENTS = ["spoke nipple tension rim", "pad rotor caliper", "tube valve bead puncture patch", "chain hanger cog"]
-ASKED = [Asked(number, "question", document) for number, document in enumerate(DOCUMENTS)]
+ASKED = [Asked(number, "question", Document("", "", text)) for number, text in enumerate(DOCUMENTS)]
 
 
 def recipe(teacher, **generate):
@@ -89,10 +90,10 @@ def test_a_prompt_leaves_room_for_the_answer(tmp_path):
         vocab_size=size, n_positions=128, n_embd=32, n_layer=1, n_head=2, bos_token_id=1, eos_token_id=1
     )
     GPT2LMHeadModel(config).save_pretrained(tmp_path)
-    long = Asked(0, "question", "rim hub " * 500)
+    long = Asked(0, "question", Document("", "", "rim hub " * 500))
     assert len(written(recipe(tmp_path, max_tokens=32), [long])) == 1
     writer = load_writer(recipe(tmp_path, max_tokens=32))
-    assert len(writer.encoders["question"]([{"document": long.document}])[0]) == 128 - 32
+    assert len(writer.encoders["question"]([{"document": long.document.text}])[0]) == 128 - 32
     with pytest.raises(RecipeError, match="leaves no room for the documents"):
         check_writer(recipe(tmp_path, max_tokens=100))
 
@@ -124,7 +125,7 @@ def test_a_server_is_asked_for_the_same_and_a_refused_document_is_no_answer(serv
     assert dict(written(recipe(f"{server}#tiny"))) == found
     chosen = recipe(f"{server}#strict")
     chosen.teacher.concurrency = 1
-    answers = written(chosen, [*ASKED, Asked(9, "title", "this is too long")])
+    answers = written(chosen, [*ASKED, Asked(9, "title", Document("", "", "this is too long"))])
     assert dict(answers)[9] == "" and all(text for number, text in answers if number != 9)
 
 

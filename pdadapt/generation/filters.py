@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection
 
 from pdadapt.generation.words import words
 from pdadapt.recipe import QueryKind
@@ -46,8 +45,8 @@ def normalised(query: str) -> str:
     return " ".join(words(query))
 
 
-def fault(query: str, kind: QueryKind, document: str, seen: Collection[str]) -> str | None:
-    """Why this is no query to keep; None when it is one. seen: normalised queries that are kept already.
+def fault(query: str, kind: QueryKind, document: str) -> str | None:
+    """Why this text is no query to keep; None when it is one.
 
     `mentions the document` knows English only. `another script` compares scripts, not languages: a French query about
     an English document passes.
@@ -65,9 +64,7 @@ def fault(query: str, kind: QueryKind, document: str, seen: Collection[str]) -> 
         return "mentions the document"
     if not same_script(query, document):
         return "another script"
-    if copies(found, words(document)):
-        return "copies the document"
-    return "duplicate" if normalised(query) in seen else None
+    return "copies the document" if copies(found, words(document)) else None
 
 
 def copies(query: list[str], document: list[str]) -> bool:

@@ -10,6 +10,7 @@ import httpx
 import torch
 
 from pdadapt.batches import Budget
+from pdadapt.corpus import Document
 from pdadapt.device import default_device
 from pdadapt.errors import ModelError, RecipeError
 from pdadapt.generation.filters import CUT
@@ -32,7 +33,7 @@ class Asked(NamedTuple):
 
     number: int
     kind: QueryKind
-    document: str
+    document: Document
 
 
 Answers = list[tuple[Asked, str]]
@@ -83,7 +84,7 @@ def check_writer(recipe: Recipe) -> None:
 
         def attempt(server: Servers) -> None:
             whole.servers = server
-            list(whole.write([Asked(0, KINDS[0], "")]))
+            list(whole.write([Asked(0, KINDS[0], Document("", "", ""))]))
 
         whole.servers.try_each(attempt)
         return
@@ -134,7 +135,7 @@ class LocalWriter:
 
     def write(self, asked: Sequence[Asked]) -> Iterator[Answers]:
         """In batches of like length, the longest prompts first; each answer's seed follows from its prompt."""
-        prompts = {one.number: self.encoders[one.kind]([{"document": one.document}])[0] for one in asked}
+        prompts = {one.number: self.encoders[one.kind]([{"document": one.document.contents}])[0] for one in asked}
         ordered = sorted(asked, key=lambda one: (-len(prompts[one.number]), one.number))
         costs = [len(prompts[one.number]) + self.generate.max_tokens for one in ordered]
 
@@ -190,7 +191,7 @@ class ServedWriter:
 
         def ask(client: httpx.AsyncClient, one: Asked) -> Coroutine[Any, Any, str]:
             lengths = self.settings.max_length, self.settings.max_document_length
-            return self._ask(client, fit(self.prompts[one.kind], {"document": one.document}, *lengths))
+            return self._ask(client, fit(self.prompts[one.kind], {"document": one.document.contents}, *lengths))
 
         yield from self.servers.ask_all(iter(asked), ask)
 

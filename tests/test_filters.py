@@ -55,7 +55,44 @@ def test_a_query_may_be_in_any_script_of_its_document():
     both = "Бескамерная шина (tubeless tire) держит воздух"
     assert same_script("шина", both) and same_script("tubeless", both) and not same_script("輪胎", both)
     assert same_script("42", "輪胎"), "numbers are of no script"
+    assert (
+        same_script("ひらがなカタカナ", "輪胎") and same_script("ﾀｲﾔ々ー", "輪胎") and not same_script("한글", "輪胎")
+    )
     assert fault("東京のどこですか", "question", "東京の駅は大きいです") is None
+
+
+JAPANESE = (
+    "相対性理論はアルベルト・アインシュタインが提唱した物理学の理論である。特殊相対性理論は1905年に、一般相対性理論は1915年から1916年に"
+    "かけて発表された。時間と空間の概念を大きく変えた。"
+)
+CHINESE = "北京大学创办于1898年，初名京师大学堂，是中国第一所国立综合性大学，也是当时中国最高教育行政机关。"
+THAI = "มหาวิทยาลัยเชียงใหม่ก่อตั้งขึ้นในปี พ.ศ. 2507 เป็นมหาวิทยาลัยแห่งแรกในภาคเหนือของประเทศไทย"
+
+
+@pytest.mark.parametrize(
+    ("query", "kind", "document", "reason"),
+    [
+        (
+            "アインシュタインが一般相対性理論を発表したのは西暦何年から何年にかけてのことですか？",
+            "question",
+            JAPANESE,
+            None,
+        ),
+        ("アルベルト・アインシュタイン", "title", JAPANESE, None),
+        ("アインシュタイン 相対性理論 発表 年", "keywords", JAPANESE, None),
+        ("バス ルート", "keywords", JAPANESE, None),
+        ("アインシュタイン" * 13, "question", JAPANESE, "too long"),
+        (JAPANESE[:60], "question", JAPANESE, "copies the document"),
+        ("京", "keywords", JAPANESE, "too short"),
+        ("京师大学堂 北京大学 创办时间 历史", "keywords", CHINESE, None),
+        ("作为中国最早的国立综合大学，北京大学在十九世纪末以京师大学堂之名创立。", "claim", CHINESE, None),
+        ("มหาวิทยาลัยใดเป็นสถาบันอุดมศึกษาแห่งแรกทางเหนือของไทย", "question", THAI, None),
+        ("How did relativity change physics?", "question", JAPANESE, "another script"),
+        ("Which values are listed?", "question", "12 15 17 19 22 25 28 31 34", None),
+    ],
+)
+def test_scripts_without_spaces_have_longer_limits(query, kind, document, reason):
+    assert fault(query, kind, document) == reason
 
 
 def test_queries_of_the_same_words_are_one():

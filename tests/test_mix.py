@@ -24,6 +24,7 @@ from pdadapt.generation.mix import (
         ("best tubeless tires?", "question"),
         ("東京はどこですか？", "question"),
         ("tubeless sealant", "keywords"),
+        ("東京 駅 バス", "keywords"),
         ("disc brake rotor size", "keywords"),
         ("0-dimensional biomaterials show inductive properties.", "claim"),
         ("Aspirin has no effect on blood pressure", "claim"),

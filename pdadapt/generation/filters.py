@@ -6,13 +6,14 @@ import re
 import unicodedata
 from collections import Counter
 
-from pdadapt.generation.words import words
+from pdadapt.generation.words import per_word, words
 from pdadapt.recipe import QueryKind
 
 FEWEST_WORDS = 2
 MOST_WORDS: dict[QueryKind, int] = {"question": 32, "keywords": 10, "claim": 32, "title": 16}
 LONGEST_COPY = 8  # words in a row that a query may share with its document
 OWN_SCRIPT = 0.05  # of a document's letters, that makes a script its own
+JAPANESE = ("HIRAGANA", "KATAKANA", "IDEOGRAPHIC")  # which are one script with CJK
 CUT = "…"  # after an answer that was longer than generate.max_tokens
 THOUGHTS = re.compile(rf"<think>.*?(</think>|(?={CUT}?$))", re.DOTALL)
 LABEL = re.compile(
@@ -58,7 +59,7 @@ def fault(query: str, kind: QueryKind, document: str) -> str | None:
         return "empty"
     if len(found) < FEWEST_WORDS:
         return "too short"
-    if len(found) > MOST_WORDS[kind]:
+    if len(found) > MOST_WORDS[kind] * per_word(found):
         return "too long"
     if META.search(query):
         return "mentions the document"
@@ -68,19 +69,23 @@ def fault(query: str, kind: QueryKind, document: str) -> str | None:
 
 
 def copies(query: list[str], document: list[str]) -> bool:
-    """Whether more than LONGEST_COPY words in a row stand in both."""
-    size = LONGEST_COPY + 1
+    """Whether more than LONGEST_COPY words in a row of the query stand in the document."""
+    size = LONGEST_COPY * per_word(query) + 1
     runs = {tuple(document[start : start + size]) for start in range(len(document) - size + 1)}
     return any(tuple(query[start : start + size]) in runs for start in range(len(query) - size + 1))
 
 
 def same_script(query: str, document: str) -> bool:
-    """Whether at least half of the query's letters are of scripts that the document is written in too."""
+    """Whether at least half of the query's letters are of scripts that the document is written in too; one without
+    letters is written in any.
+    """
     own, found = scripts(document), scripts(query)
     least = OWN_SCRIPT * own.total()
-    return 2 * sum(count for script, count in found.items() if own[script] > least) >= found.total()
+    return not own or 2 * sum(count for script, count in found.items() if own[script] > least) >= found.total()
 
 
 def scripts(text: str) -> Counter[str]:
     """How many letters are of each script, by the first word of their Unicode names: LATIN, CYRILLIC, CJK."""
-    return Counter(unicodedata.name(letter, "").partition(" ")[0] for letter in text if letter.isalpha())
+    letters = filter(str.isalpha, unicodedata.normalize("NFKC", text))
+    names = (unicodedata.name(letter, "").partition(" ")[0] for letter in letters)
+    return Counter("CJK" if name.startswith(JAPANESE) else name for name in names)

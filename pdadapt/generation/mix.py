@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import get_args
 
-from pdadapt.generation.words import words
+from pdadapt.generation.words import per_word, words
 from pdadapt.recipe import QueryKind
 
 KINDS: tuple[QueryKind, ...] = get_args(QueryKind)
@@ -34,7 +34,7 @@ def kind_of(query: str) -> QueryKind:
         return "question"
     if text.endswith(FULL_STOPS) or VERBS & set(found):
         return "claim"
-    return "keywords" if len(found) <= MOST_KEYWORDS else "title"
+    return "keywords" if len(found) <= MOST_KEYWORDS * per_word(found) else "title"
 
 
 def shares(examples: Iterable[str], wanted: Mapping[QueryKind, float] | None = None) -> dict[QueryKind, float]:

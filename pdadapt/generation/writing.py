@@ -93,8 +93,7 @@ class Writing:
         documents = self.corpus.documents
         positions = sources.draw(len(documents), self.recipe.generate.count, self.recipe.seed)
         with self.progress.task("look at documents", len(positions), "documents") as advance:
-            left_out = sources.left_out(documents[position].contents for position in positions)
-            advance(len(positions))
+            left_out = sources.left_out((documents[position].contents for position in positions), advance)
         fit = [position for position, reason in zip(positions, left_out, strict=True) if reason is None]
         if not fit:
             raise DataError(

@@ -22,6 +22,22 @@ DOCUMENT = "A tubeless tire holds air without an inner tube, since sealant close
         ("Questions remain: do they seal", "Questions remain: do they seal"),
         ("Title:\nTubeless tires", "Tubeless tires"),
         (" \n ", ""),
+        ("Here is a search query:\n\ntubeless tire sealant", "tubeless tire sealant"),
+        ("Sure! Here's a question:\n\nHow do tubeless tires seal?", "How do tubeless tires seal?"),
+        ("Sure!\nHow do tubeless tires seal?", "How do tubeless tires seal?"),
+        ("Okay, let’s see\nHow do tires seal?", "How do tires seal?"),
+        ("**Five keywords of the passage:**\ntubeless, sealant", "tubeless, sealant"),
+        ("Here is a question: How do tires seal?", "How do tires seal?"),
+        ("Here is a title…", ""),
+        ("Sealants for tires:", "Sealants for tires:"),
+        ("Sure footing on ice", "Sure footing on ice"),
+        ("Here is where it seals", "Here is where it seals"),
+        ("Question: How do tires seal? Answer: by sealant", "How do tires seal?"),
+        ("How do tires seal? **Answer:** by…", "How do tires seal?"),
+        ("How do tires seal? The answer: sealant", "How do tires seal? The answer: sealant"),
+        ("Frage: Wie dichtet ein Reifen?", "Wie dichtet ein Reifen?"),
+        ("Pregunta 1: ¿Cómo sella?", "¿Cómo sella?"),
+        ("问题：轮胎如何密封？", "轮胎如何密封？"),
     ],
 )
 def test_an_answer_becomes_its_first_line_without_what_is_around_it(answer, query):
@@ -49,6 +65,46 @@ def test_an_answer_becomes_its_first_line_without_what_is_around_it(answer, quer
 )
 def test_every_fault_has_its_reason(query, kind, reason):
     assert fault(query, kind, DOCUMENT) == reason
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "What can I do when I can't sleep?",
+        "Who led the passage of the Civil Rights Act?",
+        "What followed from the passage of the act?",
+        "What does the document retention policy require?",
+        "How long is the passage through the canal?",
+        "I can't breathe at night after eating",
+        "I am unable to sleep",
+        "Why does the text message fail to send?",
+        "When was the article of clothing invented?",
+        "Which songs say I'm sorry?",
+    ],
+)
+def test_a_query_may_hold_the_words_of_one_that_is_none(query):
+    assert fault(query, "question", DOCUMENT) is None
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "What is this article about?",
+        "Which year does the text mention?",
+        "The passage describes a tire",
+        "What is the topic of the passage?",
+        "What is described in the document as a hole?",
+        "According to the text, what seals it?",
+        "Answer the question from the given paragraph",
+        "Who wrote the following excerpt?",
+        "I’m sorry, there is nothing to ask",
+        "I can’t write a question about it",
+        "Unfortunately, I cannot generate a query",
+        "As an AI language model, I have no tires",
+    ],
+)
+def test_what_speaks_of_the_document_or_refuses_is_no_query(query):
+    assert fault(query, "question", DOCUMENT) == "mentions the document"
 
 
 def test_a_query_may_be_in_any_script_of_its_document():

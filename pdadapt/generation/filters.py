@@ -17,26 +17,44 @@ JAPANESE = ("HIRAGANA", "KATAKANA", "IDEOGRAPHIC")  # which are one script with 
 CUT = "…"  # after an answer that was longer than generate.max_tokens
 THOUGHTS = re.compile(rf"<think>.*?(</think>|(?={CUT}?$))", re.DOTALL)
 LABEL = re.compile(
-    r"^(\W*(?:search |short |sample |possible )?"
-    r"(?:question|query|queries|keywords?|claim|statement|title|heading|answer|q)\s*\d*\W*:"
+    r"^(\W*(?:(?:here(?:['’]s| is| are)\s+)?(?:an?|one|the|some|your)\s+)?(?:search |short |sample |possible )?"
+    r"(?:question|query|queries|keywords?|claim|statement|title|heading|answer|q"
+    r"|frage|titel|pregunta|título|titre|domanda|titolo|pergunta|vraag|вопрос|问题|問題|質問)\s*\d*\W*[:：]"
     r"|\s*(?:[-*•–#]+|\(?\d{1,2}[.)])(?=\s))\s*",
     re.IGNORECASE,
 )
+PREAMBLE = re.compile(
+    r"\W*(?:(?:sure|ok|okay|certainly|absolutely|of course|alright)\b\s*(?:[!.,:]|$)"
+    r"|here(?:['’]s| is| are)\b.*\b(?:question|quer(?:y|ie)|keyword|claim|statement|fact|sentence|title|heading)s?\b)",
+    re.IGNORECASE,
+)
+ANSWER = re.compile(r"(?<=[?？؟])\W*(?:answer|antwort|respuesta|réponse|risposta|resposta|a)\s*[:：].*", re.IGNORECASE)
 QUOTES = "\"'`*_“”„«»‘’ \t"
+TEXT = r"(?:passage|document|text|article|paragraph|excerpt)"
 META = re.compile(
-    r"\b(?:this|the|that|above|given|following|provided)\s+(?:passage|document|text|article|paragraph|excerpt)\b"
-    r"|\bas an ai\b|\b(?:i'm|i am) (?:sorry|unable)\b|\bi (?:cannot|can't)\b",
+    rf"\b(?:this|(?:the )?(?:above|given|following|provided)) {TEXT}\b"
+    rf"|\b(?:the|that) {TEXT} (?:says?|states?|mentions?|describes?|discuss(?:es)?|explains?|suggests?|reports?|claims?"
+    r"|indicates?|refers?|talks?|tells?|is about)\b"
+    rf"|\b(?:in|of|from|by|about|according to) the {TEXT}(?=\W*$|[,.;:])"
+    rf"|\b(?:mentioned|described|discussed|stated|given|listed) (?:in|by) the {TEXT}\b"
+    r"|^\W*(?:as an ai\b|i(?:'m| am) sorry\b|sorry, (?:but )?i\b"
+    r"|(?:unfortunately, )?i (?:cannot|can't|can not|could not|couldn't|am unable to|am not able to) "
+    r"(?:write|generate|provide|answer|create|produce|formulate|come up|help|assist|comply|fulfill?|find|determine)\b)",
     re.IGNORECASE,
 )
 
 
 def clean(answer: str) -> str:
-    """The first line that says something, without a label (`Question:`), bullet, quotes or emphasis around it."""
-    lines = (line.strip() for line in THOUGHTS.sub("", answer).splitlines())
-    for line in lines:
+    """The first line that says something, without a label (`Question:`), bullet, quotes or emphasis around it, and
+    without an answer after a question; what leads to others (`Sure!`, `Here is a search query:`) says nothing.
+    """
+    lines = [line.strip() for line in THOUGHTS.sub("", answer).splitlines() if line.strip()]
+    for number, line in enumerate(lines, 1):
         while (rest := LABEL.sub("", line).strip()) != line:
             line = rest
-        if text := " ".join(line.strip(QUOTES).split()):
+        text = " ".join(ANSWER.sub("", line).strip(QUOTES).split())
+        leads = PREAMBLE.match(text) or (text.endswith((":", "：")) and number < len(lines))
+        if text and not leads:
             return text
     return ""
 
@@ -61,7 +79,7 @@ def fault(query: str, kind: QueryKind, document: str) -> str | None:
         return "too short"
     if len(found) > MOST_WORDS[kind] * per_word(found):
         return "too long"
-    if META.search(query):
+    if META.search(query.replace("’", "'")):
         return "mentions the document"
     if not same_script(query, document):
         return "another script"

@@ -201,6 +201,20 @@ def test_what_judges_the_answers_may_change_and_what_they_come_from_may_not(tiny
         assert (tmp_path / name).read_bytes() == (tmp_path / "fresh" / name).read_bytes()
 
 
+def test_another_student_finds_documents_again_in_an_index_of_its_own(tiny_recipe, corpus, tmp_path):
+    settings = COUNT | {"generate.count": 20, "generate.round_trip": "student", "generate.k": 1}
+    with pytest.raises(DataError, match="judged irrelevant"):
+        recipe = load_recipe(str(tiny_recipe), settings | {"generate.least_point": 1e9})
+        write_queries(prepare(recipe, corpus, tmp_path / "q.jsonl", tmp_path / "l", Progress()))
+    found = []
+    for folder, length in ((tmp_path, 4), (tmp_path / "fresh", 4), (tmp_path / "whole", 180)):
+        folder.mkdir(exist_ok=True)
+        recipe = load_recipe(str(tiny_recipe), settings | {"student.document_length": length})
+        write_queries(prepare(recipe, corpus, folder / "q.jsonl", tmp_path / "l", Progress()))
+        found.append((folder / "q.jsonl").read_bytes())
+    assert found[0] == found[1] != found[2]
+
+
 def test_what_a_kill_left_beside_the_file_is_removed(tiny_recipe, corpus, tmp_path):
     report = generate(tiny_recipe, corpus, tmp_path)
     index = tmp_path / "q.jsonl.work" / "index"
@@ -327,7 +341,7 @@ def test_a_run_whose_queries_were_given_gets_no_others(tiny_recipe, beir, tmp_pa
     assert adapt(changed, load_dataset(corpus, tmp_path / "q.txt"), tmp_path / "run", Progress())["queries"] == 3
 
 
-def test_a_run_of_its_own_queries_takes_them_as_given(tiny_recipe, beir, tmp_path):
+def test_a_run_of_its_own_queries_takes_them_as_given(tiny_recipe, t5_untied, beir, tmp_path):
     corpus, out = load_dataset(str(beir / "corpus.jsonl")), tmp_path / "run"
     settings = COUNT | {"train.steps": 1, "generate.count": 4}
 
@@ -347,6 +361,10 @@ def test_a_run_of_its_own_queries_takes_them_as_given(tiny_recipe, beir, tmp_pat
         run("student", generate__count=5)
     with pytest.raises(RunError, match=r"prompts\.title was"):
         run(generate__prompts={"title": "query-claim"})
+    same = load_recipe(str(tiny_recipe)).teacher.model
+    run(generate__model=same, seed=3, student__query_length=16)
+    with pytest.raises(RunError, match=r"generate\.model"):
+        run(generate__model=str(t5_untied), seed=3, student__query_length=16)
     given = load_recipe(str(tiny_recipe), settings | {"generate.count": 5, "seed": 3, "student.query_length": 16})
     assert adapt(given, load_dataset(str(beir / "corpus.jsonl"), out / "queries.jsonl"), out, Progress())["queries"]
     (out / "queries.jsonl").unlink()

@@ -11,6 +11,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from pdadapt.corpus import Document
 from pdadapt.errors import ModelError, RecipeError
 from pdadapt.generation import writers
+from pdadapt.generation.sampling import Sampler
 from pdadapt.generation.writers import Asked, check_writer, load_writer, writer_identity
 from pdadapt.recipe import Recipe
 
@@ -56,6 +57,17 @@ def test_an_answer_follows_from_its_prompt_whatever_is_in_the_batch(t5_untied, l
             before = torch.random.get_rng_state()
             assert dict(written(chosen)) == found
             assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_another_prompt_has_another_seed(llama, monkeypatch):
+    seeds = []
+    monkeypatch.setattr(writers, "Sampler", lambda *arguments: seeds.extend(arguments[2]) or Sampler(*arguments))
+    written(recipe(llama))
+    assert len(set(seeds)) == 4
+    before = sorted(seeds)
+    seeds.clear()
+    written(recipe(llama), ASKED[::-1])
+    assert sorted(seeds) == before
 
 
 def test_greedy_it_writes_what_the_model_itself_would(llama, t5_untied):

@@ -129,9 +129,10 @@ def test_notes_end_where_a_kill_has_torn_them(tmp_path):
 
 
 def test_as_many_of_each_kind_are_kept_as_are_wanted(tiny_recipe, corpus, tmp_path):
-    report = generate(tiny_recipe, corpus, tmp_path, kinds={"question": 6, "title": 3, "claim": 1}, count=10)
-    assert Counter(row["kind"] for row in rows(tmp_path / "q.jsonl")) == {"question": 6, "title": 3, "claim": 1}
-    assert set(report["kinds"]) == {"question", "title", "claim"}
+    wanted = {"question": 8, "title": 4, "keywords": 4}
+    report = generate(tiny_recipe, corpus, tmp_path, kinds=wanted, count=16)
+    assert Counter(row["kind"] for row in rows(tmp_path / "q.jsonl")) == wanted
+    assert set(report["kinds"]) == set(wanted)
 
 
 def test_documents_are_chosen_by_the_clusters_of_the_students_embeddings(tiny_recipe, corpus, tmp_path):

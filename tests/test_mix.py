@@ -106,8 +106,13 @@ def test_every_document_has_its_turn_before_one_has_two():
         number_of(place, kind) for place in range(5) for kind in ("question", "claim")
     )
     assert sorted(draw({"question": 5, "claim": 5}, (), 5, 1)) == sorted(first + second)
-    some = draw({"title": 2}, first[:3], 5, 1)
-    assert [meant_by(number)[0] for number in some] == [3, 4], "those that were asked least"
+    few = draw({"title": 2}, first[:3], 5, 1)
+    assert [meant_by(number)[0] for number in few] == [3, 4], "those that were asked least"
+
+
+def test_a_rare_kind_is_spread_over_the_documents():
+    drawn = [meant_by(number)[1] for number in draw({"question": 180, "claim": 20}, (), 200, 1)]
+    assert 2 < drawn[:100].count("claim") < 18
 
 
 def test_of_the_kept_so_many_stay_as_the_shares_say():

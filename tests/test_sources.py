@@ -35,9 +35,7 @@ def test_where_characters_are_words_three_make_one():
 
 def test_texts_without_spaces_are_no_boilerplate():
     chosen = random.Random(0)
-    corpus = [
-        "".join(chosen.choices("กขคงจฉชซฌญฎฏฐฑฒณ", [1 / rank for rank in range(1, 17)], k=900)) for _ in range(300)
-    ]
+    corpus = ["".join(chosen.choices("กขคงจฉ", k=900)) for _ in range(300)]
     assert left_out(corpus) == [None] * 300
     assert left_out([corpus[0], corpus[0][:880], "京" * 20]) == [None, "near copy", "too short"]
 

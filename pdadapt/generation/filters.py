@@ -20,11 +20,12 @@ LABEL = re.compile(
     r"^(\W*(?:(?:here(?:['’]s| is| are)\s+)?(?:an?|one|the|some|your)\s+)?(?:search |short |sample |possible )?"
     r"(?:question|query|queries|keywords?|claim|statement|title|heading|answer|q"
     r"|frage|titel|pregunta|título|titre|domanda|titolo|pergunta|vraag|вопрос|问题|問題|質問)\s*\d*\W*[:：]"
+    r"|\W*(?:sure|ok|okay|certainly|absolutely|of course|alright)\s*[!.,:]"
     r"|\s*(?:[-*•–#]+|\(?\d{1,2}[.)])(?=\s))\s*",
     re.IGNORECASE,
 )
 PREAMBLE = re.compile(
-    r"\W*(?:(?:sure|ok|okay|certainly|absolutely|of course|alright)\b\s*(?:[!.,:]|$)"
+    r"\W*(?:let(?:['’]s| me) (?:see|think|write|try|start)\b"
     r"|here(?:['’]s| is| are)\b.*\b(?:question|quer(?:y|ie)|keyword|claim|statement|fact|sentence|title|heading)s?\b)",
     re.IGNORECASE,
 )

@@ -32,7 +32,7 @@ from pdadapt.engines.choose import BASELINE, check_model, make_engine
 from pdadapt.engines.exact import Exact
 from pdadapt.errors import DataError, RunError
 from pdadapt.generation.stage import write_queries
-from pdadapt.generation.writing import prepare
+from pdadapt.generation.writing import check_as_asked, prepare
 from pdadapt.label import Labeling, ask_teachers, make_lists
 from pdadapt.labels import LabelStore, is_labeled
 from pdadapt.models import resolve_model
@@ -212,29 +212,28 @@ def write_own_queries(
     is found before.
     """
     file = run.written_queries
-    if not file.exists():
-        if distributed.processes() > 1:
-            raise RunError(
-                f"Corpus {dataset.name!r} brings no queries, and one process writes them: begin without the launcher, "
-                "or write them first with `pdadapt queries`."
-            )
-        if run.run_file.exists():
-            raise RunError(
-                f"{run.path} holds a run whose queries were given; give them again with --queries, or another --out."
-            )
-        first = next(iter(dataset.corpus)).doc_id
-        check(
-            recipe,
-            replace(dataset, queries={"any": "any"}, read_train_qrels=lambda: {"any": {first: 1}}),
-            run.path,
-            restart_from,
+    if file.exists():
+        check_as_asked(file, recipe)
+        return with_queries(dataset, file)
+    if distributed.processes() > 1:
+        raise RunError(
+            f"Corpus {dataset.name!r} brings no queries, and one process writes them: begin without the launcher, or "
+            "write them first with `pdadapt queries`."
         )
-        run.check(recipe, {}, restart_from)
-        progress.say(f"Corpus {dataset.name!r} brings no queries, so they are written first.")
+    if run.run_file.exists():
+        source = (read_settings(run.run_file).get("source") or {}).get("queries")
+        which = f"the queries in {source}" if source else "queries that came with its corpus"
+        gone = ", which is gone" if source and not Path(source).exists() else ""
+        raise RunError(f"{run.path} holds a run of {which}{gone}; give them with --queries, or give another --out.")
+    first = next(iter(dataset.corpus)).doc_id
+    any_queries = replace(dataset, queries={"any": "any"}, read_train_qrels=lambda: {"any": {first: 1}})
+    check(recipe, any_queries, run.path, restart_from)
+    run.check(recipe, {}, restart_from)
+    progress.say(f"Corpus {dataset.name!r} brings no queries, so they are written first.")
     writing = prepare(recipe, dataset, file, run.store(recipe), progress)
-    if not file.exists():
-        run.path.mkdir(parents=True, exist_ok=True)
+    with run.locked():
         progress.keep(run.path / "timings.jsonl", run.path / "progress.json")
+        limits.remember(run.path / "memory.json")
         write_queries(writing)
     return with_queries(dataset, file)
 

@@ -353,8 +353,8 @@ class GenerateSettings(Settings):
     count: Positive = 1_000
     """Queries wanted."""
     kinds: dict[QueryKind, NonNegative] | None = None
-    """How often each kind is wanted, {question: 2, keywords: 1}; null means as often as among the examples, or all of
-    question, keywords, claim, title alike."""
+    """How often each kind is wanted among those kept, {question: 2, keywords: 1}; null means as often as among the
+    examples, or all of question, keywords, claim, title alike."""
     examples: str | None = None
     """A file of real queries (as --queries takes it), whose kinds say how often each is wanted."""
     prompts: dict[QueryKind, str] = {}

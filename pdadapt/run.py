@@ -74,6 +74,7 @@ BEGINNINGS = (
     "labels.sqlite",
     "timings.jsonl",
     "progress.json",
+    "memory.json",
 )  # what a run that was killed as it began may have left
 
 Stage = Literal["student", "retrieve", "label", "train", "evaluate"]
@@ -108,7 +109,6 @@ class RunFolder:
         self.metrics_file = path / "metrics.json"
         self.values_file = path / "queries.tsv"
         self.written_queries = path / "queries.jsonl"
-        self.writing = path / "queries.jsonl.work"  # while they are written
         self.student = path / "student"
 
     def iteration(self, number: int) -> Path:

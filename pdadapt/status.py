@@ -12,7 +12,6 @@ from rich.text import Text
 
 from pdadapt.locks import Holder, holder
 from pdadapt.record import Iteration, Record, read_record
-from pdadapt.run import RunFolder
 from pdadapt.shard_states import shard_summary
 from pdadapt.tables import agreement_summary, comparison_table, duration, label_summary, speed
 
@@ -22,7 +21,7 @@ SILENT = 60.0  # seconds without a word from a run that goes on, after which tha
 def show_status(run: Path) -> Group:
     """Raises RunError when the folder holds no run of `pdadapt adapt`, or is damaged."""
     record = read_record(run)
-    return Group(*_parts(record, holder(run) or holder(RunFolder(run).writing)))
+    return Group(*_parts(record, holder(run)))
 
 
 def _parts(record: Record, at_it: Holder | None) -> Iterator[RenderableType]:

@@ -22,6 +22,25 @@ DOCUMENT = "A tubeless tire holds air without an inner tube, since sealant close
         ("Questions remain: do they seal", "Questions remain: do they seal"),
         ("Title:\nTubeless tires", "Tubeless tires"),
         (" \n ", ""),
+        ("Here is a search query:\n\ntubeless tire sealant", "tubeless tire sealant"),
+        ("Sure! Here's a question:\n\nHow do tubeless tires seal?", "How do tubeless tires seal?"),
+        ("Sure!\nHow do tubeless tires seal?", "How do tubeless tires seal?"),
+        ("Okay, let’s see\nHow do tires seal?", "How do tires seal?"),
+        ("**Five keywords of the passage:**\ntubeless, sealant", "tubeless, sealant"),
+        ("Here is a question: How do tires seal?", "How do tires seal?"),
+        ("Here is a title…", ""),
+        ("Sure! How do tires seal?", "How do tires seal?"),
+        ("Okay, here’s a question: How do tires seal?", "How do tires seal?"),
+        ("Of course.\nTubeless tires", "Tubeless tires"),
+        ("Sealants for tires:", "Sealants for tires:"),
+        ("Sure footing on ice", "Sure footing on ice"),
+        ("Here is where it seals", "Here is where it seals"),
+        ("Question: How do tires seal? Answer: by sealant", "How do tires seal?"),
+        ("How do tires seal? **Answer:** by…", "How do tires seal?"),
+        ("How do tires seal? The answer: sealant", "How do tires seal? The answer: sealant"),
+        ("Frage: Wie dichtet ein Reifen?", "Wie dichtet ein Reifen?"),
+        ("Pregunta 1: ¿Cómo sella?", "¿Cómo sella?"),
+        ("问题：轮胎如何密封？", "轮胎如何密封？"),
     ],
 )
 def test_an_answer_becomes_its_first_line_without_what_is_around_it(answer, query):
@@ -42,18 +61,98 @@ def test_an_answer_becomes_its_first_line_without_what_is_around_it(answer, quer
         ("Как держит воздух бескамерная шина?", "question", "another script"),
         ("Is it air without an inner tube, since sealant closes every leak?", "question", "copies the document"),
         ("Is it air without an inner tube, since sealant closes leaks?", "question", None),
-        ("What SEALS a tire", "question", "duplicate"),
         ("What seals a tire when the…", "question", "cut off"),
         (clean("What seals it?\nIt is the…"), "question", None),
         (clean("<think>The passage says that…"), "question", "cut off"),
     ],
 )
 def test_every_fault_has_its_reason(query, kind, reason):
-    assert fault(query, kind, DOCUMENT, {normalised("What seals a tire?")}) == reason
+    assert fault(query, kind, DOCUMENT) == reason
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "What can I do when I can't sleep?",
+        "Who led the passage of the Civil Rights Act?",
+        "What followed from the passage of the act?",
+        "What does the document retention policy require?",
+        "How long is the passage through the canal?",
+        "I can't breathe at night after eating",
+        "I am unable to sleep",
+        "Why does the text message fail to send?",
+        "When was the article of clothing invented?",
+        "Which songs say I'm sorry?",
+    ],
+)
+def test_a_query_may_hold_the_words_of_one_that_is_none(query):
+    assert fault(query, "question", DOCUMENT) is None
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "What is this article about?",
+        "Which year does the text mention?",
+        "The passage describes a tire",
+        "What is the topic of the passage?",
+        "What is described in the document as a hole?",
+        "According to the text, what seals it?",
+        "Answer the question from the given paragraph",
+        "Who wrote the following excerpt?",
+        "I’m sorry, there is nothing to ask",
+        "I can’t write a question about it",
+        "Unfortunately, I cannot generate a query",
+        "As an AI language model, I have no tires",
+    ],
+)
+def test_what_speaks_of_the_document_or_refuses_is_no_query(query):
+    assert fault(query, "question", DOCUMENT) == "mentions the document"
 
 
 def test_a_query_may_be_in_any_script_of_its_document():
     both = "Бескамерная шина (tubeless tire) держит воздух"
     assert same_script("шина", both) and same_script("tubeless", both) and not same_script("輪胎", both)
     assert same_script("42", "輪胎"), "numbers are of no script"
-    assert fault("東京のどこですか", "question", "東京の駅は大きいです", ()) is None
+    assert (
+        same_script("ひらがなカタカナ", "輪胎") and same_script("ﾀｲﾔ々ー", "輪胎") and not same_script("한글", "輪胎")
+    )
+    assert fault("東京のどこですか", "question", "東京の駅は大きいです") is None
+
+
+JAPANESE = (
+    "相対性理論はアルベルト・アインシュタインが提唱した物理学の理論である。特殊相対性理論は1905年に、一般相対性理論は1915年から1916年に"
+    "かけて発表された。時間と空間の概念を大きく変えた。"
+)
+CHINESE = "北京大学创办于1898年，初名京师大学堂，是中国第一所国立综合性大学，也是当时中国最高教育行政机关。"
+THAI = "มหาวิทยาลัยเชียงใหม่ก่อตั้งขึ้นในปี พ.ศ. 2507 เป็นมหาวิทยาลัยแห่งแรกในภาคเหนือของประเทศไทย"
+
+
+@pytest.mark.parametrize(
+    ("query", "kind", "document", "reason"),
+    [
+        (
+            "アインシュタインが一般相対性理論を発表したのは西暦何年から何年にかけてのことですか？",
+            "question",
+            JAPANESE,
+            None,
+        ),
+        ("アルベルト・アインシュタイン", "title", JAPANESE, None),
+        ("アインシュタイン 相対性理論 発表 年", "keywords", JAPANESE, None),
+        ("バス ルート", "keywords", JAPANESE, None),
+        ("アインシュタイン" * 13, "question", JAPANESE, "too long"),
+        (JAPANESE[:60], "question", JAPANESE, "copies the document"),
+        ("京", "keywords", JAPANESE, "too short"),
+        ("京师大学堂 北京大学 创办时间 历史", "keywords", CHINESE, None),
+        ("作为中国最早的国立综合大学，北京大学在十九世纪末以京师大学堂之名创立。", "claim", CHINESE, None),
+        ("มหาวิทยาลัยใดเป็นสถาบันอุดมศึกษาแห่งแรกทางเหนือของไทย", "question", THAI, None),
+        ("How did relativity change physics?", "question", JAPANESE, "another script"),
+        ("Which values are listed?", "question", "12 15 17 19 22 25 28 31 34", None),
+    ],
+)
+def test_scripts_without_spaces_have_longer_limits(query, kind, document, reason):
+    assert fault(query, kind, document) == reason
+
+
+def test_queries_of_the_same_words_are_one():
+    assert normalised("What SEALS a tire") == normalised("what seals: a tire?") != normalised("What seals tires?")

@@ -7,18 +7,24 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
 
+from pdadapt import pipeline
+from pdadapt.batches import limits
 from pdadapt.cli import app
-from pdadapt.corpus import Corpus, Document, load_dataset, read_queries
+from pdadapt.corpus import Corpus, Dataset, Document, load_dataset, read_queries
 from pdadapt.errors import DataError, RecipeError, RunError
+from pdadapt.generation import sources
 from pdadapt.generation.notes import Notes
-from pdadapt.generation.stage import how_many, write_queries
+from pdadapt.generation.stage import find_documents, judge, write_queries
+from pdadapt.generation.writers import Asked
 from pdadapt.generation.writing import prepare
 from pdadapt.label_files import read_labels
+from pdadapt.locks import holder, locked
 from pdadapt.pipeline import adapt
 from pdadapt.plan import plan
 from pdadapt.progress import Progress
@@ -91,7 +97,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tiny_recipe, beir, tm
     assert whole.returncode == 0, whole.stderr
     assert "kept" in whole.stdout and f"--queries {tmp_path / 'whole.jsonl'}" in whole.stdout
     out, work = tmp_path / "killed.jsonl", tmp_path / "killed.jsonl.work"
-    for moment in ("written.jsonl", "index"):
+    for moment in ("index", "written.jsonl"):
         process = subprocess.Popen(command(out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
         deadline = time.monotonic() + 120
         while not (work / moment).exists() and process.poll() is None and time.monotonic() < deadline:
@@ -122,13 +128,45 @@ def test_notes_end_where_a_kill_has_torn_them(tmp_path):
     assert Notes(file).answers == {0: "a\nb", 1: "ü", 2: "d"}
 
 
-def test_so_many_are_written_that_enough_will_be_kept_and_no_more_when_none_is():
-    assert how_many(500, {}) == how_many(5, {}) == 32
-    assert how_many(500, dict.fromkeys(range(32)) | dict.fromkeys(range(16), "empty")) == 968
-    assert how_many(500, {0: None} | dict.fromkeys(range(1, 32), "empty")) == 4_990
-    assert how_many(500, dict.fromkeys(range(499))) == 32
-    assert how_many(500, dict.fromkeys(range(500))) == 0
-    assert how_many(500, dict.fromkeys(range(96), "empty")) == 32 and how_many(500, dict.fromkeys(range(128), "x")) == 0
+def test_as_many_of_each_kind_are_kept_as_are_wanted(tiny_recipe, corpus, tmp_path):
+    wanted = {"question": 8, "title": 4, "keywords": 4}
+    report = generate(tiny_recipe, corpus, tmp_path, kinds=wanted, count=16)
+    assert Counter(row["kind"] for row in rows(tmp_path / "q.jsonl")) == wanted
+    assert set(report["kinds"]) == set(wanted)
+
+
+def test_documents_are_chosen_by_the_clusters_of_the_students_embeddings(tiny_recipe, corpus, tmp_path):
+    recipe = load_recipe(str(tiny_recipe), {"generate.count": 3})
+    writing = prepare(recipe, corpus, tmp_path / "q.jsonl", tmp_path / "l", Progress())
+    writing.folder.mkdir()
+    found = find_documents(writing)["doc_ids"]
+    known = sources.embed(None, corpus.corpus.documents, range(20), writing.folder, None, lambda *_, **__: None)
+    assert found == [f"d{row}" for row in sources.spread(known, 3, recipe.seed)]
+
+
+def test_one_that_goes_for_another_reason_makes_no_twin_a_duplicate(tiny_recipe, corpus, tmp_path):
+    """Found again from the second document alone, whatever is judged together."""
+    recipe = load_recipe(str(tiny_recipe), COUNT | {"generate.k": 1})
+    pair = [Document("a", "", "rim spoke hub nipple tension " * 2), Document("b", "", "pad rotor caliper bleed " * 2)]
+    few = Dataset("x", Corpus(pair), {}, {}, {})
+    writing = prepare(recipe, few, tmp_path / "q.jsonl", tmp_path / "l", Progress())
+    writing.folder.mkdir()
+    notes = Notes(writing.folder / "written.jsonl")
+    notes.add([(number, "caliper rotor") for number in range(4)])
+    chunk = [Asked(number, "keywords", pair[number % 2]) for number in range(4)]
+    wanted = {0: "not found again", 1: None, 2: "not found again", 3: "duplicate"}
+    assert judge(writing, chunk, notes) == wanted
+    for one in chunk:
+        notes.judge(judge(writing, [one], notes))
+    assert notes.verdicts == wanted
+
+
+def test_what_bm25_cannot_find_again_is_known_before_the_llm_writes(tiny_recipe, tmp_path):
+    texts = ["to be or not to be that is the of and a it in on " * times for times in (1, 2)]
+    stop_words = Dataset("x", Corpus([Document(str(i), "", text) for i, text in enumerate(texts)]), {}, {}, {})
+    with pytest.raises(DataError, match=r"no word in the corpus but stop words; .*generate\.round_trip=student"):
+        generate(tiny_recipe, stop_words, tmp_path)
+    assert not (tmp_path / "q.jsonl.work" / "written.jsonl").exists()
 
 
 def test_the_round_trip_asks_bm25_or_the_student(tiny_recipe, corpus, tmp_path):
@@ -141,6 +179,52 @@ def test_the_round_trip_asks_bm25_or_the_student(tiny_recipe, corpus, tmp_path):
         went = sum(ends.get("not found again", 0) for ends in report["kinds"].values())
         assert (went == 0) == ((name, k) in [("student", 20), (None, 1)]), "of 20 documents all are found"
     assert kept["bm25", 1] < kept[None, 1] and kept["student", 1] < kept[None, 1]
+
+
+def test_what_judges_the_answers_may_change_and_what_they_come_from_may_not(tiny_recipe, tmp_path):
+    """The model writes no word of these documents, so that BM25 finds none again."""
+    words = ["alpha", "beta", "gamma", "delta", "eta", "zeta", "nu", "mu"]
+    strange = [Document(str(i), "", " ".join(f"{word}{i}" for word in words)) for i in range(12)]
+    corpus = Dataset("x", Corpus(strange), {}, {}, {})
+    way_out = r"let the student find .*round_trip=student; or remove .*q\.jsonl\.work and name"
+    with pytest.raises(DataError, match=way_out):
+        generate(tiny_recipe, corpus, tmp_path)
+    answers = Notes(tmp_path / "q.jsonl.work" / "written.jsonl").answers
+    with pytest.raises(RunError, match=r"max_tokens was 24, now 48; give another file, or remove it"):
+        generate(tiny_recipe, corpus, tmp_path, round_trip="student", max_tokens=48)
+    with pytest.raises(DataError, match="not found again"):
+        generate(tiny_recipe, corpus, tmp_path, round_trip="student", k=1, least_point=1e9)
+    assert Notes(tmp_path / "q.jsonl.work" / "written.jsonl").answers == answers
+    generate(tiny_recipe, corpus, tmp_path, round_trip="student")
+    (tmp_path / "fresh").mkdir()
+    generate(tiny_recipe, corpus, tmp_path / "fresh", round_trip="student")
+    for name in ("q.jsonl", "q.jsonl.report.json"):
+        assert (tmp_path / name).read_bytes() == (tmp_path / "fresh" / name).read_bytes()
+
+
+def test_another_student_finds_documents_again_in_an_index_of_its_own(tiny_recipe, corpus, tmp_path):
+    settings = COUNT | {"generate.count": 20, "generate.round_trip": "student", "generate.k": 1}
+    with pytest.raises(DataError, match="judged irrelevant"):
+        recipe = load_recipe(str(tiny_recipe), settings | {"generate.least_point": 1e9})
+        write_queries(prepare(recipe, corpus, tmp_path / "q.jsonl", tmp_path / "l", Progress()))
+    found = []
+    for folder, length in ((tmp_path, 4), (tmp_path / "fresh", 4), (tmp_path / "whole", 180)):
+        folder.mkdir(exist_ok=True)
+        recipe = load_recipe(str(tiny_recipe), settings | {"student.document_length": length})
+        write_queries(prepare(recipe, corpus, folder / "q.jsonl", tmp_path / "l", Progress()))
+        found.append((folder / "q.jsonl").read_bytes())
+    assert found[0] == found[1] != found[2]
+
+
+def test_what_a_kill_left_beside_the_file_is_removed(tiny_recipe, corpus, tmp_path):
+    report = generate(tiny_recipe, corpus, tmp_path)
+    index = tmp_path / "q.jsonl.work" / "index"
+    index.mkdir(parents=True)
+    (index / "vectors").write_text("...", encoding="utf-8")
+    with locked(index.parent), pytest.raises(RunError, match="in use"):
+        generate(tiny_recipe, corpus, tmp_path)
+    assert index.exists() and generate(tiny_recipe, corpus, tmp_path) == json.loads(json.dumps(report))
+    assert not index.parent.exists()
 
 
 def test_examples_say_which_kinds_are_asked_and_are_not_written_again(tiny_recipe, corpus, tmp_path):
@@ -252,10 +336,60 @@ def test_a_run_whose_queries_were_given_gets_no_others(tiny_recipe, beir, tmp_pa
     recipe = load_recipe(str(tiny_recipe), COUNT | {"train.steps": 1})
     corpus = str(beir / "corpus.jsonl")
     adapt(recipe, load_dataset(corpus, tmp_path / "q.txt"), tmp_path / "run", Progress())
-    with pytest.raises(RunError, match="queries were given; give them again"):
+    with pytest.raises(RunError, match=r"a run of the queries in .*q\.txt; give them with --queries"):
         adapt(recipe, load_dataset(corpus), tmp_path / "run", Progress())
     changed = load_recipe(str(tiny_recipe), {"generate.count": 99, "train.steps": 1})
     assert adapt(changed, load_dataset(corpus, tmp_path / "q.txt"), tmp_path / "run", Progress())["queries"] == 3
+
+
+def test_a_run_of_its_own_queries_takes_them_as_given(tiny_recipe, t5_untied, beir, tmp_path):
+    corpus, out = load_dataset(str(beir / "corpus.jsonl")), tmp_path / "run"
+    settings = COUNT | {"train.steps": 1, "generate.count": 4}
+
+    def run(restart_from=None, **changes):
+        changes = {key.replace("__", "."): value for key, value in changes.items()}
+        return adapt(load_recipe(str(tiny_recipe), settings | changes), corpus, out, Progress(), restart_from)
+
+    run()
+    queries = (out / "queries.jsonl").read_bytes()
+    with pytest.raises(RunError, match=r"teacher\.max_length was 256, now 200 .*--restart-from label"):
+        run(teacher__max_length=200)
+    run("label", teacher__max_length=200)
+    run("student", seed=3, student__query_length=16)
+    assert (out / "queries.jsonl").read_bytes() == queries
+    way_out = rf"generate\.count was 4, now 5; keep them with --queries {out}/queries.jsonl, or .* another --out"
+    with pytest.raises(RunError, match=way_out):
+        run("student", generate__count=5)
+    with pytest.raises(RunError, match=r"prompts\.title was"):
+        run(generate__prompts={"title": "query-claim"})
+    same = load_recipe(str(tiny_recipe)).teacher.model
+    run(generate__model=same, seed=3, student__query_length=16)
+    with pytest.raises(RunError, match=r"generate\.model"):
+        run(generate__model=str(t5_untied), seed=3, student__query_length=16)
+    given = load_recipe(str(tiny_recipe), settings | {"generate.count": 5, "seed": 3, "student.query_length": 16})
+    assert adapt(given, load_dataset(str(beir / "corpus.jsonl"), out / "queries.jsonl"), out, Progress())["queries"]
+    (out / "queries.jsonl").unlink()
+    with pytest.raises(RunError, match=r"a run of the queries in .*/run/queries\.jsonl, which is gone; give them"):
+        run()
+
+
+def test_while_queries_are_written_nobody_else_is_at_the_run(tiny_recipe, beir, tmp_path, monkeypatch):
+    corpus, out = str(beir / "corpus.jsonl"), tmp_path / "run"
+    recipe = load_recipe(str(tiny_recipe), COUNT)
+    limits.found = {"of another run": 1}
+    (tmp_path / "q.txt").write_text("spoke tension\npad squeal\nchain cable\n", encoding="utf-8")
+
+    def try_beside(writing):
+        assert holder(out) and limits.file == out / "memory.json" and not limits.found
+        with pytest.raises(RunError, match="in use by another"):
+            adapt(recipe, load_dataset(corpus, tmp_path / "q.txt"), out, Progress())
+        return write_queries(writing)
+
+    monkeypatch.setattr(pipeline, "write_queries", try_beside)
+    out.mkdir()
+    (out / "memory.json").write_text("{}", encoding="utf-8")  # of one that was killed as it wrote
+    assert adapt(recipe, load_dataset(corpus), out, Progress(), stop_before_labeling=True) == {}
+    assert (out / "queries.jsonl").exists()
 
 
 def test_what_would_stop_the_run_is_found_before_queries_are_written(tiny_recipe, corpus, tmp_path):

@@ -2,7 +2,18 @@ from collections import Counter
 
 import pytest
 
-from pdadapt.generation.mix import kind_of, kinds_asked, shares, tasks_of
+from pdadapt.generation.mix import (
+    HOPELESS,
+    KINDS,
+    by_shares,
+    draw,
+    how_many,
+    kind_of,
+    meant_by,
+    number_of,
+    quotas,
+    shares,
+)
 
 
 @pytest.mark.parametrize(
@@ -13,6 +24,7 @@ from pdadapt.generation.mix import kind_of, kinds_asked, shares, tasks_of
         ("best tubeless tires?", "question"),
         ("東京はどこですか？", "question"),
         ("tubeless sealant", "keywords"),
+        ("東京 駅 バス", "keywords"),
         ("disc brake rotor size", "keywords"),
         ("0-dimensional biomaterials show inductive properties.", "claim"),
         ("Aspirin has no effect on blood pressure", "claim"),
@@ -30,20 +42,83 @@ def test_shares_are_as_said_or_those_of_the_examples_or_equal():
     assert shares([]) == dict.fromkeys(["question", "keywords", "claim", "title"], 0.25)
 
 
-def test_kinds_are_drawn_by_their_shares_without_replacement():
-    wanted = {"question": 0.6, "keywords": 0.3, "title": 0.1}
-    drawn = [kinds_asked(wanted, f"42/{number}") for number in range(3_000)]
-    assert all(sorted(kinds) == sorted(wanted) for kinds in drawn)
-    first = Counter(kinds[0] for kinds in drawn)
-    assert {kind: first[kind] / 3_000 for kind in wanted} == pytest.approx(wanted, abs=0.03)
-    second = Counter(kinds[1] for kinds in drawn if kinds[0] == "question")
-    assert second["keywords"] / second.total() == pytest.approx(0.75, abs=0.04)
+EQUAL = dict.fromkeys(KINDS, 0.25)
 
 
-def test_every_document_has_its_first_kind_before_one_has_its_second():
-    doc_ids = [f"d{number}" for number in range(5)]
-    tasks = list(tasks_of(doc_ids, {"question": 0.5, "claim": 0.5}, 1))
-    assert [task.number for task in tasks] == list(range(10))
-    assert [task.doc_id for task in tasks] == doc_ids * 2
-    assert all({tasks[i].kind, tasks[i + 5].kind} == {"question", "claim"} for i in range(5))
-    assert tasks == list(tasks_of(doc_ids, {"question": 0.5, "claim": 0.5}, 1))
+def verdicts(**kinds):
+    """Of queries of each kind about the first documents: how many were kept, and how many went."""
+    return {
+        number_of(place, kind): None if place < kept else "empty"
+        for kind, (kept, went) in kinds.items()
+        for place in range(kept + went)
+    }
+
+
+def test_a_number_is_of_a_document_and_a_kind():
+    assert [meant_by(number_of(place, kind)) for place in (0, 7) for kind in KINDS] == [
+        (place, kind) for place in (0, 7) for kind in KINDS
+    ]
+    assert len({number_of(place, kind) for place in range(5) for kind in KINDS}) == 20
+
+
+def test_whole_numbers_are_shared_out_by_the_shares():
+    assert quotas({"question": 0.5, "title": 0.25, "claim": 0.25}, 10) == {"question": 5, "title": 3, "claim": 2}
+    assert quotas({"question": 2.0, "title": 1.0}, 3) == {"question": 2, "title": 1}
+    assert quotas(dict.fromkeys(KINDS, 0.1), 30)["title"] == 7
+
+
+def test_so_many_are_asked_for_that_enough_of_each_kind_will_be_kept():
+    assert how_many(EQUAL, 500, {}, 1_000) == dict.fromkeys(KINDS, 8)
+    assert how_many({"question": 0.9, "title": 0.1}, 500, {}, 1_000) == {"question": 29, "title": 4}
+    half = verdicts(question=(8, 8), keywords=(8, 0), claim=(8, 24), title=(8, 8))
+    assert how_many(EQUAL, 80, half, 1_000) == {"question": 24, "keywords": 12, "claim": 48, "title": 24}
+    met = verdicts(question=(30, 0), keywords=(20, 20), claim=(10, 10), title=(20, 20))
+    assert how_many(EQUAL, 80, met, 1_000) == {"claim": 32}, "as many at a time as make the loading worth it"
+    assert how_many(EQUAL, 80, met | verdicts(claim=(20, 0)), 1_000) == {}
+
+
+def test_a_kind_that_brings_nothing_is_given_up_and_the_others_take_its_share():
+    nothing = verdicts(question=(8, 0), keywords=(0, 8), claim=(8, 0), title=(8, 0))
+    assert how_many(EQUAL, 1_000, nothing, 9_999)["keywords"] == HOPELESS - 8
+    nothing |= verdicts(keywords=(0, HOPELESS))
+    assert how_many(EQUAL, 90, nothing, 9_999) == {"question": 22, "claim": 22, "title": 22}
+    assert how_many(EQUAL, 24, nothing, 9_999) == {}
+    assert how_many(EQUAL, 90, verdicts(**dict.fromkeys(KINDS, (0, HOPELESS))), 9_999) == {}
+    rare = verdicts(question=(1, HOPELESS))
+    assert how_many({"question": 1.0}, 90, rare, 9_999) == {"question": HOPELESS - 1}
+
+
+def test_no_more_are_asked_for_than_there_are_documents():
+    assert how_many({"question": 1.0}, 90, verdicts(question=(2, 6)), 10) == {"question": 2}
+    assert how_many({"question": 1.0}, 90, verdicts(question=(2, 8)), 10) == {}
+    spent = verdicts(question=(2, 8), title=(2, 2))
+    assert how_many({"question": 0.5, "title": 0.5}, 6, spent, 10) == {"title": 6}, "at first 3 each"
+
+
+def test_every_document_has_its_turn_before_one_has_two():
+    first = draw({"question": 3, "claim": 2}, (), 5, 1)
+    assert [meant_by(number)[0] for number in first] == [0, 1, 2, 3, 4]
+    assert Counter(meant_by(number)[1] for number in first) == {"question": 3, "claim": 2}
+    assert first == draw({"question": 3, "claim": 2}, (), 5, 1)
+    assert len({tuple(draw({"question": 3, "claim": 2}, (), 5, seed)) for seed in range(10)}) > 1
+    second = draw({"question": 2, "claim": 3}, first, 5, 1)
+    assert sorted(first + second) == sorted(
+        number_of(place, kind) for place in range(5) for kind in ("question", "claim")
+    )
+    assert sorted(draw({"question": 5, "claim": 5}, (), 5, 1)) == sorted(first + second)
+    few = draw({"title": 2}, first[:3], 5, 1)
+    assert [meant_by(number)[0] for number in few] == [3, 4], "those that were asked least"
+
+
+def test_a_rare_kind_is_spread_over_the_documents():
+    drawn = [meant_by(number)[1] for number in draw({"question": 180, "claim": 20}, (), 200, 1)]
+    assert 2 < drawn[:100].count("claim") < 18
+
+
+def test_of_the_kept_so_many_stay_as_the_shares_say():
+    kept = [number_of(place, kind) for place in range(4) for kind in ("question", "title")]
+    wanted = {"question": 0.75, "title": 0.25}
+    chosen = by_shares(kept, wanted, 4)
+    assert [meant_by(number) for number in chosen] == [(0, "question"), (0, "title"), (1, "question"), (2, "question")]
+    assert by_shares(kept, wanted, 8) == kept, "where one kind has too few, others take its place"
+    assert by_shares(kept[1::2], wanted, 3) == kept[1::2][:3]

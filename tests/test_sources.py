@@ -8,7 +8,7 @@ import torch
 from pdadapt.corpus import Document
 from pdadapt.generation import sources
 from pdadapt.generation.sources import draw, embed, left_out, overlap, shingles, spread
-from pdadapt.generation.words import words
+from pdadapt.generation.words import per_word, words
 from pdadapt.students import load_student
 from pdadapt.students.encoding import encode_documents
 
@@ -26,12 +26,27 @@ def test_words_of_every_script():
     assert words("हिन्दी में") == ["हिन्दी", "में"]
 
 
+def test_where_characters_are_words_three_make_one():
+    for found in ("東京はどこですか", "ที่ไหน", "東京 tower は"):
+        assert per_word(words(found)) == 3
+    for found in ("where is 東京", "где", "", "a b"):
+        assert per_word(words(found)) == 1
+
+
+def test_texts_without_spaces_are_no_boilerplate():
+    chosen = random.Random(0)
+    corpus = ["".join(chosen.choices("กขคงจฉ", k=900)) for _ in range(300)]
+    assert left_out(corpus) == [None] * 300
+    assert left_out([corpus[0], corpus[0][:880], "京" * 20]) == [None, "near copy", "too short"]
+
+
 def test_the_sample_is_drawn_by_the_seed_from_the_whole_corpus():
     found = draw(10_000, 20, 1)
     assert found == sorted(set(found)) == draw(10_000, 20, 1) != draw(10_000, 20, 2)
     assert len(found) == 20 * sources.SAMPLED and min(found) < 1_000 and max(found) > 9_000
     assert draw(30, 20, 1) == list(range(30))
-    assert len(draw(200_000, 100_000, 1)) == sources.MOST_SAMPLED
+    assert len(draw(200_000, 10_000, 1)) == sources.MOST_SAMPLED
+    assert len(draw(900_000, 100_000, 1)) == 400_000, "so that as many queries can be had"
 
 
 def test_short_texts_copies_and_boilerplate_are_left_out():
@@ -43,6 +58,9 @@ def test_short_texts_copies_and_boilerplate_are_left_out():
     assert left_out(texts) == [None, None, "near copy", "near copy", "too short", None, *["boilerplate"] * 12]
     assert left_out(pages[:10]) == [None] * 10, "what stands in ten documents or fewer is none"
     assert left_out([]) == []
+    told = []
+    left_out(iter(texts), told.append)
+    assert told == [1] * len(texts)
 
 
 def test_the_overlap_is_of_the_runs_of_five_words():

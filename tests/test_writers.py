@@ -3,15 +3,20 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from conftest import word_tokenizer
 from test_endpoint import serving
+from transformers import GPT2Config, GPT2LMHeadModel
 
+from pdadapt.corpus import Document
 from pdadapt.errors import ModelError, RecipeError
 from pdadapt.generation import writers
+from pdadapt.generation.sampling import Sampler
 from pdadapt.generation.writers import Asked, check_writer, load_writer, writer_identity
 from pdadapt.recipe import Recipe
 
 DOCUMENTS = ["spoke nipple tension rim", "pad rotor caliper", "tube valve bead puncture patch", "chain hanger cog"]
-ASKED = [Asked(number, "question", document) for number, document in enumerate(DOCUMENTS)]
+ASKED = [Asked(number, "question", Document("", "", text)) for number, text in enumerate(DOCUMENTS)]
 
 
 def recipe(teacher, **generate):
@@ -41,13 +46,28 @@ def test_a_seq2seq_and_a_causal_model_sample_by_the_seed(t5_untied, llama):
         assert written(recipe(model, temperature=0)) == written(recipe(model, temperature=0)) != found
 
 
-def test_what_was_written_before_does_not_change_what_comes(llama):
-    chosen = recipe(llama)
-    batches = list(load_writer(chosen).write(ASKED))
-    assert len(batches) > 1, "they must not fit into one"
-    before = {one.number for one, _ in batches[0]}
-    rest = written(chosen, [one for one in ASKED if one.number not in before])
-    assert rest == [(one.number, text) for batch in batches[1:] for one, text in batch]
+def test_an_answer_follows_from_its_prompt_whatever_is_in_the_batch(t5_untied, llama):
+    for model in (t5_untied, llama):
+        chosen = recipe(model)
+        found = dict(written(chosen))
+        assert len(list(load_writer(chosen).write(ASKED))) > 1, "they must not fit into one batch"
+        assert dict(written(chosen, ASKED[:1:-1])) == {number: found[number] for number in (3, 2)}
+        for tokens in (1, 10_000):
+            chosen.teacher.batch_tokens = tokens
+            before = torch.random.get_rng_state()
+            assert dict(written(chosen)) == found
+            assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_another_prompt_has_another_seed(llama, monkeypatch):
+    seeds = []
+    monkeypatch.setattr(writers, "Sampler", lambda *arguments: seeds.extend(arguments[2]) or Sampler(*arguments))
+    written(recipe(llama))
+    assert len(set(seeds)) == 4
+    before = sorted(seeds)
+    seeds.clear()
+    written(recipe(llama), ASKED[::-1])
+    assert sorted(seeds) == before
 
 
 def test_greedy_it_writes_what_the_model_itself_would(llama, t5_untied):
@@ -74,6 +94,32 @@ def test_a_long_document_is_cut_and_the_instruction_is_not(llama):
     assert len(ids) <= 128 and "Answer only" in writer.tokenizer.decode(ids)
 
 
+def test_a_prompt_leaves_room_for_the_answer(tmp_path):
+    """GPT-2 knows so many places and no more."""
+    size = word_tokenizer(tmp_path, end=False)
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=size, n_positions=128, n_embd=32, n_layer=1, n_head=2, bos_token_id=1, eos_token_id=1
+    )
+    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    long = Asked(0, "question", Document("", "", "rim hub " * 500))
+    assert len(written(recipe(tmp_path, max_tokens=32), [long])) == 1
+    writer = load_writer(recipe(tmp_path, max_tokens=32))
+    assert len(writer.encoders["question"]([{"document": long.document.text}])[0]) == 128 - 32
+    with pytest.raises(RecipeError, match="leaves no room for the documents"):
+        check_writer(recipe(tmp_path, max_tokens=100))
+
+
+def test_half_an_emoji_from_a_server_is_no_text(server, monkeypatch):
+    async def post(self, client, request):
+        return self.servers[0], {
+            "choices": [{"message": {"content": json.loads('"pad \\ud83d squeal \\ud83d\\ude00"')}}]
+        }
+
+    monkeypatch.setattr(writers.Servers, "post", post)
+    assert dict(written(recipe(f"{server}#tiny")))[0] == "pad  squeal 😀"
+
+
 def test_what_was_cut_off_is_marked(llama, server, tmp_path):
     for model in (llama, f"{server}#tiny"):
         assert all(text.endswith("…") for _, text in written(recipe(model, max_tokens=1)))
@@ -91,7 +137,7 @@ def test_a_server_is_asked_for_the_same_and_a_refused_document_is_no_answer(serv
     assert dict(written(recipe(f"{server}#tiny"))) == found
     chosen = recipe(f"{server}#strict")
     chosen.teacher.concurrency = 1
-    answers = written(chosen, [*ASKED, Asked(9, "title", "this is too long")])
+    answers = written(chosen, [*ASKED, Asked(9, "title", Document("", "", "this is too long"))])
     assert dict(answers)[9] == "" and all(text for number, text in answers if number != 9)
 
 

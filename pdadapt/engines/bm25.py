@@ -43,7 +43,7 @@ class BM25:
         if not vocabulary:
             raise DataError(
                 "BM25 finds no word in the corpus but stop words; leave it out (evaluate: --no-bm25; adapt: --set "
-                "retrieve.sources=[student])."
+                "retrieve.sources=[student]; for queries that are written: --set generate.round_trip=student)."
             )
         retriever = bm25s.BM25(method="lucene", k1=0.9, b=0.4)
         retriever.index((tokens, vocabulary), show_progress=False)

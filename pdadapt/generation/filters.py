@@ -5,38 +5,57 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection
 
-from pdadapt.generation.words import words
+from pdadapt.generation.words import per_word, words
 from pdadapt.recipe import QueryKind
 
 FEWEST_WORDS = 2
 MOST_WORDS: dict[QueryKind, int] = {"question": 32, "keywords": 10, "claim": 32, "title": 16}
 LONGEST_COPY = 8  # words in a row that a query may share with its document
 OWN_SCRIPT = 0.05  # of a document's letters, that makes a script its own
+JAPANESE = ("HIRAGANA", "KATAKANA", "IDEOGRAPHIC")  # which are one script with CJK
 CUT = "…"  # after an answer that was longer than generate.max_tokens
 THOUGHTS = re.compile(rf"<think>.*?(</think>|(?={CUT}?$))", re.DOTALL)
 LABEL = re.compile(
-    r"^(\W*(?:search |short |sample |possible )?"
-    r"(?:question|query|queries|keywords?|claim|statement|title|heading|answer|q)\s*\d*\W*:"
+    r"^(\W*(?:(?:here(?:['’]s| is| are)\s+)?(?:an?|one|the|some|your)\s+)?(?:search |short |sample |possible )?"
+    r"(?:question|query|queries|keywords?|claim|statement|title|heading|answer|q"
+    r"|frage|titel|pregunta|título|titre|domanda|titolo|pergunta|vraag|вопрос|问题|問題|質問)\s*\d*\W*[:：]"
+    r"|\W*(?:sure|ok|okay|certainly|absolutely|of course|alright)\s*[!.,:]"
     r"|\s*(?:[-*•–#]+|\(?\d{1,2}[.)])(?=\s))\s*",
     re.IGNORECASE,
 )
+PREAMBLE = re.compile(
+    r"\W*(?:let(?:['’]s| me) (?:see|think|write|try|start)\b"
+    r"|here(?:['’]s| is| are)\b.*\b(?:question|quer(?:y|ie)|keyword|claim|statement|fact|sentence|title|heading)s?\b)",
+    re.IGNORECASE,
+)
+ANSWER = re.compile(r"(?<=[?？؟])\W*(?:answer|antwort|respuesta|réponse|risposta|resposta|a)\s*[:：].*", re.IGNORECASE)
 QUOTES = "\"'`*_“”„«»‘’ \t"
+TEXT = r"(?:passage|document|text|article|paragraph|excerpt)"
 META = re.compile(
-    r"\b(?:this|the|that|above|given|following|provided)\s+(?:passage|document|text|article|paragraph|excerpt)\b"
-    r"|\bas an ai\b|\b(?:i'm|i am) (?:sorry|unable)\b|\bi (?:cannot|can't)\b",
+    rf"\b(?:this|(?:the )?(?:above|given|following|provided)) {TEXT}\b"
+    rf"|\b(?:the|that) {TEXT} (?:says?|states?|mentions?|describes?|discuss(?:es)?|explains?|suggests?|reports?|claims?"
+    r"|indicates?|refers?|talks?|tells?|is about)\b"
+    rf"|\b(?:in|of|from|by|about|according to) the {TEXT}(?=\W*$|[,.;:])"
+    rf"|\b(?:mentioned|described|discussed|stated|given|listed) (?:in|by) the {TEXT}\b"
+    r"|^\W*(?:as an ai\b|i(?:'m| am) sorry\b|sorry, (?:but )?i\b"
+    r"|(?:unfortunately, )?i (?:cannot|can't|can not|could not|couldn't|am unable to|am not able to) "
+    r"(?:write|generate|provide|answer|create|produce|formulate|come up|help|assist|comply|fulfill?|find|determine)\b)",
     re.IGNORECASE,
 )
 
 
 def clean(answer: str) -> str:
-    """The first line that says something, without a label (`Question:`), bullet, quotes or emphasis around it."""
-    lines = (line.strip() for line in THOUGHTS.sub("", answer).splitlines())
-    for line in lines:
+    """The first line that says something, without a label (`Question:`), bullet, quotes or emphasis around it, and
+    without an answer after a question; what leads to others (`Sure!`, `Here is a search query:`) says nothing.
+    """
+    lines = [line.strip() for line in THOUGHTS.sub("", answer).splitlines() if line.strip()]
+    for number, line in enumerate(lines, 1):
         while (rest := LABEL.sub("", line).strip()) != line:
             line = rest
-        if text := " ".join(line.strip(QUOTES).split()):
+        text = " ".join(ANSWER.sub("", line).strip(QUOTES).split())
+        leads = PREAMBLE.match(text) or (text.endswith((":", "：")) and number < len(lines))
+        if text and not leads:
             return text
     return ""
 
@@ -46,8 +65,8 @@ def normalised(query: str) -> str:
     return " ".join(words(query))
 
 
-def fault(query: str, kind: QueryKind, document: str, seen: Collection[str]) -> str | None:
-    """Why this is no query to keep; None when it is one. seen: normalised queries that are kept already.
+def fault(query: str, kind: QueryKind, document: str) -> str | None:
+    """Why this text is no query to keep; None when it is one.
 
     `mentions the document` knows English only. `another script` compares scripts, not languages: a French query about
     an English document passes.
@@ -59,31 +78,33 @@ def fault(query: str, kind: QueryKind, document: str, seen: Collection[str]) -> 
         return "empty"
     if len(found) < FEWEST_WORDS:
         return "too short"
-    if len(found) > MOST_WORDS[kind]:
+    if len(found) > MOST_WORDS[kind] * per_word(found):
         return "too long"
-    if META.search(query):
+    if META.search(query.replace("’", "'")):
         return "mentions the document"
     if not same_script(query, document):
         return "another script"
-    if copies(found, words(document)):
-        return "copies the document"
-    return "duplicate" if normalised(query) in seen else None
+    return "copies the document" if copies(found, words(document)) else None
 
 
 def copies(query: list[str], document: list[str]) -> bool:
-    """Whether more than LONGEST_COPY words in a row stand in both."""
-    size = LONGEST_COPY + 1
+    """Whether more than LONGEST_COPY words in a row of the query stand in the document."""
+    size = LONGEST_COPY * per_word(query) + 1
     runs = {tuple(document[start : start + size]) for start in range(len(document) - size + 1)}
     return any(tuple(query[start : start + size]) in runs for start in range(len(query) - size + 1))
 
 
 def same_script(query: str, document: str) -> bool:
-    """Whether at least half of the query's letters are of scripts that the document is written in too."""
+    """Whether at least half of the query's letters are of scripts that the document is written in too; one without
+    letters is written in any.
+    """
     own, found = scripts(document), scripts(query)
     least = OWN_SCRIPT * own.total()
-    return 2 * sum(count for script, count in found.items() if own[script] > least) >= found.total()
+    return not own or 2 * sum(count for script, count in found.items() if own[script] > least) >= found.total()
 
 
 def scripts(text: str) -> Counter[str]:
     """How many letters are of each script, by the first word of their Unicode names: LATIN, CYRILLIC, CJK."""
-    return Counter(unicodedata.name(letter, "").partition(" ")[0] for letter in text if letter.isalpha())
+    letters = filter(str.isalpha, unicodedata.normalize("NFKC", text))
+    names = (unicodedata.name(letter, "").partition(" ")[0] for letter in letters)
+    return Counter("CJK" if name.startswith(JAPANESE) else name for name in names)

@@ -7,6 +7,8 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pdadapt.run import write_atomic
+
 
 class Notes:
     """A line holds a batch of answers, {"answers": [[number, text], ...]}, or what was found about some of them,
@@ -33,6 +35,11 @@ class Notes:
     def judge(self, verdicts: Mapping[int, str | None]) -> None:
         self._write("verdicts", list(verdicts.items()))
         self.verdicts.update(verdicts)
+
+    def forget_verdicts(self) -> None:
+        """So that all is judged anew."""
+        write_atomic(self.file, json.dumps({"answers": list(self.answers.items())}) + "\n")
+        self.verdicts = {}
 
     def _write(self, name: str, pairs: Sequence[tuple[int, str | None]]) -> None:
         with open(self.file, "a", encoding="utf-8") as file:

@@ -8,16 +8,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from pdadapt.generation.filters import clean
-from pdadapt.generation.mix import KINDS, Task
+from pdadapt.generation.mix import KINDS, meant_by
 from pdadapt.generation.notes import Notes
 
 SHOWN = 5  # queries in the report that ended alike
 
 
-def rows(kept: Sequence[Task], notes: Notes) -> Iterator[str]:
-    """The lines of the file."""
-    for place, task in enumerate(kept, 1):
-        row = {"_id": f"g{place}", "text": clean(notes.answers[task.number]), "kind": task.kind, "doc_id": task.doc_id}
+def rows(kept: Sequence[int], notes: Notes, doc_ids: Sequence[str]) -> Iterator[str]:
+    """The lines of the file, of the numbers of queries; doc_ids: of the documents that they are about."""
+    for written, number in enumerate(kept, 1):
+        place, kind = meant_by(number)
+        row = {"_id": f"g{written}", "text": clean(notes.answers[number]), "kind": kind, "doc_id": doc_ids[place]}
         yield json.dumps(row, ensure_ascii=False) + "\n"
 
 
@@ -26,20 +27,19 @@ def count_reasons(ends: Iterable[str | None]) -> str:
     return ", ".join(f"{count:,} {reason}" for reason, count in Counter(filter(None, ends)).most_common())
 
 
-def summarise(tasks: Sequence[Task], kept: Sequence[Task], notes: Notes) -> dict[str, Any]:
+def summarise(kept: Sequence[int], notes: Notes) -> dict[str, Any]:
     """How many were written and kept, by kind, and why the others went, with some of them."""
-    asked = {task.kind for task in tasks}
-    last = {task.number for task in kept}
-    kinds: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS if kind in asked}
+    last = set(kept)
+    asked = {number: meant_by(number)[1] for number in notes.verdicts}
+    kinds: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS if kind in asked.values()}
     examples: dict[str, list[str]] = {}
-    judged = tasks[: len(notes.verdicts)]
-    for task in judged:
-        end = notes.verdicts[task.number] or ("kept" if task.number in last else "more than wanted")
-        kinds[task.kind].update(["written", end])
-        examples.setdefault(end, []).append(clean(notes.answers[task.number]))
+    for number, kind in asked.items():
+        end = notes.verdicts[number] or ("kept" if number in last else "more than wanted")
+        kinds[kind].update(["written", end])
+        examples.setdefault(end, []).append(clean(notes.answers[number]))
     return {
         "kept": len(kept),
-        "written": len(judged),
+        "written": len(asked),
         "kinds": kinds,
         "examples": {end: texts[:SHOWN] for end, texts in examples.items()},
     }

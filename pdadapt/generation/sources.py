@@ -6,7 +6,7 @@ import os
 import random
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from sklearn.cluster import MiniBatchKMeans
 
 from pdadapt.corpus import Document
 from pdadapt.engines import Advance
-from pdadapt.generation.words import words
+from pdadapt.generation.words import per_word, words
 from pdadapt.students.encoding import document_batches
 
 READ = 2_000  # characters of a document that are looked at
@@ -25,31 +25,38 @@ SHINGLE = 5  # words
 KEYS = 8  # of a document: its shingles of the lowest hashes, of which a copy has some too
 ALIKE = 0.8  # of the shingles of two documents, that makes one a copy of the other
 MANY = 10  # documents, in which a shingle is boilerplate
-SAMPLED, MOST_SAMPLED = 20, 50_000  # documents for each query wanted; in all
+SAMPLED, MOST_SAMPLED = 20, 50_000  # documents for each query wanted; in all, but for the next line
+LEAST_SAMPLED = 4  # documents for each query wanted, since not every query is kept
 MOST_CLUSTERS = 300
 PART = 1_024  # documents, whose vectors make one file
 
 
 def draw(documents: int, wanted: int, seed: int) -> list[int]:
     """Positions of the documents that are looked at for so many queries, in the corpus' order."""
-    return sorted(random.Random(seed).sample(range(documents), min(documents, SAMPLED * wanted, MOST_SAMPLED)))
+    most = max(min(SAMPLED * wanted, MOST_SAMPLED), LEAST_SAMPLED * wanted)
+    return sorted(random.Random(seed).sample(range(documents), min(documents, most)))
 
 
-def left_out(texts: Iterable[str]) -> list[str | None]:
+def left_out(texts: Iterable[str], advance: Callable[[int], object] = lambda number: None) -> list[str | None]:
     """Why each document is none to write about; None where it is one.
 
     `too short`; `boilerplate`: most of its shingles (runs of five words) stand in more than ten documents; `near copy`
-    of one before it, with which it shares four fifths of their shingles.
+    of one before it, with which it shares four fifths of their shingles. advance: told of each text that was read.
     """
-    read = [words(text[:READ]) for text in texts]
-    shingled = [shingles(found) for found in read]
+    short: list[bool] = []
+    shingled: list[np.ndarray] = []
+    for text in texts:
+        found = words(text[:READ])
+        short.append(len(found) < FEWEST_WORDS * per_word(found))
+        shingled.append(shingles(found))
+        advance(1)
     common = share_common(shingled)
     holders: dict[int, list[int]] = {}  # documents by their keys
     reasons: list[str | None] = []
-    for number, (found, own) in enumerate(zip(read, shingled, strict=True)):
+    for number, own in enumerate(shingled):
         keys = own[:KEYS].tolist()
         like = Counter(other for key in keys for other in holders.get(key, ()))
-        if len(found) < FEWEST_WORDS:
+        if short[number]:
             reasons.append("too short")
         elif common[number] > 0.5:
             reasons.append("boilerplate")
@@ -64,17 +71,19 @@ def left_out(texts: Iterable[str]) -> list[str | None]:
 
 def shingles(found: Sequence[str]) -> np.ndarray:
     """Hashes of a text's runs of five words, each once, in ascending order."""
-    runs = (" ".join(found[start : start + SHINGLE]) for start in range(len(found) - SHINGLE + 1))
+    size = SHINGLE * per_word(found)
+    runs = (" ".join(found[start : start + size]) for start in range(len(found) - size + 1))
     return np.unique(np.array([zlib.crc32(run.encode()) for run in runs], dtype=np.uint32))
 
 
 def share_common(shingled: Sequence[np.ndarray]) -> list[float]:
     """Which share of each document's shingles stands in MANY others too."""
-    if not shingled:
-        return []
-    _, where, documents = np.unique(np.concatenate(shingled), return_inverse=True, return_counts=True)
-    common = np.split((documents > MANY)[where], np.cumsum([len(own) for own in shingled])[:-1])
-    return [float(found.mean()) if len(found) else 0.0 for found in common]
+    every = np.sort(np.concatenate(shingled)) if shingled else np.empty(0, dtype=np.uint32)
+    common = np.unique(every[MANY:][every[MANY:] == every[: max(0, len(every) - MANY)]])
+    if not len(common):
+        return [0.0] * len(shingled)
+    at = [common[np.searchsorted(common, own).clip(max=len(common) - 1)] == own for own in shingled]
+    return [float(found.mean()) if len(found) else 0.0 for found in at]
 
 
 def overlap(one: np.ndarray, other: np.ndarray) -> float:

@@ -11,7 +11,6 @@ FILE.work/         while it goes on: settings.json, vectors-N.npy, sources.json,
 from __future__ import annotations
 
 import json
-import math
 import random
 import shutil
 from collections.abc import Sequence
@@ -24,75 +23,93 @@ from pdadapt.generation import filters, mix, sources
 from pdadapt.generation.notes import Notes
 from pdadapt.generation.report import count_reasons, rows, summarise
 from pdadapt.generation.writers import Asked, load_writer, writer_model
-from pdadapt.generation.writing import Writing, check_same
+from pdadapt.generation.writing import Writing, differing, other_settings
 from pdadapt.labels import LabelStore
 from pdadapt.locks import locked
-from pdadapt.recipe import Recipe
 from pdadapt.retrieve import retrieve
-from pdadapt.run import read_settings, write_atomic
+from pdadapt.run import name_changes, read_settings, write_atomic
 from pdadapt.students import load_student
 from pdadapt.students.colbert import PCA_DOCUMENTS
 from pdadapt.teachers import Point
 from pdadapt.teachers.choose import Teachers, model_of, teacher_key
 
-FEWEST = 32  # queries written before it is seen how many are kept
-LEAST_KEPT = 0.1  # share of the queries, that is counted on at least
-HOPELESS = 128  # queries of which none is kept, after which no more are written
-
 
 def write_queries(writing: Writing) -> dict[str, Any]:
     """Write `generate.count` queries about the documents; returns what the report holds.
 
-    Killed at any moment, the same call goes on from there. Fewer are written when every kind has been asked of every
-    document. Raises DataError when none is fit to be kept, RunError when others are being written there.
+    Killed at any moment, the same call goes on from there. Fewer are written when no more are to be had. Raises
+    DataError when none is fit to be kept, RunError when others are being written there.
     """
+    if not writing.out.exists() or writing.folder.exists():
+        with locked(writing.folder):  # from here on there is something to go on with
+            if not writing.out.exists():
+                write_file(writing)
+            shutil.rmtree(writing.folder, ignore_errors=True)
+    return read_settings(writing.report)
+
+
+def write_file(writing: Writing) -> None:
+    """Leave the file and its report."""
     recipe, progress, out = writing.recipe, writing.progress, writing.out
-    if out.exists():
-        return read_settings(writing.report)
+    notes = Notes(writing.folder / "written.jsonl")
+    begin(writing, notes)
     kinds = ", ".join(f"{kind} {share:.0%}" for kind, share in writing.shares.items())
     progress.say(f"{writer_model(recipe).model} writes {recipe.generate.count:,} queries into {out}: {kinds}.")
-    with locked(writing.folder):  # from here on there is something to go on with
-        settings = writing.folder / "settings.json"
-        if settings.exists():
-            check_same(writing.folder, settings, writing.origin)
-        else:
-            write_atomic(settings, json.dumps({"from": writing.origin}, indent=2) + "\n")
-        found = find_documents(writing)
-        notes = Notes(writing.folder / "written.jsonl")
-        tasks = list(mix.tasks_of(found["doc_ids"], writing.shares, recipe.seed))
-        while chunk := tasks[len(notes.verdicts) :][: how_many(recipe.generate.count, notes.verdicts)]:
-            write(writing, chunk, notes)
-            notes.judge(judge(writing, chunk, notes))
-        kept = [task for task in tasks[: len(notes.verdicts)] if notes.verdicts[task.number] is None]
-        kept = kept[: recipe.generate.count]
-        if not kept:
-            raise none_kept(recipe, notes)
-        documents = {"looked_at": found["looked_at"], "left_out": found["left_out"], "fit": len(found["doc_ids"])}
-        report = {
-            "from": writing.origin,
-            "model": writer_model(recipe).model,
-            "wanted": recipe.generate.count,
-            "documents": documents,
-        }
-        report |= summarise(tasks, kept, notes)
-        write_atomic(writing.report, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
-        write_atomic(out, rows(kept, notes))
+    found = find_documents(writing)
+    settings, places = recipe.generate, len(found["doc_ids"])
+    while wanted := mix.how_many(writing.shares, settings.count, notes.verdicts, places):
+        if settings.round_trip:
+            _ = writing.engine  # whose index may fail, before the LLM works for nothing
+        chunk = []
+        for number in mix.draw(wanted, notes.verdicts, places, recipe.seed):
+            place, kind = mix.meant_by(number)
+            chunk.append(Asked(number, kind, writing.corpus[found["doc_ids"][place]]))
+        write(writing, chunk, notes)
+        notes.judge(judge(writing, chunk, notes))
+    kept = [number for number, reason in notes.verdicts.items() if reason is None]
+    kept = mix.by_shares(kept, writing.shares, settings.count)
+    if not kept:
+        raise none_kept(writing, notes)
+    documents = {"looked_at": found["looked_at"], "left_out": found["left_out"], "fit": len(found["doc_ids"])}
+    report = {
+        "from": writing.origin,
+        "model": writer_model(recipe).model,
+        "wanted": settings.count,
+        "documents": documents,
+        **summarise(kept, notes),
+    }
+    write_atomic(writing.report, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    write_atomic(out, rows(kept, notes, found["doc_ids"]))
     went = count_reasons(notes.verdicts.values())
     progress.say(f"Kept {len(kept):,} of {len(notes.verdicts):,} queries that were written{went and f' ({went})'}.")
-    shutil.rmtree(writing.folder, ignore_errors=True)
-    return report
 
 
-def none_kept(recipe: Recipe, notes: Notes) -> DataError:
+def begin(writing: Writing, notes: Notes) -> None:
+    """Note what the queries are made from, or make sure that those begun here are made from the same. Where only what
+    judges them differs, the verdicts go, and the answers stay. Raises RunError when anything else does.
+    """
+    settings = writing.folder / "settings.json"
+    changes = differing(settings, writing.origin) if settings.exists() else []
+    if others := [change for change in changes if not writing.judges(change[0])]:
+        raise other_settings(writing.folder, others)
+    if changes:
+        writing.progress.say(f"Judged anew, since {name_changes(changes)}.")
+        notes.forget_verdicts()
+    write_atomic(settings, json.dumps({"from": writing.origin}, indent=2) + "\n")
+
+
+def none_kept(writing: Writing, notes: Notes) -> DataError:
     """What to say, and what to do, when no query is fit to be kept."""
-    ways = ["name another LLM with --set generate.model=NAME", "or bring queries with --queries FILE"]
-    if recipe.generate.round_trip == "bm25" and "not found again" in notes.verdicts.values():
-        ways.insert(0, "let the student find documents again with --set generate.round_trip=student")
+    settings, ways = writing.recipe.generate, []
+    if settings.round_trip == "bm25" and "not found again" in notes.verdicts.values():
+        ways.append("let the student find documents again with --set generate.round_trip=student")
+    anew = "name another LLM with --set generate.model=NAME"
     if "cut off" in notes.verdicts.values():
-        ways.insert(0, f"let it write more than {recipe.generate.max_tokens} tokens with --set generate.max_tokens=N")
+        anew += f", or let it write more than {settings.max_tokens} tokens with --set generate.max_tokens=N"
+    ways += [f"remove {writing.folder} and {anew}", "bring queries with --queries FILE"]
     return DataError(
-        f"None of {len(notes.verdicts):,} queries that {writer_model(recipe).model} wrote is fit to be kept "
-        f"({count_reasons(notes.verdicts.values())}): {', '.join(ways)}."
+        f"None of {len(notes.verdicts):,} queries that {writer_model(writing.recipe).model} wrote is fit to be kept "
+        f"({count_reasons(notes.verdicts.values())}): {'; or '.join(ways)}."
     )
 
 
@@ -119,21 +136,9 @@ def find_documents(writing: Writing) -> dict[str, Any]:
     return found
 
 
-def how_many(wanted: int, verdicts: dict[int, str | None]) -> int:
-    """Queries to write next: a few at first, then so many that enough will be kept if as many are as until now."""
-    kept = list(verdicts.values()).count(None)
-    if kept >= wanted or (not kept and len(verdicts) >= HOPELESS):
-        return 0
-    return max(FEWEST, math.ceil((wanted - kept) / max(kept / len(verdicts), LEAST_KEPT))) if kept else FEWEST
-
-
-def write(writing: Writing, chunk: Sequence[mix.Task], notes: Notes) -> None:
+def write(writing: Writing, chunk: Sequence[Asked], notes: Notes) -> None:
     """Have the LLM answer what it has not answered yet."""
-    asked = [
-        Asked(task.number, task.kind, writing.corpus[task.doc_id].contents)
-        for task in chunk
-        if task.number not in notes.answers
-    ]
+    asked = [one for one in chunk if one.number not in notes.answers]
     with writing.progress.task("write queries", len(chunk), "queries") as advance:
         advance(len(chunk) - len(asked), earlier=True)
         if asked:
@@ -143,40 +148,35 @@ def write(writing: Writing, chunk: Sequence[mix.Task], notes: Notes) -> None:
     release()
 
 
-def judge(writing: Writing, chunk: Sequence[mix.Task], notes: Notes) -> dict[int, str | None]:
-    """Why each query of the chunk went, None where it is kept: the text itself, the round trip, the teacher."""
+def judge(writing: Writing, chunk: Sequence[Asked], notes: Notes) -> dict[int, str | None]:
+    """Why each query of the chunk went, None where it is kept: the text itself, the round trip, the teacher, and
+    whether there is such a one already among those that passed all this, or the examples.
+    """
     settings = writing.recipe.generate
-    seen = set(map(filters.normalised, writing.examples))
-    seen |= {
-        filters.normalised(filters.clean(notes.answers[number]))
-        for number, reason in notes.verdicts.items()
-        if reason is None
-    }
-    texts = {task.number: filters.clean(notes.answers[task.number]) for task in chunk}
-    verdicts: dict[int, str | None] = {}
-    for number, doc_id, kind in chunk:
-        verdicts[number] = filters.fault(texts[number], kind, writing.corpus[doc_id].contents, seen)
-        if verdicts[number] is None:
-            seen.add(filters.normalised(texts[number]))
-    if settings.round_trip:
-        left = {f"g{number}": texts[number] for number, reason in verdicts.items() if reason is None}
-        ranking = (
-            retrieve(writing.engine, writing.corpus, left, writing.folder / "index", settings.k, writing.progress)
-            if left
-            else {}
-        )
-        for task in chunk:
-            if verdicts[task.number] is None and task.doc_id not in dict(ranking[f"g{task.number}"]):
-                verdicts[task.number] = "not found again"
+    texts = {one.number: filters.clean(notes.answers[one.number]) for one in chunk}
+    verdicts = {one.number: filters.fault(texts[one.number], one.kind, one.document.contents) for one in chunk}
+
+    def passed() -> list[Asked]:
+        return [one for one in chunk if verdicts[one.number] is None]
+
+    if settings.round_trip and (left := passed()):
+        queries = {f"g{one.number}": texts[one.number] for one in left}
+        index = writing.folder / "index"
+        ranking = retrieve(writing.engine, writing.corpus, queries, index, settings.k, writing.progress)
+        for one in left:
+            if one.document.doc_id not in dict(ranking[f"g{one.number}"]):
+                verdicts[one.number] = "not found again"
     if settings.least_point is not None:
-        points = {
-            task.number: Point(texts[task.number], writing.corpus[task.doc_id].contents)
-            for task in chunk
-            if verdicts[task.number] is None
-        }
+        points = {one.number: Point(texts[one.number], one.document.contents) for one in passed()}
         for number, score in judged(writing, points).items():
             if score is None or score < settings.least_point:
                 verdicts[number] = "judged irrelevant"
+    kept = [filters.clean(notes.answers[number]) for number, reason in notes.verdicts.items() if reason is None]
+    seen = set(map(filters.normalised, [*writing.examples, *kept]))
+    for one in passed():
+        if (query := filters.normalised(texts[one.number])) in seen:
+            verdicts[one.number] = "duplicate"
+        seen.add(query)
     return verdicts
 
 

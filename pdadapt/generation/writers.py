@@ -10,10 +10,12 @@ import httpx
 import torch
 
 from pdadapt.batches import Budget
+from pdadapt.corpus import Document
 from pdadapt.device import default_device
 from pdadapt.errors import ModelError, RecipeError
 from pdadapt.generation.filters import CUT
 from pdadapt.generation.mix import KINDS
+from pdadapt.generation.sampling import Sampler
 from pdadapt.models import loading, resolve_model
 from pdadapt.prompt import WRITING_FIELDS, Prompt, load_prompt
 from pdadapt.recipe import GenerateSettings, ModelSettings, QueryKind, Recipe
@@ -31,7 +33,7 @@ class Asked(NamedTuple):
 
     number: int
     kind: QueryKind
-    document: str
+    document: Document
 
 
 Answers = list[tuple[Asked, str]]
@@ -82,7 +84,7 @@ def check_writer(recipe: Recipe) -> None:
 
         def attempt(server: Servers) -> None:
             whole.servers = server
-            list(whole.write([Asked(0, KINDS[0], "")]))
+            list(whole.write([Asked(0, KINDS[0], Document("", "", ""))]))
 
         whole.servers.try_each(attempt)
         return
@@ -106,8 +108,9 @@ def encoders(
 ) -> dict[QueryKind, PromptEncoder]:
     wrap, special = chat_format(tokenizer) if kind == "causal" and tokenizer.chat_template else (str, True)
     lengths = settings.max_length, settings.max_document_length
+    reserve = generate.max_tokens if kind == "causal" else 0  # what it writes stands after the prompt
     return {
-        name: PromptEncoder(tokenizer, prompt, *lengths, wrap, special)
+        name: PromptEncoder(tokenizer, prompt, *lengths, wrap, special, reserve)
         for name, prompt in writing_prompts(generate).items()
     }
 
@@ -131,8 +134,8 @@ class LocalWriter:
         self.budget = Budget(f"writer {settings.model}", settings.batch_tokens or tokens)
 
     def write(self, asked: Sequence[Asked]) -> Iterator[Answers]:
-        """In batches of like length, the longest prompts first; a batch's random numbers follow from its prompts."""
-        prompts = {one.number: self.encoders[one.kind]([{"document": one.document}])[0] for one in asked}
+        """In batches of like length, the longest prompts first; each answer's seed follows from its prompt."""
+        prompts = {one.number: self.encoders[one.kind]([{"document": one.document.contents}])[0] for one in asked}
         ordered = sorted(asked, key=lambda one: (-len(prompts[one.number]), one.number))
         costs = [len(prompts[one.number]) + self.generate.max_tokens for one in ordered]
 
@@ -147,16 +150,17 @@ class LocalWriter:
         device = self.model.device
         ids, mask = pad(prompts, "left" if self.kind == "causal" else "right", device)
         settings = self.generate
-        sampling = {"do_sample": True, "temperature": settings.temperature, "top_p": settings.top_p, "top_k": 0}
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(seed_of(self.seed, prompts))
-            output = self.model.generate(
-                input_ids=ids,
-                attention_mask=mask,
-                max_new_tokens=settings.max_tokens,
-                pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id or 0,
-                **(sampling if settings.temperature else {"do_sample": False}),
-            )
+        seeds = [seed_of(self.seed, prompt) for prompt in prompts]
+        sampler = [Sampler(settings.temperature, settings.top_p, seeds, device)] if settings.temperature else []
+        output = self.model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            max_new_tokens=settings.max_tokens,
+            pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id or 0,
+            do_sample=False,
+            num_beams=1,
+            logits_processor=sampler,
+        )
         written = output[:, ids.shape[1] :] if self.kind == "causal" else output
         texts = self.tokenizer.batch_decode(written, skip_special_tokens=True)
         ends = self.model.generation_config.eos_token_id
@@ -187,7 +191,7 @@ class ServedWriter:
 
         def ask(client: httpx.AsyncClient, one: Asked) -> Coroutine[Any, Any, str]:
             lengths = self.settings.max_length, self.settings.max_document_length
-            return self._ask(client, fit(self.prompts[one.kind], {"document": one.document}, *lengths))
+            return self._ask(client, fit(self.prompts[one.kind], {"document": one.document.contents}, *lengths))
 
         yield from self.servers.ask_all(iter(asked), ask)
 
@@ -211,4 +215,5 @@ class ServedWriter:
                 f"{server.url} answered without a message; give the address of an OpenAI-compatible server."
             ) from None
         server.answered = True
-        return str(content or "") + CUT * (choice.get("finish_reason") == "length")
+        text = str(content or "").encode(errors="ignore").decode()  # half an emoji, cut off, is no text
+        return text + CUT * (choice.get("finish_reason") == "length")

@@ -12,16 +12,16 @@ from typing import Any
 
 from pdadapt.corpus import Corpus, Dataset, fingerprint, read_queries
 from pdadapt.engines import Engine
-from pdadapt.engines.choose import BASELINE, check_model, load_engine
+from pdadapt.engines.choose import BASELINE, check_model, index_origin, load_engine
 from pdadapt.errors import DataError, RunError
 from pdadapt.generation import mix, sources
 from pdadapt.generation.report import count_reasons
 from pdadapt.generation.writers import check_writer, writer_identity, writing_prompts
 from pdadapt.models import resolve_model
 from pdadapt.progress import Progress
-from pdadapt.recipe import QueryKind, Recipe, RetrieveSettings
+from pdadapt.recipe import GenerateSettings, QueryKind, Recipe, RetrieveSettings
 from pdadapt.retrieve import index_corpus
-from pdadapt.run import check_place, differences, name_changes, read_settings
+from pdadapt.run import Change, check_place, differences, name_changes, read_settings
 from pdadapt.students.colbert import PCA_DOCUMENTS
 from pdadapt.teachers.choose import check_teacher, teacher_key
 
@@ -39,7 +39,7 @@ class Writing:
 
     @property
     def report(self) -> Path:
-        return self.out.with_name(self.out.name + ".report.json")
+        return report_of(self.out)
 
     @property
     def folder(self) -> Path:
@@ -54,20 +54,31 @@ class Writing:
     def origin(self) -> dict[str, Any]:
         """What the queries depend on. Raises PdadaptError when a part of it is not there."""
         recipe = self.recipe
-        student = {**recipe.student.model_dump(mode="json"), "model": resolve_model(recipe.student.model).identity()}
         origin = {
             "corpus_sha256": self.corpus.fingerprint,
-            "examples_sha256": fingerprint(("", text) for text in self.examples) if self.examples else None,
-            "kinds": self.shares,
             "seed": recipe.seed,
-            "generate": recipe.generate.model_dump(mode="json", exclude={"model", "kinds", "examples", "prompts"}),
+            **as_asked(recipe.generate, self.examples),
             "writer": writer_identity(recipe),
-            "prompts": {name: prompt.sha256 for name, prompt in writing_prompts(recipe.generate).items()},
-            "student": student,
         }
+        if self.clustered or recipe.generate.round_trip == "student":
+            student = recipe.student.model_dump(mode="json")
+            origin["student"] = {**student, "model": resolve_model(recipe.student.model).identity()}
         if recipe.generate.least_point is not None:
             origin["teacher"] = json.loads(teacher_key(recipe.teacher, "point"))
         return origin
+
+    @property
+    def clustered(self) -> bool:
+        """Whether documents may be chosen among more than are needed: by the student's embeddings."""
+        return len(self.corpus) > self.recipe.generate.count
+
+    def judges(self, key: str) -> bool:
+        """Whether this part of the origin changes no answer, but only which are kept."""
+        return (
+            key in ("generate.round_trip", "generate.k", "generate.least_point")
+            or key.startswith("teacher")
+            or (key.startswith("student") and not self.clustered)
+        )
 
     @cached_property
     def shares(self) -> dict[QueryKind, float]:
@@ -82,8 +93,7 @@ class Writing:
         documents = self.corpus.documents
         positions = sources.draw(len(documents), self.recipe.generate.count, self.recipe.seed)
         with self.progress.task("look at documents", len(positions), "documents") as advance:
-            left_out = sources.left_out(documents[position].contents for position in positions)
-            advance(len(positions))
+            left_out = sources.left_out((documents[position].contents for position in positions), advance)
         fit = [position for position, reason in zip(positions, left_out, strict=True) if reason is None]
         if not fit:
             raise DataError(
@@ -99,7 +109,8 @@ class Writing:
         name = BASELINE if recipe.generate.round_trip == "bm25" else recipe.student.model
         settings = recipe.student.model_dump(exclude={"model"})
         engine = load_engine(name, settings, self.corpus.sample(PCA_DOCUMENTS), recipe.retrieve)
-        index_corpus(engine, self.corpus, self.folder / "index", self.progress)
+        origin = index_origin(name, self.corpus, settings, recipe.retrieve)
+        index_corpus(engine, self.corpus, self.folder / "index", self.progress, origin)
         return engine
 
 
@@ -112,10 +123,12 @@ def prepare(recipe: Recipe, dataset: Dataset, out: Path, store: Path, progress: 
     check_place(out)
     if out.suffix != ".jsonl":
         raise DataError(f"{out}: the queries are written as JSONL; give a name that ends in .jsonl.")
-    examples = list(read_queries(Path(recipe.generate.examples)).values()) if recipe.generate.examples else []
-    writing = Writing(recipe, dataset.corpus, examples, out, store, progress)
+    writing = Writing(recipe, dataset.corpus, read_examples(recipe.generate), out, store, progress)
     if out.exists():
-        check_same(out, writing.report, writing.origin)
+        if not writing.report.exists():
+            raise RunError(f"{out} is there already, and was not written by this command; give another file.")
+        if changes := differing(writing.report, writing.origin):
+            raise other_settings(out, changes)
         return writing
     check_writer(recipe)
     searching = recipe.retrieve if recipe.generate.round_trip == "student" else RetrieveSettings()
@@ -127,11 +140,51 @@ def prepare(recipe: Recipe, dataset: Dataset, out: Path, store: Path, progress: 
     return writing
 
 
-def check_same(place: Path, file: Path, origin: dict[str, Any]) -> None:
-    """Raises RunError when what is there was made from something else than this, or that cannot be told."""
-    if not file.exists():
-        raise RunError(f"{place} is there already, and was not written by this command; give another file.")
-    if changes := differences(read_settings(file).get("from", {}), json.loads(json.dumps(origin))):
+def read_examples(generate: GenerateSettings) -> list[str]:
+    """Raises DataError when their file is missing or malformed."""
+    return list(read_queries(Path(generate.examples)).values()) if generate.examples else []
+
+
+def as_asked(generate: GenerateSettings, examples: Sequence[str]) -> dict[str, Any]:
+    """What the queries depend on of that which the section `generate` says; the model is another matter."""
+    return {
+        "generate": generate.model_dump(mode="json", exclude={"model", "kinds", "examples", "prompts"}),
+        "kinds": mix.shares(examples, generate.kinds),
+        "examples_sha256": fingerprint(("", text) for text in examples) if examples else None,
+        "prompts": {name: prompt.sha256 for name, prompt in writing_prompts(generate).items()},
+    }
+
+
+def differing(file: Path, origin: dict[str, Any]) -> list[Change]:
+    """Where an origin differs from that which this file tells of."""
+    return differences(read_settings(file).get("from", {}), json.loads(json.dumps(origin)))
+
+
+def other_settings(place: Path, changes: Sequence[Change]) -> RunError:
+    return RunError(
+        f"{place} holds queries of other settings: {name_changes(changes)}; give another file, or remove it."
+    )
+
+
+def check_as_asked(out: Path, recipe: Recipe) -> None:
+    """Raises RunError when the queries of this file, from which a run goes on, were asked for in another way: by other
+    settings of the section `generate`. Student, teacher and seed, which the run has for itself too, may differ.
+    """
+    report = report_of(out)
+    if not report.exists():
+        raise RunError(f"{out} was not written by this command; use it with --queries {out}, or give another --out.")
+    origin = read_settings(report).get("from", {})
+    wanted = as_asked(recipe.generate, read_examples(recipe.generate))
+    found = {key: origin.get(key) for key in wanted}
+    if recipe.generate.model:
+        found["generate.model"] = origin.get("writer", {}).get("model")
+        wanted["generate.model"] = writer_identity(recipe)["model"]
+    if changes := differences(found, json.loads(json.dumps(wanted))):
         raise RunError(
-            f"{place} holds queries of other settings: {name_changes(changes)}; give another file, or remove it."
+            f"{out} holds queries of other settings: {name_changes(changes)}; keep them with --queries {out}, or have "
+            "others written with another --out."
         )
+
+
+def report_of(out: Path) -> Path:
+    return out.with_name(out.name + ".report.json")

@@ -162,7 +162,7 @@ def queries_table(report: Mapping[str, Any]) -> Group:
     if report["kept"] < report["wanted"]:
         lines.append(
             f"{report['kept']:,} of {report['wanted']:,} wanted are kept: every kind was asked of every document, or "
-            "hardly any of it were fit to be kept. A better LLM (generate.model), or shorter documents (--passages), "
+            "given up, since hardly one was fit to be kept. A better LLM (generate.model), or shorter documents (--passages), "
             "would bring more."
         )
     return Group(table, *map(Text, lines))

@@ -24,4 +24,4 @@ class Sampler:
         waits = torch.empty_like(warped)  # exponential, whose logarithms are Gumbel's but for the sign
         for row, generator in zip(waits, self.generators, strict=True):
             row.exponential_(generator=generator)
-        return warped - waits.log()
+        return warped - waits.clamp(min=torch.finfo(waits.dtype).tiny).log()

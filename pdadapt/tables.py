@@ -162,8 +162,8 @@ def queries_table(report: Mapping[str, Any]) -> Group:
     if report["kept"] < report["wanted"]:
         lines.append(
             f"{report['kept']:,} of {report['wanted']:,} wanted are kept: every kind was asked of every document, or "
-            "given up, since hardly one was fit to be kept. A better LLM (generate.model), or shorter documents (--passages), "
-            "would bring more."
+            "given up, since hardly one was fit to be kept. A better LLM (generate.model), or shorter documents "
+            "(--passages), would bring more."
         )
     return Group(table, *map(Text, lines))
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
+from scipy.stats import rankdata
 
 TINY = np.finfo(np.float64).tiny
 PairLabel = tuple[int, int, float]  # positions i and j in the list, log-odds that i is the more relevant
@@ -52,20 +53,23 @@ def fit(points: Sequence[float | None], pairs: Sequence[PairLabel], temperature:
 
 
 def most_informative(found: Fit, count: int, left_out: Collection[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The `count` pairs (i < j) whose answers, one after the other, should tell most of the strengths: each time that
-    of the greatest P (1 - P) variance(s_i - s_j), by which the determinant of the precision grows (D-optimal design).
+    """The `count` pairs (i < j) whose answers, one after the other, should tell most of the strengths at the top: each
+    time that of the greatest P (1 - P) variance(s_i - s_j), by which the determinant of the precision grows (D-optimal
+    design), times the sum of both documents' discounts 1 / log2(1 + rank), by which nDCG counts them.
     """
     covariance = found.covariance.copy()
     gaps = np.abs(found.strengths[:, None] - found.strengths)
     weights = -gaps - 2 * np.log1p(np.exp(-gaps))  # log P (1 - P), which is finite however far apart two are
     weights[np.tril_indices_from(weights)] = -np.inf
+    discounts = 1 / np.log2(1 + rankdata(-found.strengths, "ordinal"))
+    matters = np.log(discounts[:, None] + discounts)
     for i, j in left_out:
         weights[i, j] = -np.inf
     chosen: list[tuple[int, int]] = []
     while len(chosen) < count and np.isfinite(weights).any():
         own = covariance.diagonal()
         gains = weights + np.log((own[:, None] + own - 2 * covariance).clip(TINY))
-        i, j = map(int, np.unravel_index(gains.argmax(), gains.shape))
+        i, j = map(int, np.unravel_index((gains + matters).argmax(), gains.shape))
         chosen.append((i, j))
         toward = covariance[i] - covariance[j]
         covariance -= np.outer(toward, toward) * (np.exp(weights[i, j]) / (1 + np.exp(gains[i, j])))

@@ -71,8 +71,7 @@ def test_without_pairs_the_points_are_the_strengths_and_many_answers_outweigh_th
 
 def test_what_is_asked_next_is_what_is_least_certain():
     even = fit([0.0] * 6, [], 1.0, 1.0)
-    first = most_informative(even, 3, ())
-    assert sorted(itertools.chain.from_iterable(first)) == list(range(6)), "each document once, before any twice"
+    assert most_informative(even, 1, ()) == [(0, 1)], "of pairs alike the one at the top"
     sure = fit([9.0, 0.1, 0.0, -9.0], [], 1.0, 1.0)
     assert most_informative(sure, 1, ()) == [(1, 2)]
     assert (1, 2) not in most_informative(sure, 3, [(1, 2)])
@@ -91,8 +90,10 @@ def test_no_pair_is_chosen_twice_and_no_more_than_there_are(size, count, apart):
     assert all(0 <= i < j < size for i, j in chosen) and (0, 1) not in chosen
 
 
-def test_each_choice_is_that_of_the_greatest_determinant():
+def test_each_choice_is_that_by_which_the_determinant_grows_most_at_the_top():
     found = fit([1.0, 0.4, 0.0, -0.5, -3.0], [(0, 1, 1.0), (2, 3, -0.5)], 1.0, 0.7)
+    discounts = [1 / math.log2(1 + rank) for rank in (1, 2, 3, 4, 5)]  # by the strengths, which fall
+    assert sorted(found.strengths, reverse=True) == found.strengths.tolist()
     precision = np.linalg.inv(found.covariance)
     for chosen in most_informative(found, 4, ()):
         grown = {}
@@ -101,8 +102,12 @@ def test_each_choice_is_that_of_the_greatest_determinant():
             row[i], row[j] = 1, -1
             p = expit(found.strengths[i] - found.strengths[j])
             grown[i, j] = precision + p * (1 - p) * np.outer(row, row)
-        determinants = {pair: np.linalg.det(matrix) for pair, matrix in grown.items()}
-        assert determinants[chosen] == pytest.approx(max(determinants.values()))
+        whole = np.linalg.det(precision)
+        gains = {
+            (i, j): (np.linalg.det(matrix) / whole - 1) * (discounts[i] + discounts[j])
+            for (i, j), matrix in grown.items()
+        }
+        assert gains[chosen] == pytest.approx(max(gains.values()))
         precision = grown[chosen]
 
 

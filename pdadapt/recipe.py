@@ -144,7 +144,7 @@ class PairSettings(Settings):
     """Which pairs of a list, ordered by the point labels. window: any with |i - j| < window (the paper's); random: any;
     adjacent: neighbours, from the top; cycles: random Hamiltonian cycles, one after the other; uncertain: those that
     points and scores of retrieval together tell apart the least; active: in rounds, those of which a Bradley-Terry fit
-    to the answers so far is the least certain."""
+    to the answers so far is the least certain, at the top above all."""
     window: Annotated[int, Field(gt=1)] = 10
     """delta, of strategy window."""
     rounds: Positive = 5

@@ -19,7 +19,7 @@ import argparse
 import math
 import shutil
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -28,8 +28,8 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
 from pdadapt.bradley_terry import fit
-from pdadapt.corpus import Dataset, load_dataset
-from pdadapt.evaluate import compare_two, per_query
+from pdadapt.corpus import Dataset, Qrels, load_dataset
+from pdadapt.evaluate import PerQuery, compare_two, per_query
 from pdadapt.label import Labeling, ask_teachers, make_lists
 from pdadapt.pipeline import adapt, teacher_keys
 from pdadapt.progress import Progress
@@ -98,55 +98,59 @@ def order(entry: TrainingList, recipe: Recipe) -> list[tuple[str, float]]:
     return sorted(zip(entry.doc_ids, map(float, strengths), strict=True), key=lambda one: -one[1])
 
 
+def worth(
+    recipe: Recipe, dataset: Dataset, out: Path, qrels: Qrels, measures: Sequence[str] = (MEASURE,)
+) -> tuple[float, dict[str, PerQuery]]:
+    """Pair prompts a query, and what the lists in that order are worth, by measure, of the queries that are judged."""
+    figures: dict[str, float] = {}
+    labeling = labeling_of(recipe, dataset, out)
+    lists = list(make_lists(labeling, RunFolder(out).store(recipe), teacher_keys(recipe), figures))
+    judged = {entry.query_id: qrels[entry.query_id] for entry in lists if entry.query_id in qrels}
+    rankings = {entry.query_id: order(entry, recipe) for entry in lists if entry.query_id in judged}
+    return 2 * figures.get("pairs", 0) / len(lists), per_query(rankings, judged, measures)
+
+
 def label_rows(name: str, options: argparse.Namespace) -> Iterator[list[object]]:
     """Of each strategy, share and seed: calls a query, and what the ordered lists are worth by the train qrels."""
     dataset, out = judge_all(name, options)
     qrels = dataset.read_train_qrels()
 
-    def worth(recipe: Recipe) -> tuple[float, dict[str, float]]:
-        labeling = labeling_of(recipe, dataset, out)
-        figures: dict[str, float] = {}
-        lists = list(make_lists(labeling, out / "labels.sqlite", teacher_keys(recipe), figures))
-        judged = {query_id: qrels[query_id] for query_id in labeling.ranking if query_id in qrels}
-        rankings = {entry.query_id: order(entry, recipe) for entry in lists if entry.query_id in judged}
-        calls = 2 * figures.get("pairs", 0) / len(lists)
-        return calls, per_query(rankings, judged, [MEASURE])[MEASURE]
+    def by_labels(seed: int, strategy: str, pairs: int) -> tuple[float, PerQuery]:
+        calls, values = worth(recipe_of(options, seed, strategy, pairs), dataset, out, qrels)
+        return calls, values[MEASURE]
 
-    def row(strategy: str, share: object, seed: object, calls: float, values: dict[str, float]) -> list[object]:
+    def row(strategy: str, share: object, seed: object, calls: float, values: PerQuery) -> list[object]:
         change = compare_two(paper, values, 10_000, 0)
         low, high = change["interval"] or (0.0, 0.0)
         mean = statistics.fmean(values.values())
         figures = (f"{calls:.1f}", f"{mean:.4f}", f"{change['change']:+.4f}", f"{(high - low) / 2:.4f}")
         return [name, strategy, share, seed, *figures, f"{change['p']:.3f}"]
 
-    _, paper = worth(recipe_of(options, 1, "window", PAPER))
+    _, paper = by_labels(1, "window", PAPER)
     student = labeling_of(recipe_of(options, 1, "window", 0), dataset, out).ranking
     judged = {query_id: qrels[query_id] for query_id in student if query_id in qrels}
     yield row("student's order", 0, "", 0.0, per_query({q: student[q] for q in judged}, judged, [MEASURE])[MEASURE])
-    yield row("points alone", 0, "", *worth(recipe_of(options, 1, "window", 0)))
-    yield row("all pairs", "", "", *worth(recipe_of(options, 1, "random", EVERY)))
+    yield row("points alone", 0, "", *by_labels(1, "window", 0))
+    yield row("all pairs", "", "", *by_labels(1, "random", EVERY))
     for strategy in STRATEGIES:
         for share in SHARES:
             for seed in range(1, options.seeds + 1):
                 pairs = math.ceil(PAPER * share / 100)
-                yield row(strategy, share, seed, *worth(recipe_of(options, seed, strategy, pairs)))
+                yield row(strategy, share, seed, *by_labels(seed, strategy, pairs))
 
 
 def source_rows(name: str, options: argparse.Namespace) -> Iterator[list[object]]:
     """Of each source of candidates: how many relevant ones it finds, and what its lists are worth."""
     dataset, shared = judge_all(name, options)
     qrels = dataset.read_train_qrels()
-    found_by: dict[str, dict[str, dict[str, float]]] = {}
+    found_by: dict[str, dict[str, PerQuery]] = {}
     for sources in (["student"], ["bm25"], ["student", "bm25"]):
         changes = {"retrieve__sources": sources, "teacher__point__student_weight": 0.0}
         recipe = recipe_of(options, 42, "window", 0, label_store=str(shared / "labels.sqlite"), **changes)
         out = options.work / f"{name}-{'-'.join(sources)}"
         judge(recipe, dataset, out)
-        labeling = labeling_of(recipe, dataset, out)
-        judged = {query_id: qrels[query_id] for query_id in labeling.ranking if query_id in qrels}
-        lists = make_lists(labeling, shared / "labels.sqlite", teacher_keys(recipe), {})
-        rankings = {entry.query_id: order(entry, recipe) for entry in lists if entry.query_id in judged}
-        found_by[" + ".join(sources)] = found = per_query(rankings, judged, [f"R@{options.listed}", MEASURE])
+        _, found = worth(recipe, dataset, out, qrels, (f"R@{options.listed}", MEASURE))
+        found_by[" + ".join(sources)] = found
         cells: list[object] = [name, " + ".join(sources)]
         for measure, values in found.items():
             change = compare_two(found_by["student"][measure], values, 10_000, 0)

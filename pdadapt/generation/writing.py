@@ -160,10 +160,9 @@ def differing(file: Path, origin: dict[str, Any]) -> list[Change]:
     return differences(read_settings(file).get("from", {}), json.loads(json.dumps(origin)))
 
 
-def other_settings(place: Path, changes: Sequence[Change]) -> RunError:
-    return RunError(
-        f"{place} holds queries of other settings: {name_changes(changes)}; give another file, or remove it."
-    )
+def other_settings(place: Path, changes: Sequence[Change], ways: str = "give another file, or remove it") -> RunError:
+    """What to say, and what to do, when what is there was made in another way."""
+    return RunError(f"{place} holds queries of other settings: {name_changes(changes)}; {ways}.")
 
 
 def check_as_asked(out: Path, recipe: Recipe) -> None:
@@ -180,10 +179,7 @@ def check_as_asked(out: Path, recipe: Recipe) -> None:
         found["generate.model"] = origin.get("writer", {}).get("model")
         wanted["generate.model"] = writer_identity(recipe)["model"]
     if changes := differences(found, json.loads(json.dumps(wanted))):
-        raise RunError(
-            f"{out} holds queries of other settings: {name_changes(changes)}; keep them with --queries {out}, or have "
-            "others written with another --out."
-        )
+        raise other_settings(out, changes, f"keep them with --queries {out}, or have others written with another --out")
 
 
 def report_of(out: Path) -> Path:

@@ -20,6 +20,7 @@ import math
 import shutil
 import statistics
 from collections.abc import Iterator, Sequence
+from itertools import permutations
 from pathlib import Path
 
 import matplotlib
@@ -31,15 +32,18 @@ from pdadapt.bradley_terry import fit
 from pdadapt.corpus import Dataset, Qrels, load_dataset
 from pdadapt.evaluate import PerQuery, compare_two, per_query
 from pdadapt.label import Labeling, ask_teachers, make_lists
+from pdadapt.labels import LabelStore, is_labeled
+from pdadapt.pairs import standardise
 from pdadapt.pipeline import adapt, teacher_keys
 from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe, load_recipe
 from pdadapt.retrieve import sample_queries
 from pdadapt.run import RunFile, RunFolder
-from pdadapt.teachers.choose import Teachers
+from pdadapt.teachers.choose import Teachers, teacher_key
 from pdadapt.training_lists import TrainingList
 
 RECIPE = str(Path(__file__).parent / "proof.yaml")
+DIFFERENCES = "imported:differences"
 PAPER, EVERY = 50, 10_000  # pairs a query of the paper; more than there are
 STRATEGIES = ("window", "random", "adjacent", "cycles", "uncertain", "active")
 SHARES = (5, 10, 25, 50, 100)  # per cent of the paper's pairs
@@ -57,8 +61,9 @@ def recipe_of(options: argparse.Namespace, seed: int, strategy: str, pairs: int,
             "evaluate.max_queries": 300,
             "teacher.point.model": options.point_teacher,
             "teacher.point.student_weight": options.student_weight,
-            "teacher.pair.model": options.pair_teacher,
             "teacher.kind": "auto",
+            "teacher.point.kind": options.point_kind,
+            "teacher.pair.model": DIFFERENCES if options.pair_scores else options.pair_teacher,
             "teacher.pair.scoring": "labels",
             "teacher.pair.strategy": strategy,
             "teacher.pair.per_query": pairs,
@@ -74,8 +79,36 @@ def recipe_of(options: argparse.Namespace, seed: int, strategy: str, pairs: int,
 def judge_all(name: str, options: argparse.Namespace) -> tuple[Dataset, Path]:
     """Candidates of a set's train queries, the labels of them and of all their pairs; returns the run folder."""
     dataset = load_dataset(str(options.data / name))
-    judge(recipe_of(options, 42, "random", EVERY), dataset, options.work / name)
-    return dataset, options.work / name
+    recipe, out = recipe_of(options, 42, "random", EVERY), options.work / name
+    if options.pair_scores:
+        adapt(recipe_of(options, 42, "random", 0), dataset, out, Progress(), stop_before_labeling=True)
+        import_differences(recipe, dataset, out, options)
+    judge(recipe, dataset, out)
+    return dataset, out
+
+
+def import_differences(recipe: Recipe, dataset: Dataset, out: Path, options: argparse.Namespace) -> None:
+    """Label all pairs by a judge of single documents: log-odds are the differences of its scores, in deviations of a
+    query's candidates. It contradicts itself never, and costs no more for more pairs.
+    """
+    store, key = RunFolder(out).store(recipe), teacher_key(recipe.teacher, "pair")
+    if is_labeled(store, key):
+        return
+    scorer = {"teacher.point.model": options.pair_teacher, "teacher.point.kind": options.pair_scores}
+    scores_file = out / "pair-teacher.sqlite"
+    alone = recipe_of(options, 42, "window", 0, label_store=str(scores_file), **scorer)
+    labeling, progress = labeling_of(alone, dataset, out), Progress()
+    keys = {"point": teacher_key(alone.teacher, "point")}
+    ask_teachers(labeling, scores_file, keys, Teachers(alone.teacher, ["point"], progress), progress)
+
+    def differences(scores: LabelStore) -> Iterator[tuple[tuple[str, str, str], float]]:
+        for query_id in labeling.ranking:
+            query, texts = labeling.queries[query_id], [labeling.text(one) for one, _ in labeling.candidates(query_id)]
+            own = dict(zip(texts, standardise([scores.get((query, text)) for text in texts]), strict=True))
+            yield from (((query, a, b), (own[a] or 0.0) - (own[b] or 0.0)) for a, b in permutations(own, 2))
+
+    with LabelStore(scores_file, "points", keys["point"]) as scores, LabelStore(store, "pairs", key) as pairs:
+        pairs.add(differences(scores))
 
 
 def judge(recipe: Recipe, dataset: Dataset, out: Path) -> None:
@@ -111,32 +144,45 @@ def worth(
 
 
 def label_rows(name: str, options: argparse.Namespace) -> Iterator[list[object]]:
-    """Of each strategy, share and seed: calls a query, and what the ordered lists are worth by the train qrels."""
+    """Of each strategy and share: calls a query, and what the ordered lists are worth by the train qrels.
+
+    A query's value is the mean over the seeds; what is compared with 50 window pairs is the mean over the queries.
+    """
     dataset, out = judge_all(name, options)
     qrels = dataset.read_train_qrels()
 
-    def by_labels(seed: int, strategy: str, pairs: int) -> tuple[float, PerQuery]:
-        calls, values = worth(recipe_of(options, seed, strategy, pairs), dataset, out, qrels)
-        return calls, values[MEASURE]
+    def by_labels(strategy: str, pairs: int) -> tuple[float, list[PerQuery]]:
+        runs = [worth(recipe_of(options, 1 + i, strategy, pairs), dataset, out, qrels) for i in range(options.seeds)]
+        return runs[0][0], [found[MEASURE] for _, found in runs]
 
-    def row(strategy: str, share: object, seed: object, calls: float, values: PerQuery) -> list[object]:
-        change = compare_two(paper, values, 10_000, 0)
+    def row(system: str, share: object, calls: float, of_seeds: Sequence[PerQuery]) -> list[object]:
+        change = compare_two(mean_of(paper), mean_of(of_seeds), 10_000, 0)
         low, high = change["interval"] or (0.0, 0.0)
-        mean = statistics.fmean(values.values())
-        figures = (f"{calls:.1f}", f"{mean:.4f}", f"{change['change']:+.4f}", f"{(high - low) / 2:.4f}")
-        return [name, strategy, share, seed, *figures, f"{change['p']:.3f}"]
+        means = [statistics.fmean(values.values()) for values in of_seeds]
+        cells = (f"{calls:.1f}", f"{statistics.fmean(means):.4f}", f"{statistics.pstdev(means):.4f}")
+        return [
+            name,
+            system,
+            share,
+            *cells,
+            f"{change['change']:+.4f}",
+            f"{(high - low) / 2:.4f}",
+            f"{change['p']:.3f}",
+        ]
 
-    _, paper = by_labels(1, "window", PAPER)
+    _, paper = by_labels("window", PAPER)
     student = labeling_of(recipe_of(options, 1, "window", 0), dataset, out).ranking
     judged = {query_id: qrels[query_id] for query_id in student if query_id in qrels}
-    yield row("student's order", 0, "", 0.0, per_query({q: student[q] for q in judged}, judged, [MEASURE])[MEASURE])
-    yield row("points alone", 0, "", *by_labels(1, "window", 0))
-    yield row("all pairs", "", "", *by_labels(1, "random", EVERY))
+    yield row("student's order", "", 0.0, [per_query({q: student[q] for q in judged}, judged, [MEASURE])[MEASURE]])
+    yield row("points alone", "", *by_labels("window", 0))
+    yield row("all pairs", "", *by_labels("random", EVERY))
     for strategy in STRATEGIES:
         for share in SHARES:
-            for seed in range(1, options.seeds + 1):
-                pairs = math.ceil(PAPER * share / 100)
-                yield row(strategy, share, seed, *by_labels(seed, strategy, pairs))
+            yield row(strategy, share, *by_labels(strategy, math.ceil(PAPER * share / 100)))
+
+
+def mean_of(of_seeds: Sequence[PerQuery]) -> PerQuery:
+    return {query_id: statistics.fmean(values[query_id] for values in of_seeds) for query_id in of_seeds[0]}
 
 
 def source_rows(name: str, options: argparse.Namespace) -> Iterator[list[object]]:
@@ -188,29 +234,41 @@ def student_rows(name: str, options: argparse.Namespace) -> Iterator[list[object
 
 
 def plot(rows: list[list[str]], file: Path) -> None:
-    """What the ordered lists are worth against the calls, a panel a set; bars are the spread over seeds."""
+    """The loss against 50 window pairs by the calls, a panel a set; bars are 95 % intervals over the queries."""
     sets = list(dict.fromkeys(row[0] for row in rows))
     plt.rcParams |= {"svg.hashsalt": "pdadapt", "font.size": 9}
     figure, panels = plt.subplots(1, len(sets), figsize=(4.6 * len(sets), 3.8), squeeze=False)
     for axes, name in zip(panels[0], sets, strict=True):
         own = [row for row in rows if row[0] == name]
+        axes.axhline(0, color="#bbbbbb", linewidth=0.8)
         for row in own:
-            if row[1] not in STRATEGIES:
-                style = {"student's order": ":", "points alone": "--"}.get(row[1], "-")
-                axes.axhline(float(row[5]), color="#999999", linestyle=style, linewidth=1, label=row[1])
-        for strategy in STRATEGIES:
-            found: dict[str, list[tuple[float, float]]] = {}
-            for row in own:
-                if row[1] == strategy:
-                    found.setdefault(row[2], []).append((float(row[4]), float(row[5])))
-            calls = [statistics.fmean(one for one, _ in values) for values in found.values()]
-            means = [statistics.fmean(one for _, one in values) for values in found.values()]
-            spread = [statistics.stdev(one for _, one in values) if len(values) > 1 else 0 for values in found.values()]
-            axes.errorbar(calls, means, spread, color=COLOURS[strategy], marker="o", markersize=3, label=strategy)
+            if row[1] in ("points alone", "all pairs"):
+                axes.axhline(
+                    float(row[6]), color="#888888", linestyle="--" if row[1] == "points alone" else ":", linewidth=1
+                )
+                axes.annotate(
+                    row[1], (1, float(row[6])), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=7
+                )
+        for place, strategy in enumerate(STRATEGIES):
+            points = [row for row in own if row[1] == strategy]
+            aside = 1.03 ** (place - (len(STRATEGIES) - 1) / 2)  # so that bars stand side by side
+            axes.errorbar(
+                [aside * float(row[3]) for row in points],
+                [float(row[6]) for row in points],
+                [float(row[7]) for row in points],
+                color=COLOURS[strategy],
+                marker="o",
+                markersize=3,
+                linewidth=1,
+                elinewidth=0.6,
+                label=strategy,
+            )
         axes.set_xscale("log")
+        axes.set_xticks([6, 10, 26, 50, 100], ["6", "10", "26", "50", "100"])
+        axes.minorticks_off()
         axes.set_title(name, fontsize=10)
-        axes.set_xlabel("pair calls a query")
-        axes.set_ylabel(f"{MEASURE} of the lists, by the train qrels")
+        axes.set_xlabel("pair calls a query (100: 50 pairs, both orders)")
+    panels[0][0].set_ylabel(f"{MEASURE} of the lists, less that of 50 window pairs")
     panels[0][-1].legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.02, 1))
     figure.tight_layout()
     figure.savefig(file, metadata={"Date": None})
@@ -219,7 +277,7 @@ def plot(rows: list[list[str]], file: Path) -> None:
 PARTS = {
     "labels": (
         label_rows,
-        ["set", "strategy", "%", "seed", "calls a query", MEASURE, "against 50 window pairs", "±", "p"],
+        ["set", "strategy", "%", "calls a query", MEASURE, "sd of seeds", "against 50 window pairs", "±", "p"],
     ),
     "sources": (
         source_rows,
@@ -235,7 +293,9 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--point-teacher", required=True)
+    parser.add_argument("--point-kind", default="auto", help="Of the point teacher: bi_encoder, multi_vector, ...")
     parser.add_argument("--pair-teacher", required=True)
+    parser.add_argument("--pair-scores", help="bi_encoder or multi_vector: pairs are differences of its scores.")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--queries", type=int, default=300)
     parser.add_argument("--listed", type=int, default=16, help="Documents of a list.")

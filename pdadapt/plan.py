@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import os
 import resource
 import shutil
@@ -23,6 +24,10 @@ from pdadapt.corpus import Corpus, Dataset, Document, Queries, with_queries
 from pdadapt.distributed import processes
 from pdadapt.engines.exact import Exact
 from pdadapt.errors import RunError
+from pdadapt.generation import sources
+from pdadapt.generation.filters import clean, fault
+from pdadapt.generation.mix import KINDS
+from pdadapt.generation.writers import Asked, check_writer, load_writer
 from pdadapt.labels import count_labels
 from pdadapt.pairs import Positions, choose_pairs, count_pairs
 from pdadapt.pipeline import check, load_student
@@ -36,6 +41,7 @@ from pdadapt.teachers.choose import Teachers, model_of, teacher_kind
 from pdadapt.training_lists import TrainingList
 
 SAMPLE_DOCUMENTS, SAMPLE_QUERIES, SAMPLE_STEPS = 256, 64, 3
+SAMPLE_WRITTEN = 16
 FEWEST_PROMPTS, MOST_PROMPTS, LABEL_SECONDS = 32, 2_048, 20.0  # of a task's sample
 LABEL_BYTES = 110  # of a row of the label store, its index included
 GENERAL_DOCUMENTS, GENERAL_QUERIES, GENERAL_TOKENS = 240, 120, 90  # of each of its passages, about
@@ -55,6 +61,8 @@ class Shape:
     trained: int = 0
     tested: int = 0
     guarded: int = 0  # students that have ranked the general set
+    written: int = 0  # queries that an LLM writes first, fit to be kept or not
+    embedded: int = 0  # documents, to spread those queries over the corpus
     known: Mapping[Task, int] = field(default_factory=dict)  # labels of iterations to come that need not be asked
 
 
@@ -77,6 +85,7 @@ class Rates:
     document_letters: float = 0.0
     query: float = 0.0
     score: float = 0.0  # MaxSim of one query with one document
+    written: float = 0.0  # a query that an LLM writes
     prompt: dict[Task, float] = field(default_factory=dict)
     prompt_tokens: dict[Task, float] = field(default_factory=dict)
     begin_training: float = 0.0
@@ -108,6 +117,7 @@ class Plan:
     labeled: Mapping[Task, int]  # what the store holds of this teacher
     cheaper: Mapping[str, float]  # the total with this setting
     paper: Mapping[str, float]  # the total of a run of the paper, with the paper's models
+    fit: tuple[int, int] = (0, 0)  # of the queries that were written to try: so many could be kept, of so many
 
 
 def plan(
@@ -123,8 +133,9 @@ def plan(
     if not os.access(existing(out), os.W_OK):
         raise RunError(f"{out} cannot be written to; give another --out.")
     written = RunFolder(out).written_queries
-    if not dataset.queries and written.exists():
-        dataset = with_queries(dataset, written)
+    unwritten = not dataset.queries and not written.exists()
+    if not dataset.queries:
+        dataset = any_queries(dataset, recipe) if unwritten else with_queries(dataset, written)
     job = check(recipe, dataset, out, restart_from)
     _, outdated = job.run.check(recipe, job.origin, restart_from)
     sizes = Shape(len(dataset.corpus), len(job.queries), len(job.test_queries))
@@ -135,6 +146,10 @@ def plan(
     start = time.process_time()
     rates, parameters = measure(recipe, dataset.corpus, job.queries, list(job.keys), progress)
     rates.start = start
+    fit_to_keep = (0, 0)
+    if unwritten:
+        fit_to_keep = measure_writing(recipe, dataset.corpus, rates, progress)
+        shape = written_first(shape, recipe, *fit_to_keep)
     needed, free = disk(recipe, shape, rates), shutil.disk_usage(existing(out)).free
     if sum(needed.values()) > free:
         raise RunError(
@@ -152,7 +167,25 @@ def plan(
     }
     found = costs(recipe, shape, rates)
     ways = cheaper(recipe, shape, rates)
-    return Plan(shape, found, rates.memory, all_memory(), needed, free, labeled, ways, paper)
+    return Plan(shape, found, rates.memory, all_memory(), needed, free, labeled, ways, paper, fit_to_keep)
+
+
+def any_queries(dataset: Dataset, recipe: Recipe) -> Dataset:
+    """The dataset with as many queries as are to be written, which are the beginnings of documents."""
+    check_writer(recipe)
+    texts = dataset.corpus.sample(SAMPLE_QUERIES)
+    queries = {f"g{number}": texts[number % len(texts)][:100] or "any" for number in range(recipe.generate.count)}
+    return replace(dataset, queries=queries, read_train_qrels=dict)
+
+
+def written_first(shape: Shape, recipe: Recipe, kept: int, tried: int) -> Shape:
+    """With the queries to write for those that are wanted, if as many as of those that were tried are fit by their
+    text, and the documents to embed.
+    """
+    wanted = recipe.generate.count
+    written = min(math.ceil(wanted * tried / max(1, kept)), shape.documents * len(KINDS))
+    looked_at = len(sources.draw(shape.documents, wanted, recipe.seed))
+    return replace(shape, written=written, embedded=looked_at * (looked_at > wanted))
 
 
 def prompts(recipe: Recipe, shape: Shape, task: Task) -> int:
@@ -189,7 +222,9 @@ def costs(recipe: Recipe, shape: Shape, rates: Rates) -> list[Cost]:
     guards = (rounds + 1 - shape.guarded) * recipe.evaluate.general
     general = GENERAL_DOCUMENTS * guards
     passage = GENERAL_TOKENS * rates.document / max(1.0, rates.document_tokens) + GENERAL_QUERIES * rates.score
+    written = shape.written * rates.written + shape.embedded * rates.document
     found = [
+        Cost("write queries", shape.written, "queries", written),
         Cost("index", encoded, "documents", encoded * rates.document, round(encoded * rates.document_tokens)),
         Cost("search", scores, "scores", scores * rates.score + searched * rates.query),
     ]
@@ -305,6 +340,21 @@ def measure(
         with stage(progress, "plan: train", SAMPLE_STEPS, "steps", rates) as advance:
             measure_training(model, corpus, recipe, rates, Path(scratch), advance)
     return rates, parameters
+
+
+def measure_writing(recipe: Recipe, corpus: Corpus, rates: Rates, progress: Progress) -> tuple[int, int]:
+    """Have a few queries written. Returns how many are fit to be kept by their text, of how many."""
+    texts = corpus.sample(SAMPLE_WRITTEN)
+    asked = [Asked(i, KINDS[i % len(KINDS)], Document(f"d{i}", "", text)) for i, text in enumerate(texts)]
+    writer = load_writer(recipe, progress.say)
+    start = time.monotonic()
+    kept = 0
+    with stage(progress, "plan: write queries", len(asked), "queries", rates) as advance:
+        for batch in writer.write(asked):
+            kept += sum(fault(clean(text), one.kind, one.document.contents) is None for one, text in batch)
+            advance(len(batch))
+    rates.written = (time.monotonic() - start) / len(asked)
+    return kept, len(asked)
 
 
 @contextlib.contextmanager

@@ -44,6 +44,12 @@ def plan_table(plan: Plan) -> Group:
         f"Disk at the peak: {size(sum(plan.disk.values()))} ({disk}); {size(plan.disk_free)} are free.",
         f"The label store holds of this teacher: {held}.",
     ]
+    kept, tried = plan.fit
+    if tried:
+        lines.append(
+            f"The queries are written first. {tried} were, to try, of which {kept} are fit by their text; as some will not "
+            "find their document again, more must be written than this says."
+        )
     if less := [f"{name}: {duration(other)} in all" for name, other in plan.cheaper.items() if other < seconds]:
         lines.append(f"Cheaper: {'; '.join(less)}.")
     if plan.paper:

@@ -61,7 +61,8 @@ class Journal:
         """Forget what is done of tasks after one that lacks answers, on which it depends what they ask."""
         for place, task in enumerate(tasks):
             if any(name == task and (name, number) not in self._done for name, number in self._missing):
-                self._done = {(name, number) for name, number in self._done if name not in tasks[place + 1 :]}
+                for name, number in [done for done in self._done if done[0] in tasks[place + 1 :]]:
+                    self._write(name, number, self._missing[name, number])
 
     def missing(self, task: str) -> int:
         """How many questions were missing when their chunks were first begun."""
@@ -72,6 +73,7 @@ class Journal:
             self._done.add((task, number))
         else:
             self._missing[task, number] = missing
+            self._done.discard((task, number))
 
     def _write(self, task: str, number: int, missing: int | None) -> None:
         self._note(task, number, missing)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -268,7 +269,7 @@ def queries(
     report = write_queries(prepare(resolved, dataset, out, store, _progress()))
     console.print(queries_table(report), highlight=False, soft_wrap=True)
     same = f" --passages {passages}" if passages else ""
-    typer.echo(f"Use them with pdadapt adapt --corpus {corpus} --queries {out}{same}")
+    typer.echo(f"Use them with pdadapt adapt --corpus {corpus} --queries {shlex.quote(str(out))}{same}")
 
 
 def _run(

@@ -31,7 +31,7 @@ def choose_pairs(
     """
     if settings.strategy == "active":
         asked: Positions = []
-        for number in range(settings.rounds):
+        for number in range(settings.rounds_asked):
             size = pairs_of_round(settings, len(points), number)
             chosen = most_informative(refit(asked), size, asked) if size else []
             asked += chosen

@@ -214,6 +214,7 @@ def write_own_queries(
     file = run.written_queries
     if file.exists():
         check_as_asked(file, recipe)
+        shutil.rmtree(file.with_name(file.name + ".work"), ignore_errors=True)  # left by a kill
         return with_queries(dataset, file)
     if distributed.processes() > 1:
         raise RunError(

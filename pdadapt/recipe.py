@@ -164,7 +164,7 @@ class PairSettings(Settings):
 
     @property
     def rounds_asked(self) -> int:
-        return self.rounds if self.strategy == "active" else 1
+        return min(self.rounds, self.per_query) if self.strategy == "active" and self.per_query else 1
 
     @model_validator(mode="after")
     def _rounds_need_answers(self) -> PairSettings:
@@ -405,6 +405,10 @@ class Recipe(Settings):
             raise ValueError(
                 "there is nothing to learn: train.lambda_cl and train.lambda_kd are 0, and train.lambda_pair or "
                 "teacher.pair.per_query is"
+            )
+        if train.kd_target == "strengths" and not self.teacher.pair.per_query:
+            raise ValueError(
+                "train.kd_target: strengths are fitted to pairs, and teacher.pair.per_query is 0; set it to 10, say"
             )
         return self
 

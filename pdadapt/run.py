@@ -72,6 +72,7 @@ BEGINNINGS = (
     "run.json",
     "queries.jsonl",
     "labels.sqlite",
+    "report.html",
     "timings.jsonl",
     "progress.json",
     "memory.json",

@@ -47,8 +47,8 @@ def plan_table(plan: Plan) -> Group:
     kept, tried = plan.fit
     if tried:
         lines.append(
-            f"The queries are written first. {tried} were, to try, of which {kept} are fit by their text; as some will not "
-            "find their document again, more must be written than this says."
+            f"The queries are written first. {tried} were, to try, and {kept} of them are fit by their text; some of "
+            "those will not find their document again, so more must be written than this says."
         )
     if less := [f"{name}: {duration(other)} in all" for name, other in plan.cheaper.items() if other < seconds]:
         lines.append(f"Cheaper: {'; '.join(less)}.")

@@ -41,6 +41,8 @@ DOCUMENT = "A tubeless tire holds air without an inner tube, since sealant close
         ("Frage: Wie dichtet ein Reifen?", "Wie dichtet ein Reifen?"),
         ("Pregunta 1: ¿Cómo sella?", "¿Cómo sella?"),
         ("问题：轮胎如何密封？", "轮胎如何密封？"),
+        ("The passage is about tires.\nSo ask that.\n</think>\n\nHow do tires seal?", "How do tires seal?"),
+        ("<think>Tires?</think>How do tires seal?", "How do tires seal?"),
     ],
 )
 def test_an_answer_becomes_its_first_line_without_what_is_around_it(answer, query):
@@ -86,7 +88,8 @@ def test_every_fault_has_its_reason(query, kind, reason):
     ],
 )
 def test_a_query_may_hold_the_words_of_one_that_is_none(query):
-    assert fault(query, "question", DOCUMENT) is None
+    document = f"{DOCUMENT} A passage, an article, a text message and a document."
+    assert fault(query, "question", document) is None
 
 
 @pytest.mark.parametrize(
@@ -97,6 +100,8 @@ def test_a_query_may_hold_the_words_of_one_that_is_none(query):
         "The passage describes a tire",
         "What is the topic of the passage?",
         "What is described in the document as a hole?",
+        "Why is the passage so difficult to follow and understand?",
+        "How does that article answer the question?",
         "According to the text, what seals it?",
         "Answer the question from the given paragraph",
         "Who wrote the following excerpt?",

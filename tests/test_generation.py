@@ -22,14 +22,16 @@ from pdadapt.generation import sources
 from pdadapt.generation.notes import Notes
 from pdadapt.generation.stage import find_documents, judge, write_queries
 from pdadapt.generation.writers import Asked
-from pdadapt.generation.writing import prepare
+from pdadapt.generation.writing import check_as_asked, prepare
 from pdadapt.label_files import read_labels
+from pdadapt.labels import LabelStore
 from pdadapt.locks import holder, locked
 from pdadapt.pipeline import adapt
 from pdadapt.plan import plan
 from pdadapt.progress import Progress
 from pdadapt.recipe import load_recipe
 from pdadapt.shards import Shard, label_shard, merge_shards
+from pdadapt.teachers.choose import teacher_key
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "120"}
 COUNT = {"generate.count": 12, "generate.max_tokens": 24}
@@ -253,6 +255,42 @@ def test_the_teacher_may_have_the_last_word_and_is_not_asked_again(tiny_recipe, 
     assert sum(ends.get("judged irrelevant", 0) for ends in report["kinds"].values()) == sum(s < 0 for s in scores)
 
 
+def test_what_the_teacher_does_not_answer_is_not_judged(tiny_recipe, corpus, tmp_path):
+    writer = load_recipe(str(tiny_recipe)).teacher.model
+    settings = COUNT | {"generate.model": writer, "generate.least_point": 0.0, "teacher.point.model": "imported:expert"}
+    recipe = load_recipe(str(tiny_recipe), settings)
+    with LabelStore(tmp_path / "l.sqlite", "points", teacher_key(recipe.teacher, "point"), "imported:expert") as labels:
+        labels.add([(("another query", "another document"), 1.0)])
+    with pytest.raises(DataError, match=r"imported teacher needs labels|\d+ not judged.*see that the teacher answers"):
+        write_queries(prepare(recipe, corpus, tmp_path / "q.jsonl", tmp_path / "l.sqlite", Progress()))
+
+
+def test_a_written_queries_examples_are_missed_with_the_way_out(tiny_recipe, corpus, tmp_path):
+    examples = tmp_path / "real.txt"
+    examples.write_text("how to true a wheel?\n", encoding="utf-8")
+    generate(tiny_recipe, corpus, tmp_path, examples=str(examples), count=3)
+    recipe = load_recipe(str(tiny_recipe), COUNT | {"generate.count": 3, "generate.examples": str(examples)})
+    check_as_asked(tmp_path / "q.jsonl", recipe)
+    examples.unlink()
+    with pytest.raises(DataError, match=r"real\.txt was not found.*keep them with --queries"):
+        check_as_asked(tmp_path / "q.jsonl", recipe)
+
+
+def test_who_wrote_the_queries_is_asked_too(tiny_recipe, corpus, tmp_path):
+    recipe = load_recipe(str(tiny_recipe), COUNT | {"generate.count": 3})
+    generate(tiny_recipe, corpus, tmp_path, count=3, model=recipe.teacher.model)
+    with pytest.raises(RunError, match=r"generate\.model was 'its own', now \"the teacher's\""):
+        check_as_asked(tmp_path / "q.jsonl", recipe)
+
+
+def test_it_is_said_when_the_round_trip_says_little(tiny_recipe, corpus, tmp_path, capsys):
+    generate(tiny_recipe, corpus, tmp_path, count=2)
+    assert "nearly every query finds its own again: --set generate.k=1 " in capsys.readouterr().err
+    (tmp_path / "other").mkdir()
+    generate(tiny_recipe, corpus, tmp_path / "other", count=2, round_trip=None)
+    assert "finds its own" not in capsys.readouterr().err
+
+
 def test_fewer_are_written_when_every_kind_was_asked_of_every_document(tiny_recipe, corpus, tmp_path):
     few = replace(corpus, corpus=Corpus(list(corpus.corpus)[:3]))
     report = generate(tiny_recipe, few, tmp_path, kinds={"question": 1, "title": 1})
@@ -309,6 +347,7 @@ def test_adapt_writes_the_queries_that_a_corpus_lacks(tiny_recipe, beir, tmp_pat
     assert not (out / "queries.jsonl").exists(), "killed too late to prove anything"
     assert running.startswith(f"Running (process {process.pid} ") and " queries" in running
     stopped = CliRunner().invoke(app, ["status", str(out)]).output
+    assert CliRunner().invoke(app, ["report", str(out)]).exit_code == 0, "which is none that stops the run"
     assert stopped.startswith("Stopped at ") and "goes on from there with: pdadapt adapt" in stopped
     first = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
     assert first.returncode == 0, first.stderr
@@ -327,8 +366,9 @@ def test_adapt_writes_the_queries_that_a_corpus_lacks(tiny_recipe, beir, tmp_pat
     assert plan(recipe, dataset, out, progress) is None
     with pytest.raises(RunError, match=r"generate\.count was 12, now 13"):
         adapt(load_recipe(str(tiny_recipe), COUNT | {"generate.count": 13}), dataset, out, progress)
-    with pytest.raises(DataError, match="written by `pdadapt queries`"):
-        plan(recipe, dataset, tmp_path / "other", progress)
+    (out / "queries.jsonl.work" / "index").mkdir(parents=True)  # as a kill leaves it
+    adapt(recipe, dataset, out, progress)
+    assert not (out / "queries.jsonl.work").exists()
 
 
 def test_a_run_whose_queries_were_given_gets_no_others(tiny_recipe, beir, tmp_path):

@@ -274,6 +274,34 @@ def test_rounds_after_one_that_got_its_answers_late_are_asked_anew(labeled, tmp_
     assert figures["pairs_unanswered"] == 0 and {len(entry.pairs) for entry in lists} == {6}
 
 
+def test_pairs_of_points_that_came_late_are_asked_anew_also_after_a_kill(labeled, tmp_path):
+    _, teacher, dataset, ranking = labeled
+    pair = {"per_query": 6, "window": 3}
+    recipe = Recipe.model_validate({"teacher": {"kind": "seq2seq", "pair": pair}, "train": {"n_way": 6}})
+    write_run(tmp_path / "candidates.run", ranking.items(), "x")
+    labeling = Labeling(RunFile(tmp_path / "candidates.run"), dataset.corpus, dataset.queries, recipe)
+    store, answering = tmp_path / "l.sqlite", CountingTeacher()
+
+    class Killed(Exception):
+        pass
+
+    class KilledAtPairs(CountingTeacher):
+        def score_pairs(self, chunks):
+            raise Killed
+
+    def ask(who):
+        return ask_teachers(labeling, store, KEYS, lambda task: who, Progress(), Journal(tmp_path / "journal"))
+
+    first = next(iter(ranking))
+    teacher.silent = {dataset.corpus[doc_id].contents for doc_id, _ in ranking[first][:2]}
+    ask(teacher)
+    with pytest.raises(Killed):
+        ask(KilledAtPairs())
+    figures = ask(answering)
+    list(make_lists(labeling, store, KEYS, figures))
+    assert figures["pairs"] and figures["pairs_unanswered"] == 0
+
+
 def test_answers_that_go_round_are_counted(labeled, monkeypatch):
     run, teacher, dataset, _ = labeled
     pair = {"per_query": 100, "strategy": "random"}

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from pdadapt.corpus import load_dataset
-from pdadapt.errors import RunError
+from pdadapt.errors import RecipeError, RunError
 from pdadapt.pipeline import adapt
-from pdadapt.plan import Rates, Shape, cheaper, costs, disk, plan, prompts, total
+from pdadapt.plan import Rates, Shape, cheaper, costs, disk, plan, prompts, total, written_first
 from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe, load_recipe
 
@@ -106,6 +106,25 @@ def test_a_plan_times_every_stage_and_leaves_nothing(tiny_recipe, beir, tmp_path
     assert set(found.paper) == {"FiQA", "MS MARCO"} and found.paper["FiQA"] < found.paper["MS MARCO"]
     assert all(number > 0 for number in found.memory.values())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_queries_that_must_be_written_are_planned_too(tiny_recipe, beir, tmp_path):
+    recipe = load_recipe(str(tiny_recipe), {"generate.count": 6})
+    dataset = load_dataset(str(beir / "corpus.jsonl"))
+    found = plan(recipe, dataset, tmp_path / "run", Progress())
+    first, second, *_ = found.costs
+    kept, tried = found.fit
+    assert [first.stage, second.stage] == ["start", "write queries"] and second.seconds > 0
+    assert 0 <= kept <= tried == 16 and second.units == min(-(-6 * tried // max(1, kept)), 4 * len(dataset.corpus))
+    assert {cost.stage: cost.units for cost in found.costs}["label points"] == 6 * 8 and list(tmp_path.iterdir()) == []
+    assert written_first(Shape(1_000, 50, 0), Recipe(), 0, 16).written == 4_000, "of each document all four kinds"
+    with pytest.raises(RecipeError, match="no LLM that could write"):
+        plan(
+            load_recipe(str(tiny_recipe), {"generate.model": recipe.student.model}),
+            dataset,
+            tmp_path / "run",
+            Progress(),
+        )
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,8 @@ def test_settings_that_contradict_each_other_are_refused():
         load_recipe("paper", dict([parse_override("teacher.point.labels=[Yes, No]")]))
     with pytest.raises(RecipeError, match=r"train\.warmup: .*less than or equal to 1 \(got 3000\)"):
         load_recipe("paper", {"train.warmup": 3000})
+    with pytest.raises(RecipeError, match=r"strengths are fitted to pairs.*set it to 10"):
+        load_recipe("small", {"train.kd_target": "strengths"})
     for without_pairs in ("train.lambda_pair", "teacher.pair.per_query"):
         with pytest.raises(RecipeError, match=r"recipe: .*nothing to learn.* is\.$"):
             load_recipe("paper", {"train.lambda_kd": 0, without_pairs: 0})

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import word_tokenizer
 from test_endpoint import serving
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import BartConfig, BartForConditionalGeneration, GPT2Config, GPT2LMHeadModel
 
 from pdadapt.corpus import Document
 from pdadapt.errors import ModelError, RecipeError
@@ -128,6 +128,18 @@ def test_what_was_cut_off_is_marked(llama, server, tmp_path):
     config = json.loads((ends / "generation_config.json").read_text(encoding="utf-8")) | {"eos_token_id": [1, 5, 8]}
     (ends / "generation_config.json").write_text(json.dumps(config), encoding="utf-8")
     assert any(not text.endswith("…") for _, text in written(recipe(ends, max_tokens=64)))
+
+
+def test_bart_is_cut_off_too(tmp_path):
+    """It begins with its token of the end, and its configuration wants it at the end whatever was said."""
+    size = word_tokenizer(tmp_path, end=True)
+    one = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    ends = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1, "decoder_start_token_id": 1}
+    widths = {"d_model": 32, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "init_std": 1.0}
+    torch.manual_seed(0)
+    config = BartConfig(vocab_size=size, forced_eos_token_id=1, **one, **ends, **widths)
+    BartForConditionalGeneration(config).save_pretrained(tmp_path)
+    assert all(text.endswith("…") for _, text in written(recipe(tmp_path, max_tokens=2)))
 
 
 def test_a_server_is_asked_for_the_same_and_a_refused_document_is_no_answer(server, monkeypatch):

@@ -15,7 +15,7 @@ LONGEST_COPY = 8  # words in a row that a query may share with its document
 OWN_SCRIPT = 0.05  # of a document's letters, that makes a script its own
 JAPANESE = ("HIRAGANA", "KATAKANA", "IDEOGRAPHIC")  # which are one script with CJK
 CUT = "…"  # after an answer that was longer than generate.max_tokens
-THOUGHTS = re.compile(rf"<think>.*?(</think>|(?={CUT}?$))", re.DOTALL)
+THOUGHTS = re.compile(rf"^.*</think>|<think>.*?(?={CUT}?$)", re.DOTALL)
 LABEL = re.compile(
     r"^(\W*(?:(?:here(?:['’]s| is| are)\s+)?(?:an?|one|the|some|your)\s+)?(?:search |short |sample |possible )?"
     r"(?:question|query|queries|keywords?|claim|statement|title|heading|answer|q"
@@ -36,13 +36,13 @@ META = re.compile(
     rf"\b(?:this|(?:the )?(?:above|given|following|provided)) {TEXT}\b"
     rf"|\b(?:the|that) {TEXT} (?:says?|states?|mentions?|describes?|discuss(?:es)?|explains?|suggests?|reports?|claims?"
     r"|indicates?|refers?|talks?|tells?|is about)\b"
-    rf"|\b(?:in|of|from|by|about|according to) the {TEXT}(?=\W*$|[,.;:])"
-    rf"|\b(?:mentioned|described|discussed|stated|given|listed) (?:in|by) the {TEXT}\b"
+    rf"|\b(?:mentioned|described|discussed|stated|given|listed) (?:in|by) the {TEXT}\b|\baccording to the {TEXT}\b"
     r"|^\W*(?:as an ai\b|i(?:'m| am) sorry\b|sorry, (?:but )?i\b"
     r"|(?:unfortunately, )?i (?:cannot|can't|can not|could not|couldn't|am unable to|am not able to) "
-    r"(?:write|generate|provide|answer|create|produce|formulate|come up|help|assist|comply|fulfill?|find|determine)\b)",
+    r"(?:write|generate|provide|answer|create|produce|formulate|come up|help|assist|comply|fulfill?|determine)\b)",
     re.IGNORECASE,
 )
+POINTED_AT = re.compile(rf"\b(?:the|this|that) ({TEXT})\b", re.IGNORECASE)  # by a query
 
 
 def clean(answer: str) -> str:
@@ -68,8 +68,8 @@ def normalised(query: str) -> str:
 def fault(query: str, kind: QueryKind, document: str) -> str | None:
     """Why this text is no query to keep; None when it is one.
 
-    `mentions the document` knows English only. `another script` compares scripts, not languages: a French query about
-    an English document passes.
+    `mentions the document` knows English only: `the passage` is the document itself, unless that speaks of passages
+    too. `another script` compares scripts, not languages: a French query about an English document passes.
     """
     found = words(query)
     if query.endswith(CUT):
@@ -80,7 +80,9 @@ def fault(query: str, kind: QueryKind, document: str) -> str | None:
         return "too short"
     if len(found) > MOST_WORDS[kind] * per_word(found):
         return "too long"
-    if META.search(query.replace("’", "'")):
+    if META.search(query.replace("’", "'")) or any(
+        noun.lower() not in document.lower() for noun in POINTED_AT.findall(query)
+    ):
         return "mentions the document"
     if not same_script(query, document):
         return "another script"

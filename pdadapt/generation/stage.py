@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,6 +33,8 @@ from pdadapt.students import load_student
 from pdadapt.students.colbert import PCA_DOCUMENTS
 from pdadapt.teachers import Point
 from pdadapt.teachers.choose import Teachers, model_of, teacher_key
+
+FEW = 50  # generate.k of so many times as many documents says something
 
 
 def write_queries(writing: Writing) -> dict[str, Any]:
@@ -55,6 +58,11 @@ def write_file(writing: Writing) -> None:
     begin(writing, notes)
     kinds = ", ".join(f"{kind} {share:.0%}" for kind, share in writing.shares.items())
     progress.say(f"{writer_model(recipe).model} writes {recipe.generate.count:,} queries into {out}: {kinds}.")
+    if recipe.generate.round_trip and FEW * recipe.generate.k > (size := len(writing.corpus)):
+        progress.say(
+            f"Among {recipe.generate.k} of {size:,} documents nearly every query finds its own again: --set "
+            f"generate.k={max(1, size // FEW)} keeps better ones."
+        )
     found = find_documents(writing)
     settings, places = recipe.generate, len(found["doc_ids"])
     while wanted := mix.how_many(writing.shares, settings.count, notes.verdicts, places):
@@ -66,8 +74,8 @@ def write_file(writing: Writing) -> None:
             chunk.append(Asked(number, kind, writing.corpus[found["doc_ids"][place]]))
         write(writing, chunk, notes)
         notes.judge(judge(writing, chunk, notes))
-    kept = [number for number, reason in notes.verdicts.items() if reason is None]
-    kept = mix.by_shares(kept, writing.shares, settings.count)
+    every = [number for number, reason in notes.verdicts.items() if reason is None]
+    kept = mix.by_shares(every, writing.shares, settings.count)
     if not kept:
         raise none_kept(writing, notes)
     documents = {"looked_at": found["looked_at"], "left_out": found["left_out"], "fit": len(found["doc_ids"])}
@@ -80,7 +88,7 @@ def write_file(writing: Writing) -> None:
     }
     write_atomic(writing.report, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     write_atomic(out, rows(kept, notes, found["doc_ids"]))
-    went = count_reasons(notes.verdicts.values())
+    went = count_reasons([*notes.verdicts.values(), *["more than wanted"] * (len(every) - len(kept))])
     progress.say(f"Kept {len(kept):,} of {len(notes.verdicts):,} queries that were written{went and f' ({went})'}.")
 
 
@@ -100,16 +108,21 @@ def begin(writing: Writing, notes: Notes) -> None:
 
 def none_kept(writing: Writing, notes: Notes) -> DataError:
     """What to say, and what to do, when no query is fit to be kept."""
-    settings, ways = writing.recipe.generate, []
-    if settings.round_trip == "bm25" and "not found again" in notes.verdicts.values():
-        ways.append("let the student find documents again with --set generate.round_trip=student")
-    anew = "name another LLM with --set generate.model=NAME"
-    if "cut off" in notes.verdicts.values():
-        anew += f", or let it write more than {settings.max_tokens} tokens with --set generate.max_tokens=N"
-    ways += [f"remove {writing.folder} and {anew}", "bring queries with --queries FILE"]
+    settings, reasons = writing.recipe.generate, Counter(notes.verdicts.values())
+    ways = {}
+    if settings.round_trip == "bm25":
+        ways["not found again"] = "let the student find documents again with --set generate.round_trip=student"
+    longer = f"let it write more than {settings.max_tokens} tokens with --set generate.max_tokens=N"
+    ways["cut off"] = f"remove {writing.folder} and {longer}"
+    ways["not judged"] = "see that the teacher answers, or leave generate.least_point out"
+    said = [ways[reason] for reason, _ in reasons.most_common() if reason in ways]
+    said += [
+        f"remove {writing.folder} and name another LLM with --set generate.model=NAME",
+        "bring queries with --queries FILE",
+    ]
     return DataError(
         f"None of {len(notes.verdicts):,} queries that {writer_model(writing.recipe).model} wrote is fit to be kept "
-        f"({count_reasons(notes.verdicts.values())}): {'; or '.join(ways)}."
+        f"({count_reasons(notes.verdicts.values())}): {'; or '.join(said)}."
     )
 
 
@@ -169,7 +182,9 @@ def judge(writing: Writing, chunk: Sequence[Asked], notes: Notes) -> dict[int, s
     if settings.least_point is not None:
         points = {one.number: Point(texts[one.number], one.document.contents) for one in passed()}
         for number, score in judged(writing, points).items():
-            if score is None or score < settings.least_point:
+            if score is None:
+                verdicts[number] = "not judged"
+            elif score < settings.least_point:
                 verdicts[number] = "judged irrelevant"
     kept = [filters.clean(notes.answers[number]) for number, reason in notes.verdicts.items() if reason is None]
     seen = set(map(filters.normalised, [*writing.examples, *kept]))

@@ -42,7 +42,8 @@ Answers = list[tuple[Asked, str]]
 class Writer(Protocol):
     def write(self, asked: Sequence[Asked]) -> Iterator[Answers]:
         """Yield what the model says, batch by batch, with CUT after what it did not bring to an end; the same whoever
-        asks and when, with what was answered before left out.
+        asks and when, with what was answered before left out (in bfloat16 as rounding has it, which differs a little
+        with what else is in a batch).
         """
 
 
@@ -158,10 +159,12 @@ class LocalWriter:
             max_new_tokens=settings.max_tokens,
             pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id or 0,
             do_sample=False,
+            forced_eos_token_id=None,  # BART's
             num_beams=1,
             logits_processor=sampler,
         )
-        written = output[:, ids.shape[1] :] if self.kind == "causal" else output
+        begun = ids.shape[1] if self.kind == "causal" else 1  # with the prompt, or what a decoder begins with
+        written = output[:, begun:]
         texts = self.tokenizer.batch_decode(written, skip_special_tokens=True)
         ends = self.model.generation_config.eos_token_id
         ended = torch.isin(written, torch.tensor(ends if ends is not None else [], device=device)).any(1).tolist()

@@ -149,6 +149,7 @@ def as_asked(generate: GenerateSettings, examples: Sequence[str]) -> dict[str, A
     """What the queries depend on of that which the section `generate` says; the model is another matter."""
     return {
         "generate": generate.model_dump(mode="json", exclude={"model", "kinds", "examples", "prompts"}),
+        "generate.model": "its own" if generate.model else "the teacher's",
         "kinds": mix.shares(examples, generate.kinds),
         "examples_sha256": fingerprint(("", text) for text in examples) if examples else None,
         "prompts": {name: prompt.sha256 for name, prompt in writing_prompts(generate).items()},
@@ -173,13 +174,17 @@ def check_as_asked(out: Path, recipe: Recipe) -> None:
     if not report.exists():
         raise RunError(f"{out} was not written by this command; use it with --queries {out}, or give another --out.")
     origin = read_settings(report).get("from", {})
-    wanted = as_asked(recipe.generate, read_examples(recipe.generate))
+    ways = f"keep them with --queries {out}, or have others written with another --out"
+    try:
+        wanted = as_asked(recipe.generate, read_examples(recipe.generate))
+    except DataError as error:
+        raise DataError(f"{error} The queries are there already: {ways}.") from None
     found = {key: origin.get(key) for key in wanted}
     if recipe.generate.model:
         found["generate.model"] = origin.get("writer", {}).get("model")
         wanted["generate.model"] = writer_identity(recipe)["model"]
     if changes := differences(found, json.loads(json.dumps(wanted))):
-        raise other_settings(out, changes, f"keep them with --queries {out}, or have others written with another --out")
+        raise other_settings(out, changes, ways)
 
 
 def report_of(out: Path) -> Path:

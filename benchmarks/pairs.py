@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import argparse
 import math
-import shutil
 import statistics
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 
@@ -57,8 +57,6 @@ def recipe_of(options: argparse.Namespace, seed: int, strategy: str, pairs: int,
         {
             "seed": seed,
             "retrieve.k": options.listed,
-            "retrieve.max_queries": options.queries,
-            "evaluate.max_queries": 300,
             "teacher.point.model": options.point_teacher,
             "teacher.point.student_weight": options.student_weight,
             "teacher.kind": "auto",
@@ -79,6 +77,7 @@ def recipe_of(options: argparse.Namespace, seed: int, strategy: str, pairs: int,
 def judge_all(name: str, options: argparse.Namespace) -> tuple[Dataset, Path]:
     """Candidates of a set's train queries, the labels of them and of all their pairs; returns the run folder."""
     dataset = load_dataset(str(options.data / name))
+    dataset = replace(dataset, queries=sample_queries(dataset.queries, options.queries, 42))  # the same for all seeds
     recipe, out = recipe_of(options, 42, "random", EVERY), options.work / name
     if options.pair_scores:
         adapt(recipe_of(options, 42, "random", 0), dataset, out, Progress(), stop_before_labeling=True)
@@ -121,8 +120,7 @@ def judge(recipe: Recipe, dataset: Dataset, out: Path) -> None:
 
 
 def labeling_of(recipe: Recipe, dataset: Dataset, out: Path) -> Labeling:
-    queries = sample_queries(dataset.queries, recipe.retrieve.max_queries, 42)  # the same for all seeds
-    return Labeling(RunFile(out / "iteration-1" / "candidates.run"), dataset.corpus, queries, recipe)
+    return Labeling(RunFile(out / "iteration-1" / "candidates.run"), dataset.corpus, dataset.queries, recipe)
 
 
 def order(entry: TrainingList, recipe: Recipe) -> list[tuple[str, float]]:
@@ -214,19 +212,10 @@ def student_rows(name: str, options: argparse.Namespace) -> Iterator[list[object
             changes["train__lambda_pair"] = 0.0
         for seed in range(1, options.seeds + 1):
             out = options.work / f"{name}-{config.replace(':', '-')}-{seed}"
-            if not out.exists():  # base, candidates and labels are all the same
-                out.mkdir()
-                for part in ("student", "iteration-0"):
-                    shutil.copytree(shared / part, out / part)
-                (out / "iteration-1").mkdir()
-                shutil.copy(shared / "iteration-1" / "candidates.run", out / "iteration-1")
-                for file in ("run.json", "recipe.yaml"):
-                    shutil.copy(shared / file, out)
             pairs = math.ceil(PAPER * int(share) / 100)
             store = str(shared / "labels.sqlite")
-            recipe = recipe_of(options, 42, strategy, pairs, label_store=store, train__steps=options.steps, **changes)
-            recipe = recipe.model_copy(update={"seed": seed})
-            metrics = adapt(recipe, dataset, out, Progress(), restart_from="label")
+            recipe = recipe_of(options, seed, strategy, pairs, label_store=store, train__steps=options.steps, **changes)
+            metrics = adapt(recipe, dataset, out, Progress())
             found = metrics["measures"][MEASURE]
             change = found["comparisons"][0]
             means = (f"{mean:.4f}" for mean in found["means"])

@@ -6,7 +6,7 @@ import json
 import re
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class Record:
     iterations: list[Iteration]
     timings: list[dict[str, Any]]
     task: dict[str, Any]  # progress.json: what is going on, or was when the run was stopped
+    written: dict[str, Any] = field(default_factory=dict)  # queries.jsonl.report.json, of queries that an LLM wrote
 
     @property
     def finished(self) -> bool:
@@ -92,6 +93,7 @@ def read_record(run: Path) -> Record:
         iterations=[_read_iteration(run / f"iteration-{number}", number) for number in numbers],
         timings=list(read_lines(run / "timings.jsonl", torn=True)),
         task=task,
+        written=_read_json(run / "queries.jsonl.report.json"),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -95,11 +96,25 @@ def facts(record: Record) -> list[tuple[str, str]]:
     }
     found = [
         ("Data", record.summary),
+        ("Queries", written(record.written)),
         ("Student", str(recipe.get("student", {}).get("model", ""))),
         ("Teacher", ", ".join(sorted(filter(None, teachers)))),
         ("Checkpoint", str(record.metrics.get("checkpoint", ""))),
     ]
     return [(name, text) for name, text in found if text]
+
+
+def written(report: Mapping[str, Any]) -> str:
+    """What came of queries that an LLM wrote for the run; nothing where it wrote none."""
+    if not report:
+        return ""
+    ends = Counter[str]()
+    for kind in report["kinds"].values():
+        ends.update(kind)
+    others = ", ".join(f"{count:,} {end}" for end, count in ends.most_common() if end not in ("written", "kept"))
+    return f"{report['kept']:,} kept of {report['written']:,} that {report['model']} wrote" + (
+        others and f" ({others})"
+    )
 
 
 def _asks_pairs(teacher: Mapping[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -358,6 +359,7 @@ def test_adapt_writes_the_queries_that_a_corpus_lacks(tiny_recipe, beir, tmp_pat
     )
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["queries"] == 12 and "queries.jsonl" in metrics["summary"]
+    assert re.search(r"12 kept of \d+ that .+ wrote \(\d", (out / "report.html").read_text(encoding="utf-8"))
     texts = [json.loads(line)["query_id"] for line in (out / "iteration-1" / "lists.jsonl").read_text().splitlines()]
     assert sorted(texts) == sorted(row["_id"] for row in rows(out / "queries.jsonl"))
     dataset, progress = load_dataset(str(beir / "corpus.jsonl")), Progress()

@@ -44,6 +44,7 @@ from pdadapt.training_lists import TrainingList
 
 RECIPE = str(Path(__file__).parent / "proof.yaml")
 DIFFERENCES = "imported:differences"
+TESTED = 300  # queries, at most
 PAPER, EVERY = 50, 10_000  # pairs a query of the paper; more than there are
 STRATEGIES = ("window", "random", "adjacent", "cycles", "uncertain", "active")
 SHARES = (5, 10, 25, 50, 100)  # per cent of the paper's pairs
@@ -57,6 +58,8 @@ def recipe_of(options: argparse.Namespace, seed: int, strategy: str, pairs: int,
         {
             "seed": seed,
             "retrieve.k": options.listed,
+            "retrieve.max_queries": options.queries,
+            "evaluate.max_queries": TESTED,
             "teacher.point.model": options.point_teacher,
             "teacher.point.student_weight": options.student_weight,
             "teacher.kind": "auto",
@@ -77,7 +80,8 @@ def recipe_of(options: argparse.Namespace, seed: int, strategy: str, pairs: int,
 def judge_all(name: str, options: argparse.Namespace) -> tuple[Dataset, Path]:
     """Candidates of a set's train queries, the labels of them and of all their pairs; returns the run folder."""
     dataset = load_dataset(str(options.data / name))
-    dataset = replace(dataset, queries=sample_queries(dataset.queries, options.queries, 42))  # the same for all seeds
+    queries = sample_queries(dataset.queries, options.queries, 42)  # the same for all seeds
+    dataset = replace(dataset, queries=queries, test_queries=sample_queries(dataset.test_queries, TESTED, 42))
     recipe, out = recipe_of(options, 42, "random", EVERY), options.work / name
     if options.pair_scores:
         adapt(recipe_of(options, 42, "random", 0), dataset, out, Progress(), stop_before_labeling=True)
@@ -291,7 +295,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--student-weight", type=float, default=0.0)
     parser.add_argument("--temperature", type=float, default=1.0)
-    parser.add_argument("--prior-precision", type=float, default=1.0)
+    parser.add_argument("--prior-precision", type=float, default=0.3)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--configs", nargs="*", default=["window:100", "window:10", "active:10", "active:10:strengths"])
     options = parser.parse_args()

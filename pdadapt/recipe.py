@@ -257,7 +257,7 @@ class TrainSettings(Settings):
     kd_target: Literal["points", "strengths"] = "points"
     """What L_KD learns. points: the point labels; strengths: of a Bradley-Terry fit to a list's pairs, with the point
     labels as prior. Learn from strengths alone with lambda_pair 0, from both otherwise."""
-    prior_precision: PositiveFloat = 1.0
+    prior_precision: PositiveFloat = 0.3
     """How firmly the strengths hold to the point labels: the precision of their prior, to which the answer about a pair
     adds P (1 - P), a quarter at most."""
     temperature: PositiveFloat = 1.0

@@ -41,6 +41,7 @@ DOCUMENT = "A tubeless tire holds air without an inner tube, since sealant close
         ("Frage: Wie dichtet ein Reifen?", "Wie dichtet ein Reifen?"),
         ("Pregunta 1: ¿Cómo sella?", "¿Cómo sella?"),
         ("问题：轮胎如何密封？", "轮胎如何密封？"),
+        ('Search query (example): "tubeless sealant"', "tubeless sealant"),
         ("The passage is about tires.\nSo ask that.\n</think>\n\nHow do tires seal?", "How do tires seal?"),
         ("<think>Tires?</think>How do tires seal?", "How do tires seal?"),
     ],

@@ -19,7 +19,7 @@ THOUGHTS = re.compile(rf"^.*</think>|<think>.*?(?={CUT}?$)", re.DOTALL)
 LABEL = re.compile(
     r"^(\W*(?:(?:here(?:['’]s| is| are)\s+)?(?:an?|one|the|some|your)\s+)?(?:search |short |sample |possible )?"
     r"(?:question|query|queries|keywords?|claim|statement|title|heading|answer|q"
-    r"|frage|titel|pregunta|título|titre|domanda|titolo|pergunta|vraag|вопрос|问题|問題|質問)\s*\d*\W*[:：]"
+    r"|frage|titel|pregunta|título|titre|domanda|titolo|pergunta|vraag|вопрос|问题|問題|質問)\s*\d*\s*(?:\([^)]*\))?\W*[:：]"
     r"|\W*(?:sure|ok|okay|certainly|absolutely|of course|alright)\s*[!.,:]"
     r"|\s*(?:[-*•–#]+|\(?\d{1,2}[.)])(?=\s))\s*",
     re.IGNORECASE,

@@ -190,13 +190,16 @@ def mean_of(of_seeds: Sequence[PerQuery]) -> PerQuery:
 def source_rows(name: str, options: argparse.Namespace) -> Iterator[list[object]]:
     """Of each source of candidates: how many relevant ones it finds, and what its lists are worth."""
     dataset, shared = judge_all(name, options)
+    dataset = replace(dataset, test_queries={})  # nothing is tested
     qrels = dataset.read_train_qrels()
     found_by: dict[str, dict[str, PerQuery]] = {}
     for sources in (["student"], ["bm25"], ["student", "bm25"]):
         changes = {"retrieve__sources": sources, "teacher__point__student_weight": 0.0}
         recipe = recipe_of(options, 42, "window", 0, label_store=str(shared / "labels.sqlite"), **changes)
-        out = options.work / f"{name}-{'-'.join(sources)}"
-        judge(recipe, dataset, out)
+        out = shared
+        if sources != ["student"]:
+            out = options.work / f"{name}-{'-'.join(sources)}"
+            judge(recipe, dataset, out)
         _, found = worth(recipe, dataset, out, qrels, (f"R@{options.listed}", MEASURE))
         found_by[" + ".join(sources)] = found
         cells: list[object] = [name, " + ".join(sources)]

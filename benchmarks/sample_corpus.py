@@ -30,8 +30,8 @@ def documents(lines: list[str]) -> set[str]:
 
 
 def copy_lines(source: Path, target: Path, ids: set[str]) -> None:
-    lines = source.read_text(encoding="utf-8").splitlines(keepends=True)
-    target.write_text("".join(line for line in lines if json.loads(line)["_id"] in ids), encoding="utf-8")
+    with open(source, encoding="utf-8") as lines:
+        target.write_text("".join(line for line in lines if json.loads(line)["_id"] in ids), encoding="utf-8")
 
 
 def main() -> None:

@@ -268,8 +268,8 @@ def queries(
     store = Path(resolved.label_store) if resolved.label_store else out.with_suffix(".labels.sqlite")
     report = write_queries(prepare(resolved, dataset, out, store, _progress()))
     console.print(queries_table(report), highlight=False, soft_wrap=True)
-    same = f" --passages {passages}" if passages else ""
-    typer.echo(f"Use them with pdadapt adapt --corpus {corpus} --queries {shlex.quote(str(out))}{same}")
+    same = ["--passages", passages] if passages else []
+    typer.echo(f"Use them with {shlex.join(['pdadapt', 'adapt', '--corpus', corpus, '--queries', str(out), *same])}")
 
 
 def _run(

@@ -32,7 +32,7 @@ from pdadapt.engines.choose import BASELINE, check_model, make_engine
 from pdadapt.engines.exact import Exact
 from pdadapt.errors import DataError, RunError
 from pdadapt.generation.stage import write_queries
-from pdadapt.generation.writing import check_as_asked, prepare
+from pdadapt.generation.writing import Writing, check_as_asked, prepare
 from pdadapt.label import Labeling, ask_teachers, make_lists
 from pdadapt.labels import LabelStore, is_labeled
 from pdadapt.models import resolve_model
@@ -208,13 +208,28 @@ def adapt(
 def write_own_queries(
     recipe: Recipe, dataset: Dataset, run: RunFolder, progress: Progress, restart_from: Stage | None = None
 ) -> Dataset:
-    """The dataset with queries that an LLM writes about it, or has written for this run; what else would stop the run
-    is found before.
+    """The dataset with queries that an LLM writes about it, or has written for this run."""
+    found = own_queries(recipe, dataset, run, progress, restart_from)
+    if isinstance(found, Writing):
+        progress.say(f"Corpus {dataset.name!r} brings no queries, so they are written first.")
+        with run.locked():
+            progress.keep(run.path / "timings.jsonl", run.path / "progress.json")
+            limits.remember(run.path / "memory.json")
+            write_queries(found)
+        return with_queries(dataset, found.out)
+    shutil.rmtree(run.written_queries.with_name(run.written_queries.name + ".work"), ignore_errors=True)  # after a kill
+    return found
+
+
+def own_queries(
+    recipe: Recipe, dataset: Dataset, run: RunFolder, progress: Progress, restart_from: Stage | None = None
+) -> Dataset | Writing:
+    """The dataset with the queries that were written for this run; or the writing that is to be done, when all is
+    checked that would stop it or the run. Nothing is loaded or written. Raises PdadaptError on what the user can mend.
     """
     file = run.written_queries
     if file.exists():
         check_as_asked(file, recipe)
-        shutil.rmtree(file.with_name(file.name + ".work"), ignore_errors=True)  # left by a kill
         return with_queries(dataset, file)
     if distributed.processes() > 1:
         raise RunError(
@@ -226,17 +241,16 @@ def write_own_queries(
         which = f"the queries in {source}" if source else "queries that came with its corpus"
         gone = ", which is gone" if source and not Path(source).exists() else ""
         raise RunError(f"{run.path} holds a run of {which}{gone}; give them with --queries, or give another --out.")
-    first = next(iter(dataset.corpus)).doc_id
-    any_queries = replace(dataset, queries={"any": "any"}, read_train_qrels=lambda: {"any": {first: 1}})
-    check(recipe, any_queries, run.path, restart_from)
+    check(recipe, stand_ins(dataset, ["any"]), run.path, restart_from)
     run.check(recipe, {}, restart_from)
-    progress.say(f"Corpus {dataset.name!r} brings no queries, so they are written first.")
-    writing = prepare(recipe, dataset, file, run.store(recipe), progress)
-    with run.locked():
-        progress.keep(run.path / "timings.jsonl", run.path / "progress.json")
-        limits.remember(run.path / "memory.json")
-        write_queries(writing)
-    return with_queries(dataset, file)
+    return prepare(recipe, dataset, file, run.store(recipe), progress)
+
+
+def stand_ins(dataset: Dataset, texts: Sequence[str]) -> Dataset:
+    """The dataset with these as the queries that are to be written, each with its label."""
+    queries = {f"g{number}": text for number, text in enumerate(texts, 1)}
+    first = next(iter(dataset.corpus)).doc_id
+    return replace(dataset, queries=queries, read_train_qrels=lambda: {query_id: {first: 1} for query_id in queries})
 
 
 def join_training(recipe: Recipe, dataset: Dataset, run: RunFolder, progress: Progress) -> dict[str, Any]:

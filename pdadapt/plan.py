@@ -20,17 +20,17 @@ import torch
 from pdadapt import train
 from pdadapt.agreement import count_held_out
 from pdadapt.bradley_terry import fit
-from pdadapt.corpus import Corpus, Dataset, Document, Queries, with_queries
+from pdadapt.corpus import Corpus, Dataset, Document, Queries
 from pdadapt.distributed import processes
 from pdadapt.engines.exact import Exact
 from pdadapt.errors import RunError
-from pdadapt.generation import sources
 from pdadapt.generation.filters import clean, fault
-from pdadapt.generation.mix import KINDS
-from pdadapt.generation.writers import Asked, check_writer, load_writer
+from pdadapt.generation.mix import HOPELESS, quotas
+from pdadapt.generation.writers import Asked, load_writer
+from pdadapt.generation.writing import Writing
 from pdadapt.labels import count_labels
 from pdadapt.pairs import Positions, choose_pairs, count_pairs
-from pdadapt.pipeline import check, load_student
+from pdadapt.pipeline import check, load_student, own_queries, stand_ins
 from pdadapt.progress import Progress
 from pdadapt.recipe import PairSettings, Recipe, TrainSettings, load_recipe
 from pdadapt.run import RunFolder, Stage
@@ -85,6 +85,7 @@ class Rates:
     document_letters: float = 0.0
     query: float = 0.0
     score: float = 0.0  # MaxSim of one query with one document
+    load_writer: float = 0.0
     written: float = 0.0  # a query that an LLM writes
     prompt: dict[Task, float] = field(default_factory=dict)
     prompt_tokens: dict[Task, float] = field(default_factory=dict)
@@ -132,10 +133,9 @@ def plan(
         raise RunError("--plan is for one process: give it without the launcher.")
     if not os.access(existing(out), os.W_OK):
         raise RunError(f"{out} cannot be written to; give another --out.")
-    written = RunFolder(out).written_queries
-    unwritten = not dataset.queries and not written.exists()
-    if not dataset.queries:
-        dataset = any_queries(dataset, recipe) if unwritten else with_queries(dataset, written)
+    there = dataset if dataset.queries else own_queries(recipe, dataset, RunFolder(out), progress, restart_from)
+    writing = there if isinstance(there, Writing) else None
+    dataset = stand_ins(dataset, texts_like_queries(recipe, dataset)) if isinstance(there, Writing) else there
     job = check(recipe, dataset, out, restart_from)
     _, outdated = job.run.check(recipe, job.origin, restart_from)
     sizes = Shape(len(dataset.corpus), len(job.queries), len(job.test_queries))
@@ -147,9 +147,9 @@ def plan(
     rates, parameters = measure(recipe, dataset.corpus, job.queries, list(job.keys), progress)
     rates.start = start
     fit_to_keep = (0, 0)
-    if unwritten:
-        fit_to_keep = measure_writing(recipe, dataset.corpus, rates, progress)
-        shape = written_first(shape, recipe, *fit_to_keep)
+    if writing:
+        fit_to_keep = measure_writing(writing, rates, progress)
+        shape = written_first(shape, writing, *fit_to_keep)
     needed, free = disk(recipe, shape, rates), shutil.disk_usage(existing(out)).free
     if sum(needed.values()) > free:
         raise RunError(
@@ -170,22 +170,19 @@ def plan(
     return Plan(shape, found, rates.memory, all_memory(), needed, free, labeled, ways, paper, fit_to_keep)
 
 
-def any_queries(dataset: Dataset, recipe: Recipe) -> Dataset:
-    """The dataset with as many queries as are to be written, which are the beginnings of documents."""
-    check_writer(recipe)
-    texts = dataset.corpus.sample(SAMPLE_QUERIES)
-    queries = {f"g{number}": texts[number % len(texts)][:100] or "any" for number in range(recipe.generate.count)}
-    return replace(dataset, queries=queries, read_train_qrels=dict)
+def texts_like_queries(recipe: Recipe, dataset: Dataset) -> list[str]:
+    """As many as queries are to be written: the beginnings of documents."""
+    texts = [text[:100] or "any" for text in dataset.corpus.sample(SAMPLE_QUERIES)]
+    return [texts[number % len(texts)] for number in range(recipe.generate.count)]
 
 
-def written_first(shape: Shape, recipe: Recipe, kept: int, tried: int) -> Shape:
+def written_first(shape: Shape, writing: Writing, kept: int, tried: int) -> Shape:
     """With the queries to write for those that are wanted, if as many as of those that were tried are fit by their
-    text, and the documents to embed.
+    text (of none, so many as are written before it is given up), and the documents to embed.
     """
-    wanted = recipe.generate.count
-    written = min(math.ceil(wanted * tried / max(1, kept)), shape.documents * len(KINDS))
-    looked_at = len(sources.draw(shape.documents, wanted, recipe.seed))
-    return replace(shape, written=written, embedded=looked_at * (looked_at > wanted))
+    kinds, wanted, (fit, _) = len(writing.shares), writing.recipe.generate.count, writing.fit
+    written = math.ceil(wanted * tried / kept) if kept else HOPELESS * kinds
+    return replace(shape, written=min(written, len(fit) * kinds), embedded=len(fit) * (len(fit) > wanted))
 
 
 def prompts(recipe: Recipe, shape: Shape, task: Task) -> int:
@@ -222,7 +219,7 @@ def costs(recipe: Recipe, shape: Shape, rates: Rates) -> list[Cost]:
     guards = (rounds + 1 - shape.guarded) * recipe.evaluate.general
     general = GENERAL_DOCUMENTS * guards
     passage = GENERAL_TOKENS * rates.document / max(1.0, rates.document_tokens) + GENERAL_QUERIES * rates.score
-    written = shape.written * rates.written + shape.embedded * rates.document
+    written = rates.load_writer + shape.written * rates.written + shape.embedded * rates.document
     found = [
         Cost("write queries", shape.written, "queries", written),
         Cost("index", encoded, "documents", encoded * rates.document, round(encoded * rates.document_tokens)),
@@ -284,9 +281,11 @@ def cheaper(recipe: Recipe, shape: Shape, rates: Rates) -> dict[str, float]:
         key = "retrieve.k"
         changes[f"--set {key}={recipe.train.n_way}"] = changed(key, recipe.train.n_way), shape, rates
     if shape.queries > 1:
-        fewer = replace(shape, queries=shape.queries // 2)
-        changes[f"--set retrieve.max_queries={fewer.queries}"] = recipe, fewer, rates
-    smaller = replace(rates, prompt={task: each / 2 for task, each in rates.prompt.items()})
+        fewer = replace(shape, queries=shape.queries // 2, written=shape.written // 2)
+        key = "generate.count" if shape.written else "retrieve.max_queries"
+        changes[f"--set {key}={fewer.queries}"] = recipe, fewer, rates
+    halved = {task: each / 2 for task, each in rates.prompt.items()}
+    smaller = replace(rates, prompt=halved, written=rates.written / 2)
     changes["a teacher of half the parameters (--teacher)"] = recipe, shape, smaller
     return {name: total(costs(*changed)) for name, changed in changes.items()}
 
@@ -342,13 +341,15 @@ def measure(
     return rates, parameters
 
 
-def measure_writing(recipe: Recipe, corpus: Corpus, rates: Rates, progress: Progress) -> tuple[int, int]:
+def measure_writing(writing: Writing, rates: Rates, progress: Progress) -> tuple[int, int]:
     """Have a few queries written. Returns how many are fit to be kept by their text, of how many."""
-    texts = corpus.sample(SAMPLE_WRITTEN)
-    asked = [Asked(i, KINDS[i % len(KINDS)], Document(f"d{i}", "", text)) for i, text in enumerate(texts)]
-    writer = load_writer(recipe, progress.say)
+    kinds = [kind for kind, number in quotas(writing.shares, SAMPLE_WRITTEN).items() for _ in range(number)]
+    texts = itertools.cycle(writing.corpus.sample(SAMPLE_WRITTEN))
+    asked = [Asked(i, kind, Document("", "", text)) for i, (kind, text) in enumerate(zip(kinds, texts, strict=False))]
     start = time.monotonic()
-    kept = 0
+    writer = load_writer(writing.recipe, progress.say)
+    rates.load_writer = time.monotonic() - start
+    kept, start = 0, time.monotonic()
     with stage(progress, "plan: write queries", len(asked), "queries", rates) as advance:
         for batch in writer.write(asked):
             kept += sum(fault(clean(text), one.kind, one.document.contents) is None for one, text in batch)

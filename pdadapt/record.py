@@ -93,8 +93,14 @@ def read_record(run: Path) -> Record:
         iterations=[_read_iteration(run / f"iteration-{number}", number) for number in numbers],
         timings=list(read_lines(run / "timings.jsonl", torn=True)),
         task=task,
-        written=_read_json(run / "queries.jsonl.report.json"),
+        written=_read_json(run / "queries.jsonl.report.json") if wrote_its_own(origin, run) else {},
     )
+
+
+def wrote_its_own(origin: Mapping[str, Any], run: Path) -> bool:
+    """Whether a run, by what is known of it, is one of the queries that were written in its folder."""
+    given = (origin.get("source") or {}).get("queries")
+    return not given or Path(given).resolve() == (run / "queries.jsonl").resolve()
 
 
 def _read_iteration(folder: Path, number: int) -> Iteration:

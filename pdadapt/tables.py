@@ -46,10 +46,9 @@ def plan_table(plan: Plan) -> Group:
     ]
     kept, tried = plan.fit
     if tried:
-        lines.append(
-            f"The queries are written first. {tried} were, to try, and {kept} of them are fit by their text; some of "
-            "those will not find their document again, so more must be written than this says."
-        )
+        often = f"{tried} were, to try, and {kept} of them are fit by their text"
+        more = "some will not find their document again, and more must be written" if kept else "they may all be so"
+        lines.append(f"The queries are written first: {often}; {more}.")
     if less := [f"{name}: {duration(other)} in all" for name, other in plan.cheaper.items() if other < seconds]:
         lines.append(f"Cheaper: {'; '.join(less)}.")
     if plan.paper:

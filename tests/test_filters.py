@@ -44,6 +44,7 @@ DOCUMENT = "A tubeless tire holds air without an inner tube, since sealant close
         ('Search query (example): "tubeless sealant"', "tubeless sealant"),
         ("The passage is about tires.\nSo ask that.\n</think>\n\nHow do tires seal?", "How do tires seal?"),
         ("<think>Tires?</think>How do tires seal?", "How do tires seal?"),
+        ("How do tires seal? <think>Good.</think>", "How do tires seal?"),
     ],
 )
 def test_an_answer_becomes_its_first_line_without_what_is_around_it(answer, query):
@@ -102,7 +103,7 @@ def test_a_query_may_hold_the_words_of_one_that_is_none(query):
         "What is the topic of the passage?",
         "What is described in the document as a hole?",
         "Why is the passage so difficult to follow and understand?",
-        "How does that article answer the question?",
+        "How does the article answer the question?",
         "According to the text, what seals it?",
         "Answer the question from the given paragraph",
         "Who wrote the following excerpt?",

@@ -20,6 +20,7 @@ from pdadapt.cli import app
 from pdadapt.corpus import Corpus, Dataset, Document, load_dataset, read_queries
 from pdadapt.errors import DataError, RecipeError, RunError
 from pdadapt.generation import sources
+from pdadapt.generation.filters import clean
 from pdadapt.generation.notes import Notes
 from pdadapt.generation.stage import find_documents, judge, write_queries
 from pdadapt.generation.writers import Asked
@@ -262,8 +263,16 @@ def test_what_the_teacher_does_not_answer_is_not_judged(tiny_recipe, corpus, tmp
     recipe = load_recipe(str(tiny_recipe), settings)
     with LabelStore(tmp_path / "l.sqlite", "points", teacher_key(recipe.teacher, "point"), "imported:expert") as labels:
         labels.add([(("another query", "another document"), 1.0)])
-    with pytest.raises(DataError, match=r"imported teacher needs labels|\d+ not judged.*see that the teacher answers"):
+    with pytest.raises(DataError, match=r"\d+ not judged.*see that the teacher answers"):
         write_queries(prepare(recipe, corpus, tmp_path / "q.jsonl", tmp_path / "l.sqlite", Progress()))
+    documents = {document.doc_id: document.contents for document in corpus.corpus}
+    places = json.loads((tmp_path / "q.jsonl.work" / "sources.json").read_text(encoding="utf-8"))["doc_ids"]
+    notes = Notes(tmp_path / "q.jsonl.work" / "written.jsonl")
+    with LabelStore(tmp_path / "l.sqlite", "points", teacher_key(recipe.teacher, "point"), "imported:expert") as labels:
+        for number, answer in notes.answers.items():
+            labels.add([((clean(answer), documents[places[number // 4]]), 1.0)])
+    report = write_queries(prepare(recipe, corpus, tmp_path / "q.jsonl", tmp_path / "l.sqlite", Progress()))
+    assert report["kept"] > 0, "what it answers later is looked at"
 
 
 def test_a_written_queries_examples_are_missed_with_the_way_out(tiny_recipe, corpus, tmp_path):
@@ -321,6 +330,11 @@ def test_the_command_says_what_was_kept_and_why_the_rest_went(tiny_recipe, beir,
     for word in ("question", "title", "kept", "not found again", "of 300 wanted are kept", "Kept, for example: "):
         assert word in result.output
     assert all("#" in row["doc_id"] for row in rows(tmp_path / "q.jsonl"))
+    other = tmp_path / "with spaces" / "q.jsonl"
+    result = CliRunner().invoke(app, [*command[:3], str(other), *command[4:], "--count", "4"])
+    assert f"--queries '{other}'" in result.stdout
+    kept, written, reasons = re.search(r"Kept (\d+) of (\d+) .*\((.*)\)", result.stderr).groups()
+    assert int(kept) + sum(int(one.split()[0]) for one in reasons.split(", ")) == int(written)
 
 
 def test_adapt_writes_the_queries_that_a_corpus_lacks(tiny_recipe, beir, tmp_path):
@@ -359,7 +373,9 @@ def test_adapt_writes_the_queries_that_a_corpus_lacks(tiny_recipe, beir, tmp_pat
     )
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["queries"] == 12 and "queries.jsonl" in metrics["summary"]
-    assert re.search(r"12 kept of \d+ that .+ wrote \(\d", (out / "report.html").read_text(encoding="utf-8"))
+    page = (out / "report.html").read_text(encoding="utf-8")
+    written, reasons = re.search(r"12 kept of (\d+) that .+ wrote \((.+?)\)", page).groups()
+    assert 12 + sum(int(one.split()[0]) for one in reasons.split(", ")) == int(written)
     texts = [json.loads(line)["query_id"] for line in (out / "iteration-1" / "lists.jsonl").read_text().splitlines()]
     assert sorted(texts) == sorted(row["_id"] for row in rows(out / "queries.jsonl"))
     dataset, progress = load_dataset(str(beir / "corpus.jsonl")), Progress()

@@ -50,6 +50,11 @@ def test_the_papers_window_draws_what_it_always_drew():
     assert pairs == [(2, 4), (2, 5), (4, 6), (6, 8), (7, 8)]
 
 
+def test_there_are_no_rounds_of_nothing():
+    assert PairSettings(strategy="active", per_query=2, rounds=5).rounds_asked == 2
+    assert [len(positions) for positions in chosen(PairSettings(strategy="active", per_query=2), 6)] == [1, 1]
+
+
 def test_a_chain_begins_at_the_top():
     assert chosen(PairSettings(strategy="adjacent", per_query=2), 5) == [[(0, 1), (1, 2)]]
 

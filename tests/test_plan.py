@@ -6,13 +6,15 @@ import sys
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
 from pdadapt.corpus import load_dataset
-from pdadapt.errors import RecipeError, RunError
+from pdadapt.errors import PdadaptError, RunError
 from pdadapt.pipeline import adapt
-from pdadapt.plan import Rates, Shape, cheaper, costs, disk, plan, prompts, total, written_first
+from pdadapt.plan import Rates, Shape, cheaper, costs, disk, plan, prompts, total
 from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe, load_recipe
+from pdadapt.tables import plan_table
 
 RATES = Rates(
     start=6.0,
@@ -109,22 +111,32 @@ def test_a_plan_times_every_stage_and_leaves_nothing(tiny_recipe, beir, tmp_path
 
 
 def test_queries_that_must_be_written_are_planned_too(tiny_recipe, beir, tmp_path):
-    recipe = load_recipe(str(tiny_recipe), {"generate.count": 6})
+    settings = {"generate.count": 6, "train.lambda_cl": 1.0, "generate.kinds": {"question": 1, "claim": 1}}
+    recipe = load_recipe(str(tiny_recipe), settings)
     dataset = load_dataset(str(beir / "corpus.jsonl"))
     found = plan(recipe, dataset, tmp_path / "run", Progress())
     first, second, *_ = found.costs
     kept, tried = found.fit
     assert [first.stage, second.stage] == ["start", "write queries"] and second.seconds > 0
-    assert 0 <= kept <= tried == 16 and second.units == min(-(-6 * tried // max(1, kept)), 4 * len(dataset.corpus))
+    assert 0 <= kept <= tried == 16 and second.units == min(-(-6 * tried // kept) if kept else 128, 2 * 20)
+    assert found.shape.embedded == len(dataset.corpus) == 20, "to choose among them"
     assert {cost.stage: cost.units for cost in found.costs}["label points"] == 6 * 8 and list(tmp_path.iterdir()) == []
-    assert written_first(Shape(1_000, 50, 0), Recipe(), 0, 16).written == 4_000, "of each document all four kinds"
-    with pytest.raises(RecipeError, match="no LLM that could write"):
-        plan(
-            load_recipe(str(tiny_recipe), {"generate.model": recipe.student.model}),
-            dataset,
-            tmp_path / "run",
-            Progress(),
-        )
+    assert "--set generate.count=3" in found.cheaper
+    cut = plan(load_recipe(str(tiny_recipe), {"generate.max_tokens": 1}), dataset, tmp_path / "run", Progress())
+    assert cut.fit == (0, 16) and cut.shape.written == 4 * 20, "all are cut off"
+    assert "to try, and 0 of them are fit by their text; they may all be so." in printed(plan_table(cut))
+    for wrong, message in (
+        ({"generate.model": recipe.student.model}, "no LLM that could write"),
+        ({"generate.examples": "nowhere.txt"}, "nowhere.txt was not found"),
+    ):
+        with pytest.raises(PdadaptError, match=message):
+            plan(load_recipe(str(tiny_recipe), wrong), dataset, tmp_path / "run", Progress())
+
+
+def printed(table):
+    with (console := Console(width=200)).capture() as captured:
+        console.print(table, soft_wrap=True)
+    return captured.get()
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ LONGEST_COPY = 8  # words in a row that a query may share with its document
 OWN_SCRIPT = 0.05  # of a document's letters, that makes a script its own
 JAPANESE = ("HIRAGANA", "KATAKANA", "IDEOGRAPHIC")  # which are one script with CJK
 CUT = "…"  # after an answer that was longer than generate.max_tokens
-THOUGHTS = re.compile(rf"^.*</think>|<think>.*?(?={CUT}?$)", re.DOTALL)
+THOUGHTS = re.compile(r"<think>.*?</think>", re.DOTALL)
+HALF_OF_THEM = re.compile(rf"^.*</think>|<think>.*?(?={CUT}?$)", re.DOTALL)  # begun in the prompt, or cut off
 LABEL = re.compile(
     r"^(\W*(?:(?:here(?:['’]s| is| are)\s+)?(?:an?|one|the|some|your)\s+)?(?:search |short |sample |possible )?"
     r"(?:question|query|queries|keywords?|claim|statement|title|heading|answer|q"
@@ -36,20 +37,21 @@ META = re.compile(
     rf"\b(?:this|(?:the )?(?:above|given|following|provided)) {TEXT}\b"
     rf"|\b(?:the|that) {TEXT} (?:says?|states?|mentions?|describes?|discuss(?:es)?|explains?|suggests?|reports?|claims?"
     r"|indicates?|refers?|talks?|tells?|is about)\b"
-    rf"|\b(?:mentioned|described|discussed|stated|given|listed) (?:in|by) the {TEXT}\b|\baccording to the {TEXT}\b"
+    rf"|\b(?:mentioned|described|discussed|stated|given|listed) (?:in|by) the {TEXT}\b"
+    rf"|\b(?:in|of|from|by|about|according to) the {TEXT}(?=\W*$|[,.;:])"
     r"|^\W*(?:as an ai\b|i(?:'m| am) sorry\b|sorry, (?:but )?i\b"
     r"|(?:unfortunately, )?i (?:cannot|can't|can not|could not|couldn't|am unable to|am not able to) "
     r"(?:write|generate|provide|answer|create|produce|formulate|come up|help|assist|comply|fulfill?|determine)\b)",
     re.IGNORECASE,
 )
-POINTED_AT = re.compile(rf"\b(?:the|this|that) ({TEXT})\b", re.IGNORECASE)  # by a query
+POINTED_AT = re.compile(rf"\b(?:the|this) ({TEXT})\b", re.IGNORECASE)  # by a query
 
 
 def clean(answer: str) -> str:
     """The first line that says something, without a label (`Question:`), bullet, quotes or emphasis around it, and
     without an answer after a question; what leads to others (`Sure!`, `Here is a search query:`) says nothing.
     """
-    lines = [line.strip() for line in THOUGHTS.sub("", answer).splitlines() if line.strip()]
+    lines = [line.strip() for line in HALF_OF_THEM.sub("", THOUGHTS.sub("", answer)).splitlines() if line.strip()]
     for number, line in enumerate(lines, 1):
         while (rest := LABEL.sub("", line).strip()) != line:
             line = rest
@@ -81,7 +83,7 @@ def fault(query: str, kind: QueryKind, document: str) -> str | None:
     if len(found) > MOST_WORDS[kind] * per_word(found):
         return "too long"
     if META.search(query.replace("’", "'")) or any(
-        noun.lower() not in document.lower() for noun in POINTED_AT.findall(query)
+        not re.search(rf"\b{noun}s?\b", document, re.IGNORECASE) for noun in POINTED_AT.findall(query)
     ):
         return "mentions the document"
     if not same_script(query, document):

@@ -58,10 +58,11 @@ def write_file(writing: Writing) -> None:
     begin(writing, notes)
     kinds = ", ".join(f"{kind} {share:.0%}" for kind, share in writing.shares.items())
     progress.say(f"{writer_model(recipe).model} writes {recipe.generate.count:,} queries into {out}: {kinds}.")
-    if recipe.generate.round_trip and FEW * recipe.generate.k > (size := len(writing.corpus)):
+    fewer = max(1, len(writing.corpus) // FEW)
+    if recipe.generate.round_trip and recipe.generate.k > fewer:
         progress.say(
-            f"Among {recipe.generate.k} of {size:,} documents nearly every query finds its own again: --set "
-            f"generate.k={max(1, size // FEW)} keeps better ones."
+            f"Among {recipe.generate.k} of {len(writing.corpus):,} documents nearly every query finds its own again: "
+            f"--set generate.k={fewer} keeps better ones."
         )
     found = find_documents(writing)
     settings, places = recipe.generate, len(found["doc_ids"])
@@ -100,8 +101,10 @@ def begin(writing: Writing, notes: Notes) -> None:
     changes = differing(settings, writing.origin) if settings.exists() else []
     if others := [change for change in changes if not writing.judges(change[0])]:
         raise other_settings(writing.folder, others)
-    if changes:
-        writing.progress.say(f"Judged anew, since {name_changes(changes)}.")
+    unanswered = "not judged" in notes.verdicts.values()
+    if changes or unanswered:
+        why = name_changes(changes) or "the teacher did not answer before"
+        writing.progress.say(f"Judged anew, since {why}.")
         notes.forget_verdicts()
     write_atomic(settings, json.dumps({"from": writing.origin}, indent=2) + "\n")
 

@@ -25,6 +25,7 @@ from pdadapt.teachers.language_model import chat_format, gpu_budget, load_langua
 from pdadapt.teachers.prompting import PromptEncoder
 from pdadapt.teachers.servers import Servers
 
+THINK = "<think>"
 CPU_BUDGET = 8_192  # tokens at once, with those to be written: many are written in a step
 
 
@@ -168,7 +169,8 @@ class LocalWriter:
         texts = self.tokenizer.batch_decode(written, skip_special_tokens=True)
         ends = self.model.generation_config.eos_token_id
         ended = torch.isin(written, torch.tensor(ends if ends is not None else [], device=device)).any(1).tolist()
-        return [text if whole else text + CUT for text, whole in zip(texts, ended, strict=True)]
+        thinks = self.tokenizer.decode(prompts[0][-8:]).rstrip().endswith(THINK)  # as some chat templates begin
+        return [THINK * thinks + text + CUT * (not whole) for text, whole in zip(texts, ended, strict=True)]
 
 
 class ServedWriter:

@@ -158,7 +158,9 @@ def as_asked(generate: GenerateSettings, examples: Sequence[str]) -> dict[str, A
 
 def differing(file: Path, origin: dict[str, Any]) -> list[Change]:
     """Where an origin differs from that which this file tells of."""
-    return differences(read_settings(file).get("from", {}), json.loads(json.dumps(origin)))
+    parts = read_settings(file).get("from", {}), json.loads(json.dumps(origin))
+    found, wanted = ({key: part[key] for key in part if key != "generate.model"} for part in parts)
+    return differences(found, wanted)  # the model itself is `writer`, by whichever setting
 
 
 def other_settings(place: Path, changes: Sequence[Change], ways: str = "give another file, or remove it") -> RunError:

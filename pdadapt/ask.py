@@ -61,7 +61,7 @@ class Journal:
         """Forget what is done of tasks after one that lacks answers, on which it depends what they ask."""
         for place, task in enumerate(tasks):
             if any(name == task and (name, number) not in self._done for name, number in self._missing):
-                for name, number in [done for done in self._done if done[0] in tasks[place + 1 :]]:
+                for name, number in sorted(done for done in self._done if done[0] in tasks[place + 1 :]):
                     self._write(name, number, self._missing[name, number])
 
     def missing(self, task: str) -> int:

@@ -32,7 +32,7 @@ from pdadapt.engines.choose import BASELINE, check_model, make_engine
 from pdadapt.engines.exact import Exact
 from pdadapt.errors import DataError, RunError
 from pdadapt.generation.stage import write_queries
-from pdadapt.generation.writing import Writing, check_as_asked, prepare
+from pdadapt.generation.writing import Writing, check_as_asked, prepare, work_of
 from pdadapt.label import Labeling, ask_teachers, make_lists
 from pdadapt.labels import LabelStore, is_labeled
 from pdadapt.models import resolve_model
@@ -217,7 +217,7 @@ def write_own_queries(
             limits.remember(run.path / "memory.json")
             write_queries(found)
         return with_queries(dataset, found.out)
-    shutil.rmtree(run.written_queries.with_name(run.written_queries.name + ".work"), ignore_errors=True)  # after a kill
+    shutil.rmtree(work_of(run.written_queries), ignore_errors=True)  # which a kill has left
     return found
 
 

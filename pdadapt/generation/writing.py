@@ -44,7 +44,7 @@ class Writing:
     @property
     def folder(self) -> Path:
         """Of the work."""
-        return self.out.with_name(self.out.name + ".work")
+        return work_of(self.out)
 
     @property
     def sources(self) -> Path:
@@ -187,6 +187,10 @@ def check_as_asked(out: Path, recipe: Recipe) -> None:
         wanted["generate.model"] = writer_identity(recipe)["model"]
     if changes := differences(found, json.loads(json.dumps(wanted))):
         raise other_settings(out, changes, ways)
+
+
+def work_of(out: Path) -> Path:
+    return out.with_name(out.name + ".work")
 
 
 def report_of(out: Path) -> Path:

@@ -22,7 +22,7 @@ demo: install
 	$(BIN)/pdadapt adapt --corpus demo --recipe demo --out runs/demo
 
 test: install
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .

@@ -38,7 +38,8 @@ from pdadapt.pipeline import adapt, teacher_keys
 from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe, load_recipe
 from pdadapt.retrieve import sample_queries
-from pdadapt.run import RunFile, RunFolder
+from pdadapt.run import RunFile, RunFolder, read_run
+from pdadapt.teachers import Task
 from pdadapt.teachers.choose import Teachers, teacher_key
 from pdadapt.training_lists import TrainingList
 
@@ -73,6 +74,7 @@ def recipe_of(options: argparse.Namespace, seed: int, strategy: str, pairs: int,
             "train.temperature": options.temperature,
             "train.prior_precision": options.prior_precision,
         }
+        | dict(one.split("=", 1) for one in options.set)
         | {key.replace("__", "."): value for key, value in changes.items()},
     )
 
@@ -101,7 +103,7 @@ def import_differences(recipe: Recipe, dataset: Dataset, out: Path, options: arg
     scores_file = out / "pair-teacher.sqlite"
     alone = recipe_of(options, 42, "window", 0, label_store=str(scores_file), **scorer)
     labeling, progress = labeling_of(alone, dataset, out), Progress()
-    keys = {"point": teacher_key(alone.teacher, "point")}
+    keys: dict[Task, str] = {"point": teacher_key(alone.teacher, "point")}
     ask_teachers(labeling, scores_file, keys, Teachers(alone.teacher, ["point"], progress), progress)
 
     def differences(scores: LabelStore) -> Iterator[tuple[tuple[str, str, str], float]]:
@@ -146,10 +148,7 @@ def worth(
 
 
 def label_rows(name: str, options: argparse.Namespace) -> Iterator[list[object]]:
-    """Of each strategy and share: calls a query, and what the ordered lists are worth by the train qrels.
-
-    A query's value is the mean over the seeds; what is compared with 50 window pairs is the mean over the queries.
-    """
+    """Of each strategy and share: calls a query, and what the ordered lists are worth by the train qrels."""
     dataset, out = judge_all(name, options)
     qrels = dataset.read_train_qrels()
 
@@ -158,19 +157,7 @@ def label_rows(name: str, options: argparse.Namespace) -> Iterator[list[object]]
         return runs[0][0], [found[MEASURE] for _, found in runs]
 
     def row(system: str, share: object, calls: float, of_seeds: Sequence[PerQuery]) -> list[object]:
-        change = compare_two(mean_of(paper), mean_of(of_seeds), 10_000, 0)
-        low, high = change["interval"] or (0.0, 0.0)
-        means = [statistics.fmean(values.values()) for values in of_seeds]
-        cells = (f"{calls:.1f}", f"{statistics.fmean(means):.4f}", f"{statistics.pstdev(means):.4f}")
-        return [
-            name,
-            system,
-            share,
-            *cells,
-            f"{change['change']:+.4f}",
-            f"{(high - low) / 2:.4f}",
-            f"{change['p']:.3f}",
-        ]
+        return [name, system, share, f"{calls:.1f}", *mean_and_sd(of_seeds), *against(paper, of_seeds)]
 
     _, paper = by_labels("window", PAPER)
     student = labeling_of(recipe_of(options, 1, "window", 0), dataset, out).ranking
@@ -185,6 +172,18 @@ def label_rows(name: str, options: argparse.Namespace) -> Iterator[list[object]]
 
 def mean_of(of_seeds: Sequence[PerQuery]) -> PerQuery:
     return {query_id: statistics.fmean(values[query_id] for values in of_seeds) for query_id in of_seeds[0]}
+
+
+def mean_and_sd(of_seeds: Sequence[PerQuery]) -> tuple[str, str]:
+    means = [statistics.fmean(values.values()) for values in of_seeds]
+    return f"{statistics.fmean(means):.4f}", f"{statistics.pstdev(means):.4f}"
+
+
+def against(base: Sequence[PerQuery], other: Sequence[PerQuery]) -> tuple[str, str, str]:
+    """The change of the mean over the queries, half of its 95 % interval, and p; a query's value is its seeds' mean."""
+    change = compare_two(mean_of(base), mean_of(other), 10_000, 0)
+    low, high = change["interval"] or (0.0, 0.0)
+    return f"{change['change']:+.4f}", f"{(high - low) / 2:.4f}", f"{change['p']:.3f}"
 
 
 def source_rows(name: str, options: argparse.Namespace) -> Iterator[list[object]]:
@@ -210,23 +209,28 @@ def source_rows(name: str, options: argparse.Namespace) -> Iterator[list[object]
 
 
 def student_rows(name: str, options: argparse.Namespace) -> Iterator[list[object]]:
-    """Of each configuration and seed: the adapted student on the test queries."""
+    """Of each configuration: its students on the test queries, against the base and the first configuration's."""
     dataset, shared = judge_all(name, options)
+    qrels = {query_id: dataset.qrels[query_id] for query_id in dataset.test_queries}
+    first: list[PerQuery] = []
     for config in options.configs:
         strategy, share, *use = config.split(":")
-        changes = {"train__kd_target": "strengths"} if use else {}
+        changes: dict[str, object] = {"train__kd_target": "strengths"} if use else {}
         if use == ["strengths"]:
             changes["train__lambda_pair"] = 0.0
+        pairs, of_seeds = math.ceil(PAPER * int(share) / 100), []
         for seed in range(1, options.seeds + 1):
-            out = options.work / f"{name}-{config.replace(':', '-')}-{seed}"
-            pairs = math.ceil(PAPER * int(share) / 100)
+            run = RunFolder(options.work / f"{name}-{config.replace(':', '-')}-{seed}")
             store = str(shared / "labels.sqlite")
             recipe = recipe_of(options, seed, strategy, pairs, label_store=store, train__steps=options.steps, **changes)
-            metrics = adapt(recipe, dataset, out, Progress())
-            found = metrics["measures"][MEASURE]
-            change = found["comparisons"][0]
-            means = (f"{mean:.4f}" for mean in found["means"])
-            yield [name, config, seed, *means, f"{change['change']:+.4f}", f"{change['p']:.3f}", pairs]
+            adapt(recipe, dataset, run.path, Progress())
+            tested = (read_run(run.iteration(number) / "test.run") for number in (0, 1))
+            base, adapted = (per_query(one, qrels, [MEASURE])[MEASURE] for one in tested)
+            of_seeds.append(adapted)
+        if not first:
+            first = of_seeds
+            yield [name, "base", 0, *mean_and_sd([base]), *against([base], [base]), *against(first, [base])]
+        yield [name, config, pairs, *mean_and_sd(of_seeds), *against([base], of_seeds), *against(first, of_seeds)]
 
 
 def plot(rows: list[list[str]], file: Path) -> None:
@@ -279,7 +283,22 @@ PARTS = {
         source_rows,
         ["set", "candidates", "R of candidates", "change", "p", f"{MEASURE} of lists", "change", "p"],
     ),
-    "students": (student_rows, ["set", "configuration", "seed", "base", "adapted", "change", "p", "pairs a query"]),
+    "students": (
+        student_rows,
+        [
+            "set",
+            "configuration",
+            "pairs",
+            MEASURE,
+            "sd of seeds",
+            "against base",
+            "±",
+            "p",
+            "against the first",
+            "±",
+            "p",
+        ],
+    ),
 }
 
 
@@ -300,6 +319,7 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--prior-precision", type=float, default=0.3)
     parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="Another setting, of all runs.")
     parser.add_argument("--configs", nargs="*", default=["window:100", "window:10", "active:10", "active:10:strengths"])
     options = parser.parse_args()
     make, head = PARTS[options.part]

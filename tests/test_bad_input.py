@@ -159,7 +159,7 @@ QUERIES = {
     "query without a text": (query(text=None), ADAPT, r"queries\.jsonl:19: no text; name it"),
     "query that is empty": (query(text=" "), ADAPT, r"queries\.jsonl:19: query 'q90' is empty; remove the line"),
     "no queries, and nothing to write some about": ({"c.jsonl": document()["data/corpus.jsonl"](b'{"_id": "d", "text": "pad"}\n')}, ADAPT.replace("data", "c.jsonl"), r"No document of the corpus is one to write queries about \(.*too short\); bring queries with --queries FILE"),
-    "no queries to plan with": ({"c.jsonl": document()["data/corpus.jsonl"](b'{"_id": "d", "text": "pad"}\n')}, f"{ADAPT.replace('data', 'c.jsonl')} --plan", "Corpus 'c' brings no queries to adapt on; give some with --queries FILE .* or have them written by `pdadapt queries`"),
+    "no queries to plan with, and nothing to write some about": ({"c.jsonl": document()["data/corpus.jsonl"](b'{"_id": "d", "text": "pad"}\n')}, f"{ADAPT.replace('data', 'c.jsonl')} --plan", r"No document of the corpus is one to write queries about \(.*too short\); bring queries with --queries FILE"),
     "query longer than the teacher reads": ({"q.txt": "rim " * 500}, f"{ADAPT} --queries q.txt", r"teacher\.max_length 256 leaves no room .*; raise it with --set teacher\.max_length=1024"),
 }  # fmt: skip
 

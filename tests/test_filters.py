@@ -1,6 +1,6 @@
 import pytest
 
-from pdadapt.generation.filters import clean, fault, normalised, same_script
+from pdadapt.generation.filters import clean, fault, normalised, same_language, same_script
 
 DOCUMENT = "A tubeless tire holds air without an inner tube, since sealant closes every hole in the casing at once."
 
@@ -62,7 +62,7 @@ def test_an_answer_becomes_its_first_line_without_what_is_around_it(answer, quer
         ("a b c d e f g h i j k", "keywords", "too long"),
         ("What does the passage say of tires?", "question", "mentions the document"),
         ("I'm sorry, there is nothing to ask", "question", "mentions the document"),
-        ("Как держит воздух бескамерная шина?", "question", "another script"),
+        ("Как держит воздух бескамерная шина?", "question", "another language"),
         ("Is it air without an inner tube, since sealant closes every leak?", "question", "copies the document"),
         ("Is it air without an inner tube, since sealant closes leaks?", "question", None),
         ("What seals a tire when the…", "question", "cut off"),
@@ -127,6 +127,29 @@ def test_a_query_may_be_in_any_script_of_its_document():
     assert fault("東京のどこですか", "question", "東京の駅は大きいです") is None
 
 
+GERMAN = (
+    "Ein schlauchloser Reifen hält die Luft ohne Schlauch, weil Dichtmilch jedes Loch in der Karkasse sofort schließt."
+)
+
+
+@pytest.mark.parametrize(
+    ("query", "document", "same"),
+    [
+        ("Wie dichtet ein schlauchloser Reifen ein Loch ab?", GERMAN, True),
+        ("How does a tubeless tire seal a hole?", GERMAN, False),
+        ("Comment un pneu sans chambre se répare-t-il ?", GERMAN, False),
+        ("Wie dichtet ein schlauchloser Reifen ein Loch ab?", DOCUMENT, False),
+        ("tubeless sealant", GERMAN, True),  # may be of either
+        ("42", GERMAN, True),
+        ("東京のどこですか", "東京の駅は大きいです", True),
+        ("한글", "東京の駅は大きいです", False),
+        ("Which values are listed?", "12 15 17 19 22 25 28 31 34", True),
+    ],
+)
+def test_a_query_is_of_another_language_where_there_is_little_doubt(query, document, same):
+    assert same_language(query, document) is same
+
+
 JAPANESE = (
     "相対性理論はアルベルト・アインシュタインが提唱した物理学の理論である。特殊相対性理論は1905年に、一般相対性理論は1915年から1916年に"
     "かけて発表された。時間と空間の概念を大きく変えた。"
@@ -153,8 +176,7 @@ THAI = "มหาวิทยาลัยเชียงใหม่ก่อต
         ("京师大学堂 北京大学 创办时间 历史", "keywords", CHINESE, None),
         ("作为中国最早的国立综合大学，北京大学在十九世纪末以京师大学堂之名创立。", "claim", CHINESE, None),
         ("มหาวิทยาลัยใดเป็นสถาบันอุดมศึกษาแห่งแรกทางเหนือของไทย", "question", THAI, None),
-        ("How did relativity change physics?", "question", JAPANESE, "another script"),
-        ("Which values are listed?", "question", "12 15 17 19 22 25 28 31 34", None),
+        ("How did relativity change physics?", "question", JAPANESE, "another language"),
     ],
 )
 def test_scripts_without_spaces_have_longer_limits(query, kind, document, reason):

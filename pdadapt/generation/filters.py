@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from collections import Counter
+
+from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
 from pdadapt.generation.words import per_word, words
 from pdadapt.recipe import QueryKind
@@ -14,6 +17,7 @@ MOST_WORDS: dict[QueryKind, int] = {"question": 32, "keywords": 10, "claim": 32,
 LONGEST_COPY = 8  # words in a row that a query may share with its document
 OWN_SCRIPT = 0.05  # of a document's letters, that makes a script its own
 JAPANESE = ("HIRAGANA", "KATAKANA", "IDEOGRAPHIC")  # which are one script with CJK
+LIKELY = 0.7  # as the language of a text, to be taken for it: benchmarks/languages.py
 CUT = "…"  # after an answer that was longer than generate.max_tokens
 THOUGHTS = re.compile(r"<think>.*?</think>", re.DOTALL)
 HALF_OF_THEM = re.compile(rf"^.*</think>|<think>.*?(?={CUT}?$)", re.DOTALL)  # begun in the prompt, or cut off
@@ -71,7 +75,7 @@ def fault(query: str, kind: QueryKind, document: str) -> str | None:
     """Why this text is no query to keep; None when it is one.
 
     `mentions the document` knows English only: `the passage` is the document itself, unless that speaks of passages
-    too. `another script` compares scripts, not languages: a French query about an English document passes.
+    too. `another language` is said where scripts or both texts leave little doubt; a few keywords seldom do.
     """
     found = words(query)
     if query.endswith(CUT):
@@ -86,8 +90,8 @@ def fault(query: str, kind: QueryKind, document: str) -> str | None:
         not re.search(rf"\b{noun}s?\b", document, re.IGNORECASE) for noun in POINTED_AT.findall(query)
     ):
         return "mentions the document"
-    if not same_script(query, document):
-        return "another script"
+    if not (same_script(query, document) and same_language(query, document)):
+        return "another language"
     return "copies the document" if copies(found, words(document)) else None
 
 
@@ -96,6 +100,17 @@ def copies(query: list[str], document: list[str]) -> bool:
     size = LONGEST_COPY * per_word(query) + 1
     runs = {tuple(document[start : start + size]) for start in range(len(document) - size + 1)}
     return any(tuple(query[start : start + size]) in runs for start in range(len(query) - size + 1))
+
+
+def same_language(query: str, document: str) -> bool:
+    """Whether both may be of one language, for all that is known: which languages they are likely to be of."""
+    (own, of_document), (found, of_query) = map(languages().classify, (document, query))
+    return bool(own == found or min(of_document, of_query) < LIKELY)
+
+
+@functools.cache
+def languages() -> LanguageIdentifier:
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 
 def same_script(query: str, document: str) -> bool:

@@ -9,9 +9,10 @@ import pytest
 from rich.console import Console
 
 from pdadapt.corpus import load_dataset
+from pdadapt.costs import Rates, Shape, cheaper, costs, disk, prompts, total
 from pdadapt.errors import PdadaptError, RunError
 from pdadapt.pipeline import adapt
-from pdadapt.plan import Rates, Shape, cheaper, costs, disk, plan, prompts, total
+from pdadapt.plan import plan
 from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe, load_recipe
 from pdadapt.tables import plan_table

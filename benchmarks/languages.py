@@ -1,9 +1,9 @@
-"""How sure must one be of a query's language to refuse it? By real queries, all in English, and their documents.
+"""How many queries are refused for another language than their document's, wrongly? By real ones, all in English.
 
     python benchmarks/languages.py ../shared/data/squad FOLDER ...     # in BEIR layout, with qrels/train.tsv
 
-refused: queries taken for another language than their document's, wrongly; recognised: those that would be refused, had
-they come from a document in another language.
+refused: of the queries as they are, and as keywords (without English stop words); recognised: queries whose language
+is told, so that they would be refused, had they come from a document in another one that has no English sentence.
 """
 
 from __future__ import annotations
@@ -11,24 +11,27 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
 from pdadapt.corpus import load_dataset
-from pdadapt.generation.filters import languages
+from pdadapt.generation.filters import language, same_language
 
 
 def main() -> None:
-    print("set\tqueries\tlikely\trefused\trecognised")
+    print("set\tqueries\trefused\tkeywords refused\trecognised")
     for folder in sys.argv[1:]:
         dataset = load_dataset(folder)
-        classify = languages().classify
-        found = []
-        for query_id, grades in dataset.read_train_qrels().items():
-            doc_id = next(doc_id for doc_id, grade in grades.items() if grade > 0)
-            found.append((classify(dataset.queries[query_id]), classify(dataset.corpus[doc_id].contents)))
-        for likely in (0.5, 0.6, 0.7, 0.8):
-            sure = [(query[0], document[0]) for query, document in found if min(query[1], document[1]) >= likely]
-            refused = sum(query != document for query, document in sure)
-            recognised = sum(query == document for query, document in sure)
-            print(f"{Path(folder).name}\t{len(found)}\t{likely}\t{refused}\t{recognised / len(found):.2f}", flush=True)
+        refused = keywords_refused = recognised = 0
+        qrels = dataset.read_train_qrels()
+        for query_id, grades in qrels.items():
+            query = dataset.queries[query_id]
+            document = dataset.corpus[next(doc_id for doc_id, grade in grades.items() if grade > 0)].contents
+            keywords = " ".join(word for word in query.split() if word.lower() not in ENGLISH_STOP_WORDS)
+            refused += not same_language(query, document)
+            keywords_refused += not same_language(keywords, document)
+            recognised += language(query) == "en"
+        shares = f"{refused}\t{keywords_refused}\t{recognised / len(qrels):.2f}"
+        print(f"{Path(folder).name}\t{len(qrels)}\t{shares}", flush=True)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ from pdadapt.labels import LabelStore, is_labeled
 from pdadapt.pairs import standardise
 from pdadapt.pipeline import adapt, teacher_keys
 from pdadapt.progress import Progress
-from pdadapt.recipe import Recipe, load_recipe
+from pdadapt.recipe import Recipe, load_recipe, parse_override
 from pdadapt.retrieve import sample_queries
 from pdadapt.run import RunFile, RunFolder, read_run
 from pdadapt.teachers import Task
@@ -74,7 +74,7 @@ def recipe_of(options: argparse.Namespace, seed: int, strategy: str, pairs: int,
             "train.temperature": options.temperature,
             "train.prior_precision": options.prior_precision,
         }
-        | dict(one.split("=", 1) for one in options.set)
+        | dict(map(parse_override, options.set))
         | {key.replace("__", "."): value for key, value in changes.items()},
     )
 
@@ -319,7 +319,7 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--prior-precision", type=float, default=0.3)
     parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="Another setting, of all runs.")
+    parser.add_argument("--set", action="append", default=[], help="A setting that no option sets, of all runs.")
     parser.add_argument("--configs", nargs="*", default=["window:100", "window:10", "active:10", "active:10:strengths"])
     options = parser.parse_args()
     make, head = PARTS[options.part]

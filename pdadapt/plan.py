@@ -24,7 +24,7 @@ from pdadapt.costs import PAPER, Cost, Rates, Shape, cheaper, costs, disk, promp
 from pdadapt.distributed import processes
 from pdadapt.engines.exact import Exact
 from pdadapt.errors import RunError
-from pdadapt.generation.filters import clean, fault
+from pdadapt.generation.filters import clean, fault, languages
 from pdadapt.generation.mix import HOPELESS, quotas
 from pdadapt.generation.writers import Asked, load_writer
 from pdadapt.generation.writing import Writing
@@ -163,6 +163,7 @@ def measure_writing(writing: Writing, rates: Rates, progress: Progress) -> tuple
     asked = [Asked(i, kind, Document("", "", text)) for i, (kind, text) in enumerate(zip(kinds, texts, strict=False))]
     start = time.monotonic()
     writer = load_writer(writing.recipe, progress.say)
+    languages()
     rates.load_writer = time.monotonic() - start
     kept, start = 0, time.monotonic()
     with stage(progress, "plan: write queries", len(asked), "queries", rates) as advance:

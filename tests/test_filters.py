@@ -63,6 +63,7 @@ def test_an_answer_becomes_its_first_line_without_what_is_around_it(answer, quer
         ("What does the passage say of tires?", "question", "mentions the document"),
         ("I'm sorry, there is nothing to ask", "question", "mentions the document"),
         ("Как держит воздух бескамерная шина?", "question", "another language"),
+        ("Wie dichtet ein schlauchloser Reifen ein Loch ab?", "question", "another language"),
         ("Is it air without an inner tube, since sealant closes every leak?", "question", "copies the document"),
         ("Is it air without an inner tube, since sealant closes leaks?", "question", None),
         ("What seals a tire when the…", "question", "cut off"),
@@ -127,6 +128,10 @@ def test_a_query_may_be_in_any_script_of_its_document():
     assert fault("東京のどこですか", "question", "東京の駅は大きいです") is None
 
 
+RUSSIAN = "Бескамерная шина держит воздух без камеры, потому что герметик сразу закрывает каждое отверстие в каркасе."
+PRICES = "date,open,high,low,close,volume\n" + "".join(
+    f"2024-01-{day:02},{100 + day}.5,{102 + day}.1,{99 + day}.0,{101 + day}.3,{1000 * day}\n" for day in range(1, 29)
+)
 GERMAN = (
     "Ein schlauchloser Reifen hält die Luft ohne Schlauch, weil Dichtmilch jedes Loch in der Karkasse sofort schließt."
 )
@@ -139,11 +144,15 @@ GERMAN = (
         ("How does a tubeless tire seal a hole?", GERMAN, False),
         ("Comment un pneu sans chambre se répare-t-il ?", GERMAN, False),
         ("Wie dichtet ein schlauchloser Reifen ein Loch ab?", DOCUMENT, False),
+        ("How does a tubeless tire seal a hole?", f"{3 * GERMAN} {DOCUMENT}", True),
+        ("Wie dichtet ein schlauchloser Reifen ein Loch ab?", f"{3 * DOCUMENT}\n{GERMAN}", True),
+        ("How does a tubeless tire seal a hole?", f"{3 * RUSSIAN} {DOCUMENT}", True),
         ("tubeless sealant", GERMAN, True),  # may be of either
         ("42", GERMAN, True),
         ("東京のどこですか", "東京の駅は大きいです", True),
         ("한글", "東京の駅は大きいです", False),
-        ("Which values are listed?", "12 15 17 19 22 25 28 31 34", True),
+        ("Which of these values is the highest?", " ".join(map(str, range(100, 400))), True),
+        ("What was the closing price of the stock in January 2024?", PRICES, True),
     ],
 )
 def test_a_query_is_of_another_language_where_there_is_little_doubt(query, document, same):

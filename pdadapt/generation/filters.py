@@ -17,7 +17,20 @@ MOST_WORDS: dict[QueryKind, int] = {"question": 32, "keywords": 10, "claim": 32,
 LONGEST_COPY = 8  # words in a row that a query may share with its document
 OWN_SCRIPT = 0.05  # of a document's letters, that makes a script its own
 JAPANESE = ("HIRAGANA", "KATAKANA", "IDEOGRAPHIC")  # which are one script with CJK
-LIKELY = 0.7  # as the language of a text, to be taken for it: benchmarks/languages.py
+LIKELY = 0.7  # of a language, to be taken for the text's: benchmarks/languages.py
+IN_DOUBT = {
+    "la",
+    "vo",
+    "pcm",
+    "zxx",
+    "nn",
+    "ary",
+    "arz",
+    "wuu",
+    "yue",
+}  # names, tables; varieties
+LETTERS = re.compile(r"[^\W\d_]+")
+SENTENCE_END = re.compile(r"(?<=[.!?。！？])\s*|\n+")
 CUT = "…"  # after an answer that was longer than generate.max_tokens
 THOUGHTS = re.compile(r"<think>.*?</think>", re.DOTALL)
 HALF_OF_THEM = re.compile(rf"^.*</think>|<think>.*?(?={CUT}?$)", re.DOTALL)  # begun in the prompt, or cut off
@@ -103,14 +116,22 @@ def copies(query: list[str], document: list[str]) -> bool:
 
 
 def same_language(query: str, document: str) -> bool:
-    """Whether both may be of one language, for all that is known: which languages they are likely to be of."""
-    (own, of_document), (found, of_query) = map(languages().classify, (document, query))
-    return bool(own == found or min(of_document, of_query) < LIKELY)
+    """Whether the query may be of a language that the document, or a sentence of it, is in."""
+    asked, own = language(query), language(document)
+    return asked is None or own is None or asked == own or asked in map(language, SENTENCE_END.split(document))
+
+
+def language(text: str) -> str | None:
+    """The language that the text's letters are likely of; None where that is in doubt. Numbers are of none."""
+    name, likely = languages().classify(" ".join(LETTERS.findall(text)))
+    return name if likely >= LIKELY else None
 
 
 @functools.cache
 def languages() -> LanguageIdentifier:
-    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    identifier.set_languages(set(identifier.labels) - IN_DOUBT)
+    return identifier
 
 
 def same_script(query: str, document: str) -> bool:

@@ -25,7 +25,7 @@ from pdadapt.distributed import processes
 from pdadapt.engines.exact import Exact
 from pdadapt.errors import RunError
 from pdadapt.generation.filters import clean, fault, languages
-from pdadapt.generation.mix import HOPELESS, quotas
+from pdadapt.generation.mix import FEWEST, HOPELESS, quotas
 from pdadapt.generation.writers import Asked, load_writer
 from pdadapt.generation.writing import Writing
 from pdadapt.labels import count_labels
@@ -122,7 +122,7 @@ def written_first(shape: Shape, writing: Writing, kept: int, tried: int) -> Shap
     """
     kinds, wanted, (fit, _) = len(writing.shares), writing.recipe.generate.count, writing.fit
     written = math.ceil(wanted * tried / kept) if kept else HOPELESS * kinds
-    return replace(shape, written=min(written, len(fit) * kinds), embedded=len(fit) * (len(fit) > wanted))
+    return replace(shape, written=min(max(FEWEST, written), len(fit) * kinds), embedded=len(fit) * (len(fit) > wanted))
 
 
 def measure(

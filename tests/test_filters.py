@@ -111,6 +111,9 @@ def test_a_query_may_hold_the_words_of_one_that_is_none(query):
         "I’m sorry, there is nothing to ask",
         "I can’t write a question about it",
         "Unfortunately, I cannot generate a query",
+        "I'm ready to help!",
+        "What is the answer to this question?",
+        'What\'s the answer to the question: "Why did tires go flat?"',
         "As an AI language model, I have no tires",
     ],
 )

@@ -119,7 +119,7 @@ def test_queries_that_must_be_written_are_planned_too(tiny_recipe, beir, tmp_pat
     first, second, *_ = found.costs
     kept, tried = found.fit
     assert [first.stage, second.stage] == ["start", "write queries"] and second.seconds > 0
-    assert 0 <= kept <= tried == 16 and second.units == min(-(-6 * tried // kept) if kept else 128, 2 * 20)
+    assert 0 <= kept <= tried == 16 and second.units == min(max(32, -(-6 * tried // kept) if kept else 128), 40)
     assert found.shape.embedded == len(dataset.corpus) == 20, "to choose among them"
     assert {cost.stage: cost.units for cost in found.costs}["label points"] == 6 * 8 and list(tmp_path.iterdir()) == []
     assert "--set generate.count=3" in found.cheaper

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 import unicodedata
 from collections import Counter
@@ -17,7 +18,8 @@ MOST_WORDS: dict[QueryKind, int] = {"question": 32, "keywords": 10, "claim": 32,
 LONGEST_COPY = 8  # words in a row that a query may share with its document
 OWN_SCRIPT = 0.05  # of a document's letters, that makes a script its own
 JAPANESE = ("HIRAGANA", "KATAKANA", "IDEOGRAPHIC")  # which are one script with CJK
-LIKELY = 0.7  # of a language, to be taken for the text's: benchmarks/languages.py
+LIKELY = 0.7  # of a language, to be taken for a document's
+UNLIKELY = 0.02  # of a document's language, beside a query's likeliest, to refuse it: benchmarks/languages.py
 IN_DOUBT = {
     "la",
     "vo",
@@ -54,9 +56,10 @@ META = re.compile(
     rf"\b(?:this|(?:the )?(?:above|given|following|provided)) {TEXT}\b"
     rf"|\b(?:the|that) {TEXT} (?:says?|states?|mentions?|describes?|discuss(?:es)?|explains?|suggests?|reports?|claims?"
     r"|indicates?|refers?|talks?|tells?|is about)\b"
+    r"|\b(?:this question|the (?:answer|response) to the question)\b"
     rf"|\b(?:mentioned|described|discussed|stated|given|listed) (?:in|by) the {TEXT}\b"
     rf"|\b(?:in|of|from|by|about|according to) the {TEXT}(?=\W*$|[,.;:])"
-    r"|^\W*(?:as an ai\b|i(?:'m| am) sorry\b|sorry, (?:but )?i\b"
+    r"|^\W*(?:as an ai\b|i(?:'m| am) (?:sorry|ready|happy|glad)\b|sorry, (?:but )?i\b"
     r"|(?:unfortunately, )?i (?:cannot|can't|can not|could not|couldn't|am unable to|am not able to) "
     r"(?:write|generate|provide|answer|create|produce|formulate|come up|help|assist|comply|fulfill?|determine)\b)",
     re.IGNORECASE,
@@ -116,15 +119,21 @@ def copies(query: list[str], document: list[str]) -> bool:
 
 
 def same_language(query: str, document: str) -> bool:
-    """Whether the query may be of a language that the document, or a sentence of it, is in."""
-    asked, own = language(query), language(document)
-    return asked is None or own is None or asked == own or asked in map(language, SENTENCE_END.split(document))
+    """Whether the query may be of a language that the document, or a sentence of it, is likely in."""
+    found, own = dict(languages().rank(letters(query))), language(document)
+    least = UNLIKELY * max(found.values())
+    also = map(language, SENTENCE_END.split(document))
+    return own is None or any(found[name] >= least for name in itertools.chain([own], also) if name)
 
 
 def language(text: str) -> str | None:
-    """The language that the text's letters are likely of; None where that is in doubt. Numbers are of none."""
-    name, likely = languages().classify(" ".join(LETTERS.findall(text)))
+    """The language that a text is likely in; None where that is in doubt. Numbers are of none."""
+    name, likely = languages().classify(letters(text))
     return name if likely >= LIKELY else None
+
+
+def letters(text: str) -> str:
+    return " ".join(LETTERS.findall(text))
 
 
 @functools.cache

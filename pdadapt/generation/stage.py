@@ -58,11 +58,12 @@ def write_file(writing: Writing) -> None:
     begin(writing, notes)
     kinds = ", ".join(f"{kind} {share:.0%}" for kind, share in writing.shares.items())
     progress.say(f"{writer_model(recipe).model} writes {recipe.generate.count:,} queries into {out}: {kinds}.")
-    fewer = max(1, len(writing.corpus) // FEW)
+    documents = len(writing.corpus)
+    fewer = max(1, documents // FEW)
     if recipe.generate.round_trip and recipe.generate.k > fewer:
         progress.say(
-            f"Among {recipe.generate.k} of {len(writing.corpus):,} documents nearly every query finds its own again: "
-            f"--set generate.k={fewer} keeps better ones."
+            f"To be found again among {min(recipe.generate.k, documents)} of {documents:,} documents says "
+            f"little of a query: --set generate.k={fewer} is stricter."
         )
     found = find_documents(writing)
     settings, places = recipe.generate, len(found["doc_ids"])

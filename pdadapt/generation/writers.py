@@ -79,7 +79,7 @@ def check_writer(recipe: Recipe) -> None:
     if kind not in (*LANGUAGE_MODELS, "endpoint"):
         raise RecipeError(
             f"{model.model!r} is no LLM that could write queries ({kind}); name one with --set generate.model=NAME, or "
-            "bring queries with --queries FILE."
+            "bring queries to `pdadapt adapt` with --queries FILE."
         )
     if kind == "endpoint":
         whole = ServedWriter(model, recipe.generate.model_copy(update={"max_tokens": 1}), recipe.seed)

@@ -285,19 +285,7 @@ PARTS = {
     ),
     "students": (
         student_rows,
-        [
-            "set",
-            "configuration",
-            "pairs",
-            MEASURE,
-            "sd of seeds",
-            "against base",
-            "±",
-            "p",
-            "against the first",
-            "±",
-            "p",
-        ],
+        ["set", "configuration", "pairs", MEASURE, "sd", "against base", "±", "p", "against the first", "±", "p"],
     ),
 }
 

@@ -20,7 +20,7 @@ OWN_SCRIPT = 0.05  # of a document's letters, that makes a script its own
 JAPANESE = ("HIRAGANA", "KATAKANA", "IDEOGRAPHIC")  # which are one script with CJK
 LIKELY = 0.7  # of a language, to be taken for a document's
 UNLIKELY = 0.02  # of a document's language, beside a query's likeliest, to refuse it: benchmarks/languages.py
-IN_DOUBT = set("la vo pcm zxx nn ary arz wuu yue".split())  # what names and tables are taken for; varieties
+IN_DOUBT = {"la", "vo", "pcm", "zxx", "nn", "ary", "arz", "wuu", "yue"}  # names, tables; varieties
 LETTERS = re.compile(r"[^\W\d_]+")
 SENTENCE_END = re.compile(r"(?<=[.!?。！？])\s*|\n+")
 CUT = "…"  # after an answer that was longer than generate.max_tokens

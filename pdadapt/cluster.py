@@ -68,13 +68,13 @@ class Shelf:
             self._changed.notify_all()
 
     async def take(self, number: int) -> Any:
-        """The item, when it is there; None where there will be none. It stays until it is dropped."""
+        """The item, when it is there; None where there will be none, or it is dropped."""
         async with self._changed:
             await self._changed.wait_for(lambda: number in self._items or number >= self._end)
             return self._items.get(number)
 
     async def drop(self, number: int) -> None:
-        self._items.pop(number, None)
+        self._items[number] = None  # a task that is run again, since its node is lost, is not to wait for it
 
 
 class Worker:

@@ -1,5 +1,6 @@
 """Labeling and encoding on a real Ray cluster of two nodes on this machine."""
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 from pdadapt import ask
 from pdadapt.ask import Coming
 from pdadapt.cli import app
-from pdadapt.cluster import Cluster, _files, _placed, _unpacked
+from pdadapt.cluster import Cluster, Shelf, _files, _placed, _unpacked
 from pdadapt.corpus import load_dataset
 from pdadapt.errors import ModelError
 from pdadapt.label_files import read_labels
@@ -97,6 +98,17 @@ def test_a_killed_worker_and_a_lost_node_cost_time_alone(nodes, tiny_recipe, bei
     assert lost == ["worker", "node"]
     one, many = (list(read_labels(tmp_path / name / "labels.sqlite")) for name in ("one", "many"))
     assert one == many
+
+
+def test_a_task_that_is_run_again_does_not_wait_for_what_was_dropped():
+    async def taken_twice():
+        shelf = Shelf([None])
+        await shelf.put(0, "item")
+        first = await shelf.take(0)
+        await shelf.drop(0)
+        return first, await asyncio.wait_for(shelf.take(0), 5)
+
+    assert asyncio.run(taken_twice()) == ("item", None)
 
 
 def test_what_a_worker_finds_wrong_is_one_sentence(nodes, tiny_recipe, beir, tmp_path):

@@ -58,11 +58,11 @@ def write_file(writing: Writing) -> None:
     begin(writing, notes)
     kinds = ", ".join(f"{kind} {share:.0%}" for kind, share in writing.shares.items())
     progress.say(f"{writer_model(recipe).model} writes {recipe.generate.count:,} queries into {out}: {kinds}.")
-    documents = len(writing.corpus)
-    fewer = max(1, documents // FEW)
+    size = len(writing.corpus)
+    fewer = max(1, size // FEW)
     if recipe.generate.round_trip and recipe.generate.k > fewer:
         progress.say(
-            f"To be found again among {min(recipe.generate.k, documents)} of {documents:,} documents says "
+            f"To be found again among {min(recipe.generate.k, size)} of {size:,} documents says "
             f"little of a query: --set generate.k={fewer} is stricter."
         )
     found = find_documents(writing)

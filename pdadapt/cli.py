@@ -634,6 +634,19 @@ def export(
         typer.echo(f"Uploaded to {push(out, push_to_hub)}")
 
 
+@app.command(epilog="Example: pdadapt convert castorini/duot5-3b-msmarco duot5-3b-msmarco")
+def convert(
+    model: Annotated[str, typer.Argument(help="A hub id or a folder, whose weights are pickles (pytorch_model.bin).")],
+    out: Annotated[Path, typer.Argument(metavar="FOLDER", help="The new folder, to be given as the model.")],
+    debug: DebugOption = False,
+) -> None:
+    """Write a model's pickled weights as safetensors, which hold no code, beside its configuration and tokenizer."""
+    from pdadapt.convert import convert as convert_model
+
+    convert_model(model, out, _progress())
+    typer.echo(f"Wrote {out}")
+
+
 class By(StrEnum):
     points = "points"
     pairs = "pairs"

@@ -1,7 +1,7 @@
 import pytest
 
 from pdadapt.errors import ModelError
-from pdadapt.models import hub_file, resolve_model
+from pdadapt.models import resolve_model
 
 
 def test_a_hub_id_with_and_without_a_revision():
@@ -37,9 +37,10 @@ def test_names_that_mean_nothing_are_refused(name, problem):
 
 
 def test_pickled_weights_are_refused(tmp_path):
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(ModelError, match="pickled weights"):
-        resolve_model(str(tmp_path))
+        resolve_model(str(tmp_path)).check()
 
 
 def test_identity_follows_the_content_not_the_place(tmp_path):
@@ -62,4 +63,4 @@ def test_a_folder_that_is_not_there_is_no_hub_id(tmp_path, monkeypatch):
 
 def test_without_a_network_a_hub_model_says_what_to_do():
     with pytest.raises(ModelError, match="hf download google/flan-t5-xl-not-there"):
-        hub_file(resolve_model("google/flan-t5-xl-not-there"), "config.json")
+        resolve_model("google/flan-t5-xl-not-there").file("config.json")

@@ -17,8 +17,10 @@ from pdadapt.engines.exact import Encode, Exact
 from pdadapt.engines.plaid import Plaid
 from pdadapt.errors import ModelError
 from pdadapt.models import loading, model_type, resolve_model
+from pdadapt.outline import check_encoder
 from pdadapt.recipe import RetrieveSettings
 from pdadapt.students import load_student
+from pdadapt.students.colbert import check_lengths
 from pdadapt.students.dense import OneVector
 
 BASELINE = "bm25"
@@ -39,7 +41,7 @@ def load_engine(
 
     Raises ModelError when the model does not load.
     """
-    kind = check_model(name, student, settings)
+    kind, limit = _look_at(name, student, settings)
     if kind == BASELINE:
         from pdadapt.engines.bm25 import BM25
 
@@ -48,26 +50,34 @@ def load_engine(
         return _load_sparse(name)
     chosen = {**student, "kind": kind}
     if kind == "colbert":
-        chosen = {**(lengths or {}), **chosen}
+        chosen = {**{key: min(length, limit) for key, length in (lengths or {}).items()}, **chosen}
     return make_engine(load_student(name, **chosen, passages=passages), settings)
 
 
 def check_model(name: str, student: Mapping[str, Any], settings: RetrieveSettings) -> str:
     """What load_engine will take a model for: bm25, sparse, dense or colbert; weights are not loaded.
 
-    Raises ModelError when it is not there, or the engine cannot search it.
+    Raises ModelError when it is not there, cannot be used as that, or the engine cannot search it.
     """
+    return _look_at(name, student, settings)[0]
+
+
+def _look_at(name: str, student: Mapping[str, Any], settings: RetrieveSettings) -> tuple[str, int]:
+    """The same, and how many tokens it reads of a text."""
     if name == BASELINE:
-        return BASELINE
+        return BASELINE, 0
     source = resolve_model(name)
     if source.gguf_file:
         raise ModelError(f"Model {name!r} is a GGUF file, which cannot be a student; give an encoder's folder.")
     found = model_type(source)
     source.check()
     kind = student.get("kind") or {"plain": "colbert"}.get(found, found)
-    if kind != "sparse":
-        _check_engine(settings, kind == "dense")
-    return kind
+    if kind == "sparse":
+        return kind, 0
+    _check_engine(settings, kind == "dense")
+    limit = check_encoder(source, "Student")
+    check_lengths(limit, student.get("query_length"), student.get("document_length"))
+    return kind, limit
 
 
 def _check_engine(settings: RetrieveSettings, dense: bool) -> None:

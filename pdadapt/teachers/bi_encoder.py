@@ -11,6 +11,7 @@ from sentence_transformers.util import maxsim
 
 from pdadapt.batches import Budget
 from pdadapt.device import default_device, pick_dtype
+from pdadapt.encoders import settle
 from pdadapt.models import is_colbert, loading, resolve_model
 from pdadapt.recipe import ModelSettings
 from pdadapt.students.colbert import length_limit, load_colbert, set_lengths
@@ -70,6 +71,7 @@ class BiEncoderTeacher:
         weights = {"use_safetensors": True, "dtype": pick_dtype(settings.dtype, device)}
         with loading(f"Teacher {source.name!r} does not load as a bi_encoder"):
             model = SentenceTransformer(source.path, revision=source.revision, model_kwargs=weights, device=device.type)
+        settle(model, source, "Teacher")
         model.max_seq_length = min(model.max_seq_length or settings.max_length, settings.max_length)
         return model
 

@@ -445,7 +445,7 @@ def evaluate(
         raise DataError(f"{models[0]} is no run file, and a model is measured on a --corpus; give one.")
     from pdadapt import evaluate as evaluation
     from pdadapt.corpus import Dataset, judge, load_dataset, read_judged
-    from pdadapt.engines.choose import BASELINE
+    from pdadapt.engines.choose import BASELINE, check_model
     from pdadapt.passages import split_documents
     from pdadapt.recipe import EvaluateSettings, apply_overrides, parse_override, parse_recipe
     from pdadapt.run import check_place, last_checkpoint, write_atomic
@@ -487,6 +487,8 @@ def evaluate(
             **resolved.model_dump(mode="json", include={"seed", "retrieve"}),
             "evaluate": resolved.evaluate.model_dump(mode="json", exclude={"measures"}),
         }
+        for name in names:
+            check_model(name, student, resolved.retrieve)
         rows, skipped = run_suite(suite.value, data, folder, same, of_suite, progress.say)
         write_tables(rows, shown, folder)
         console.print(rich_table(rows, shown))
@@ -542,12 +544,17 @@ def search(
     if passages:
         dataset = split_documents(dataset, passages)
 
+    from pdadapt.engines.choose import check_model
+    from pdadapt.run import last_checkpoint
     from pdadapt.search import Searcher, show, side_by_side
 
     student = resolved.student.model_dump(include={"dtype", *tree.get("student", {})} - {"model"})
     progress, console = _progress(), _console()
     searchers = []
-    for name in (compare, model) if compare else (model,):
+    shown = (compare, model) if compare else (model,)
+    for name in shown:
+        check_model(last_checkpoint(name), student, resolved.retrieve)
+    for name in shown:
         searchers.append(Searcher(name, dataset, index, student, resolved.retrieve, progress))
     while text := query or _ask(console):
         base, found = searchers[0](text, k), searchers[-1](text, k)

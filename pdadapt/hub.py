@@ -83,8 +83,9 @@ def fetch(repo: str, revision: str | None, names: Sequence[str]) -> Path:
 
 
 def files_below(folder: Path) -> Iterator[str]:
-    """Their names, relative to the folder, with slashes."""
-    return (file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+    """Their names, relative to the folder, with slashes; without hidden ones, such as what `hf download` notes down."""
+    names = (file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
+    return (name.as_posix() for name in names if not any(part.startswith(".") for part in name.parts))
 
 
 def how_to_fetch(repo: str, revision: str | None) -> str:

@@ -51,12 +51,18 @@ class ModelSource:
     @property
     def kwargs(self) -> dict[str, Any]:
         found = {"revision": self.revision, "gguf_file": self.gguf_file}
-        return {key: value for key, value in found.items() if value is not None}
+        given = {key: value for key, value in found.items() if value is not None}
+        return {**given, "trust_remote_code": False}  # else it would ask the terminal
 
     @property
     def folder(self) -> Path | None:
         """Where all its files are on this disk: its own folder, or the cache's where the hub cannot be asked."""
         return Path(self.path) if self.is_local else repository(self.path, self.revision).folder
+
+    @property
+    def place(self) -> str:
+        """What `from_pretrained` is told: a folder, or the hub id where the hub must be asked."""
+        return str(self.folder or self.path)
 
     def names(self) -> Collection[str]:
         """Of all its files: on this disk, or on the hub. Raises ModelError when that cannot be told."""
@@ -151,7 +157,7 @@ class ModelSource:
         folder = Path(self.path)
         if self.gguf_file:
             return [folder / self.gguf_file]
-        return sorted({file for pattern in MODEL_FILES for file in folder.rglob(pattern)})
+        return sorted(folder / name for name in files_below(folder) if is_of_model(name))
 
     def identity(self) -> str:
         """What the weights are, however they were named: a digest of local files, or hub id and commit.
@@ -169,6 +175,11 @@ class ModelSource:
             digest.update(f"{file.relative_to(folder)}\0{file.stat().st_size}\0".encode())
             digest.update(_file_digest(file, file.stat().st_mtime_ns))
         return f"sha256:{digest.hexdigest()[:16]}"
+
+
+def is_of_model(name: str) -> bool:
+    """Whether a file is one of those that models are made of."""
+    return any(fnmatch(Path(name).name, pattern) for pattern in MODEL_FILES)
 
 
 @functools.cache
@@ -242,7 +253,7 @@ def _without_config(source: ModelSource) -> ModelError:
         return _adapter(source)
     if not source.is_local and any(name.endswith(".gguf") for name in source.names()):
         return source._without_weights(source.names())
-    begins = next((str(module.get("type")).rpartition(".")[2] for module in modules(source)), "Transformer")
+    begins = first_module(source)
     if not begins.endswith("Transformer"):
         return ModelError(f"Model {source.name!r} begins with {begins}, not with a transformer; give one that does.")
     remedy = "give the folder that holds it" if source.is_local else source._remedy()
@@ -300,6 +311,11 @@ def modules(source: ModelSource) -> list[dict[str, Any]]:
     """What sentence-transformers made it of, the transformer first; empty when it did not."""
     found = source.file("modules.json")
     return [module for module in read_json(found, list) if isinstance(module, dict)] if found else []
+
+
+def first_module(source: ModelSource) -> str:
+    """The kind of module that it begins with."""
+    return next((str(module.get("type")).rpartition(".")[2] for module in modules(source)), "Transformer")
 
 
 def transformer_of(source: ModelSource) -> str:

@@ -13,28 +13,36 @@ import torch
 from torch import nn
 
 from pdadapt.errors import ModelError
-from pdadapt.models import ModelSource, loading, read_config, transformer_of
+from pdadapt.models import ModelSource, first_module, loading, read_config, transformer_of
 
 ENCODER = ("pooler", "decoder.")  # marks of weights that an encoder can do without
 NEW_HEAD = ("pooler", "classif", "score", "summary", "logits_proj", "head.")  # and one that is to learn to classify
-USED_TOKENS = ("bos", "eos", "cls", "sep", "unk", "pad")
+ENDLESS = int(1e30)  # as transformers says it
+FRAME = ("bos", "eos", "cls", "sep", "unk")  # tokens that stand in texts
 
 
-def check_encoder(source: ModelSource, what: str, auto: str = "AutoModel", unused: Sequence[str] = ENCODER) -> int:
+def check_encoder(
+    source: ModelSource, what: str, auto: str = "AutoModel", unused: Sequence[str] = ENCODER, cuts: bool = False
+) -> int:
     """Find before any work what would stop an encoder in the middle of it; returns how many tokens it reads.
 
     what: `Student`, `Teacher`, as messages call it; auto: the class of transformers that loads it; unused: marks of
-    weights that its files may lack.
+    weights that its files may lack; cuts: whether documents are cut by its tokens.
 
     Raises ModelError when it does not load, when tokenizer and weights do not belong together, or it cannot pad.
     """
     from transformers import AutoTokenizer
 
+    begins = first_module(source)
+    if not begins.endswith("Transformer"):
+        raise ModelError(f"{what} {source.name!r} begins with {begins}, not with a transformer; give one that does.")
     model, missing = outline(source, what, auto)
     check_complete(source, what, missing, unused)
     with loading_part(source, what):
-        tokenizer = AutoTokenizer.from_pretrained(source.path, **part_options(source))
+        tokenizer = AutoTokenizer.from_pretrained(source.place, **part_options(source))
     check_vocabulary(source, what, model, tokenizer)
+    if cuts:
+        check_offsets(source, what, tokenizer)
     if padding_token(model, tokenizer) is None:
         raise ModelError(
             f"{what} {source.name!r} has no padding token, without which it reads no two texts at once. Name one of "
@@ -50,17 +58,30 @@ def outline(source: ModelSource, what: str, auto: Any, download: bool = False) -
     auto: the class of transformers that loads it, or its name. Raises ModelError when it does not load.
     """
     import transformers
+    from transformers.quantizers.auto import AutoHfQuantizer
 
     chosen = getattr(transformers, auto) if isinstance(auto, str) else auto
     options = part_options(source)
+    packed = read_config(source).get("quantization_config")
+    misfits: list[Any] = []
     with loading_part(source, what):
-        if (source.folder or download) and "quantization_config" not in read_config(source):
-            options |= {"use_safetensors": True, "device_map": "meta", "output_loading_info": True}
-            model, found = chosen.from_pretrained(source.path, **options)
-            return model, sorted(found["missing_keys"])
-        config = transformers.AutoConfig.from_pretrained(source.path, **options)
-        with torch.device("meta"):
-            return chosen.from_config(config, trust_remote_code=False), []
+        if (source.folder or download) and not packed:
+            options |= {"use_safetensors": True, "device_map": "meta", "ignore_mismatched_sizes": True}
+            model, found = chosen.from_pretrained(source.place, output_loading_info=True, **options)
+            missing, misfits = sorted(found["missing_keys"]), sorted(found["mismatched_keys"])
+        else:
+            config = transformers.AutoConfig.from_pretrained(source.place, **options)
+            with torch.device("meta"):
+                model, missing = chosen.from_config(config, trust_remote_code=False), []
+        if packed and AutoHfQuantizer.supports_quant_method(packed):
+            AutoHfQuantizer.from_config(packed, pre_quantized=True).validate_environment()
+    if misfits:
+        name, in_file, by_config = misfits[0]
+        raise ModelError(
+            f"{what} {source.name!r} does not load ({name} is {tuple(in_file)} in its weights, and by its config.json "
+            f"{tuple(by_config)}); give another model, or fetch this one anew."
+        )
+    return model, missing
 
 
 def check_complete(source: ModelSource, what: str, missing: Sequence[str], unused: Sequence[str]) -> None:
@@ -75,26 +96,42 @@ def check_complete(source: ModelSource, what: str, missing: Sequence[str], unuse
 
 def check_vocabulary(source: ModelSource, what: str, model: Any, tokenizer: Any) -> None:
     """Raises ModelError when a text can have tokens that the model does not know."""
-    try:
-        known = model.get_input_embeddings().weight.shape[0]
-    except (NotImplementedError, AttributeError):  # of characters, not of tokens
-        return
-    special = (getattr(tokenizer, f"{name}_token_id") for name in USED_TOKENS)
-    highest = max(tokenizer.vocab_size - 1, *(token for token in special if token is not None))
-    if highest >= known:
+    known, added = vocabulary(model), tokenizer.added_tokens_decoder
+    tokens = [token for token in tokenizer.get_vocab().values() if token not in added]
+    tokens += [token for token, text in added.items() if not text.special]
+    tokens += filter(None, (getattr(tokenizer, f"{name}_token_id") for name in FRAME))
+    if max(tokens, default=0) >= known:
         raise ModelError(
-            f"{what} {source.name!r} knows {known:,} tokens, and its tokenizer has more ({highest + 1:,}): they do not "
-            "belong together. Fetch the tokenizer that the model was trained with."
+            f"{what} {source.name!r} knows {known:,} tokens, and its tokenizer has more ({max(tokens) + 1:,}): they do "
+            "not belong together. Fetch the tokenizer that the model was trained with."
         )
+
+
+def check_offsets(source: ModelSource, what: str, tokenizer: Any) -> None:
+    """Raises ModelError when a text cannot be cut after so many tokens."""
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"{what} {source.name!r} has a tokenizer ({type(tokenizer).__name__}) that does not say where its tokens "
+            "stand in a text, so documents cannot be cut to fit; give another model."
+        )
+
+
+def vocabulary(model: Any) -> int:
+    """How many tokens the model knows; ENDLESS of one that reads characters."""
+    try:
+        return int(model.get_input_embeddings().weight.shape[0])
+    except (NotImplementedError, AttributeError):
+        return ENDLESS
 
 
 def padding_token(model: Any, tokenizer: Any) -> str | None:
     """The token that fills texts up: the tokenizer's own, or one that the attention mask hides as well; None if none
     will do. Decoders that classify look for it to find a text's end, so for them no token that ends texts will.
     """
-    if tokenizer.pad_token or hasattr(model, "score"):
-        return tokenizer.pad_token
-    return tokenizer.eos_token or tokenizer.sep_token or tokenizer.unk_token
+    own = tokenizer.pad_token if (tokenizer.pad_token_id or 0) < vocabulary(model) else None
+    return own or (
+        None if hasattr(model, "score") else tokenizer.eos_token or tokenizer.sep_token or tokenizer.unk_token
+    )
 
 
 def positions(model: nn.Module) -> int | None:
@@ -112,14 +149,14 @@ def positions(model: nn.Module) -> int | None:
 
 
 def limit_of(model: nn.Module, tokenizer: Any) -> int:
-    """Tokens that the model reads of a text at most; a huge number where nothing limits them."""
-    found, most = positions(model), int(tokenizer.model_max_length)
-    return most if found is None else min(found, most)
+    """Tokens that the model reads of a text at most, by its positions and its tokenizer; ENDLESS if neither says."""
+    found = (positions(model), int(tokenizer.model_max_length))
+    return min((limit for limit in found if limit and limit > 0), default=ENDLESS)
 
 
 def part_options(source: ModelSource) -> dict[str, Any]:
     """What `from_pretrained` of a model's configuration, tokenizer or weights is told."""
-    return {**source.kwargs, "subfolder": transformer_of(source).rstrip("/"), "trust_remote_code": False}
+    return {**source.kwargs, "subfolder": transformer_of(source).rstrip("/")}
 
 
 @contextmanager

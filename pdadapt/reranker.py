@@ -22,11 +22,11 @@ from transformers import PrinterCallback, ProgressCallback
 from pdadapt.batches import MEMORY_ERRORS, limits
 from pdadapt.corpus import Corpus, Dataset, Qrels, Queries, data_hashes, fingerprint, relevant_documents
 from pdadapt.device import default_device, pick_dtype
-from pdadapt.encoders import length_limit, settle
+from pdadapt.encoders import settle
 from pdadapt.engines.choose import check_model, make_engine
 from pdadapt.errors import DataError, ModelError, is_out_of_memory
 from pdadapt.models import loading, resolve_model
-from pdadapt.outline import NEW_HEAD
+from pdadapt.outline import NEW_HEAD, check_encoder
 from pdadapt.pipeline import PACKAGES, load_student
 from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe, RerankerSettings
@@ -206,22 +206,22 @@ def load_encoder(settings: RerankerSettings, seed: int) -> CrossEncoder:
     source = resolve_model(settings.model)
     weights = {"use_safetensors": True, "dtype": torch.float32}
     source.check()
+    limit = check_encoder(source, "Reranker", cuts=True)
+    if settings.max_length > limit:
+        raise ModelError(
+            f"reranker.max_length is {settings.max_length}, and {settings.model!r} reads {limit} tokens at most. Lower "
+            f"it by --set reranker.max_length={limit}."
+        )
     with loading(f"Reranker {settings.model!r} does not load"), torch.random.fork_rng():
         torch.manual_seed(seed)
         model = CrossEncoder(
-            source.path,
+            source.place,
             revision=source.revision,
             num_labels=1,
             model_kwargs=weights,
             device=default_device().type,
         )
     settle(model, source, "Reranker", NEW_HEAD)
-    limit = length_limit(model)
-    if settings.max_length > limit:
-        raise ModelError(
-            f"reranker.max_length is {settings.max_length}, and {settings.model!r} reads {limit} tokens at most. Lower "
-            f"it by --set reranker.max_length={limit}."
-        )
     model.max_seq_length = settings.max_length
     return model
 

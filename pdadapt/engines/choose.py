@@ -10,13 +10,14 @@ from typing import Any
 import torch
 
 from pdadapt.corpus import Corpus
+from pdadapt.encoders import settle
 from pdadapt.engines import Engine
 from pdadapt.engines.colbert import Colbert
 from pdadapt.engines.environment import interpreter
 from pdadapt.engines.exact import Encode, Exact
 from pdadapt.engines.plaid import Plaid
 from pdadapt.errors import ModelError
-from pdadapt.models import loading, model_type, resolve_model
+from pdadapt.models import first_module, loading, model_type, resolve_model
 from pdadapt.outline import check_encoder
 from pdadapt.recipe import RetrieveSettings
 from pdadapt.students import load_student
@@ -73,6 +74,8 @@ def _look_at(name: str, student: Mapping[str, Any], settings: RetrieveSettings) 
     source.check()
     kind = student.get("kind") or {"plain": "colbert"}.get(found, found)
     if kind == "sparse":
+        if first_module(source) != "Router":  # of a transformer and a table of its own
+            check_encoder(source, "Model", "AutoModelForMaskedLM", unused=("pooler",))
         return kind, 0
     _check_engine(settings, kind == "dense")
     limit = check_encoder(source, "Student")
@@ -142,4 +145,7 @@ def _load_sparse(name: str) -> Engine:
     source = resolve_model(name)
     weights = {"use_safetensors": True, "dtype": torch.float32}
     with loading(f"Model {name!r} does not load as a sparse encoder"):
-        return Sparse(SparseEncoder(source.path, revision=source.revision, model_kwargs=weights))
+        model = SparseEncoder(source.place, revision=source.revision, model_kwargs=weights)
+    if first_module(source) != "Router":
+        settle(model, source, "Model")
+    return Sparse(model)

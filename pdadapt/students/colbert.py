@@ -60,20 +60,21 @@ def _load(
     source.check()
     with loading(f"Student {name!r} does not load"):
         if is_colbert(source):
-            model = MultiVectorEncoder(source.path, revision=source.revision, model_kwargs=weights)
+            model = MultiVectorEncoder(source.place, revision=source.revision, model_kwargs=weights)
             settle_student(model, source)
             set_lengths(model, query_length, document_length)
             compute_in(model, dtype)
             return model
         options = part_options(source)
         encoder = Transformer(
-            source.path,
+            source.place,
             model_kwargs=weights | options,
             processor_kwargs=dict(options),
             config_kwargs=dict(options),
         )
-    tail = [MultiVectorMask(skiplist_words=list(string.punctuation)), Normalize(module_input_name="token_embeddings")]
-    model = MultiVectorEncoder(modules=[encoder, *tail])
+        known = [mark for mark in string.punctuation if encoder.tokenizer.convert_tokens_to_ids(mark) is not None]
+        tail = [MultiVectorMask(skiplist_words=known), Normalize(module_input_name="token_embeddings")]
+        model = MultiVectorEncoder(modules=[encoder, *tail])
     settle_student(model, source)
     limit = length_limit(model)
     set_lengths(model, query_length or min(32, limit), document_length or min(300, limit))

@@ -13,7 +13,7 @@ from pdadapt.device import default_device, pick_dtype, release
 from pdadapt.errors import DataError, ModelError, RecipeError
 from pdadapt.labels import is_labeled
 from pdadapt.models import ModelSource, architectures, has_modules, is_colbert, loading, read_config, resolve_model
-from pdadapt.outline import check_complete, check_encoder, check_vocabulary, outline, positions
+from pdadapt.outline import check_complete, check_encoder, check_offsets, check_vocabulary, outline, positions
 from pdadapt.progress import Progress
 from pdadapt.prompt import LIKELIHOOD_FIELDS, PAIR_FIELDS, POINT_FIELDS, load_prompt
 from pdadapt.recipe import ModelSettings, PairSettings, PointSettings, TeacherSettings
@@ -126,9 +126,9 @@ def check_architecture(model: ModelSettings, kind: str) -> None:
     if kind == "cross_encoder" and outputs != 1:
         raise ModelError(f"Teacher {source.name!r} has {outputs} outputs, and a point teacher one; give one that has.")
     if kind == "cross_encoder":
-        check_encoder(source, "Teacher", "AutoModelForSequenceClassification", unused=())
+        check_encoder(source, "Teacher", "AutoModelForSequenceClassification", unused=(), cuts=True)
     elif kind in ("bi_encoder", "multi_vector"):
-        check_encoder(source, "Teacher")
+        check_encoder(source, "Teacher", cuts=model.max_document_length is not None)
     else:
         _check_language_model(source, kind, model.max_length)
 
@@ -140,7 +140,9 @@ def _check_language_model(source: ModelSource, kind: str, max_length: int) -> No
     what = "Teacher"
     model, missing = outline(source, what, "AutoModelForSeq2SeqLM" if kind == "seq2seq" else "AutoModelForCausalLM")
     check_complete(source, what, missing, unused=())
-    check_vocabulary(source, what, model, load_tokenizer(source.name))
+    tokenizer = load_tokenizer(source.name)
+    check_vocabulary(source, what, model, tokenizer)
+    check_offsets(source, what, tokenizer)
     limit = positions(model)
     if limit is not None and max_length > limit:
         raise ModelError(

@@ -12,7 +12,7 @@ from pathlib import Path
 import hub_server
 import pytest
 import torch
-from huggingface_hub import constants
+from huggingface_hub import constants, hf_api
 from safetensors.torch import load_file
 
 from pdadapt.engines.choose import check_model
@@ -50,6 +50,8 @@ def hub(monkeypatch, tmp_path):
             "HF_HUB_OFFLINE": False,
         }.items():
             monkeypatch.setattr(constants, name, value)
+        monkeypatch.setattr(hf_api.api, "endpoint", served.address)  # which was made with the address of the day
+        monkeypatch.setattr("transformers.utils.hub._hf_api", None, raising=False)  # likewise
         yield served
     repository.cache_clear()
 

@@ -70,7 +70,9 @@ class BiEncoderTeacher:
         device = default_device()
         weights = {"use_safetensors": True, "dtype": pick_dtype(settings.dtype, device)}
         with loading(f"Teacher {source.name!r} does not load as a bi_encoder"):
-            model = SentenceTransformer(source.path, revision=source.revision, model_kwargs=weights, device=device.type)
+            model = SentenceTransformer(
+                source.place, revision=source.revision, model_kwargs=weights, device=device.type
+            )
         settle(model, source, "Teacher")
         model.max_seq_length = min(model.max_seq_length or settings.max_length, settings.max_length)
         return model

@@ -33,7 +33,7 @@ class CrossEncoderTeacher:
         weights = {"use_safetensors": True, "dtype": pick_dtype(settings.dtype, device)}
         with loading(f"Teacher {source.name!r} does not load as a cross_encoder"):
             self.model = CrossEncoder(
-                source.path, revision=source.revision, model_kwargs=weights, device=device.type, num_labels=None
+                source.place, revision=source.revision, model_kwargs=weights, device=device.type, num_labels=None
             )
         if self.model.num_labels != 1:
             raise ModelError(f"Teacher {source.name!r} has {self.model.num_labels} outputs; a point teacher has one.")

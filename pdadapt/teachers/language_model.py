@@ -167,7 +167,7 @@ def load_tokenizer(name: str) -> Any:
 
     source = resolve_model(name)
     with loading(source, "tokenizer's"):
-        return transformers.AutoTokenizer.from_pretrained(source.path, **source.kwargs)
+        return transformers.AutoTokenizer.from_pretrained(source.place, **source.kwargs)
 
 
 @contextlib.contextmanager
@@ -192,7 +192,7 @@ def load_language_model(settings: ModelSettings, kind: str, device: torch.device
     tokenizer = load_tokenizer(settings.model)
     with loading(source, kind):
         loaded: Any = model_class.from_pretrained(
-            source.path, dtype=dtype, output_loading_info=True, **options, **source.kwargs
+            source.place, dtype=dtype, output_loading_info=True, **options, **source.kwargs
         )
         model, found = loaded
     if found["missing_keys"]:

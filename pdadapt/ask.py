@@ -32,15 +32,22 @@ class Questions(NamedTuple):
 class Journal:
     """How far questions came, by task and chunk, kept in a file through kills.
 
-    A line says that a chunk is begun, and how many of its questions were missing; another, that all are answered.
+    The first line says what the questions and answers depend on. A line says that a chunk is begun, and how many of its
+    questions were missing; another, that all are answered.
     """
 
-    def __init__(self, file: Path | None = None):
+    def __init__(self, file: Path | None = None, of: str = ""):
+        """of: names the teachers and the label store. A journal of others says nothing, and is begun anew."""
         self._missing: dict[tuple[str, int], int] = {}
         self._done: set[tuple[str, int]] = set()
         self._file = file
+        self._head = json.dumps({"of": of})
         if file and file.exists():
-            for line in file.read_text(encoding="utf-8").splitlines():
+            head, *lines = file.read_text(encoding="utf-8").splitlines() or [""]
+            if head != self._head:
+                file.unlink()
+                return
+            for line in lines:
                 try:
                     task, number, missing = json.loads(line)
                 except ValueError:  # torn by a kill
@@ -78,10 +85,13 @@ class Journal:
     def _write(self, task: str, number: int, missing: int | None) -> None:
         self._note(task, number, missing)
         if self._file:
+            lines = [json.dumps([task, number, missing])]
             with open(self._file, "a+b") as file:
+                if not file.tell():
+                    lines.insert(0, self._head)
                 file.seek(max(0, file.tell() - 1))
                 torn = file.read() not in (b"", b"\n")
-                file.write(("\n" * torn + json.dumps([task, number, missing]) + "\n").encode())
+                file.write(("\n" * torn + "\n".join(lines) + "\n").encode())
 
 
 class Coming(Iterator[Chunk]):

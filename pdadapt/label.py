@@ -20,7 +20,7 @@ from typing import Any
 
 from pdadapt.ask import Journal, Questions, ask_missing, check_answers, in_chunks
 from pdadapt.bradley_terry import Fit, contradictions, fit
-from pdadapt.corpus import Corpus, Queries
+from pdadapt.corpus import Corpus, Queries, fingerprint
 from pdadapt.labels import Labels, LabelStore
 from pdadapt.pairs import Positions, choose_pairs, pairs_of_round, standardise
 from pdadapt.progress import Progress
@@ -218,6 +218,11 @@ class Labeling:
     def orders(self, entry: TrainingList, i: int, j: int) -> list[tuple[int, int]]:
         seed = f"{self.recipe.seed}/{entry.query_id}"
         return asked_orders(self.recipe.teacher.pair.order, i, j, entry.doc_ids, seed)
+
+
+def journal_of(file: Path, keys: Mapping[Task, str], store: LabelStore) -> Journal:
+    """The journal of a labeling: what it says holds for these teachers and this store only."""
+    return Journal(file, fingerprint([*keys.items(), ("store", str(store.identity))]))
 
 
 def ask_teachers(

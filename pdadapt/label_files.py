@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import sqlite3
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from pdadapt.errors import DataError, RunError
-from pdadapt.labels import LabelStore
+from pdadapt.labels import LabelStore, batched
 from pdadapt.readers import check_text, open_text, parquet_rows, parse_object
 from pdadapt.run import label_store, read_run, read_settings
 from pdadapt.training_lists import TrainingList, read_lists
 
 COLUMNS = ("task", "teacher", "model", "query_id", "query", "doc_id", "document", "doc_id_b", "document_b", "score")
 BATCH = 10_000  # rows
-T = TypeVar("T")
 SHOWN = 120  # letters of a document in a table
 
 
@@ -90,19 +88,12 @@ def _write_parquet(path: Path, rows: Iterable[dict[str, Any]]) -> int:
     return count
 
 
-def batched(rows: Iterable[T], size: int) -> Iterator[list[T]]:
-    """So many at a time; the last may be fewer."""
-    left = iter(rows)
-    while batch := list(itertools.islice(left, size)):
-        yield batch
-
-
 def import_labels(file: Path, store: Path, name: str | None) -> int:
     """Take labels from a JSONL or Parquet file of COLUMNS into a store; returns how many.
 
     The whole file is checked before anything is written; what a kill left out, the same import adds. Rows become those
     of the teacher `imported:NAME`; without a name they stay those of the `teacher` that they name. Raises DataError
-    naming the line that is wrong, or that says something else than one before it.
+    naming the line that is wrong, or that says something else than one before it, or than the store.
     """
     if not store.parent.is_dir():
         raise DataError(f"{store} cannot be made: there is no folder {store.parent}; make it, or give another --store.")
@@ -132,12 +123,29 @@ def import_labels(file: Path, store: Path, name: str | None) -> int:
             ids[text] = _name(row.get(name_of_id), where) or ids.get(text, "")
     if not by_key:
         raise DataError(f"{file} holds no labels; give the file that does.")
-    for (task, key), labels in by_key.items():
-        with LabelStore(store, "points" if task == "point" else "pairs", key, names[key]) as target:
+    with contextlib.ExitStack() as stack:
+        targets = {
+            (task, key): stack.enter_context(LabelStore(store, f"{task}s", key, names[key])) for task, key in by_key
+        }
+        for teacher, labels in by_key.items():
+            _check_alike(targets[teacher], labels)
+        for teacher, labels in by_key.items():
             for kind, ids in texts.items():
-                target.remember(kind, ((text_id, text) for text, text_id in ids.items()))
-            target.add((found, score) for found, (score, _) in labels.items())
+                targets[teacher].remember(kind, ((text_id, text) for text, text_id in ids.items()))
+            for batch in batched(labels.items(), BATCH):
+                targets[teacher].add((found, score) for found, (score, _) in batch)
     return sum(map(len, by_key.values()))
+
+
+def _check_alike(target: LabelStore, labels: Mapping[tuple[str, ...], tuple[float, str]]) -> None:
+    """Raises DataError when the store holds another score of the same texts: a run may have been made with it."""
+    for found, (score, where) in labels.items():
+        known = target.get(found)
+        if known is not None and known != score:
+            raise DataError(
+                f"{where}: the score is {score}, but {target.path} holds {known} for the same texts. Give these labels "
+                "another --name, or another --store."
+            )
 
 
 def _name(value: Any, where: str) -> str:

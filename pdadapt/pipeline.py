@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from pdadapt import distributed, evaluate, students, train
 from pdadapt.agreement import agreement, held_out, score_lists
 from pdadapt.answers import answers_of
-from pdadapt.ask import Journal
 from pdadapt.batches import limits
 from pdadapt.corpus import (
     Corpus,
@@ -28,13 +27,14 @@ from pdadapt.corpus import (
     relevant_documents,
     with_queries,
 )
+from pdadapt.device import dtype_here
 from pdadapt.engines.choose import BASELINE, check_model, make_engine
 from pdadapt.engines.exact import Exact
 from pdadapt.errors import DataError, RunError
 from pdadapt.generation.stage import write_queries
 from pdadapt.generation.writing import Writing, check_as_asked, prepare, work_of
-from pdadapt.label import Labeling, ask_teachers, make_lists
-from pdadapt.labels import LabelStore, is_labeled
+from pdadapt.label import Labeling, ask_teachers, journal_of, make_lists
+from pdadapt.labels import LabelStore
 from pdadapt.models import resolve_model
 from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe, TrainSettings
@@ -110,7 +110,7 @@ def check(recipe: Recipe, dataset: Dataset, out: Path, restart_from: Stage | Non
         **data_hashes(dataset, queries),
         "test_queries_sha256": fingerprint(test_queries.items()),
         "student": resolve_model(recipe.student.model).identity(),
-        "teachers": [json.loads(key)["model"] for key in keys.values()],
+        "teachers": {task: json.loads(key) for task, key in keys.items()},
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
     if recipe.retrieve.model:
@@ -119,6 +119,17 @@ def check(recipe: Recipe, dataset: Dataset, out: Path, restart_from: Stage | Non
     if relevant:
         origin["relevant_sha256"] = fingerprint((query_id, " ".join(doc_ids)) for query_id, doc_ids in relevant.items())
     return Job(run, queries, test_queries, keys, relevant, origin)
+
+
+def with_precision(recipe: Recipe, run: RunFolder) -> Recipe:
+    """The recipe with a precision of the teachers instead of `auto`: the run's, else this machine's. Labels of two
+    precisions are not mixed.
+    """
+    if recipe.teacher.dtype != "auto":
+        return recipe
+    begun = read_settings(run.recipe_file).get("teacher") if run.recipe_file.exists() else None
+    dtype = (begun.get("dtype") if isinstance(begun, dict) else None) or dtype_here("auto")
+    return recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update={"dtype": dtype})})
 
 
 def teacher_keys(recipe: Recipe) -> dict[Task, str]:
@@ -143,6 +154,7 @@ def adapt(
     when candidates wait for labels, which others make (shards.py). cluster: where documents are encoded and labeled.
     Raises PdadaptError on anything the user can mend.
     """
+    recipe = with_precision(recipe, RunFolder(out))
     if distributed.rank() > 0:
         return join_training(recipe, dataset, RunFolder(out), progress)
     if stop_before_labeling and distributed.processes() > 1:
@@ -164,6 +176,7 @@ def adapt(
     if recipe.train.held_out and not kept_out:
         progress.say("There are too few queries to hold some out: agreement with the teacher will not be measured.")
     run.check(recipe, job.origin, restart_from)
+    say_precision(recipe, job.keys, progress)
     anew = restart_from == "student" or not run.student.exists()
     student = new_student(recipe, dataset.corpus) if anew else None
     with run.locked():
@@ -203,6 +216,16 @@ def adapt(
         progress.end()
         write_report(run.path)
     return metrics
+
+
+def say_precision(recipe: Recipe, keys: Mapping[Task, str], progress: Progress) -> None:
+    """Say it when the run was begun in another precision than this machine would choose."""
+    begun, here = recipe.teacher.dtype, dtype_here("auto")
+    if begun != here and any("dtype" in json.loads(key) for key in keys.values()):
+        progress.say(
+            f"The teachers of this run compute in {begun}; on this machine `auto` would be {here}. To label anew in "
+            f"that, add --set teacher.dtype={here} --restart-from label."
+        )
 
 
 def write_own_queries(
@@ -407,13 +430,11 @@ def save_lists(
     """Label the candidates; a teacher is loaded only if it must be asked, and is gone before training."""
     settings = labeling.recipe.teacher
     teachers = cluster.teachers(settings, list(keys)) if cluster else Teachers(settings, list(keys), progress)
-    if not is_labeled(store, keys["point"]):  # it is another store than that which the journal is of
-        (folder / "asked.jsonl").unlink(missing_ok=True)
-    journal = Journal(folder / "asked.jsonl")
-    if not journal.done("texts", 0):
-        with LabelStore(store, "points", keys["point"]) as known:
+    with LabelStore(store, "points", keys["point"]) as known:
+        journal = journal_of(folder / "asked.jsonl", keys, known)
+        if not journal.done("texts", 0):
             labeling.remember(known, labeling.ranking)
-        journal.end("texts", 0)
+            journal.end("texts", 0)
     figures = ask_teachers(labeling, store, keys, teachers, progress, journal)
     teachers.free()
 

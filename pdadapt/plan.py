@@ -30,7 +30,7 @@ from pdadapt.generation.writers import Asked, load_writer
 from pdadapt.generation.writing import Writing
 from pdadapt.labels import count_labels
 from pdadapt.pairs import Positions, choose_pairs
-from pdadapt.pipeline import check, load_student, own_queries, stand_ins
+from pdadapt.pipeline import check, load_student, own_queries, stand_ins, with_precision
 from pdadapt.progress import Progress
 from pdadapt.recipe import PairSettings, Recipe, TrainSettings, load_recipe
 from pdadapt.run import RunFolder, Stage
@@ -73,6 +73,7 @@ def plan(
         raise RunError("--plan is for one process: give it without the launcher.")
     if not os.access(existing(out), os.W_OK):
         raise RunError(f"{out} cannot be written to; give another --out.")
+    recipe = with_precision(recipe, RunFolder(out))
     there = dataset if dataset.queries else own_queries(recipe, dataset, RunFolder(out), progress, restart_from)
     writing = there if isinstance(there, Writing) else None
     dataset = stand_ins(dataset, texts_like_queries(recipe, dataset)) if isinstance(there, Writing) else there

@@ -64,7 +64,10 @@ HASHED = {  # parts of a run's origin of which hashes are kept, which say nothin
     "relevant_sha256": "the training qrels",
     "examples_sha256": "the examples",
     "qrels_sha256": "the training qrels",
+    "teachers.point.prompt": "the prompt for points",
+    "teachers.pair.prompt": "the prompt for pairs",
 }
+LABEL_KEYS = "teachers."  # a run's origin holds the keys of its labels, which follow from settings, prompts and weights
 UNCOMPARED = ("versions", "source")  # parts of a run's origin that may differ when it goes on
 BEGINNINGS = (
     "lock",
@@ -217,7 +220,12 @@ class RunFolder:
             raise RunError(f"{self.path} holds a run of another version (run.json); give another --out.")
         version = found.get("versions", {}).get("pdadapt", "another version")
         changes = differences(with_defaults(begun, f"{self.path} (begun by pdadapt {version})"), wanted)
-        changes += differences(found, {**origin, **{key: found.get(key) for key in UNCOMPARED}})
+        named = {key.rpartition(".")[2] for key, *_ in changes if key.startswith("teacher.")}
+        changes += [
+            change
+            for change in differences(found, {**origin, **{key: found.get(key) for key in UNCOMPARED}})
+            if not (change[0].startswith(LABEL_KEYS) and change[0].rpartition(".")[2] in named)  # it is said already
+        ]
         changes = [change for change in changes if change[0] not in FREE and not change[0].startswith(WRITING)]
         return [
             (key, old, new)

@@ -5,16 +5,18 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 from conftest import asked_at_once
 
+from pdadapt import labels
 from pdadapt.ask import Journal, Questions, ask_missing, in_chunks
 from pdadapt.bradley_terry import fit
 from pdadapt.corpus import Corpus, Document, load_dataset
 from pdadapt.errors import DataError, ModelError
-from pdadapt.label import Labeling, Orders, ask_teachers, asked_orders, make_lists, point_labels
+from pdadapt.label import Labeling, Orders, ask_teachers, asked_orders, journal_of, make_lists, point_labels
 from pdadapt.labels import LabelStore, is_labeled
 from pdadapt.pairs import choose_pairs, standardise
 from pdadapt.progress import Progress
@@ -46,6 +48,91 @@ class CountingTeacher:
         return quality if other is None else quality - sum(map(ord, other)) % 97 / 10 + 0.5  # 0.5: prefers the first
 
     score_points = score_pairs = _score
+
+
+def test_the_first_answer_stays(tmp_path):
+    with LabelStore(tmp_path / "l.sqlite", "points", "t") as store, LabelStore(store.path, "points", "t") as other:
+        store.add([(("q", "d"), 1.5)])
+        other.add([(("q", "d"), 2.5), (("q", "e"), 3.5)])
+        assert (store.get(("q", "d")), store.get(("q", "e"))) == (1.5, 3.5)
+
+
+def test_two_runs_on_one_store_lose_no_pair_and_choose_by_the_same_points(labeled, tmp_path):
+    """Another run, whose machine rounds otherwise, answers the same points while this one asks about pairs."""
+    _, teacher, dataset, ranking = labeled
+    pair = {"per_query": 6, "window": 4}
+    recipe = Recipe.model_validate({"teacher": {"kind": "seq2seq", "pair": pair}, "train": {"n_way": 5}})
+    write_run(tmp_path / "candidates.run", ranking.items(), "test")
+    labeling = Labeling(RunFile(tmp_path / "candidates.run"), dataset.corpus, dataset.queries, recipe)
+    store = tmp_path / "shared.sqlite"
+
+    class Meanwhile(CountingTeacher):
+        def score_pairs(self, chunks):
+            with LabelStore(store, "points", KEYS["point"]) as other:
+                other.add([(question, -score) for question, score in points])
+            return self._score(chunks)
+
+    def load(task):
+        return teacher if task == "point" else Meanwhile()
+
+    chunks = labeling.points()
+    points = [(question, teacher.value(*question)) for ids, _ in chunks.chunks for question in set(chunks.of(ids))]
+    ask_teachers(labeling, store, KEYS, load, Progress())
+    figures = {}
+    lists = list(make_lists(labeling, store, KEYS, figures))
+    assert figures["pairs_unanswered"] == 0 and figures["pairs"] > 0
+    assert all(entry.points == sorted(entry.points, reverse=True) for entry in lists)
+    expected = dict(points)
+    query, documents = dataset.queries[lists[0].query_id], [dataset.corpus[one].contents for one in lists[0].doc_ids]
+    assert lists[0].points == [expected[query, document] for document in documents]
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from pdadapt.labels import LabelStore
+
+own = float(sys.argv[2])
+with LabelStore(Path(sys.argv[1]), "points", "t") as store:
+    store.remember("document", ((f"d{i}", f"d{i}") for i in range(3_000)))
+    for i in range(300):
+        store.add([(("q", f"d{j}"), own) for j in range(i, i + 5)])
+"""
+
+
+def test_processes_that_write_to_one_store_at_once_wait_for_each_other(tmp_path):
+    file = tmp_path / "l.sqlite"
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(file), str(own)]) for own in range(3)]
+    assert [writer.wait() for writer in writers] == [0, 0, 0]
+    with LabelStore(file, "points", "t") as store:
+        assert all(store.get(("q", f"d{i}")) in (0.0, 1.0, 2.0) for i in range(304))
+    with sqlite3.connect(file) as database:
+        assert database.execute("SELECT count(*) FROM points").fetchone() == (304,)
+
+
+def test_a_writer_waits_for_its_turn_and_says_what_keeps_it(tmp_path, monkeypatch):
+    file = tmp_path / "l.sqlite"
+    with LabelStore(file, "points", "t") as store:
+        busy = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+        busy.execute("BEGIN IMMEDIATE")
+        release = threading.Timer(2.5 * labels.TURN, busy.rollback)
+        release.start()
+        store.add([(("q", "d"), 1.0)])  # longer than SQLite itself waits
+        release.join()
+        assert store.get(("q", "d")) == 1.0
+        monkeypatch.setattr(labels, "PATIENCE", 0.1)
+        busy.execute("BEGIN IMMEDIATE")
+        writes = (
+            lambda: store.add([(("q", "e"), 1.0)]),
+            lambda: store.remember("query", [("q1", "q")]),
+            lambda: LabelStore(file, "pairs", "t"),
+        )
+        for write in writes:
+            with pytest.raises(DataError, match=r"l\.sqlite is locked: .*\. Wait until it has finished"):
+                write()
+        busy.close()
+        store.add([(("q", "e"), 2.0)])
+        assert store.get(("q", "e")) == 2.0
 
 
 def test_a_label_is_found_again_by_content_and_teacher(tmp_path):
@@ -480,6 +567,29 @@ def test_a_journal_says_after_a_kill_which_chunks_are_answered_and_what_was_miss
     journal = Journal(file)
     assert journal.done("label", 0) and not journal.done("label", 1) and not journal.done("pairs", 0)
     assert (journal.missing("label"), journal.missing("pairs"), journal.missing("other")) == (12, 3, 0)
+
+
+def test_a_journal_of_other_teachers_or_of_another_store_says_nothing(tmp_path):
+    store, other = tmp_path / "l.sqlite", {**KEYS, "pair": "another prompt"}
+
+    def journal(keys):
+        with LabelStore(store, "points", keys["point"]) as known:
+            return journal_of(tmp_path / "asked.jsonl", keys, known)
+
+    first = journal(KEYS)
+    first.begin("label points", 0, 5)
+    first.end("label points", 0)
+    assert journal(KEYS).done("label points", 0) and journal(KEYS).missing("label points") == 5
+    torn = (tmp_path / "asked.jsonl").read_bytes()
+    assert not journal(other).done("label points", 0), "of another prompt"
+    (tmp_path / "asked.jsonl").write_bytes(torn)
+    store.rename(tmp_path / "moved.sqlite")
+    assert not journal(KEYS).done("label points", 0), "another store has the name"
+    (tmp_path / "asked.jsonl").write_bytes(torn)
+    (tmp_path / "moved.sqlite").rename(store)
+    assert journal(KEYS).done("label points", 0)
+    (tmp_path / "asked.jsonl").write_bytes(torn[:9])  # killed as it began
+    assert not journal(KEYS).done("label points", 0)
 
 
 def test_what_the_journal_calls_done_is_not_looked_up_again(tmp_path):

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from pdadapt.device import default_device, pick_dtype, release
+from pdadapt.device import dtype_here, release
 from pdadapt.errors import DataError, ModelError, RecipeError
 from pdadapt.labels import is_labeled
 from pdadapt.models import architectures, has_modules, is_colbert, loading, read_config, resolve_model
@@ -161,7 +161,7 @@ def teacher_key(settings: TeacherSettings, task: Task) -> str:
     else:
         key |= {
             "model": resolve_model(model.model).identity(),
-            "dtype": str(pick_dtype(model.dtype, default_device())).removeprefix("torch."),
+            "dtype": dtype_here(model.dtype),
             "quantize": model.quantize if has_bits(model, kind) else None,
             "max_length": model.max_length,
         }

@@ -40,6 +40,8 @@ class Journal:
         """of: names the teachers and the label store. A journal of others says nothing, and is begun anew."""
         self._missing: dict[tuple[str, int], int] = {}
         self._done: set[tuple[str, int]] = set()
+        self.unanswered = 0
+        """How many questions got no answer since this was opened."""
         self._file = file
         self._head = json.dumps({"of": of})
         if file and file.exists():
@@ -60,6 +62,13 @@ class Journal:
 
     def end(self, task: str, number: int) -> None:
         self._write(task, number, None)
+
+    def forget(self) -> None:
+        """So that every question is looked up again."""
+        self._missing.clear()
+        self._done.clear()
+        if self._file:
+            self._file.unlink(missing_ok=True)
 
     def done(self, task: str, number: int) -> bool:
         return (task, number) in self._done
@@ -162,6 +171,7 @@ def ask_missing(
             advance(len(batch))
         if waiting or next(ahead, None) is not None:
             raise ModelError(f"The teacher stopped with at least {len(waiting):,} questions left; try again.")
+    journal.unanswered += unanswered.total()
     if unanswered.total():
         progress.say(f"{progress.prefix}{name}: no answer to {unanswered.total():,} prompts.")
     return journal.missing(name)

@@ -443,6 +443,12 @@ def save_lists(
             for entry in make_lists(labeling, store, keys, figures):
                 advance(1)
                 yield entry
+        lost = figures["points_unanswered"] + figures.get("pairs_unanswered", 0)
+        if lost and not journal.unanswered:
+            journal.forget()
+            raise RunError(
+                f"{store} lacks {lost:,.0f} labels that it held before. Give the same command again to ask for them."
+            )
         write_atomic(folder / "labels.json", json.dumps(figures, indent=2) + "\n")  # before the lists have their name
 
     write_lists(folder / "lists.jsonl", lists())

@@ -14,7 +14,7 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from pdadapt import train
+from pdadapt import ask, train
 from pdadapt.corpus import Corpus, Document, load_dataset
 from pdadapt.errors import DataError, RunError
 from pdadapt.labels import LabelStore
@@ -258,6 +258,21 @@ def test_a_label_store_that_was_replaced_is_asked_again(tiny_recipe, beir, tmp_p
         store.add([(("a query", "of another run"), 1.0)])
     metrics = adapt(recipe, load_dataset(str(beir)), out, Progress())
     labels = metrics["labels"][0]
+    assert labels["points_unanswered"] == labels["pairs_unanswered"] == 0 and labels["pairs"] == 48
+
+
+def test_labels_that_the_store_lost_are_not_taken_for_unanswered(tiny_recipe, beir, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    recipe = load_recipe(str(tiny_recipe), {"train.steps": 1})
+    monkeypatch.setattr(ask, "CHUNKS", 4)
+    monkeypatch.setattr(ask, "LEAST_CHUNK", 1)
+    stopped_at_pairs(recipe, beir, out, monkeypatch)
+    with sqlite3.connect(out / "labels.sqlite") as database:  # as a backup would be
+        database.execute("DELETE FROM points WHERE score > (SELECT avg(score) FROM points)")
+    with pytest.raises(RunError, match=r"labels\.sqlite lacks \d+ labels .* same command again"):
+        adapt(recipe, load_dataset(str(beir)), out, Progress())
+    assert not (out / "iteration-1" / "lists.jsonl").exists()
+    labels = adapt(recipe, load_dataset(str(beir)), out, Progress())["labels"][0]
     assert labels["points_unanswered"] == labels["pairs_unanswered"] == 0 and labels["pairs"] == 48
 
 

@@ -248,8 +248,13 @@ class TrainSettings(Settings):
     so no more than before."""
     lambda_cl: NonNegative = 0.0
     """Of L_CL, on the queries that have labels: judgments, or the `doc_id` that `pdadapt queries` wrote them about."""
+    own_negatives: bool = True
+    """L_CL sets a labeled document against the rest of its own list. The released code does not: many of MS MARCO's
+    candidates are relevant and not labeled."""
     in_batch_negatives: bool = True
-    """L_CL sets a labeled document against the other queries' documents too."""
+    """L_CL sets a labeled document against the other queries' documents: those listed for another query of the batch
+    and not for its own. (The released code goes by places: what is on both lists counts too, and counts twice on two.)
+    """
     lambda_kd: NonNegative = 1.0
     """Of L_KD, on the point labels."""
     lambda_pair: NonNegative = 3.0
@@ -289,6 +294,22 @@ class TrainSettings(Settings):
             )
         if self.check_steps and not self.held_out:
             raise ValueError("check_steps needs queries held out; set held_out")
+        return self
+
+    @model_validator(mode="after")
+    def _labeled_documents_have_negatives(self) -> TrainSettings:
+        if not self.lambda_cl or self.own_negatives:
+            return self
+        if not self.in_batch_negatives:
+            raise ValueError(
+                "own_negatives and in_batch_negatives are both false, so L_CL has nothing to set a labeled document "
+                "against; set one of them to true, or lambda_cl to 0"
+            )
+        if self.batch_size == 1:
+            raise ValueError(
+                "own_negatives is false, and a batch_size of 1 holds no other query's documents for L_CL; set "
+                "own_negatives to true, or batch_size to 2 or more"
+            )
         return self
 
     @model_validator(mode="after")

@@ -163,8 +163,9 @@ class PairDistillLoss(nn.Module):
         terms: dict[str, Tensor] = {}
         if settings.lambda_cl:
             if in_batch:
-                counted = first_of_each(keys).expand_as(relevant)
-                contrastive = contrastive_loss(of_batch, relevant & counted, counted, settings.student_temperature)
+                each = first_of_each(keys)
+                counted = each.expand_as(relevant) if settings.own_negatives else each & ~on_own_list(labels, keys)
+                contrastive = contrastive_loss(of_batch, relevant & each, counted, settings.student_temperature)
             else:
                 relevant = relevant.gather(1, own) & listed
                 contrastive = contrastive_loss(scores, relevant, listed, settings.student_temperature)
@@ -249,6 +250,12 @@ def first_of_each(keys: Tensor) -> Tensor:
     """(D,) bool: the first document of each key, without the rows that fill up (-1)."""
     again = (keys[:, None] == keys).tril(-1).any(1)
     return ~again & (keys >= 0)
+
+
+def on_own_list(labels: dict[str, Any], keys: Tensor) -> Tensor:
+    """(B, D) bool: whether a document is on the query's own list. keys: (D,), of the documents of all ranks."""
+    own = labels["keys"][labels["documents"]].masked_fill(~labels["listed"], -1)
+    return torch.stack([torch.isin(keys, of_query) for of_query in own])
 
 
 def chunks(order: Sequence[int], lengths: Sequence[int], most_tokens: int) -> Iterator[list[int]]:

@@ -44,8 +44,9 @@ def compare(one, two):
     [
         {"lambda_cl": 1.0, "in_batch_negatives": False, "pair_reduction": "sum"},
         {"lambda_cl": 1.0, "gradient_cache": True, "chunk_tokens": 64},
+        {"lambda_cl": 1.0, "own_negatives": False},
     ],
-    ids=["own negatives", "in-batch negatives, gradient cache"],
+    ids=["own negatives", "in-batch negatives, gradient cache", "in-batch negatives alone"],
 )
 def test_two_processes_learn_what_one_does(settings, stanford, beir, tmp_path):
     weights = []

@@ -82,7 +82,7 @@ def prompts(recipe: Recipe, shape: Shape, task: Task) -> int:
     pair = recipe.teacher.pair
     if not pair.asked:
         return 0
-    drawn = count_pairs(pair, min(listed, recipe.train.n_way))
+    drawn = count_pairs(pair, recipe.train.paired(listed))
     return shape.queries * drawn * (2 if pair.order == "both" else 1)
 
 

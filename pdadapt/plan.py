@@ -38,7 +38,7 @@ from pdadapt.students.colbert import PCA_DOCUMENTS
 from pdadapt.students.encoding import document_batches
 from pdadapt.teachers import Pair, Point, Task, answers, score_of
 from pdadapt.teachers.choose import Teachers, model_of, teacher_kind
-from pdadapt.training_lists import TrainingList
+from pdadapt.training_lists import TrainingList, around_pairs
 
 SAMPLE_DOCUMENTS, SAMPLE_QUERIES, SAMPLE_STEPS = 256, 64, 3
 SAMPLE_WRITTEN = 16
@@ -271,10 +271,12 @@ def pairs_of(settings: PairSettings, size: int, seed: str) -> Positions:
 def measure_training(model: Any, corpus: Corpus, recipe: Recipe, rates: Rates, scratch: Path, advance: Any) -> None:
     """A few real steps, on labels that mean nothing. When memory runs out, with less at once, as the run would."""
     settings = recipe.train
-    width = min(settings.n_way, recipe.retrieve.k, len(corpus))
+    size = settings.paired(min(recipe.retrieve.k, len(corpus)))
+    pairs = [(i, j, 1.0) for i, j in pairs_of(recipe.teacher.pair, size, "")]
+    points: list[float | None] = [-float(place) for place in range(size)]
+    shape = around_pairs(TrainingList("", [""] * size, points, pairs), settings.n_way, "")
+    width = len(shape.doc_ids)
     sample = as_corpus(corpus.sample(settings.batch_size * width))
-    labels = [(i, j, 1.0) for i, j in pairs_of(recipe.teacher.pair, width, "")]
-    points: list[float | None] = [-float(place) for place in range(width)]
     lists, texts = [], {}
     for number in range(settings.batch_size):
         ids = [f"d{(number * width + place) % len(sample)}" for place in range(width)]

@@ -231,7 +231,11 @@ class TrainSettings(Settings):
     compile: bool = False
     """Compile the encoder (torch.compile); worth its minutes on long trainings."""
     n_way: Annotated[int, Field(gt=1)] = 64
-    """Documents per query in training, all of a pair's documents among them."""
+    """Documents per query in training, if there are as many candidates."""
+    list: Literal["best", "pairs"] = "best"
+    """Which of a query's candidates are trained on; those labeled relevant always are. best: the n_way best by the
+    point labels, of which pairs are chosen. pairs, as in the released code: pairs are chosen of all candidates, and
+    their documents are filled up to n_way at random; a list is longer where its pairs name more than n_way."""
     learning_rate: Rate = 1e-5
     """The highest of the run, of AdamW."""
     warmup: Annotated[float, Field(ge=0, le=1)] = 0.1
@@ -284,6 +288,10 @@ class TrainSettings(Settings):
     """Training stops when so many checks in a row were no better than one before them."""
     report_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
     """Where losses by term, learning rate, gradient norm and examples per second go besides train.jsonl."""
+
+    def paired(self, candidates: int) -> int:
+        """Of how many of so many candidates, the best by the point labels, pairs are chosen."""
+        return candidates if self.list == "pairs" else min(self.n_way, candidates)
 
     @model_validator(mode="after")
     def _checks_are_of_saved_states(self) -> TrainSettings:

@@ -218,6 +218,8 @@ class TrainSettings(Settings):
     """Optimizer steps; null means `epochs` passes over the queries."""
     epochs: PositiveFloat = 1.0
     """Passes over the queries, when steps is null."""
+    max_epochs: PositiveFloat | None = None
+    """Training makes no more passes over the queries than this, whatever steps and epochs say; null: no cap."""
     batch_size: Positive = 32
     """Queries per optimizer step."""
     chunk_tokens: Positive = 8_192
@@ -280,28 +282,33 @@ class TrainSettings(Settings):
     document_length: Length = 180
     """Tokens kept of a document in training."""
     save_steps: Positive = 500
-    """A resumable checkpoint is written every so many steps."""
+    """A resumable checkpoint is written every so many steps, and at each check."""
+    checks: Positive | None = None
+    """So many times, evenly over the training, the agreement on half of the queries held out is measured, and the best
+    state becomes the checkpoint. With this and check_steps null the last one does."""
     check_steps: Positive | None = None
-    """Every so many steps (a multiple of save_steps) the agreement on the queries held out is measured, and the best
-    state becomes the checkpoint; null means that the last one does."""
+    """The same every so many steps, and at the end."""
     patience: Positive = 3
     """Training stops when so many checks in a row were no better than one before them."""
     report_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
     """Where losses by term, learning rate, gradient norm and examples per second go besides train.jsonl."""
+
+    @property
+    def checked(self) -> bool:
+        """Whether the best of several states is kept, by the queries held out."""
+        return bool(self.checks or self.check_steps)
 
     def paired(self, candidates: int) -> int:
         """Of how many of so many candidates, the best by the point labels, pairs are chosen."""
         return candidates if self.list == "pairs" else min(self.n_way, candidates)
 
     @model_validator(mode="after")
-    def _checks_are_of_saved_states(self) -> TrainSettings:
-        if self.check_steps and self.check_steps % self.save_steps:
-            raise ValueError(
-                f"check_steps: {self.check_steps} is no multiple of save_steps, {self.save_steps}; set "
-                f"train.save_steps={self.check_steps}, or train.check_steps to a multiple"
-            )
-        if self.check_steps and not self.held_out:
-            raise ValueError("check_steps needs queries held out; set held_out")
+    def _checks_have_queries(self) -> TrainSettings:
+        if self.checks and self.check_steps:
+            raise ValueError("checks and check_steps both say when to check; set one of them to null")
+        if self.checked and not self.held_out:
+            name = "checks" if self.checks else "check_steps"
+            raise ValueError(f"{name} needs queries held out; set held_out to 0.1, say, or {name} to null")
         return self
 
     @model_validator(mode="after")

@@ -20,6 +20,7 @@ from pdadapt.train import (
     ListCollator,
     PairDistillLoss,
     chunks,
+    count_steps,
     kd_target,
     last_complete,
     logging_steps,
@@ -353,6 +354,18 @@ def test_the_curve_goes_to_tensorboard_too(data, stanford, tmp_path):
     events.Reload()
     expected = ("loss", "kd", "pair", "learning_rate", "grad_norm", "examples_per_second")
     assert {f"train/{name}" for name in expected} <= set(events.Tags()["scalars"])
+
+
+def test_no_more_passes_are_made_than_max_epochs_whatever_else_is_asked():
+    def steps(lists, **changes):
+        return count_steps(TrainSettings(batch_size=32, **changes), lists)
+
+    assert steps(180, steps=30_000, max_epochs=20) == 113 == -(-20 * 180 // 32)
+    assert steps(48_000, steps=30_000, max_epochs=20) == steps(10**6, steps=30_000, max_epochs=20) == 30_000
+    assert steps(180, steps=30_000) == 30_000
+    assert steps(180, epochs=50, max_epochs=2) == steps(180, epochs=2) == 12
+    assert steps(180, epochs=2, max_epochs=50) == 12
+    assert steps(3, steps=5, max_epochs=0.5) == 1
 
 
 def test_every_pass_goes_over_all_lists_whatever_the_number_of_processes():

@@ -242,8 +242,8 @@ class TrainSettings(Settings):
     """The highest of the run, of AdamW."""
     warmup: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Share of the steps over which the learning rate rises; it then falls linearly to 0."""
-    weight_decay: NonNegative = 0.01
-    """AdamW's; not on biases and norms."""
+    weight_decay: NonNegative = 0.0
+    """AdamW's; not on biases and norms. The released code has none."""
     max_grad_norm: PositiveFloat = 2.0
     """Gradients longer than this are scaled down to it."""
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None

@@ -59,8 +59,8 @@ def contrastive_loss(scores: Tensor, relevant: Tensor, counted: Tensor, student_
 
     scores: (B, N) student scores; relevant: (B, N) bool, documents labeled relevant; counted: (B, N) bool, documents
     that they are set against, of the query's own list, of other queries' lists (the released code), or of both. Each
-    relevant document is set against all counted ones that are not relevant; the mean is over a query's relevant documents, then over the queries that have any. Returns a scalar,
-    in nats.
+    relevant document is set against all counted ones that are not relevant; the mean is over a query's relevant
+    documents, then over the queries that have any. Returns a scalar, in nats.
     """
     labeled = relevant.any(1)
     scores, relevant, counted = scores[labeled] / student_temperature, relevant[labeled], counted[labeled]

@@ -128,7 +128,7 @@ def adapt(
         ),
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="A recipe's name or file. Default: `paper` where there is a GPU, else `small`.")
+        str | None, typer.Option(help="A recipe's name or file. Default: `default` where there is a GPU, else `small`.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder. Default: runs/CORPUS-RECIPE.")] = None,
     student: Annotated[str | None, typer.Option(help="Sets student.model.")] = None,
@@ -910,8 +910,8 @@ def _default_recipe(console: Console) -> str:
     import torch
 
     if torch.cuda.is_available():
-        return "paper"
-    console.print("No GPU: using recipe `small` (embedded models). Recipe `paper` needs one GPU and the hub.")
+        return "default"
+    console.print("No GPU: using recipe `small` (embedded models). Recipe `default` needs one GPU and the hub.")
     return "small"
 
 

@@ -200,7 +200,7 @@ def label_tables(run: Path, query_id: str) -> Group:
     query, texts = _texts(store, entry)
     judged = len(read_run(files[-1].with_name("candidates.run")).get(query_id, entry.doc_ids))
     figures = read_settings(files[-1].with_name("labels.json"))
-    note = f"{len(entry.doc_ids)} of {judged} judged documents are in its training list (train.n_way)."
+    note = f"{len(entry.doc_ids)} of {judged} judged documents are in its training list (train.n_way, train.list)."
     return Group(
         Text(f"{query_id}: {query}"), _documents(entry, texts), note, _pairs(entry, bool(figures.get("pairs_derived")))
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pdadapt import distributed, evaluate, students, train
-from pdadapt.agreement import agreement, held_out, score_lists
+from pdadapt.agreement import agreement, held_out, says_enough, score_lists
 from pdadapt.answers import answers_of
 from pdadapt.batches import limits
 from pdadapt.corpus import (
@@ -59,6 +59,7 @@ from pdadapt.verdict import DECISIVE
 if TYPE_CHECKING:
     from pdadapt.cluster import Cluster
 
+PAPER_PASSES = 174  # 30,000 steps of 32 queries over FiQA's 5,500
 PACKAGES = ("pdadapt", "torch", "transformers", "sentence-transformers")
 
 
@@ -175,6 +176,8 @@ def adapt(
     kept_out = held_out(queries, recipe.train.held_out, recipe.seed)
     if recipe.train.held_out and not kept_out:
         progress.say("There are too few queries to hold some out: agreement with the teacher will not be measured.")
+    if not run.metrics_file.exists() and (said := many_passes(recipe.train, len(queries) - len(kept_out))):
+        progress.say(said)
     run.check(recipe, job.origin, restart_from)
     say_precision(recipe, job.keys, progress)
     anew = restart_from == "student" or not run.student.exists()
@@ -226,6 +229,18 @@ def say_precision(recipe: Recipe, keys: Mapping[Task, str], progress: Progress) 
             f"The teachers of this run compute in {begun}; on this machine `auto` would be {here}. To label anew in "
             f"that, add --set teacher.dtype={here} --restart-from label."
         )
+
+
+def many_passes(settings: TrainSettings, queries: int) -> str:
+    """A sentence for those whose train.steps are far too many for so few queries; else nothing."""
+    steps = train.count_steps(settings, queries)
+    passes = steps * settings.batch_size / queries
+    if not settings.steps or passes <= 2 * PAPER_PASSES:
+        return ""
+    return (
+        f"Training takes {steps:,} steps, which are {passes:,.0f} passes over {queries:,} queries (over FiQA's 5,500: "
+        f"{PAPER_PASSES}). Set train.max_epochs={train.CAP}, as recipe `default` does, to end it sooner."
+    )
 
 
 def write_own_queries(
@@ -306,9 +321,11 @@ def fit(recipe: Recipe, corpus: Corpus, queries: Queries, run: RunFolder, iterat
     lists = read_lists(folder / "lists.jsonl", lambda query_id: query_id not in kept_out)
     choosing = kept_out - judging(kept_out, recipe)
     chosen_by = read_lists(folder / "lists.jsonl", choosing.__contains__) if choosing else ()
-    judges = by_teacher_alone(recipe, corpus, queries, run, chosen_by)
-    if recipe.train.check_steps and not judges:
-        progress.say("No queries are held out, since they are too few: train.check_steps is left out.")
+    held = by_teacher_alone(recipe, corpus, queries, run, chosen_by)
+    judges = [entry for entry in held if says_enough(entry, recipe.train.temperature)]
+    if recipe.train.checked and not judges:
+        why = "The teacher tells no documents of the queries held out apart" if held else "No queries are held out"
+        progress.say(f"{why}, so the last state of the training is kept, not the best.")
 
     def measure(student: Any) -> float:
         scores = score_lists(student, judges, corpus, queries, recipe.retrieve.batch_tokens)
@@ -325,7 +342,7 @@ def fit(recipe: Recipe, corpus: Corpus, queries: Queries, run: RunFolder, iterat
 
 def judging(kept_out: set[str], recipe: Recipe) -> set[str]:
     """Those of the queries held out by which a training is judged: half, where the others chose its best state."""
-    return set(sorted(kept_out)[::2]) if recipe.train.check_steps else kept_out
+    return set(sorted(kept_out)[::2]) if recipe.train.checked else kept_out
 
 
 def save_agreement(

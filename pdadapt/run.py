@@ -92,6 +92,7 @@ READ_BY: dict[str, Stage] = {  # the first stage that reads a setting, or a part
     "teachers": "label",
     "relevant_sha256": "label",
     "train.n_way": "label",
+    "train.list": "label",
     "train.temperature": "label",
     "train.prior_precision": "label",
     "train": "train",

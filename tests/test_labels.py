@@ -10,6 +10,8 @@ import time
 
 import pytest
 from conftest import asked_at_once
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pdadapt import labels
 from pdadapt.ask import Journal, Questions, ask_missing, in_chunks
@@ -18,12 +20,12 @@ from pdadapt.corpus import Corpus, Document, load_dataset
 from pdadapt.errors import DataError, ModelError
 from pdadapt.label import Labeling, Orders, ask_teachers, asked_orders, journal_of, make_lists, point_labels
 from pdadapt.labels import LabelStore, is_labeled
-from pdadapt.pairs import choose_pairs, standardise
+from pdadapt.pairs import choose_pairs, count_pairs, standardise
 from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe
 from pdadapt.run import RunFile, write_run
 from pdadapt.teachers import Point
-from pdadapt.training_lists import read_lists, write_lists
+from pdadapt.training_lists import TrainingList, around_pairs, read_lists, write_lists
 
 KEYS = {"point": "p", "pair": "q"}
 
@@ -338,6 +340,113 @@ def test_what_a_strategy_chooses_is_what_is_asked_and_learned(labeled, strategy)
     assert figures["circles"] == 0, "a teacher that goes by one quality contradicts itself nowhere"
     teacher.asked.clear()
     assert run(recipe)[0] == lists and all(teacher.silent & set(question) for question in teacher.asked)
+
+
+def pairs_listed(n_way, **pair):
+    teacher = {"kind": "seq2seq", "pair": pair}
+    return Recipe.model_validate({"teacher": teacher, "train": {"n_way": n_way, "list": "pairs"}})
+
+
+@pytest.mark.parametrize("strategy", ["window", "random", "adjacent", "cycles", "uncertain", "active"])
+def test_lists_around_pairs_hold_the_documents_of_pairs_chosen_of_all_candidates(labeled, strategy):
+    """Of 8 candidates; 6 are listed if no pair names more."""
+    run, teacher, dataset, ranking = labeled
+    recipe = pairs_listed(6, per_query=3, strategy=strategy, window=8, rounds=3)
+    lists, figures = run(recipe)
+    value = {document.doc_id: CountingTeacher.value("", document.contents) for document in dataset.corpus}
+    best, whole = {}, {}
+    for entry in lists:
+        ordered = sorted(dict(ranking[entry.query_id]), key=lambda doc_id: -value[doc_id])
+        best[entry.query_id] = ordered[:6]
+        points = [value[doc_id] for doc_id in ordered]
+        scores = dict(ranking[entry.query_id])
+        rounds = choose_pairs(
+            recipe.teacher.pair,
+            points,
+            [scores[doc_id] for doc_id in ordered],
+            f"42/{entry.query_id}",
+            lambda pairs, points=points: fit(points, [(i, j, points[i] - points[j]) for i, j in pairs], 1.0, 0.3),
+        )
+        whole[entry.query_id] = sorted((ordered[i], ordered[j]) for positions in rounds for i, j in positions)
+        assert entry.points == [value[doc_id] for doc_id in entry.doc_ids] == sorted(entry.points, reverse=True)
+        assert sorted((entry.doc_ids[i], entry.doc_ids[j]) for i, j, _ in entry.pairs) == whole[entry.query_id]
+        assert all(label == pytest.approx(entry.points[i] - entry.points[j]) for i, j, label in entry.pairs)
+        assert len(entry.doc_ids) == 6 and len(set(entry.doc_ids)) == 6
+    assert figures["pairs"] == 12 and figures["pair_prompts_asked"] == len({q for q in teacher.asked if len(q) == 3})
+    assert any(set(entry.doc_ids) - set(best[entry.query_id]) for entry in lists), "not the best alone"
+    assert run(recipe)[0] == lists, "the same again"
+    others = run(recipe.model_copy(update={"seed": 7}))[0]
+    assert others != lists
+
+
+def test_a_list_is_longer_where_its_pairs_name_more_documents(labeled):
+    run, *_ = labeled
+    lists, _ = run(pairs_listed(2, per_query=7, strategy="adjacent"))
+    assert [(len(entry.doc_ids), len(entry.pairs)) for entry in lists] == [(8, 7)] * 4
+    best, _ = run(Recipe.model_validate({"teacher": {"kind": "seq2seq"}, "train": {"n_way": 2}}))
+    assert [(len(entry.doc_ids), len(entry.pairs)) for entry in best] == [(2, 1)] * 4
+
+
+def test_without_pairs_a_list_is_drawn_of_all_candidates_those_without_a_label_last(labeled):
+    run, teacher, dataset, ranking = labeled
+    teacher.silent = {dataset.corpus[doc_id].contents for doc_id, _ in next(iter(ranking.values()))[:3]}
+    lists, _ = run(pairs_listed(4, per_query=0))
+    assert [len(entry.doc_ids) for entry in lists] == [4] * 4
+    places = {tuple(sorted(dict(ranking[entry.query_id])).index(d) for d in entry.doc_ids) for entry in lists}
+    assert len(places) > 1, "each query's own draw"
+    assert None not in lists[0].points, "five have a label, and four are wanted"
+
+
+@given(
+    st.integers(2, 9).flatmap(
+        lambda size: st.tuples(
+            st.lists(st.one_of(st.none(), st.floats(-5, 5)), min_size=size, max_size=size),
+            st.sets(
+                st.tuples(st.integers(0, size - 1), st.integers(0, size - 1)).filter(lambda pair: pair[0] < pair[1])
+            ),
+            st.sets(st.integers(0, size - 1)),
+        )
+    ),
+    st.integers(2, 12),
+    st.text(),
+)
+def test_around_pairs_keeps_every_pair_every_labeled_document_and_the_order(inputs, n_way, seed):
+    points, pairs, relevant = inputs
+    doc_ids = [f"d{place}" for place in range(len(points))]
+    labels = [(i, j, float(i - j)) for i, j in sorted(pairs)]
+    entry = TrainingList("q", doc_ids, points, labels, [f"d{place}" for place in sorted(relevant)])
+    found = around_pairs(entry, n_way, seed)
+    needed = {doc_ids[place] for pair in pairs for place in pair} | set(entry.relevant)
+    assert (
+        needed <= set(found.doc_ids) and found.relevant == entry.relevant and found == around_pairs(entry, n_way, seed)
+    )
+    assert len(found.doc_ids) == max(len(needed), min(n_way, len(doc_ids)))
+    assert found.doc_ids == sorted(found.doc_ids) and len(set(found.doc_ids)) == len(found.doc_ids)
+    assert (
+        dict(zip(found.doc_ids, found.points, strict=True)).items() <= dict(zip(doc_ids, points, strict=True)).items()
+    )
+    named = [(found.doc_ids[i], found.doc_ids[j], label) for i, j, label in found.pairs]
+    assert named == [(doc_ids[i], doc_ids[j], label) for i, j, label in labels]
+
+
+def test_every_document_that_no_pair_names_can_be_drawn():
+    entry = TrainingList("q", list("abcdef"), [5.0, 4.0, 3.0, 2.0, 1.0, 0.0], [(2, 3, 1.0)])
+    drawn = [tuple(around_pairs(entry, 3, str(seed)).doc_ids) for seed in range(60)]
+    assert set(drawn) == {tuple(sorted(["c", "d", other])) for other in "abef"}
+
+
+def test_as_many_pairs_are_announced_as_are_asked(labeled, tmp_path):
+    run, _, dataset, _ = labeled
+    recipe = pairs_listed(2, per_query=6, window=3)
+    run(recipe)
+    labeling = Labeling(RunFile(tmp_path / "candidates.run"), dataset.corpus, dataset.queries, recipe)
+    with (
+        LabelStore(tmp_path / "l.sqlite", "points", "p") as points,
+        LabelStore(tmp_path / "l.sqlite", "pairs", "q") as q,
+    ):
+        questions = labeling.pairs(points, q)
+        asked = [len(list(questions.of(ids))) for ids, _ in questions.chunks]
+    assert asked == [size for _, size in questions.chunks] and sum(asked) == 4 * 2 * count_pairs(recipe.teacher.pair, 8)
 
 
 def test_rounds_after_one_that_got_its_answers_late_are_asked_anew(labeled, tmp_path):

@@ -39,11 +39,13 @@ def begin(recipe, beir, out):
     assert (out / "iteration-1" / "candidates.run").exists() and not (out / "iteration-1" / "lists.jsonl").exists()
 
 
-@pytest.mark.parametrize("kind", ["causal", "active", "likelihood", "bi_encoder"])
+@pytest.mark.parametrize("kind", ["causal", "active", "around pairs", "likelihood", "bi_encoder"])
 def test_shards_merged_in_any_order_are_the_labels_of_one_process(tiny_recipe, beir, encoder, tmp_path, few, kind):
     changes = {"train.steps": 1}
-    if kind == "active":
+    if kind in ("active", "around pairs"):
         changes |= {"teacher.pair.strategy": "active", "teacher.pair.rounds": 3}
+    if kind == "around pairs":
+        changes |= {"train.list": "pairs", "train.n_way": 3}
     if kind == "likelihood":
         changes |= {"teacher.point.scoring": "query_likelihood", "teacher.point.prompt": "query-likelihood"}
     if kind == "bi_encoder":
@@ -52,9 +54,7 @@ def test_shards_merged_in_any_order_are_the_labels_of_one_process(tiny_recipe, b
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     adapt(recipe, load_dataset(str(beir)), whole, Progress())
     begin(recipe, beir, parts)
-    rounds = (
-        1 if kind in ("causal", "active") else 2
-    )  # pairs want the points of all shards, which are asked by document
+    rounds = 2 if kind in ("likelihood", "bi_encoder") else 1  # of points by document pairs want those of all shards
     for _ in range(rounds):
         files = [label_shard(parts, Shard(number, 3), Progress()) for number in (2, 3, 1)]
         counts = [len(list(read_labels(file))) for file in files]

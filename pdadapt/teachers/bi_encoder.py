@@ -15,6 +15,7 @@ from pdadapt.models import is_colbert, loading, resolve_model
 from pdadapt.recipe import ModelSettings
 from pdadapt.students.colbert import length_limit, load_colbert, set_lengths
 from pdadapt.teachers import Chunk, Point, Scores
+from pdadapt.teachers.precision import float32_behind_body
 from pdadapt.teachers.prompting import cut_tokens
 
 CPU_BUDGET, GPU_BUDGET = 1_024, 131_072  # tokens encoded at once, padding included
@@ -25,7 +26,9 @@ class BiEncoderTeacher:
 
     def __init__(self, settings: ModelSettings):
         """Raises ModelError when the model does not load."""
-        self.model: Any = self._load(settings)
+        dtype = pick_dtype(settings.dtype, default_device())
+        self.model: Any = self._load(settings, dtype)
+        float32_behind_body(self.model, dtype)
         self.max_document_length = settings.max_document_length
         on_gpu = self.model.device.type == "cuda"
         self.budget = Budget(
@@ -64,12 +67,12 @@ class BiEncoderTeacher:
         for batch, embeddings in self.budget.batches(costs, embed, padded=True):
             yield {ordered[i]: embedding.float() for i, embedding in zip(batch, embeddings, strict=True)}
 
-    def _load(self, settings: ModelSettings) -> Any:
+    def _load(self, settings: ModelSettings, dtype: torch.dtype) -> Any:
         source = resolve_model(settings.model)
-        device = default_device()
-        weights = {"use_safetensors": True, "dtype": pick_dtype(settings.dtype, device)}
+        device = default_device().type
+        weights = {"use_safetensors": True, "dtype": dtype}
         with loading(f"Teacher {source.name!r} does not load as a bi_encoder"):
-            model = SentenceTransformer(source.path, revision=source.revision, model_kwargs=weights, device=device.type)
+            model = SentenceTransformer(source.path, revision=source.revision, model_kwargs=weights, device=device)
         model.max_seq_length = min(model.max_seq_length or settings.max_length, settings.max_length)
         return model
 
@@ -81,12 +84,12 @@ class BiEncoderTeacher:
 class MultiVectorTeacher(BiEncoderTeacher):
     """One vector a token; the score is MaxSim. A plain encoder's token embeddings are taken as they are."""
 
-    def _load(self, settings: ModelSettings) -> Any:
+    def _load(self, settings: ModelSettings, dtype: torch.dtype) -> Any:
         model = load_colbert(settings.model)
         if not is_colbert(resolve_model(settings.model)):
             longest = min(settings.max_length, length_limit(model))
             set_lengths(model, longest, longest)
-        return model.to(pick_dtype(settings.dtype, model.device))
+        return model
 
     def _similarity(self, queries: list[torch.Tensor], document: torch.Tensor) -> list[float]:
         """Of one document (tokens, dim) to some queries."""

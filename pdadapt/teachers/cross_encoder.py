@@ -17,6 +17,7 @@ from pdadapt.errors import ModelError, RecipeError
 from pdadapt.models import loading, resolve_model
 from pdadapt.recipe import ModelSettings
 from pdadapt.teachers import Chunk, Pair, Point, Scores
+from pdadapt.teachers.precision import float32_behind_body
 from pdadapt.teachers.prompting import SMALLEST_CUT, share
 
 CPU_BUDGET, GPU_BUDGET = 2_048, 131_072  # tokens at once, padding included
@@ -29,13 +30,15 @@ class CrossEncoderTeacher:
 
         source = resolve_model(settings.model)
         device = default_device()
-        weights = {"use_safetensors": True, "dtype": pick_dtype(settings.dtype, device)}
+        dtype = pick_dtype(settings.dtype, device)
+        weights = {"use_safetensors": True, "dtype": dtype}
         with loading(f"Teacher {source.name!r} does not load as a cross_encoder"):
             self.model = CrossEncoder(
                 source.path, revision=source.revision, model_kwargs=weights, device=device.type, num_labels=None
             )
         if self.model.num_labels != 1:
             raise ModelError(f"Teacher {source.name!r} has {self.model.num_labels} outputs; a point teacher has one.")
+        float32_behind_body(self.model, dtype)
         self.max_document_length = settings.max_document_length
         self.model.max_length = min(self.model.max_length or settings.max_length, settings.max_length)
         self.budget = Budget(

@@ -95,6 +95,7 @@ def check_writer(recipe: Recipe) -> None:
     with loading(f"Model {model.model!r} cannot be asked"):  # its chat template may be no good
         for encode in encoders(tokenizer, kind, model, recipe.generate).values():
             encode.check_queries([""])
+            encode.check()
 
 
 def load_writer(recipe: Recipe, say: Callable[[str], None] = lambda text: None) -> Writer:

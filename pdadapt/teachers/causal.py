@@ -45,10 +45,11 @@ class CausalTeacher(LanguageModelTeacher):
         """Mean log p(query token | document, query so far): Sachan et al. 2022, equation 2."""
         assert self.point is not None
         encode = self.point.encode
+        as_text = encode.control.as_text
         ordered = (sorted(chunk.asked, key=lambda point: (point.document, point.query)) for chunk in chunks)
         for points, prefix in tokenised(ordered, lambda chunk: encode([{"document": one.document} for one in chunk])):
             answers = {
-                query: self.tokenizer.encode(query, add_special_tokens=False)[:ANSWER_ROOM]
+                query: self.tokenizer.encode(as_text(query), add_special_tokens=False)[:ANSWER_ROOM]
                 for query in {point.query for point in points}
             }
             rows = [i for i, point in enumerate(points) if answers[point.query]]

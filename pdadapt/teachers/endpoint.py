@@ -3,7 +3,7 @@
 Named `http://HOST/v1#NAME`; the same model may be served elsewhere too (`endpoints`). Each question is one chat
 completion of one token; the score is the log-odds of the label words among its `top_logprobs`. A server that does not
 list both words gives no score: nothing is invented. Its tokenizer is not at hand, so a token is taken for four bytes of
-UTF-8 when documents are cut.
+UTF-8 when documents are cut, and whatever looks like a control token is broken.
 The key comes from the environment (PDADAPT_API_KEY, or OPENAI_API_KEY for api.openai.com) and is written nowhere.
 """
 
@@ -20,6 +20,7 @@ from pdadapt.errors import ModelError, RecipeError, reason
 from pdadapt.prompt import PAIR_FIELDS, POINT_FIELDS, Prompt, load_prompt
 from pdadapt.recipe import ModelSettings, PairSettings, PointSettings
 from pdadapt.teachers import Chunk, Pair, Point, Scores, answers
+from pdadapt.teachers.control import without_markup
 from pdadapt.teachers.prompting import DOCUMENT_FIELDS, SMALLEST_CUT, no_room, share
 from pdadapt.teachers.servers import Servers
 
@@ -144,8 +145,9 @@ class EndpointTeacher:
 def fit(prompt: Prompt, values: Mapping[str, str], max_length: int, max_document_length: int | None) -> str:
     """The prompt with its documents cut evenly to some `max_length` tokens; query and instruction are always whole.
 
-    Raises RecipeError when a query leaves no room for the documents.
+    No text in it looks like a control token. Raises RecipeError when a query leaves no room for the documents.
     """
+    values = {field: without_markup(text) for field, text in values.items()}
     documents = {field: text for field, text in values.items() if field in DOCUMENT_FIELDS}
     frame = prompt.render({**values, **dict.fromkeys(documents, "")})
     room = max_length - -(-len(frame.encode()) // TOKEN_BYTES)

@@ -12,7 +12,7 @@ import torch
 
 from pdadapt.recipe import ModelSettings, PairSettings, PointSettings
 from pdadapt.teachers import Chunk, Scores
-from pdadapt.teachers.language_model import ANSWER_ROOM, LanguageModelTeacher, pad
+from pdadapt.teachers.language_model import ANSWER_ROOM, Asking, LanguageModelTeacher, pad
 from pdadapt.teachers.packed import ATTENTION, Plan, grow, prefixes
 from pdadapt.teachers.prompting import tokenised
 
@@ -34,6 +34,13 @@ class CausalTeacher(LanguageModelTeacher):
     def score_points(self, chunks: Iterable[Chunk]) -> Iterator[Scores]:
         assert self.point is not None
         yield from super().score_points(chunks) if self.point.labels else self._query_likelihood(chunks)
+
+    @torch.inference_mode()
+    def _first_token(self, asked: Asking) -> str:
+        if not asked.labels or not self.tokenizer.chat_template:
+            return ""
+        prompts = asked.encode([dict.fromkeys(asked.encode.prompt.fields, "a")])
+        return str(self.tokenizer.decode([int(self._padded_logits(prompts, [1])[0].argmax())]))
 
     @torch.inference_mode()
     def _log_odds(self, prompts: list[list[int]], columns: list[int]) -> Iterator[tuple[list[int], torch.Tensor]]:

@@ -72,10 +72,11 @@ def teacher_kind(settings: ModelSettings) -> str:
 
 
 def check_teacher(settings: TeacherSettings, task: Task, queries: Collection[str], store: Path) -> None:
-    """Find before any work what would stop the teacher in the middle of it.
+    """Find before any work what would stop the teacher in the middle of it, or make its labels worth nothing.
 
-    Label words and prompts against its tokenizer, the longest queries against its length, a server by one question, an
-    imported teacher by what the label store holds; weights are not loaded. Raises RecipeError, ModelError or DataError.
+    Label words against its tokenizer, marked texts in its prompt, the longest queries against its length, a server by
+    one question, an imported teacher by what the label store holds; weights are not loaded. Raises RecipeError,
+    ModelError or DataError.
     """
     check_precision(settings)
     model = model_of(settings, task)
@@ -93,12 +94,22 @@ def check_teacher(settings: TeacherSettings, task: Task, queries: Collection[str
         teacher.check(queries)
     if kind in (*LANGUAGE_MODELS, "cross_encoder", "bi_encoder", "multi_vector"):
         check_architecture(model, kind)
-    if kind in LANGUAGE_MODELS:
-        from pdadapt.teachers.language_model import asking, load_tokenizer
+    from pdadapt.teachers.language_model import asking, load_tokenizer
 
-        tokenizer = load_tokenizer(model.model)
-        with loading(f"Teacher {model.model!r} cannot be asked"):  # its chat template may be no good
-            asking(tokenizer, kind, model, asked).encode.check_queries(queries)
+    with loading(f"Teacher {model.model!r} cannot be asked"):  # its chat template may be no good
+        if kind in LANGUAGE_MODELS:
+            encode = asking(load_tokenizer(model.model), kind, model, asked).encode
+            encode.check_queries(queries)
+            encode.check()
+        if kind == "cross_encoder":
+            from pdadapt.teachers.cross_encoder import check_prompt
+
+            check_prompt(model, task, queries)
+        source = resolve_model(model.model) if kind in ("bi_encoder", "multi_vector") else None
+        if source and source.is_local and (Path(source.path) / "tokenizer_config.json").is_file():
+            from pdadapt.teachers.marks import marks
+
+            marks(load_tokenizer(model.model), 1)
 
 
 def check_architecture(model: ModelSettings, kind: str) -> None:

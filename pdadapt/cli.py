@@ -682,7 +682,9 @@ def rerank(
     debug: DebugOption = False,
 ) -> None:
     """Re-order a run with a teacher, and measure it where there are judgments. Stopped, it goes on from its labels."""
+    from pdadapt.answers import answers_of
     from pdadapt.corpus import judge, load_dataset
+    from pdadapt.evaluate import compare, parse_measures
     from pdadapt.recipe import load_recipe
     from pdadapt.retrieve import without_itself
     from pdadapt.run import check_place, read_run, write_run
@@ -698,6 +700,9 @@ def rerank(
     resolved = load_recipe(recipe or _default_recipe(console), overrides)
     dataset = load_dataset(corpus, queries, resolved.evaluate.split)
     dataset = judge(dataset, qrels) if qrels else dataset
+    answers = answers_of(dataset)
+    if dataset.qrels:
+        parse_measures(resolved.evaluate.measures, answers)
     known = dataset.test_queries | dataset.queries
     ranking, own = without_itself(read_run(run), dataset.corpus, known)
 
@@ -728,11 +733,10 @@ def rerank(
     write_run(target, reranked.items(), f"reranked-{by.value}")
     judged = {query_id: dataset.qrels[query_id] for query_id in ranking if query_id in dataset.qrels}
     if judged:
-        from pdadapt.evaluate import compare
         from pdadapt.tables import comparison_table
 
         pair = [{query_id: found[query_id] for query_id in judged} for found in (ranking, reranked)]
-        measures = compare(pair, judged, resolved.evaluate, resolved.seed)
+        measures = compare(pair, judged, resolved.evaluate, resolved.seed, answers=answers)
         counts = {"corpus": dataset.name, "documents": len(dataset.corpus), "test_queries": len(judged)}
         console.print(comparison_table({**counts, "measures": measures}, ["run", "reranked"]))
     else:

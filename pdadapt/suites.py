@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from rich.table import Column, Table
 from pdadapt.catalog import DOMAINS, FORUMS, PAPER_QUERIES, lengths_of, load_test
 from pdadapt.corpus import Dataset, Qrels, Queries, fingerprint, load_dataset
 from pdadapt.errors import DataError, RecipeError
-from pdadapt.printing import printable
+from pdadapt.printing import markdown, printable
 from pdadapt.run import write_atomic
 from pdadapt.terminal import WholeTable, plain
 
@@ -147,6 +146,7 @@ def run_suite(
             asked = json.dumps({"measures": wanted, "hashes": hashes, **settings}, sort_keys=True)
             if asked_file.exists() and metrics_file.exists() and asked_file.read_text(encoding="utf-8") == asked:
                 found[name] = json.loads(metrics_file.read_text(encoding="utf-8"))
+                say(f"{name}: measured before, of the same data.")
                 continue
             dataset = dataset or load_dataset(name)
             say(dataset.summary)
@@ -207,8 +207,8 @@ def write_tables(rows: Sequence[Row], systems: Sequence[str], folder: Path, note
     head = ["test set", "measure", *map(printable, systems), *PAPERS]
     lines = [[row.name, row.measure, *cells(row)] for row in rows]
     align = "|".join(["---", "---"] + ["---:"] * (len(head) - 2))
-    first, *others = ["| " + " | ".join(map(_markdown, line)) + " |" for line in (head, *lines)]
-    paragraphs = "".join(f"\n{_markdown(note)}\n" for note in notes)
+    first, *others = ["| " + " | ".join(map(markdown, line)) + " |" for line in (head, *lines)]
+    paragraphs = "".join(f"\n{markdown(note)}\n" for note in notes)
     write_atomic(folder / "table.md", "\n".join([first, f"|{align}|", *others]) + "\n" + paragraphs)
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([head, *lines])
@@ -217,10 +217,6 @@ def write_tables(rows: Sequence[Row], systems: Sequence[str], folder: Path, note
     body = [rf"\begin{{tabular}}{{ll{'r' * (len(head) - 2)}}}", r"\toprule", latex[0], r"\midrule", *latex[1:]]
     comments = [f"% {' '.join(note.split())}" for note in notes]
     write_atomic(folder / "table.tex", "\n".join([*body, r"\bottomrule", r"\end{tabular}", *comments]) + "\n")
-
-
-def _markdown(text: str) -> str:
-    return re.sub(r"[\\|*<`\[\]]", r"\\\g<0>", " ".join(text.split()))
 
 
 def _latex(text: str) -> str:

@@ -231,6 +231,11 @@ def test_a_run_with_odd_names_on_a_terminal_of_few_letters(odd, tiny_recipe):
     query_id = json.loads(query)["query_id"]
     said = run(odd, "labels", "show", "[old]run", "--query", query_id, encoding="latin-1")
     assert query_id in said and "[/red]" in said and "\\x1b[31mred" in said
+    labels = json.loads(query)
+    for columns in ("20", "40", "80"):
+        said = run(odd, "labels", "show", "[old]run", "--query", query_id, COLUMNS=columns)
+        assert all(f"{point:+.3f}" in said for point in labels["points"])
+        assert all(f"{i + 1}, {j + 1}" in said and f"{score:+.3f}" in said for i, j, score in labels["pairs"])
     said = run(odd, "evaluate", "--corpus", "[bold]x", "--model", "[old]run", "--against", "./[link=x]model")
     assert "+/=/-" in said and "bm25" in said
     said = run(odd, "search", "[old]run", "--corpus", "[bold]x", "rim [/b]", "--compare", "bm25", encoding="ascii")
@@ -259,6 +264,16 @@ def test_the_c_locale_is_enough(odd, locale):
     command = [sys.executable, "-m", "pdadapt", "search", "bm25", "--corpus", "[bold]x", "rim"]
     process = subprocess.run(command, capture_output=True, env=environment, cwd=odd)
     assert process.returncode == 0 and b"[/b]0" in process.stdout, process.stderr
+
+
+def test_any_name_of_a_file_can_be_a_run(beir, tmp_path):
+    """Tabs, line feeds, and bytes that are no UTF-8."""
+    name = b"a\tb\n\xff[c].run".decode(errors="surrogateescape")
+    (tmp_path / name).write_text("q12 Q0 d0 1 1.0 x\n", encoding="utf-8")
+    process = pdadapt("evaluate", "--corpus", beir, "--run", name, "--out", "out", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    rows = [row.split("\t") for row in (tmp_path / "out" / "queries.tsv").read_text(encoding="utf-8").splitlines()]
+    assert rows[0] == ["query_id", "measure", "bm25", "a b \\udcff[c].run"] and {len(row) for row in rows} == {4}
 
 
 def test_an_error_shows_what_it_names_and_steers_nothing(tmp_path):

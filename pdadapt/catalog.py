@@ -42,6 +42,7 @@ LICENSED = {
     "signal1m": "get the Signal-1M related tweets (https://research.signal-ai.com/datasets/signal1m-tweetir.html)",
     "trec-news": "get the Washington Post collection, from NIST (https://trec.nist.gov/data/wapost)",
 }
+PAPER_QUERIES = {"nq-open": 8_757}  # test queries that published figures are on, where ir_datasets has fewer
 QUERY_LENGTHS = {"beir/arguana": 300, "beir/climate-fever": 64}
 SPLITS = ("", "test", "dev/small", "dev")  # where a name's test is, the first that there is; "" is the name itself
 
@@ -94,16 +95,10 @@ def load_named(name: str, split: str = "test") -> Dataset | None:
     entry = find(name)
     if entry is None:
         return None
-    known = [found for found in (SPLITS if split == "test" else (split,)) if found in entry.judged]
-    if not known:
-        there = ", ".join(entry.judged) or "none"
-        raise DataError(f"{name!r} has no split {split!r} with judgments; it has {there} (evaluate: --split).")
-    test = entry.judged[known[0]]
+    test = _test_of(name, entry, split)
     adapted = next((found for found in entry.unlabeled if found != test), None)
     with _files(name):
-        qrels = read_qrels(test)
-        every = read_queries(test)
-        test_queries = {query_id: every[query_id] for query_id in qrels if query_id in every}
+        test_queries, qrels = _read_judged(test)
         queries = read_queries(adapted) if adapted else {}
         documents = IrDocuments(entry.documents)
         corpus = Corpus(documents, documents.id_hashes)
@@ -124,6 +119,32 @@ def load_named(name: str, split: str = "test") -> Dataset | None:
         read_answers(test),
         lengths_of(name),
     )
+
+
+def load_test(name: str) -> tuple[Queries, Qrels] | None:
+    """The test queries of load_named, and how they are judged, without the corpus; None when there is no such name.
+
+    Raises DataError when they cannot be had.
+    """
+    entry = None if name in LICENSED else find(name)
+    if entry is None:
+        return None
+    with _files(name):
+        return _read_judged(_test_of(name, entry, "test"))
+
+
+def _test_of(name: str, entry: Entry, split: str) -> str:
+    """The id that has the judgments of a split. Raises DataError when there is none."""
+    known = [found for found in (SPLITS if split == "test" else (split,)) if found in entry.judged]
+    if not known:
+        there = ", ".join(entry.judged) or "none"
+        raise DataError(f"{name!r} has no split {split!r} with judgments; it has {there} (evaluate: --split).")
+    return entry.judged[known[0]]
+
+
+def _read_judged(dataset_id: str) -> tuple[Queries, Qrels]:
+    qrels, every = read_qrels(dataset_id), read_queries(dataset_id)
+    return {query_id: every[query_id] for query_id in qrels if query_id in every}, qrels
 
 
 class IrDocuments(Sequence[Document]):

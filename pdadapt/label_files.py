@@ -8,17 +8,17 @@ import sqlite3
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from textwrap import shorten
 from typing import Any, Literal
 
 from rich.console import Group
-from rich.table import Table
-from rich.text import Text
+from rich.table import Column, Table
 
 from pdadapt.errors import DataError, RunError
 from pdadapt.labels import LabelStore, batched
+from pdadapt.printing import shorten
 from pdadapt.readers import check_text, open_text, parquet_rows, parse_object
 from pdadapt.run import label_store, read_run, read_settings
+from pdadapt.terminal import Name, WholeTable, plain
 from pdadapt.training_lists import TrainingList, read_lists
 
 COLUMNS = ("task", "teacher", "model", "query_id", "query", "doc_id", "document", "doc_id_b", "document_b", "score")
@@ -202,7 +202,7 @@ def label_tables(run: Path, query_id: str) -> Group:
     figures = read_settings(files[-1].with_name("labels.json"))
     note = f"{len(entry.doc_ids)} of {judged} judged documents are in its training list (train.n_way, train.list)."
     return Group(
-        Text(f"{query_id}: {query}"), _documents(entry, texts), note, _pairs(entry, bool(figures.get("pairs_derived")))
+        plain(f"{query_id}: {query}"), _documents(entry, texts), note, _pairs(entry, bool(figures.get("pairs_derived")))
     )
 
 
@@ -224,23 +224,33 @@ def _texts(store: Path, entry: TrainingList) -> tuple[str, dict[str, str]]:
 
 
 def _documents(entry: TrainingList, texts: Mapping[str, str]) -> Table:
-    table = Table(title="documents, by their point labels", title_justify="left")
-    for column in ("rank", "document", "point label"):
-        table.add_column(column, justify="left" if column == "document" else "right", no_wrap=True)
-    table.add_column("text")
+    table = WholeTable(
+        Column("rank", justify="right"),
+        Name("document"),
+        Column("point label", justify="right"),
+        Name("text"),
+        title="documents, by their point labels",
+        title_justify="left",
+    )
     for rank, (doc_id, point) in enumerate(zip(entry.doc_ids, entry.points, strict=True), 1):
         label = "no answer" if point is None else f"{point:+.3f}"
-        table.add_row(str(rank), Text(doc_id), label, Text(shorten(texts.get(doc_id, ""), SHOWN)))
+        table.add_row(str(rank), plain(doc_id), label, plain(shorten(texts.get(doc_id, ""), SHOWN, " [...]")))
     return table
 
 
 def _pairs(entry: TrainingList, derived: bool) -> Table:
-    table = Table(title="pairs, derived from the points" if derived else "pairs", title_justify="left")
-    for column in ("ranks", "higher by its point", "lower", "log-odds for the higher", ""):
-        table.add_column(column, justify="right" if column.startswith("log") else "left", overflow="fold")
+    table = WholeTable(
+        "ranks",
+        Name("higher by its point"),
+        Name("lower"),
+        Column("log-odds for the higher", justify="right"),
+        "",
+        title="pairs, derived from the points" if derived else "pairs",
+        title_justify="left",
+    )
     for i, j, log_odds in entry.pairs:
         contradiction = "contradicts the points" if log_odds < 0 else ""
         table.add_row(
-            f"{i + 1}, {j + 1}", Text(entry.doc_ids[i]), Text(entry.doc_ids[j]), f"{log_odds:+.3f}", contradiction
+            f"{i + 1}, {j + 1}", plain(entry.doc_ids[i]), plain(entry.doc_ids[j]), f"{log_odds:+.3f}", contradiction
         )
     return table

@@ -23,6 +23,7 @@ import math
 import mmap
 import os
 import shutil
+from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -37,6 +38,7 @@ from pdadapt.readers import open_text
 from pdadapt.recipe import Recipe
 from pdadapt.shard_states import unmerged
 
+DECIMALS = 6  # of a score in a run file
 Ranked = list[tuple[str, float]]  # (doc_id, score), best first
 Ranking = dict[str, Ranked]  # by query_id
 Change = tuple[str, Any, Any]  # dotted key, old, new
@@ -343,15 +345,29 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 def write_run(path: Path, rankings: Iterable[tuple[str, Ranked]], tag: str) -> None:
     """A TREC run file: query_id Q0 doc_id rank score tag."""
     lines = (
-        f"{query_id} Q0 {doc_id} {rank} {score:.6f} {tag}\n"
+        f"{query_id} Q0 {doc_id} {rank} {score:.{DECIMALS}f} {tag}\n"
         for query_id, ranked in rankings
         for rank, (doc_id, score) in enumerate(ranked, 1)
     )
     write_atomic(path, lines)
 
 
+def in_order(ranked: Ranked) -> Ranked:
+    """As trec_eval orders documents: by their scores in single precision, and of equal ones the greater id first."""
+    scores = array("f", (score for _, score in ranked))
+    if all(before > after for before, after in itertools.pairwise(scores)):
+        return ranked
+    order = sorted(range(len(ranked)), key=lambda i: (scores[i], ranked[i][0]), reverse=True)
+    return [ranked[i] for i in order]
+
+
+def as_written(ranked: Ranked) -> Ranked:
+    """As read_run has it again when write_run has written it."""
+    return in_order([(doc_id, round(score, DECIMALS)) for doc_id, score in ranked])
+
+
 def read_run(path: Path) -> Ranking:
-    """The rankings of a TREC run file, in the order of their scores, as trec_eval reads it.
+    """The rankings of a TREC run file, in trec_eval's order.
 
     Raises DataError, with file and line, when it is not one.
     """
@@ -363,7 +379,7 @@ def read_run(path: Path) -> Ranking:
     for query_id, ranked in ranking.items():
         if len({doc_id for doc_id, _ in ranked}) < len(ranked):
             raise DataError(f"{path}: query {query_id!r} ranks a document twice; keep the first of the two.")
-    return {query_id: sorted(ranked, key=lambda entry: -entry[1]) for query_id, ranked in ranking.items()}
+    return {query_id: in_order(ranked) for query_id, ranked in ranking.items()}
 
 
 class RunFile(Mapping[str, Ranked]):

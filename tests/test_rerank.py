@@ -11,7 +11,7 @@ from pdadapt.corpus import load_dataset
 from pdadapt.errors import DataError
 from pdadapt.progress import Progress
 from pdadapt.rerank import aggregate_pairs, rerank, spread, win_matrix
-from pdadapt.run import read_run, write_run
+from pdadapt.run import in_order, read_run, write_run
 
 
 class Judge:
@@ -142,6 +142,20 @@ def test_queries_of_a_file_come_before_those_of_the_corpus_and_silence_is_no_ord
         result.exception
     )
     assert not (tmp_path / "none.run").exists()
+
+
+def test_a_measure_that_cannot_be_computed_is_refused_before_the_teacher_is_asked(beir, tiny_recipe, tmp_path):
+    write_run(tmp_path / "base.run", {"q12": [("d0", 2.0), ("d1", 1.0)]}.items(), "base")
+    command = ["rerank", "--corpus", str(beir), "--run", str(tmp_path / "base.run"), "--recipe", str(tiny_recipe)]
+    result = CliRunner().invoke(app, [*command, "--set", "evaluate.measures=[SDCG@10]"])
+    assert "cannot be computed" in str(result.exception)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["base.run"]
+
+
+def test_scores_fall_in_single_precision_too():
+    found = spread([(f"d{i}", 300.0) for i in range(50)], ["x"])
+    scores = np.array([score for _, score in found], dtype=np.float32)
+    assert (np.diff(scores) < 0).all() and [doc_id for doc_id, _ in found] == [doc_id for doc_id, _ in in_order(found)]
 
 
 def test_a_run_of_another_corpus_is_an_error(beir, tmp_path):

@@ -18,6 +18,7 @@ from pdadapt.prompt import LIKELIHOOD_FIELDS, PAIR_FIELDS, POINT_FIELDS, load_pr
 from pdadapt.recipe import ModelSettings, PairSettings, PointSettings, TeacherSettings
 from pdadapt.teachers import Chunk, Scores, Task
 
+READING = 2  # of how texts become a model's input, and its output a score: labels of two ways are not mixed
 TASK = "pdadapt_task"  # in a cross-encoder's config.json: point, also when it is not there, or pair
 LANGUAGE_MODELS = ("seq2seq", "causal")
 PAIR_KINDS = ("seq2seq", "causal", "endpoint", "imported")
@@ -178,7 +179,7 @@ def teacher_key(settings: TeacherSettings, task: Task) -> str:
         }
     if kind == "endpoint":
         key |= {"max_length": model.max_length}
-    key |= {"max_document_length": model.max_document_length}
+    key |= {"max_document_length": model.max_document_length, "reading": READING}
     if kind in LANGUAGE_MODELS or kind == "endpoint":
         key |= _prompt_key(settings, task, kind)
     return json.dumps(key, sort_keys=True)

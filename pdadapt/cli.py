@@ -53,6 +53,13 @@ PassagesOption = Annotated[
         metavar="words=N,overlap=M", help="Split documents into passages; a document ranks by its best passage."
     ),
 ]
+StrictOption = Annotated[
+    bool,
+    typer.Option(
+        "--strict",
+        help="Refuse what is else left out and said: blank documents and queries, judgments of what is not there.",
+    ),
+]
 
 
 class Stage(StrEnum):
@@ -148,6 +155,7 @@ def adapt(
     plan: PlanOption = False,
     cluster: ClusterOption = None,
     stop_before_labeling: StopOption = False,
+    strict: StrictOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Adapt a retriever to a corpus. The same command again continues a run that was stopped."""
@@ -159,7 +167,20 @@ def adapt(
         "iterations": iterations,
     }
     chosen = recipe or _default_recipe(_console())
-    _run(corpus, queries, chosen, out, settings, models, passages, restart_from, plan, stop_before_labeling, cluster)
+    _run(
+        corpus,
+        queries,
+        chosen,
+        out,
+        settings,
+        models,
+        passages,
+        restart_from,
+        plan,
+        stop_before_labeling,
+        cluster,
+        strict,
+    )
 
 
 @app.command(epilog="Example: pdadapt train-msmarco --out runs/msmarco")
@@ -185,6 +206,7 @@ def train_msmarco(
     plan: PlanOption = False,
     cluster: ClusterOption = None,
     stop_before_labeling: StopOption = False,
+    strict: StrictOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Train a retriever where some queries are labeled: L_CL on those, distillation on all."""
@@ -195,7 +217,7 @@ def train_msmarco(
         "teacher.pair.model": pair_teacher,
         "iterations": iterations,
     }
-    _run(corpus, None, recipe, out, settings, models, None, restart_from, plan, stop_before_labeling, cluster)
+    _run(corpus, None, recipe, out, settings, models, None, restart_from, plan, stop_before_labeling, cluster, strict)
 
 
 @app.command(epilog="Example: pdadapt train-reranker --corpus squad/ --out rerankers/squad")
@@ -210,6 +232,7 @@ def train_reranker(
     recipe: Annotated[str | None, typer.Option(help="Whose student finds negatives. Default as of `adapt`.")] = None,
     model: Annotated[str | None, typer.Option(help="Sets reranker.model: the encoder to start from.")] = None,
     settings: SetOption = None,
+    strict: StrictOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Fit a classifier teacher to labels: of pairs, or of points (--set reranker.task=point)."""
@@ -220,7 +243,7 @@ def train_reranker(
     overrides = dict(map(parse_override, settings or []))
     overrides |= {} if model is None else {"reranker.model": model}
     resolved = load_recipe(recipe or _default_recipe(_console()), overrides)
-    folder = run_training(resolved, load_dataset(corpus), out, _progress())
+    folder = run_training(resolved, load_dataset(corpus, strict=strict), out, _progress())
     task = resolved.reranker.task
     typer.echo(f"Done. Use it with --{task}-teacher {folder}")
     typer.echo(f"How well does it rank? pdadapt rerank --corpus CORPUS --run FILE --by {task}s --teacher {folder}")
@@ -242,6 +265,7 @@ def queries(
     student: Annotated[str | None, typer.Option(help="Sets student.model.")] = None,
     passages: PassagesOption = None,
     settings: SetOption = None,
+    strict: StrictOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Have an LLM write queries about a corpus that brings none, and keep the good ones. Stopped, the same goes on."""
@@ -257,7 +281,8 @@ def queries(
     }
     console = _console()
     resolved = load_recipe(recipe or _default_recipe(console), _overrides(settings, options))
-    dataset = load_dataset(corpus)
+    dataset = load_dataset(corpus, strict=strict)
+    dataset.notices.say(_progress().say)
     if passages:
         dataset = split_documents(dataset, passages)
 
@@ -284,6 +309,7 @@ def _run(
     plan: bool = False,
     stop_before_labeling: bool = False,
     cluster: str | None = None,
+    strict: bool = False,
 ) -> None:
     """Resolve the recipe, run or plan the stages, print what came out. options: keys of settings, None if not given."""
     from pdadapt.corpus import load_dataset
@@ -293,7 +319,7 @@ def _run(
     console = _console()
     overrides = _overrides(settings, options)
     resolved = load_recipe(recipe, overrides)
-    dataset = load_dataset(corpus, queries, resolved.evaluate.split)
+    dataset = load_dataset(corpus, queries, resolved.evaluate.split, strict)
     if passages:
         dataset = split_documents(dataset, passages)
     folder = out or Path("runs") / f"{dataset.name.replace('/', '-')}-{Path(recipe).stem}"
@@ -303,6 +329,7 @@ def _run(
 
     progress = _progress()
     progress.say(dataset.summary)
+    dataset.notices.say(progress.say)
     restart: Any = restart_from.value if restart_from else None
     if plan:
         from pdadapt.plan import plan as make_plan
@@ -423,6 +450,7 @@ def evaluate(
     bm25: Annotated[bool, typer.Option(help="Show BM25 beside them, where there is a corpus.")] = True,
     passages: PassagesOption = None,
     settings: SetOption = None,
+    strict: StrictOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Measure a model or a run where there are judgments, as trec_eval does, and compare it with others.
@@ -434,6 +462,8 @@ def evaluate(
         raise typer.BadParameter("give either a model or a run.", param_hint="--model / --run")
     if suite and (corpus or run or qrels or queries):
         raise typer.BadParameter("stands for corpora, with a --model.", param_hint="--suite")
+    if suite and strict:
+        raise typer.BadParameter("is for one corpus, not for suites.", param_hint="--strict")
     if suite and split != "test":
         raise typer.BadParameter("is not for suites, which test on what the paper does.", param_hint="--split")
     if run:
@@ -499,10 +529,11 @@ def evaluate(
 
     if corpus is None:
         assert qrels is not None  # else refused above
-        dataset = read_judged(qrels)
+        dataset = read_judged(qrels, strict)
     else:
-        dataset = load_dataset(corpus, queries, split)
+        dataset = load_dataset(corpus, queries, split, strict)
         dataset = judge(dataset, qrels) if qrels else dataset
+    dataset.notices.say(progress.say)
     folder = out or Path("runs") / f"evaluate-{dataset.name.replace('/', '-')}"
     metrics = measure(dataset, resolved.evaluate, folder)
     few = ["against", "model" if model else "run"][-len(asked) :]
@@ -526,6 +557,7 @@ def search(
     index: Annotated[Path, typer.Option(help="Where indexes are kept for the next time.")] = Path("runs/search"),
     passages: PassagesOption = None,
     settings: SetOption = None,
+    strict: StrictOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Try a retriever by hand: ranked passages, with the words that MaxSim matched."""
@@ -538,7 +570,8 @@ def search(
     overrides = dict(map(parse_override, settings or []))
     tree = apply_overrides({}, overrides)
     resolved = parse_recipe(tree, "--set", overrides)
-    dataset = load_dataset(corpus)
+    dataset = load_dataset(corpus, strict=strict)
+    dataset.notices.say(_progress().say)
     if passages:
         dataset = split_documents(dataset, passages)
 
@@ -664,6 +697,7 @@ def rerank(
         Path | None, typer.Option(dir_okay=False, help="The new run file. Default: RUN-BY.run beside RUN.")
     ] = None,
     settings: SetOption = None,
+    strict: StrictOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Re-order a run with a teacher, and measure it where there are judgments. Stopped, it goes on from its labels."""
@@ -679,9 +713,10 @@ def rerank(
         raise typer.BadParameter("is for --by pairs; points are an order already.", param_hint="--aggregate")
     check_place(target)
     resolved = load_recipe(recipe or _default_recipe(console), _overrides(settings, {"teacher.model": teacher}))
-    dataset = load_dataset(corpus, queries, split)
+    dataset = load_dataset(corpus, queries, split, strict)
     dataset = judge(dataset, qrels) if qrels else dataset
-    ranking = read_run(run)
+    dataset.notices.say(_progress().say)
+    ranking = dataset.notices.without_blank(read_run(run))
 
     from pdadapt.rerank import rerank as rerank_run
     from pdadapt.tables import order_summary

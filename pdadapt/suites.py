@@ -136,6 +136,7 @@ def run_suite(
             else:
                 dataset = load_dataset(name)
             say(dataset.summary)
+            dataset.notices.say(say)
             asked_file.unlink(missing_ok=True)
             found[name] = measure(dataset, wanted, folder)
             write_atomic(asked_file, asked)

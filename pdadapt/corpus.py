@@ -388,20 +388,25 @@ def match_qrels(
     if len(lacking) == len(judged):
         raise DataError(f"{source} names none of the documents; check its document ids, or give other qrels.")
     foreign = [query_id for query_id in qrels if query_id not in queries]
-    for name, missing, total, so in (
-        ("queries", foreign, len(qrels), "and are not measured"),
-        ("documents", lacking, len(judged), "so that no system can find them"),
-    ):
-        if missing:
-            found = (
-                f"{source} judges {total:,} {name}, and {len(missing):,} of them are not there (such as {missing[0]!r})"
-            )
-            notices.add(
-                f"{kind} {name}",
-                f"{found}, {so}.",
-                f"{found}. Add them, remove their judgments, or leave out --strict.",
-            )
+    _note_missing(
+        notices,
+        f"{kind} queries",
+        f"{source}: left out, for want of their text,",
+        "judged queries",
+        foreign,
+        len(qrels),
+    )
+    _note_missing(notices, f"{kind} documents", f"{source}: the corpus lacks", "judged documents", lacking, len(judged))
     return {query_id: queries[query_id] for query_id in known}, known
+
+
+def _note_missing(notices: Notices, key: str, problem: str, what: str, missing: Sequence[str], total: int) -> None:
+    """What is judged, and not there."""
+    notices.discard(key)
+    if missing:
+        more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
+        found = f"{problem} {len(missing):,} of {total:,} {what}: {missing[0]!r}{more}."
+        notices.add(key, found, f"{found} Add what is missing, remove its judgments, or leave out --strict.")
 
 
 def read_corpus(path: Path, notices: Notices | None = None) -> Corpus:

@@ -49,10 +49,10 @@ def check_split(folder: Path, split: str, notices: Notices) -> None:
     if find_qrels(folder, split):
         return
     inside = _files(folder / "qrels")
-    if unread := [file for file in inside if file.name.startswith(f"{split}.")]:
+    readable = [file for file in inside if ending(file) in QRELS]
+    if unread := [file for file in inside if file.name.startswith(f"{split}.") and file not in readable]:
         raise DataError(f"{unread[0]}: cannot tell the format; use .tsv, .txt, .csv, .jsonl (.gz too) or .parquet.")
     beside = [file for file in _files(folder) if "qrels" in file.name.lower()]
-    readable = [file for file in inside if ending(file) in QRELS]
     there = sorted({_stem(file, QRELS) for file in readable} | {file.name for file in beside})
     if split != DEFAULT and there:
         raise DataError(

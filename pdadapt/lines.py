@@ -93,7 +93,7 @@ class Lines:
         try:
             return line.decode()
         except UnicodeDecodeError as error:
-            raise _no_text(self.path, where, error) from None
+            raise _no_text(self.path, where, error, self.bytes[:4096]) from None
 
     def start_of(self, position: int) -> int:
         """Where the line begins that this byte is in."""
@@ -151,10 +151,10 @@ def _name_line(path: Path) -> DataError:
     return DataError(f"{path} changed while it was read; give the same command again.")
 
 
-def _no_text(path: Path, where: str, error: UnicodeDecodeError) -> DataError:
-    """Names the command that makes UTF-8 of what the line most likely is."""
+def _no_text(path: Path, where: str, error: UnicodeDecodeError, head: bytes) -> DataError:
+    """Names the command that makes UTF-8 of what the line most likely is. head: what the file begins with."""
     if b"\0" in error.object:
-        likely = "utf-16le" if error.object[1::2].count(0) >= error.object[::2].count(0) else "utf-16be"
+        likely = "utf-16le" if head[1::2].count(0) >= head[::2].count(0) else "utf-16be"
     else:
         likely = "windows-1252" if any(0x80 <= byte < 0xA0 for byte in error.object) else "latin1"
     name = shlex.quote(str(path))

@@ -110,8 +110,11 @@ def load_named(name: str, split: str = "test", notices: Notices | None = None) -
     test_queries, qrels = match_qrels(qrels, test, every, corpus, notices)
 
     def read_train_qrels() -> Qrels:
+        if not adapted:
+            return {}
         with _files(name):
-            return read_qrels(adapted) if adapted else {}
+            judged = read_qrels(adapted)
+        return match_qrels(judged, adapted, queries, corpus, notices, "training")[1]
 
     return Dataset(
         name,

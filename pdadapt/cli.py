@@ -716,7 +716,7 @@ def rerank(
     dataset = load_dataset(corpus, queries, split, strict)
     dataset = judge(dataset, qrels) if qrels else dataset
     dataset.notices.say(_progress().say)
-    ranking = dataset.notices.without_blank(read_run(run))
+    ranking = dataset.without_blank(read_run(run))
 
     from pdadapt.rerank import rerank as rerank_run
     from pdadapt.tables import order_summary

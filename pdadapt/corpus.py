@@ -10,7 +10,7 @@ import itertools
 import os
 import re
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -174,6 +174,17 @@ class Dataset:
             for query_id, grades in self.read_train_qrels().items()
         }
 
+    def without_blank(self, ranking: Mapping[str, list[tuple[str, float]]]) -> dict[str, list[tuple[str, float]]]:
+        """A run, as of another system, without the queries and documents that were left out."""
+        gone = self.notices.blank["query"] - self.queries.keys() - self.test_queries.keys()
+        blank = self.notices.blank["document"]
+        kept = {
+            query_id: [entry for entry in ranked if entry[0] not in blank]
+            for query_id, ranked in ranking.items()
+            if query_id not in gone
+        }
+        return {query_id: ranked for query_id, ranked in kept.items() if ranked}
+
     @property
     def summary(self) -> str:
         """What was found, and where."""
@@ -311,7 +322,7 @@ def _load_beir(folder: Path, split: str, notices: Notices) -> Dataset:
 def _load_msmarco(folder: Path, split: str, notices: Notices) -> Dataset:
     """The official files; the test is `dev.small` unless another split is asked for."""
     split = "dev.small" if split == "test" else split
-    corpus = read_corpus(needed(folder, "collection"), notices)
+    corpus = read_corpus(one_of(folder, "collection", (".tsv",)) or folder / "collection.tsv", notices)
     queries_file = one_of(folder, "queries.train") or folder / "queries.train.tsv"
     queries = read_queries(queries_file, notices)
     test_file, qrels_file = one_of(folder, f"queries.{split}"), one_of(folder, f"qrels.{split}", QRELS)
@@ -526,7 +537,13 @@ def read_questions(path: Path, notices: Notices | None = None) -> tuple[Queries,
         queries[query_id] = text
         if isinstance(found := row.get("answers"), list):
             answers[query_id] = tuple(map(str, found))
-    (notices or Notices()).leave_out("query", path, list(blank), next(iter(blank.values()), ""))
+    notices = notices or Notices()
+    notices.leave_out("query", path, list(blank), next(iter(blank.values()), ""))
+    if queries and ending(path) == ".txt" and all("\t" in text for text in queries.values()):
+        found = (
+            f"{path}: every line holds a tab, and is read as one query. If it is an id and a text, name the file .tsv"
+        )
+        notices.add(f"tabs of {path}", f"{found}.", f"{found}, or leave out --strict.")
     if not queries:
         raise DataError(f"{path} holds no queries{' that are not blank' if blank else ''}; give the file that does.")
     return queries, answers

@@ -59,7 +59,7 @@ def check_split(folder: Path, split: str, notices: Notices) -> None:
             f"{folder} has no judgments for split {split!r}, but for {', '.join(there)}; give one of these as --split "
             f"(evaluate.split), or add qrels/{split}.tsv."
         )
-    if tests := [name for name in there if name not in ("train", "qrels.train.tsv")]:
+    if tests := [name for name in there if "train" not in name]:
         notices.add(
             "split",
             f"{folder} has judgments for {', '.join(tests)}, but not for split {split!r}: nothing is measured, and "

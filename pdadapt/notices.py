@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from pdadapt.errors import DataError
 
-Ranked = list[tuple[str, float]]  # (doc_id, score)
 Blank = Literal["document", "query"]
 PLURALS: dict[Blank, str] = {"document": "documents", "query": "queries"}
 
@@ -49,15 +48,6 @@ class Notices:
             "out --strict.",
         )
         self.blank[kind].update(ids)
-
-    def without_blank(self, ranking: Mapping[str, Ranked]) -> dict[str, Ranked]:
-        """A run, as of another system, without the queries and documents that were left out."""
-        kept = {
-            query_id: [entry for entry in ranked if entry[0] not in self.blank["document"]]
-            for query_id, ranked in ranking.items()
-            if query_id not in self.blank["query"]
-        }
-        return {query_id: ranked for query_id, ranked in kept.items() if ranked}
 
     def say(self, say: Callable[[str], None]) -> None:
         """Say, once, what has not been said."""

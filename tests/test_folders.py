@@ -94,6 +94,7 @@ def test_a_folder_without_judgments_or_for_training_only_has_nothing_to_say(fold
     assert not load_dataset(str(folder), split="dev").notices.sentences
     (folder / "qrels" / "train.tsv").write_bytes(BEIR)
     (folder / "qrels" / "README.md").write_text("by hand", encoding="utf-8")
+    (folder / "qrels.train.tsv.gz").write_bytes(gzip.compress(BEIR))
     assert not load_dataset(str(folder)).notices.sentences
 
 

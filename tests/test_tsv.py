@@ -52,6 +52,18 @@ def test_a_query_has_no_third_column(tmp_path):
         read_queries(write(tmp_path, "q1\ta\nq2\tb\tc\n"))
 
 
+def test_ids_in_a_file_of_one_query_a_line_are_said(tmp_path):
+    notices = Notices()
+    assert read_queries(write(tmp_path, "7\ta rim\n8\ta pad\n", "q.txt"), notices) == {
+        "q1": "7\ta rim",
+        "q2": "8\ta pad",
+    }
+    assert notices.sentences[0].endswith("If it is an id and a text, name the file .tsv.")
+    notices = Notices()
+    read_queries(write(tmp_path, "7\ta rim\na pad\n", "q.txt"), notices)
+    assert not notices.sentences
+
+
 ROWS = [["d1", 'He said "skip" and left.'], ["d2", "Plain."], ["3", 'a "tab"\tand a quote at the end"'], ["d4", ""]]
 
 

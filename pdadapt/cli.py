@@ -59,6 +59,13 @@ PassagesOption = Annotated[
         metavar="words=N,overlap=M", help="Split documents into passages; a document ranks by its best passage."
     ),
 ]
+StrictOption = Annotated[
+    bool,
+    typer.Option(
+        "--strict",
+        help="Refuse what is else left out and said: blank documents and queries, judgments of what is not there.",
+    ),
+]
 
 
 class Stage(StrEnum):
@@ -154,6 +161,7 @@ def adapt(
     plan: PlanOption = False,
     cluster: ClusterOption = None,
     stop_before_labeling: StopOption = False,
+    strict: StrictOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Adapt a retriever to a corpus. The same command again continues a run that was stopped."""
@@ -165,7 +173,20 @@ def adapt(
         "iterations": iterations,
     }
     chosen = recipe or _default_recipe(_console())
-    _run(corpus, queries, chosen, out, settings, models, passages, restart_from, plan, stop_before_labeling, cluster)
+    _run(
+        corpus,
+        queries,
+        chosen,
+        out,
+        settings,
+        models,
+        passages,
+        restart_from,
+        plan,
+        stop_before_labeling,
+        cluster,
+        strict,
+    )
 
 
 @app.command(epilog="Example: pdadapt train-msmarco --out runs/msmarco")
@@ -191,6 +212,7 @@ def train_msmarco(
     plan: PlanOption = False,
     cluster: ClusterOption = None,
     stop_before_labeling: StopOption = False,
+    strict: StrictOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Train a retriever where some queries are labeled: L_CL on those, distillation on all."""
@@ -201,7 +223,7 @@ def train_msmarco(
         "teacher.pair.model": pair_teacher,
         "iterations": iterations,
     }
-    _run(corpus, None, recipe, out, settings, models, None, restart_from, plan, stop_before_labeling, cluster)
+    _run(corpus, None, recipe, out, settings, models, None, restart_from, plan, stop_before_labeling, cluster, strict)
 
 
 @app.command(epilog="Example: pdadapt train-reranker --corpus squad/ --out rerankers/squad")
@@ -216,6 +238,7 @@ def train_reranker(
     recipe: Annotated[str | None, typer.Option(help="Whose student finds negatives. Default as of `adapt`.")] = None,
     model: Annotated[str | None, typer.Option(help="Sets reranker.model: the encoder to start from.")] = None,
     settings: SetOption = None,
+    strict: StrictOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Fit a classifier teacher to labels: of pairs, or of points (--set reranker.task=point)."""
@@ -225,7 +248,7 @@ def train_reranker(
 
     overrides = _overrides(settings, {"reranker.model": model})
     resolved = load_recipe(recipe or _default_recipe(_console()), overrides)
-    folder = run_training(resolved, load_dataset(corpus), out, _progress())
+    folder = run_training(resolved, load_dataset(corpus, strict=strict), out, _progress())
     task = resolved.reranker.task
     teacher = shlex.quote(str(folder))
     _say(f"Done. Use it with --{task}-teacher {teacher}")
@@ -248,6 +271,7 @@ def queries(
     student: Annotated[str | None, typer.Option(help="Sets student.model.")] = None,
     passages: PassagesOption = None,
     settings: SetOption = None,
+    strict: StrictOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Have an LLM write queries about a corpus that brings none, and keep the good ones. Stopped, the same goes on."""
@@ -263,7 +287,8 @@ def queries(
     }
     console = _console()
     resolved = load_recipe(recipe or _default_recipe(console), _overrides(settings, options))
-    dataset = load_dataset(corpus)
+    dataset = load_dataset(corpus, strict=strict)
+    dataset.notices.say(_progress().say)
     if passages:
         dataset = split_documents(dataset, passages)
 
@@ -290,6 +315,7 @@ def _run(
     plan: bool = False,
     stop_before_labeling: bool = False,
     cluster: str | None = None,
+    strict: bool = False,
 ) -> None:
     """Resolve the recipe, run or plan the stages, print what came out. options: keys of settings, None if not given."""
     from pdadapt.corpus import load_dataset
@@ -299,7 +325,7 @@ def _run(
     console = _console()
     overrides = _overrides(settings, options)
     resolved = load_recipe(recipe, overrides)
-    dataset = load_dataset(corpus, queries, resolved.evaluate.split)
+    dataset = load_dataset(corpus, queries, resolved.evaluate.split, strict)
     if passages:
         dataset = split_documents(dataset, passages)
     folder = out or Path("runs") / f"{dataset.name.replace('/', '-')}-{Path(recipe).stem}"
@@ -309,6 +335,7 @@ def _run(
 
     progress = _progress()
     progress.say(dataset.summary)
+    dataset.notices.say(progress.say)
     restart: Any = restart_from.value if restart_from else None
     if plan:
         from pdadapt.plan import plan as make_plan
@@ -431,6 +458,7 @@ def evaluate(
     bm25: Annotated[bool, typer.Option(help="Show BM25 beside them, where there is a corpus.")] = True,
     passages: PassagesOption = None,
     settings: SetOption = None,
+    strict: StrictOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Measure a model or a run where there are judgments, as trec_eval does, and compare it with others.
@@ -442,6 +470,8 @@ def evaluate(
         raise typer.BadParameter("give either a model or a run.", param_hint="--model / --run")
     if suite and (corpus or run or qrels or queries):
         raise typer.BadParameter("stands for corpora, with a --model.", param_hint="--suite")
+    if suite and strict:
+        raise typer.BadParameter("is for one corpus, not for suites.", param_hint="--strict")
     if run:
         check_file(run)
     runs_only = run is not None and qrels is not None
@@ -509,10 +539,11 @@ def evaluate(
 
     if corpus is None:
         assert qrels is not None  # else refused above
-        dataset = read_judged(qrels)
+        dataset = read_judged(qrels, strict)
     else:
-        dataset = load_dataset(corpus, queries, split)
+        dataset = load_dataset(corpus, queries, split, strict)
         dataset = judge(dataset, qrels) if qrels else dataset
+    dataset.notices.say(progress.say)
     folder = out or Path("runs") / f"evaluate-{dataset.name.replace('/', '-')}"
     metrics = measure(dataset, resolved.evaluate, folder)
     few = ["against", "model" if model else "run"][-len(asked) :]
@@ -536,6 +567,7 @@ def search(
     index: Annotated[Path, typer.Option(help="Where indexes are kept for the next time.")] = Path("runs/search"),
     passages: PassagesOption = None,
     settings: SetOption = None,
+    strict: StrictOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Try a retriever by hand: ranked passages, with the words that MaxSim matched."""
@@ -550,7 +582,8 @@ def search(
     overrides = _overrides(settings, {})
     tree = apply_overrides({}, overrides)
     resolved = parse_recipe(tree, "--set", overrides)
-    dataset = load_dataset(corpus)
+    dataset = load_dataset(corpus, strict=strict)
+    dataset.notices.say(_progress().say)
     if passages:
         dataset = split_documents(dataset, passages)
 
@@ -679,6 +712,7 @@ def rerank(
         Path | None, typer.Option(dir_okay=False, help="The new run file. Default: RUN-BY.run beside RUN.")
     ] = None,
     settings: SetOption = None,
+    strict: StrictOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Re-order a run with a teacher, and measure it where there are judgments. Stopped, it goes on from its labels."""
@@ -698,13 +732,14 @@ def rerank(
     check_place(target)
     overrides = _overrides(settings, {"teacher.model": teacher, "evaluate.split": split})
     resolved = load_recipe(recipe or _default_recipe(console), overrides)
-    dataset = load_dataset(corpus, queries, resolved.evaluate.split)
+    dataset = load_dataset(corpus, queries, resolved.evaluate.split, strict)
     dataset = judge(dataset, qrels) if qrels else dataset
+    dataset.notices.say(_progress().say)
     answers = answers_of(dataset)
     if dataset.qrels:
         parse_measures(resolved.evaluate.measures, answers)
     known = dataset.test_queries | dataset.queries
-    ranking, own = without_itself(read_run(run), dataset.corpus, known)
+    ranking, own = without_itself(dataset.without_blank(read_run(run)), dataset.corpus, known)
 
     from pdadapt.rerank import rerank as rerank_run
     from pdadapt.tables import order_summary

@@ -352,6 +352,8 @@ def _without_itself(name: str, ranking: Ranking, dataset: Dataset, progress: Pro
                 "for only texts tell whether it is the query. Give --corpus to have those left out that are."
             )
         return ranking
+    known = dataset.without_blank(ranking)
+    ranking = {query_id: known.get(query_id, []) for query_id in ranking}
     kept, left_out = without_itself(ranking, dataset.corpus, dataset.test_queries)
     if left_out:
         progress.say(

@@ -15,8 +15,9 @@ from rich.table import Column, Table
 
 from pdadapt.errors import DataError, RunError
 from pdadapt.labels import LabelStore, batched
+from pdadapt.lines import ending
 from pdadapt.printing import shorten
-from pdadapt.readers import check_text, open_text, parquet_rows, parse_object
+from pdadapt.readers import check_text, read_rows
 from pdadapt.run import label_store, read_run, read_settings
 from pdadapt.terminal import Name, WholeTable, plain
 from pdadapt.training_lists import TrainingList, read_lists
@@ -171,15 +172,9 @@ def _teacher(row: Mapping[str, Any], name: str | None, where: str) -> tuple[str,
 
 def _read_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """(file and line, row) of each label."""
-    if file.suffix not in (".jsonl", ".parquet"):
+    if ending(file) not in (".jsonl", ".json", ".parquet"):
         raise DataError(f"{file}: labels come as .jsonl or .parquet; convert the file.")
-    if file.suffix == ".parquet":
-        yield from ((where, row) for row, where in parquet_rows(file))
-        return
-    with open_text(file) as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield f"{file}:{number}", parse_object(line, f"{file}:{number}")
+    yield from ((where, row) for row, where in read_rows(file, "judgment"))
 
 
 def label_tables(run: Path, query_id: str) -> Group:

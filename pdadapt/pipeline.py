@@ -166,6 +166,7 @@ def adapt(
     if not dataset.queries:
         dataset = write_own_queries(recipe, dataset, RunFolder(out), progress, restart_from)
     job = check(recipe, dataset, out, restart_from)
+    dataset.notices.say(progress.say)
     if cluster and recipe.retrieve.engine in ("plaid", "colbert"):
         progress.say(f"Engine {recipe.retrieve.engine} encodes the corpus itself, on this machine; the cluster labels.")
     run, queries, test_queries = job.run, job.queries, job.test_queries

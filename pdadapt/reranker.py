@@ -59,6 +59,7 @@ def train_reranker(recipe: Recipe, dataset: Dataset, out: Path, progress: Progre
             "(qrels.train.tsv in MS MARCO's layout)."
         )
     relevant_documents(dataset, queries)  # all of which the corpus must hold
+    dataset.notices.say(progress.say)
     run = RunFolder(out)
     origin = {
         "corpus": dataset.name,

@@ -19,7 +19,6 @@ import contextlib
 import io
 import itertools
 import json
-import math
 import mmap
 import os
 import shutil
@@ -33,10 +32,11 @@ import yaml
 from pydantic import ValidationError
 
 from pdadapt.errors import DataError, RunError, reason
+from pdadapt.lines import is_utf8
 from pdadapt.locks import locked
-from pdadapt.readers import open_text
 from pdadapt.recipe import Recipe
 from pdadapt.shard_states import unmerged
+from pdadapt.trec import read_records, read_score
 
 DECIMALS = 6  # of a score in a run file
 Ranked = list[tuple[str, float]]  # (doc_id, score), best first
@@ -162,6 +162,8 @@ class RunFolder:
         Returns a sentence on what differs, if anything, and what to remove: where something else differs, the results
         of restart_from and of later stages. Raises RunError, naming it, when that stage is not as early as need be.
         """
+        if not is_utf8(self.path):
+            raise RunError(f"{self.path}: no model can be saved there, for the name is not UTF-8; give another --out.")
         if not self.run_file.exists():
             if self.path.is_dir() and any(not entry.name.startswith(BEGINNINGS) for entry in self.path.iterdir()):
                 raise RunError(f"{self.path} is not empty and holds no run; give another --out.")
@@ -317,7 +319,7 @@ def write_atomic(path: Path, text: str | Iterable[str]) -> None:
     """Write a file, or its lines, so that it is there whole or not at all, even after kill -9."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".part")
-    with open(temporary, "w", encoding="utf-8") as file:
+    with open(temporary, "w", encoding="utf-8", errors="backslashreplace") as file:  # of a path that is no UTF-8
         file.writelines([text] if isinstance(text, str) else text)
         file.flush()
         os.fsync(file.fileno())
@@ -367,15 +369,13 @@ def as_written(ranked: Ranked) -> Ranked:
 
 
 def read_run(path: Path) -> Ranking:
-    """The rankings of a TREC run file, in trec_eval's order.
+    """The rankings of a run file (trec.read_records), in trec_eval's order.
 
     Raises DataError, with file and line, when it is not one.
     """
     ranking: Ranking = {}
-    with open_text(path) as lines:
-        for number, line in enumerate(lines, 1):
-            query_id, doc_id, score = _fields(line, f"{path}:{number}")
-            ranking.setdefault(query_id, []).append((doc_id, score))
+    for query_id, doc_id, value, where in read_records(path, "ranking", []):
+        ranking.setdefault(query_id, []).append((doc_id, read_score(value, where)))
     for query_id, ranked in ranking.items():
         if len({doc_id for doc_id, _ in ranked}) < len(ranked):
             raise DataError(f"{path}: query {query_id!r} ranks a document twice; keep the first of the two.")
@@ -405,7 +405,7 @@ class RunFile(Mapping[str, Ranked]):
         """Raises DataError, naming the file, when it is no run file."""
         self._file.seek(self._starts[query_id])
         lines = itertools.islice(self._lines(), self.sizes[query_id])
-        return [_fields(line.decode(errors="replace"), str(self.path))[1:] for line in lines]
+        return [_entry(line.decode(errors="replace"), str(self.path)) for line in lines]
 
     def _lines(self) -> Iterator[bytes]:
         """From where the file is now."""
@@ -421,19 +421,12 @@ class RunFile(Mapping[str, Ranked]):
         return query_id in self._starts
 
 
-def _fields(line: str, where: str) -> tuple[str, str, float]:
-    """(query id, document id, score) of a line of a TREC run."""
+def _entry(line: str, where: str) -> tuple[str, float]:
+    """(document id, score) of a line that write_run wrote."""
     fields = line.split()
-    if len(fields) < 6 or not _is_number(fields[4]):
+    if len(fields) < 6:
         raise DataError(f"{where}: not a line of a TREC run; write six fields, query_id Q0 doc_id rank score tag.")
-    return fields[0], fields[2], float(fields[4])
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
+    return fields[2], read_score(fields[4], where)
 
 
 def label_store(folder: Path) -> Path:

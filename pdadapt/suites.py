@@ -150,6 +150,7 @@ def run_suite(
                 continue
             dataset = dataset or load_dataset(name)
             say(dataset.summary)
+            dataset.notices.say(say)
             asked_file.unlink(missing_ok=True)
             found[name] = measure(dataset, wanted, folder)
             write_atomic(asked_file, asked)

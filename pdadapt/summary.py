@@ -41,7 +41,7 @@ def summarise(
     shown = best or done
     metrics: dict[str, Any] = {
         "corpus": dataset.name,
-        "summary": dataset.summary,
+        "summary": " ".join([dataset.summary, *dataset.notices.sentences]),
         "documents": len(dataset.corpus.whole),
         "queries": queries,
         "test_queries": len(test_queries),

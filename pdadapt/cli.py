@@ -481,7 +481,7 @@ def evaluate(
         raise DataError(f"{models[0]} is no run file, and a model is measured on a --corpus; give one.")
     from pdadapt import evaluate as evaluation
     from pdadapt.corpus import Dataset, judge, load_dataset, read_judged
-    from pdadapt.engines.choose import BASELINE
+    from pdadapt.engines.choose import BASELINE, check_model
     from pdadapt.passages import split_documents
     from pdadapt.recipe import EvaluateSettings, apply_overrides, parse_recipe
     from pdadapt.run import check_place, last_checkpoint, write_atomic
@@ -525,6 +525,8 @@ def evaluate(
             **resolved.model_dump(mode="json", include={"seed", "retrieve"}),
             "evaluate": resolved.evaluate.model_dump(mode="json", exclude={"measures"}),
         }
+        for name in names:
+            check_model(name, student, resolved.retrieve)
         rows, notes = run_suite(suite.value, data, folder, same, of_suite, progress.say)
         if most := resolved.evaluate.max_queries:
             notes.append(f"At most {most:,} test queries of a set were drawn; the paper's figures are on all of them.")
@@ -587,12 +589,17 @@ def search(
     if passages:
         dataset = split_documents(dataset, passages)
 
+    from pdadapt.engines.choose import check_model
+    from pdadapt.run import last_checkpoint
     from pdadapt.search import Searcher, show, side_by_side
 
     student = resolved.student.model_dump(include={"dtype", *tree.get("student", {})} - {"model"})
     progress, console = _progress(), _console()
     searchers = []
-    for name in (compare, model) if compare else (model,):
+    shown = (compare, model) if compare else (model,)
+    for name in shown:
+        check_model(last_checkpoint(name), student, resolved.retrieve)
+    for name in shown:
         searchers.append(Searcher(name, dataset, index, student, resolved.retrieve, progress))
     while text := query or _ask(console):
         base, found = searchers[0](text, k), searchers[-1](text, k)
@@ -677,6 +684,19 @@ def export(
         _say(f"Wrote {out}")
     if push_to_hub:
         _say(f"Uploaded to {push(out, push_to_hub)}")
+
+
+@app.command(epilog="Example: pdadapt convert castorini/duot5-3b-msmarco duot5-3b-msmarco")
+def convert(
+    model: Annotated[str, typer.Argument(help="A hub id or a folder, whose weights are pickles (pytorch_model.bin).")],
+    out: Annotated[Path, typer.Argument(metavar="FOLDER", help="The new folder, to be given as the model.")],
+    debug: DebugOption = False,
+) -> None:
+    """Write a model's pickled weights as safetensors, which hold no code, beside its configuration and tokenizer."""
+    from pdadapt.convert import convert as convert_model
+
+    convert_model(model, out, _progress())
+    _say(f"Wrote {out}")
 
 
 class By(StrEnum):

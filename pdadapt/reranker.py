@@ -22,9 +22,11 @@ from transformers import PrinterCallback, ProgressCallback
 from pdadapt.batches import MEMORY_ERRORS, limits
 from pdadapt.corpus import Corpus, Dataset, Qrels, Queries, data_hashes, fingerprint, relevant_documents
 from pdadapt.device import default_device, pick_dtype
-from pdadapt.engines.choose import make_engine
-from pdadapt.errors import DataError, is_out_of_memory
+from pdadapt.encoders import settle
+from pdadapt.engines.choose import check_model, make_engine
+from pdadapt.errors import DataError, ModelError, is_out_of_memory
 from pdadapt.models import loading, resolve_model
+from pdadapt.outline import NEW_HEAD, check_encoder
 from pdadapt.pipeline import PACKAGES, load_student
 from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe, RerankerSettings
@@ -71,7 +73,7 @@ def train_reranker(recipe: Recipe, dataset: Dataset, out: Path, progress: Progre
     }
     run.check(recipe, origin, staged=False)
     if not (run.path / "model").exists():
-        resolve_model(recipe.student.model).check()
+        check_model(recipe.student.model, recipe.student.model_dump(exclude={"model"}), recipe.retrieve)
         load_encoder(recipe.reranker, recipe.seed)  # that it does not is found now, not after the retrieval
     with run.locked():
         run.claim(recipe, origin, staged=False)
@@ -202,20 +204,28 @@ def fit(
 
 
 def load_encoder(settings: RerankerSettings, seed: int) -> CrossEncoder:
-    """An encoder with a new head of one output. Raises ModelError when it does not load."""
+    """An encoder with a new head of one output. Raises ModelError when it does not load, or reads less than asked."""
     source = resolve_model(settings.model)
     weights = {"use_safetensors": True, "dtype": torch.float32}
     source.check()
+    limit = check_encoder(source, "Reranker", cuts=True)
+    if settings.max_length > limit:
+        raise ModelError(
+            f"reranker.max_length is {settings.max_length}, and {settings.model!r} reads {limit} tokens at most. Lower "
+            f"it by --set reranker.max_length={limit}."
+        )
     with loading(f"Reranker {settings.model!r} does not load"), torch.random.fork_rng():
         torch.manual_seed(seed)
-        return CrossEncoder(
-            source.path,
+        model = CrossEncoder(
+            source.place,
             revision=source.revision,
             num_labels=1,
-            max_length=settings.max_length,
             model_kwargs=weights,
             device=default_device().type,
         )
+    settle(model, source, "Reranker", NEW_HEAD)
+    model.max_seq_length = settings.max_length
+    return model
 
 
 def _rows(

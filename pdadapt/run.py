@@ -335,7 +335,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         temporary.mkdir(parents=True)
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
         raise RunError(f"{path} cannot be made ({error.strerror}); give another folder.") from None
-    yield temporary
+    try:
+        yield temporary
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     mask = os.umask(0)
     os.umask(mask)
     for file in temporary.rglob("*"):

@@ -254,7 +254,7 @@ RECIPES = {
 MODELS = {
     "student that is not there": ({}, f"{ADAPT} --student ./no", r"Model './no': no is neither a folder nor a \.gguf file"),
     "student of a package that is not there": ({}, f"{ADAPT} --student package:no_such/x", "'no_such' is not installed; run `pip install no-such`"),
-    "student of the hub, without a network": ({}, f"{ADAPT} --student x/nope", "not in the local cache .*; fetch it where there is a network with `hf download x/nope`"),
+    "student of the hub, without a network": ({}, f"{ADAPT} --student x/nope", r"not in the local cache .*\. Fetch it where there is a network with `hf download x/nope --include"),
     "student that is a GGUF file": ({"x.gguf": gguf("llama")}, f"{ADAPT} --student ./x.gguf", r"'./x\.gguf' is a GGUF file, which cannot be a student; give an encoder's folder"),
     "student without config.json": ({"encoder/config.json": None}, ADAPT, r"has no config\.json in encoder; give the folder"),
     "student with a broken config.json": ({"encoder/config.json": cut}, ADAPT, r"encoder/config\.json is not valid JSON \(.*\); fetch it anew"),
@@ -267,7 +267,7 @@ MODELS = {
     "student with truncated weights": ({"encoder/model.safetensors": cut}, ADAPT, r"encoder/model\.safetensors is missing or damaged \(.*\); fetch it anew"),
     "student with empty weights": ({"encoder/model.safetensors": ""}, ADAPT, r"encoder/model\.safetensors is missing or damaged \(.*\); fetch it anew"),
     "student that lacks a part of its weights": ({"encoder/model.safetensors.index.json": '{"weight_map": {"a": "model-2.safetensors"}}'}, ADAPT, r"encoder/model-2\.safetensors is missing or damaged \(.*\); fetch"),
-    "student in pickles": ({"encoder/model.safetensors": None, "encoder/pytorch_model.bin": b"\x80"}, ADAPT, r"holds pickled weights \(pytorch_model\.bin\), .*; convert them to safetensors"),
+    "student in pickles": ({"encoder/model.safetensors": None, "encoder/pytorch_model.bin": b"\x80"}, ADAPT, r"holds pickled weights \(pytorch_model\.bin\), .*\. Convert them with `pdadapt convert \./encoder FOLDER`"),
     "student with fewer positions than asked": ({}, f"{ADAPT} --set train.document_length=9999", "The student reads at most 512 tokens; lower"),
     "student with fewer dimensions than asked": ({}, f"{ADAPT} --set student.projection=64", r"student\.projection 64 exceeds the encoder's 32 dimensions; lower it"),
     "retriever with truncated weights": ({"other/config.json": "{}", "other/tokenizer.json": "{}", "other/model.safetensors": "x"}, f"{ADAPT} --set retrieve.model=./other", r"other/model\.safetensors is missing or damaged"),
@@ -279,7 +279,7 @@ MODELS = {
     "teacher with a broken tokenizer": ({"llama/tokenizer.json": cut}, ADAPT, r"Teacher './llama' does not load as a tokenizer's model \(.*\); give another model"),
     "teacher without weights": ({"llama/model.safetensors": None}, ADAPT, r"'./llama' has no weights .* in llama; put them there"),
     "teacher with truncated weights": ({"llama/model.safetensors": cut}, ADAPT, r"llama/model\.safetensors is missing or damaged \(.*\); fetch it anew"),
-    "teacher in pickles": ({"llama/model.safetensors": None, "llama/pytorch_model.bin": b"\x80"}, ADAPT, r"holds pickled weights .*; convert them to safetensors"),
+    "teacher in pickles": ({"llama/model.safetensors": None, "llama/pytorch_model.bin": b"\x80"}, ADAPT, r"holds pickled weights .*\. Convert them with `pdadapt convert \./llama FOLDER`"),
     "teacher that judges points only": ({}, f"{ADAPT} --teacher ./encoder", r"judges documents one by one only; pairs need .*--pair-teacher"),
     "teacher in bits without a GPU": ({}, f"{ADAPT} --set teacher.quantize=8bit", r"teacher\.quantize=8bit needs a GPU .*; leave it out"),
     "GGUF of an unknown kind": ({"x.gguf": gguf("zebra")}, f"{ADAPT} --teacher ./x.gguf", r"Teacher './x\.gguf' does not load .*zebra is not supported yet\); give another model"),
@@ -487,7 +487,7 @@ def check_sentence(errors, message):
     assert [line for line in said if line.startswith("Error: ")] == said[-1:], errors
     sentence = said[-1].removeprefix("Error: ")
     assert re.search(message, sentence), sentence
-    assert re.search(r"; |: |, such as |\(did you mean", sentence) and sentence.endswith((".", ")")), sentence
+    assert re.search(r"; |: |\. [A-Z]|, such as |\(did you mean", sentence) and sentence.endswith((".", ")")), sentence
     assert not sentence.startswith("unexpected") and "Traceback" not in errors
 
 

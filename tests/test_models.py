@@ -1,11 +1,20 @@
-import pytest
+import json
+import shutil
 
+import pytest
+from tiny_encoders import make_encoder
+
+from pdadapt.engines.choose import check_model
 from pdadapt.errors import ModelError
-from pdadapt.models import hub_file, resolve_model
+from pdadapt.models import resolve_model, transformer_of
+from pdadapt.recipe import RetrieveSettings, TeacherSettings
+from pdadapt.students import load_student
+from pdadapt.teachers import Point, answers
+from pdadapt.teachers.choose import Teachers, check_teacher
 
 
 def test_a_hub_id_with_and_without_a_revision():
-    assert resolve_model("google/flan-t5-xl").kwargs == {}
+    assert resolve_model("google/flan-t5-xl").kwargs == {"trust_remote_code": False}
     source = resolve_model("google/flan-t5-xl@7d6315d")
     assert (source.path, source.revision, source.is_local) == ("google/flan-t5-xl", "7d6315d", False)
 
@@ -37,9 +46,10 @@ def test_names_that_mean_nothing_are_refused(name, problem):
 
 
 def test_pickled_weights_are_refused(tmp_path):
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(ModelError, match="pickled weights"):
-        resolve_model(str(tmp_path))
+        resolve_model(str(tmp_path)).check()
 
 
 def test_identity_follows_the_content_not_the_place(tmp_path):
@@ -62,4 +72,95 @@ def test_a_folder_that_is_not_there_is_no_hub_id(tmp_path, monkeypatch):
 
 def test_without_a_network_a_hub_model_says_what_to_do():
     with pytest.raises(ModelError, match="hf download google/flan-t5-xl-not-there"):
-        hub_file(resolve_model("google/flan-t5-xl-not-there"), "config.json")
+        resolve_model("google/flan-t5-xl-not-there").file("config.json")
+
+
+def test_identity_does_not_follow_notes_that_a_download_leaves(encoder, tmp_path):
+    shutil.copytree(encoder, tmp_path / "m")
+    before = resolve_model(str(tmp_path / "m")).identity()
+    (tmp_path / "m" / ".cache" / "huggingface").mkdir(parents=True)
+    (tmp_path / "m" / ".cache" / "huggingface" / "tree.json").write_text("[]", encoding="utf-8")
+    assert resolve_model(str(tmp_path / "m")).identity() == before
+
+
+LACKING = {
+    "weights": ({"model.safetensors": None}, r"has no weights \(\*\.safetensors\) in .*m; put them there"),
+    "weights but for an adapter's": (
+        {"model.safetensors": None, "adapter_config.json": "{}", "adapter_model.safetensors": "x"},
+        r"is an adapter \(adapter_config\.json\), .*\. Merge it into its base model",
+    ),
+    "weights but packed ones": (
+        {"model.safetensors": None, "x.gguf": ""},
+        r"has GGUF files only\. Give one: .*m/x\.gguf",
+    ),
+    "weights but a module's": (
+        {"model.safetensors": None, "2_Dense/model.safetensors": "x"},
+        "has no weights",
+    ),
+    "a folder of modules.json": (
+        {"modules.json": '[{"path": "", "type": "x.Transformer"}, {"path": "1_Pooling", "type": "x.Pooling"}]'},
+        r"lacks the folder 1_Pooling, which its modules\.json names; fetch it anew",
+    ),
+    "a part of its weights": (
+        {"model.safetensors.index.json": '{"weight_map": {"a": "model-2.safetensors"}}'},
+        r"m/model-2\.safetensors is missing or damaged \(.*\); fetch it anew",
+    ),
+    "a transformer": (
+        {"config.json": None, "modules.json": '[{"path": "0_StaticEmbedding", "type": "x.StaticEmbedding"}]'},
+        "begins with StaticEmbedding, not with a transformer; give one that does",
+    ),
+}
+
+
+@pytest.mark.parametrize(("files", "message"), LACKING.values(), ids=LACKING)
+def test_what_a_folder_lacks_is_said(encoder, tmp_path, files, message):
+    change(shutil.copytree(encoder, tmp_path / "m"), files)
+    with pytest.raises(ModelError, match=message):
+        resolve_model(str(tmp_path / "m")).check()
+
+
+def change(folder, files):
+    for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        if content is None:
+            (folder / name).unlink()
+        else:
+            (folder / name).write_text(content, encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"consolidated.safetensors.index.json": '{"weight_map": {"a": "consolidated-1.safetensors"}}'},
+        {"model.safetensors.index.json": '{"weight_map": []}'},
+        {"modules.json": '[{"path": "", "type": "x.Transformer"}, {"path": "2_Normalize", "type": "x.Normalize"}]'},
+        {"pytorch_model.bin": "never read", "training_args.bin": "neither"},
+    ],
+    ids=["an index that nobody reads", "an index without files", "a module without files", "pickles beside weights"],
+)
+def test_what_is_not_needed_need_not_be_there(encoder, tmp_path, files):
+    change(shutil.copytree(encoder, tmp_path / "m"), files)
+    resolve_model(str(tmp_path / "m")).check()
+
+
+def test_the_old_layout_of_sentence_transformers_is_read(tmp_path):
+    """The transformer in a folder of its own, with nothing but modules.json beside it."""
+    (tmp_path / "0_Transformer").mkdir()
+    (tmp_path / "1_Pooling").mkdir()
+    make_encoder(tmp_path / "0_Transformer", "bert")
+    kinds = {"0_Transformer": "Transformer", "1_Pooling": "Pooling"}
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (path, kind) in enumerate(kinds.items())
+    ]
+    (tmp_path / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+    pooling = {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True}
+    (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(pooling), encoding="utf-8")
+    assert transformer_of(resolve_model(str(tmp_path))) == "0_Transformer/"
+    assert check_model(str(tmp_path), {}, RetrieveSettings()) == "dense"
+    for kind in ("dense", "colbert"):
+        assert load_student(str(tmp_path), kind).encode_document(["rim hub"])
+    for kind in ("auto", "multi_vector"):
+        settings = TeacherSettings(model=str(tmp_path), kind=kind, dtype="float32")
+        check_teacher(settings, "point", {"rim"}, tmp_path / "labels.sqlite")
+        assert answers(Teachers(settings)("point").score_points, [Point("rim", "hub")])

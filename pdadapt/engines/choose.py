@@ -9,16 +9,19 @@ from typing import Any
 import torch
 
 from pdadapt.corpus import Corpus, Dataset
+from pdadapt.encoders import settle
 from pdadapt.engines import Engine
 from pdadapt.engines.colbert import Colbert
 from pdadapt.engines.environment import interpreter
 from pdadapt.engines.exact import Encode, Exact
 from pdadapt.engines.plaid import Plaid
 from pdadapt.errors import ModelError
-from pdadapt.models import loading, model_type, resolve_model
+from pdadapt.models import first_module, loading, model_type, resolve_model
 from pdadapt.names import hashed_name
+from pdadapt.outline import check_encoder
 from pdadapt.recipe import RetrieveSettings
 from pdadapt.students import load_student
+from pdadapt.students.colbert import check_lengths
 from pdadapt.students.dense import OneVector
 
 BASELINE = "bm25"
@@ -39,7 +42,7 @@ def load_engine(
 
     Raises ModelError when the model does not load.
     """
-    kind = check_model(name, student, settings)
+    kind, limit = _look_at(name, student, settings)
     if kind == BASELINE:
         from pdadapt.engines.bm25 import BM25
 
@@ -48,26 +51,36 @@ def load_engine(
         return _load_sparse(name)
     chosen = {**student, "kind": kind}
     if kind == "colbert":
-        chosen = {**(lengths or {}), **chosen}
+        chosen = {**{key: min(length, limit) for key, length in (lengths or {}).items()}, **chosen}
     return make_engine(load_student(name, **chosen, passages=passages), settings)
 
 
 def check_model(name: str, student: Mapping[str, Any], settings: RetrieveSettings) -> str:
     """What load_engine will take a model for: bm25, sparse, dense or colbert; weights are not loaded.
 
-    Raises ModelError when it is not there, or the engine cannot search it.
+    Raises ModelError when it is not there, cannot be used as that, or the engine cannot search it.
     """
+    return _look_at(name, student, settings)[0]
+
+
+def _look_at(name: str, student: Mapping[str, Any], settings: RetrieveSettings) -> tuple[str, int]:
+    """The same, and how many tokens it reads of a text."""
     if name == BASELINE:
-        return BASELINE
+        return BASELINE, 0
     source = resolve_model(name)
     if source.gguf_file:
         raise ModelError(f"Model {name!r} is a GGUF file, which cannot be a student; give an encoder's folder.")
     found = model_type(source)
     source.check()
     kind = student.get("kind") or {"plain": "colbert"}.get(found, found)
-    if kind != "sparse":
-        _check_engine(settings, kind == "dense")
-    return kind
+    if kind == "sparse":
+        if first_module(source) != "Router":  # of a transformer and a table of its own
+            check_encoder(source, "Model", "AutoModelForMaskedLM", unused=("pooler",))
+        return kind, 0
+    _check_engine(settings, kind == "dense")
+    limit = check_encoder(source, "Student")
+    check_lengths(limit, student.get("query_length"), student.get("document_length"))
+    return kind, limit
 
 
 def _check_engine(settings: RetrieveSettings, dense: bool) -> None:
@@ -141,4 +154,7 @@ def _load_sparse(name: str) -> Engine:
     source = resolve_model(name)
     weights = {"use_safetensors": True, "dtype": torch.float32}
     with loading(f"Model {name!r} does not load as a sparse encoder"):
-        return Sparse(SparseEncoder(source.path, revision=source.revision, model_kwargs=weights))
+        model = SparseEncoder(source.place, revision=source.revision, model_kwargs=weights)
+    if first_module(source) != "Router":
+        settle(model, source, "Model")
+    return Sparse(model)

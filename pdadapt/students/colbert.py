@@ -17,8 +17,10 @@ from sentence_transformers.base.modules.dense import Dense
 from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 
 from pdadapt.device import compute_in
+from pdadapt.encoders import length_limit, settle
 from pdadapt.errors import ModelError
-from pdadapt.models import is_colbert, loading, resolve_model
+from pdadapt.models import ModelSource, is_colbert, loading, resolve_model
+from pdadapt.outline import part_options
 
 PCA_DOCUMENTS = 1_000  # as many passages are enough to fit a projection to their token embeddings
 
@@ -34,10 +36,11 @@ def load_colbert(
     """A student ready to encode and to train.
 
     name: a model name (see models.py). query_length, document_length: tokens kept; None means as the checkpoint says,
-    or 32 and 300 for a plain encoder. For a plain encoder, `projection` dimensions (0: none) are fitted to the token
-    embeddings of `passages`. dtype: what the encoder multiplies in (see device.py); weights and embeddings are float32.
+    or 32 and 300 for a plain encoder, if it reads as many. For a plain encoder, `projection` dimensions (0: none) are
+    fitted to the token embeddings of `passages`. dtype: what the encoder multiplies in (see device.py); weights and
+    embeddings are float32.
 
-    Raises ModelError when the checkpoint does not load.
+    Raises ModelError when the checkpoint does not load, or is no student.
     """
     with torch.random.fork_rng():
         torch.manual_seed(0)  # weights that a checkpoint lacks, such as BERT's unused pooler, are the same every time
@@ -57,22 +60,24 @@ def _load(
     source.check()
     with loading(f"Student {name!r} does not load"):
         if is_colbert(source):
-            model = MultiVectorEncoder(source.path, revision=source.revision, model_kwargs=weights)
+            model = MultiVectorEncoder(source.place, revision=source.revision, model_kwargs=weights)
+            settle_student(model, source)
             set_lengths(model, query_length, document_length)
-            pad_right(model)
             compute_in(model, dtype)
             return model
-        options: dict[str, Any] = {} if source.revision is None else {"revision": source.revision}
+        options = part_options(source)
         encoder = Transformer(
-            source.path,
+            source.place,
             model_kwargs=weights | options,
             processor_kwargs=dict(options),
             config_kwargs=dict(options),
         )
-    tail = [MultiVectorMask(skiplist_words=list(string.punctuation)), Normalize(module_input_name="token_embeddings")]
-    model = MultiVectorEncoder(modules=[encoder, *tail])
-    set_lengths(model, query_length or 32, document_length or 300)
-    pad_right(model)
+        known = [mark for mark in string.punctuation if encoder.tokenizer.convert_tokens_to_ids(mark) is not None]
+        tail = [MultiVectorMask(skiplist_words=known), Normalize(module_input_name="token_embeddings")]
+        model = MultiVectorEncoder(modules=[encoder, *tail])
+    settle_student(model, source)
+    limit = length_limit(model)
+    set_lengths(model, query_length or min(32, limit), document_length or min(300, limit))
     compute_in(model, dtype)
     if projection:
         model = MultiVectorEncoder(modules=[encoder, fit_projection(model, passages, projection), *tail])
@@ -85,11 +90,7 @@ def set_lengths(model: MultiVectorEncoder, query_length: int | None, document_le
     Raises ModelError when the encoder has fewer positions.
     """
     encoder: Any = model[0]
-    limit = length_limit(model)
-    if max(query_length or 0, document_length or 0) > limit:
-        raise ModelError(
-            f"The student reads at most {limit} tokens; lower query_length and document_length of student and train."
-        )
+    check_lengths(length_limit(model), query_length, document_length)
     expansion = encoder.query_expansion
     if query_length and expansion is not None:
         encoder.query_expansion = {**expansion, "length": query_length}
@@ -99,15 +100,22 @@ def set_lengths(model: MultiVectorEncoder, query_length: int | None, document_le
         encoder.document_length = document_length
 
 
-def pad_right(model: MultiVectorEncoder) -> None:
-    """Whatever the tokenizer says: training cuts padding off there."""
+def check_lengths(limit: int, *lengths: int | None) -> None:
+    """Raises ModelError when more tokens are asked for than the student reads."""
+    if max(length or 0 for length in lengths) > limit:
+        raise ModelError(
+            f"The student reads at most {limit} tokens; lower query_length and document_length of student and train."
+        )
+
+
+def settle_student(model: MultiVectorEncoder, source: ModelSource) -> None:
+    """Make a student that was just loaded fit for work (see encoders.py); padding stands behind its texts, whatever the
+    tokenizer says, since training cuts it off there.
+    """
     model.tokenizer.padding_side = "right"
-
-
-def length_limit(model: MultiVectorEncoder) -> int:
-    """Tokens that the encoder can read."""
-    encoder: Any = model[0]
-    return min(encoder.config.max_position_embeddings, model.tokenizer.model_max_length)
+    settle(model, source, "Student")
+    limit = length_limit(model)
+    set_lengths(model, *(length and min(length, limit) for length in get_lengths(model)))
 
 
 def get_lengths(model: MultiVectorEncoder) -> tuple[int | None, int | None]:

@@ -20,7 +20,7 @@ from pdadapt.device import compute_in
 from pdadapt.errors import ModelError
 from pdadapt.models import has_modules, loading, resolve_model
 from pdadapt.run import atomic_folder
-from pdadapt.students.colbert import pad_right, set_lengths
+from pdadapt.students.colbert import set_lengths, settle_student
 
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # names that sentence-transformers knows, in its order
 
@@ -58,9 +58,9 @@ def load_dense(
     source.check()
     with loading(f"Student {name!r} does not load as a dense model"), torch.random.fork_rng():
         torch.manual_seed(0)
-        loaded = SentenceTransformer(source.path, revision=source.revision, model_kwargs=weights)
+        loaded = SentenceTransformer(source.place, revision=source.revision, model_kwargs=weights)
     modules = list(loaded)
-    if not isinstance(modules[0], Transformer) or not isinstance(modules[1], Pooling):
+    if len(modules) < 2 or not isinstance(modules[0], Transformer) or not isinstance(modules[1], Pooling):
         raise ModelError(f"Student {name!r} is no dense model made of a transformer and a pooling; give one that is.")
     plain = not has_modules(source)
     if pooling or plain:
@@ -74,8 +74,8 @@ def load_dense(
     of_document = (loaded.prompts.get(name) for name in DOCUMENT_PROMPTS)
     prompts = {"query": loaded.prompts.get("query") or "", "document": next(filter(None, of_document), "")}
     model = MultiVectorEncoder(modules=[*modules, OneVector()], prompts=prompts)
+    settle_student(model, source)
     set_lengths(model, query_length, document_length)
-    pad_right(model)
     compute_in(model, dtype)
     return model
 

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from pdadapt.batches import Budget
 from pdadapt.device import default_device, pick_dtype
+from pdadapt.encoders import settle
 from pdadapt.models import is_colbert, loading, resolve_model
 from pdadapt.recipe import ModelSettings
 from pdadapt.students.colbert import length_limit, load_colbert, set_lengths
@@ -78,6 +79,7 @@ class BiEncoderTeacher:
         weights = {"use_safetensors": True, "dtype": dtype}
         with loading(f"Teacher {source.name!r} does not load as a bi_encoder"):
             model = SentenceTransformer(source.path, revision=source.revision, model_kwargs=weights, device=device)
+        settle(model, source, "Teacher")
         model.max_seq_length = min(model.max_seq_length or settings.max_length, settings.max_length)
         return model
 

@@ -12,7 +12,8 @@ import torch
 from pdadapt.device import dtype_here, release
 from pdadapt.errors import DataError, ModelError, RecipeError
 from pdadapt.labels import is_labeled
-from pdadapt.models import architectures, has_modules, is_colbert, loading, read_config, resolve_model
+from pdadapt.models import ModelSource, architectures, has_modules, is_colbert, loading, read_config, resolve_model
+from pdadapt.outline import check_complete, check_encoder, check_offsets, check_vocabulary, outline, positions
 from pdadapt.progress import Progress
 from pdadapt.prompt import LIKELIHOOD_FIELDS, PAIR_FIELDS, POINT_FIELDS, load_prompt
 from pdadapt.recipe import ModelSettings, PairSettings, PointSettings, TeacherSettings
@@ -136,6 +137,30 @@ def check_architecture(model: ModelSettings, kind: str) -> None:
     outputs = len(config.get("id2label") or (0, 1))
     if kind == "cross_encoder" and outputs != 1:
         raise ModelError(f"Teacher {source.name!r} has {outputs} outputs, and a point teacher one; give one that has.")
+    if kind == "cross_encoder":
+        check_encoder(source, "Teacher", "AutoModelForSequenceClassification", unused=(), cuts=True)
+    elif kind in ("bi_encoder", "multi_vector"):
+        check_encoder(source, "Teacher", cuts=model.max_document_length is not None)
+    else:
+        _check_language_model(source, kind, model.max_length)
+
+
+def _check_language_model(source: ModelSource, kind: str, max_length: int) -> None:
+    """Raises ModelError when it does not load, or reads less than max_length tokens."""
+    from pdadapt.teachers.language_model import load_tokenizer
+
+    what = "Teacher"
+    model, missing = outline(source, what, "AutoModelForSeq2SeqLM" if kind == "seq2seq" else "AutoModelForCausalLM")
+    check_complete(source, what, missing, unused=())
+    tokenizer = load_tokenizer(source.name)
+    check_vocabulary(source, what, model, tokenizer)
+    check_offsets(source, what, tokenizer)
+    limit = positions(model)
+    if limit is not None and max_length > limit:
+        raise ModelError(
+            f"teacher.max_length is {max_length}, and {source.name!r} reads {limit} tokens at most. Lower it by --set "
+            f"teacher.max_length={limit}."
+        )
 
 
 def teacher_key(settings: TeacherSettings, task: Task) -> str:

@@ -13,6 +13,7 @@ import torch
 
 from pdadapt.batches import Budget
 from pdadapt.device import default_device, pick_dtype
+from pdadapt.encoders import settle
 from pdadapt.errors import ModelError, RecipeError
 from pdadapt.models import ModelSource, has_modules, loading, resolve_model
 from pdadapt.recipe import ModelSettings
@@ -44,6 +45,7 @@ class CrossEncoderTeacher:
             )
         if self.model.num_labels != 1:
             raise ModelError(f"Teacher {source.name!r} has {self.model.num_labels} outputs; a point teacher has one.")
+        settle(self.model, source, "Teacher", unused=())
         float32_behind_body(self.model, dtype)
         self.max_document_length = settings.max_document_length
         self.model.max_length = min(self.model.max_length or settings.max_length, settings.max_length)

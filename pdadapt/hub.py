@@ -1,0 +1,120 @@
+"""The Hugging Face hub: which files a model has there, or in the cache, and how to get them."""
+
+from __future__ import annotations
+
+import functools
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+from pdadapt.errors import ModelError
+
+WANTED = (  # what is loaded of a repository, which may hold the same weights in five formats
+    "*model*.safetensors",
+    "*.json",
+    "*.txt",
+    "*.model",
+    "*.jinja",
+    "*.spm",
+    "*.codes",
+    "*.tiktoken",
+    "artifact.metadata",
+)
+FIRST = ("config.json", "modules.json")  # one of which every model has
+PATIENCE = 10.0  # seconds until the hub is taken for unreachable
+
+
+class Repository(NamedTuple):
+    """A model's files, by their names in its repository."""
+
+    names: frozenset[str]
+    folder: Path | None = None  # where all of them are on this disk; None: on the hub
+
+
+@functools.cache
+def repository(repo: str, revision: str | None) -> Repository:
+    """What a model has on the hub (one question), or in the cache where the hub cannot be asked.
+
+    Raises ModelError when the hub has no such model or revision, and when neither hub nor cache can tell.
+    """
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError, HTTPError
+
+    try:
+        found = HfApi().model_info(repo, revision=revision, timeout=PATIENCE).siblings or []
+        return Repository(frozenset(file.rfilename for file in found))
+    except HFValidationError:
+        raise ModelError(
+            f"Model {repo!r} is neither an existing folder nor a hub id such as `google/flan-t5-xl`."
+        ) from None
+    except (HTTPError, OSError) as error:
+        _refuse_unknown(repo, revision, error)
+        for name in FIRST:
+            file = try_to_load_from_cache(repo, name, revision=revision)
+            if isinstance(file, str):
+                return Repository(frozenset(files_below(Path(file).parent)), Path(file).parent)
+        _undelivered(repo, revision, error)
+
+
+def download(repo: str, name: str, revision: str | None) -> Path:
+    """A file that the repository has, from the cache or the network. Raises ModelError when it cannot be had."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HTTPError
+
+    folder = repository(repo, revision).folder
+    try:
+        return folder / name if folder else Path(hf_hub_download(repo, name, revision=revision))
+    except (HTTPError, OSError) as error:
+        _refuse_unknown(repo, revision, error)
+        _undelivered(repo, revision, error)
+
+
+def fetch(repo: str, revision: str | None, names: Sequence[str]) -> Path:
+    """The cache's folder with these files of a repository. Raises ModelError when they cannot be had."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HTTPError
+
+    try:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(names)))
+    except (HTTPError, OSError) as error:
+        _refuse_unknown(repo, revision, error)
+        _undelivered(repo, revision, error)
+
+
+def files_below(folder: Path) -> Iterator[str]:
+    """Their names, relative to the folder, with slashes; without hidden ones, such as what `hf download` notes down."""
+    names = (file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
+    return (name.as_posix() for name in names if not any(part.startswith(".") for part in name.parts))
+
+
+def how_to_fetch(repo: str, revision: str | None) -> str:
+    """The command that fetches what is loaded of a model, and nothing else."""
+    at = ["--revision", revision] if revision else []
+    patterns = [part for pattern in WANTED for part in ("--include", pattern)]
+    return f"`{shlex.join(['hf', 'download', repo, *at, *patterns])}`"
+
+
+def _refuse_unknown(repo: str, revision: str | None, error: Exception) -> None:
+    """Raises ModelError when the hub has answered that this model cannot be had."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    if isinstance(error, GatedRepoError):
+        raise ModelError(
+            f"Model {repo!r} is for those only who accept its terms. Accept them on https://huggingface.co/{repo}, and "
+            "run `hf auth login`."
+        ) from None
+    if isinstance(error, RepositoryNotFoundError):
+        raise ModelError(
+            f"The hub has no model {repo!r}, or shows it to its owner only. Check the name, or run `hf auth login`."
+        ) from None
+    if isinstance(error, RevisionNotFoundError):
+        raise ModelError(f"Model {repo!r} has no revision {revision!r}. Give one that it has, or none.") from None
+
+
+def _undelivered(repo: str, revision: str | None, error: Exception) -> NoReturn:
+    raise ModelError(
+        f"Model {repo!r} is not in the local cache and the hub did not deliver it ({type(error).__name__}). Fetch it "
+        f"where there is a network with {how_to_fetch(repo, revision)} and give the folder, or use the embedded models "
+        "(`--recipe small`)."
+    ) from None

@@ -121,7 +121,7 @@ def read_records(path: Path, kind: TrecKind, comments: list[str]) -> Iterator[Re
             query, document, value = (names.index(columns.fields(names, kind, part)[0]) for part in columns.NAMES[kind])
             places, expected = (
                 {len(names): (query, document, value)},
-                f"expected the header's columns {' '.join(names)}",
+                f"expected `{' '.join(names)}`, as the header says",
             )
         elif found := places.get(len(cells)):
             query, document, value = found

@@ -84,19 +84,26 @@ def _is_quoted(lines: Lines) -> bool:
     within doubled; and a row begins with one, or a field in quotes holds a quote or a tab. Plain text may begin with a
     quote, and end with one too.
 
-    Raises DataError, with file and line, when such a field goes over the end of its line.
+    Raises DataError, with file and line, when such a field goes over the end of its line, or when a quote within a
+    field is not doubled, though ids are in quotes.
     """
-    found = False
+    found = ids = False
     at = lines.bytes.find(b'"')
     while at >= 0:
         start = lines.start_of(at)
         line = lines.at(start)
         if QUOTED_ROW.fullmatch(line):
-            found = found or line.startswith(b'"') or _needs_quotes(line)
+            ids = ids or line.startswith(b'"')
+            found = found or ids or _needs_quotes(line)
         elif QUOTED_ROW.fullmatch(line + b'"') and (found or not _is_row(lines.after(start))):
             raise DataError(
                 f"{lines.where(start)}: a field in quotes goes on in the next line, but a record is one line. Put a "
                 "space in place of the line break, or bring the file as .csv or .jsonl."
+            )
+        elif ids:
+            raise DataError(
+                f"{lines.where(start)}: a quote within a field is not doubled, though other fields are in quotes. "
+                "Double it, or remove the quotes around fields."
             )
         else:
             return False

@@ -101,6 +101,12 @@ def test_plain_text_that_begins_with_a_quote_stays_as_it_is(tmp_path, texts):
     assert [document.text for document in read_corpus(file)] == texts
 
 
+@pytest.mark.parametrize("line", ['"d2"\t"a 5" disk"', '"d2"\ta 5" disk', 'd2\t"a" b'])
+def test_where_ids_are_in_quotes_no_line_is_half_quoted(tmp_path, line):
+    with pytest.raises(DataError, match=r"c\.tsv:2: a quote within a field is not doubled, though other fields are"):
+        read_corpus(write(tmp_path, f'"d1"\t"a b"\n{line}\n'))
+
+
 @pytest.mark.parametrize(
     "text",
     [

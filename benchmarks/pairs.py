@@ -9,8 +9,10 @@ labels: the teachers judge the best --listed of each query, and all pairs of the
 been told is then read from the label store: the lists that its strengths order are judged by the train qrels, which
 neither teacher nor student ever reads here. sources: so are the lists that points order, of the student's candidates,
 of BM25's and of both fused. students: the loop is run to its end for each configuration, with those labels, and the
-student is judged on the test queries. FOLDER of the data holds sets in BEIR layout with qrels/train.tsv. Leaves
-PART.tsv and labels.svg under --work; what is there is not made again.
+student is judged on the test queries. A configuration is STRATEGY:SHARE, and what it may end in: :strengths or :both
+(L_KD learns strengths, alone or beside L_pair), :pairs (train.list, with --set train.n_way below --listed). FOLDER of
+the data holds sets in BEIR layout with qrels/train.tsv. Leaves PART.tsv and labels.svg under --work; what is there is
+not made again.
 """
 
 from __future__ import annotations
@@ -215,8 +217,10 @@ def student_rows(name: str, options: argparse.Namespace) -> Iterator[list[object
     first: list[PerQuery] = []
     for config in options.configs:
         strategy, share, *use = config.split(":")
-        changes: dict[str, object] = {"train__kd_target": "strengths"} if use else {}
-        if use == ["strengths"]:
+        changes: dict[str, object] = {"train__list": "pairs"} if "pairs" in use else {}
+        if "both" in use or "strengths" in use:
+            changes["train__kd_target"] = "strengths"
+        if "strengths" in use:
             changes["train__lambda_pair"] = 0.0
         pairs, of_seeds = math.ceil(PAPER * int(share) / 100), []
         for seed in range(1, options.seeds + 1):

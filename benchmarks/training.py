@@ -183,7 +183,7 @@ def arguments_of(options: Any, folder: Path) -> dict[str, Any]:
         "max_steps": options.steps,
         "per_device_train_batch_size": options.queries,
         "learning_rate": 1e-5,
-        "weight_decay": 0.01,
+        "weight_decay": 0.0,
         "max_grad_norm": 2.0,
         "warmup_steps": 0,
         "logging_steps": 1,

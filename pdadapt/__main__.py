@@ -7,9 +7,15 @@ def main() -> None:
     """Entry point."""
     end_when_asked()
     try:
-        from pdadapt.cli import run
+        from pdadapt.printing import close_streams, open_streams
 
-        run()
+        open_streams()
+        try:
+            from pdadapt.cli import run
+
+            run()
+        finally:
+            close_streams()
     except Stopped as stopped:
         end(stopped.args[0])
     finally:

@@ -67,7 +67,7 @@ def agreement(
         weighed = [
             (abs(math.tanh(odds / 2)), (scores[i] - scores[j]) * odds > 0) for i, j, odds in pairs(entry, temperature)
         ]
-        if len({point for _, point in labeled}) > 1 and any(weight for weight, _ in weighed):
+        if says_enough(entry, temperature):
             found, points = zip(*labeled, strict=True)
             gains = [expit(point / temperature) for point in points]
             right = sum(weight for weight, alike in weighed if alike) / sum(weight for weight, _ in weighed)
@@ -76,6 +76,12 @@ def agreement(
             for name, value in zip(MEASURES, measured, strict=True):
                 values[name][entry.query_id] = float(value)
     return values
+
+
+def says_enough(entry: TrainingList, temperature: float) -> bool:
+    """Whether a list can tell one student from another: its points differ, and the teacher prefers one of some pair."""
+    known = {point for point in entry.points if point is not None}
+    return len(known) > 1 and any(math.tanh(odds / 2) for *_, odds in pairs(entry, temperature))
 
 
 def pairs(entry: TrainingList, temperature: float) -> Iterator[tuple[int, int, float]]:

@@ -32,15 +32,24 @@ class Questions(NamedTuple):
 class Journal:
     """How far questions came, by task and chunk, kept in a file through kills.
 
-    A line says that a chunk is begun, and how many of its questions were missing; another, that all are answered.
+    The first line says what the questions and answers depend on. A line says that a chunk is begun, and how many of its
+    questions were missing; another, that all are answered.
     """
 
-    def __init__(self, file: Path | None = None):
+    def __init__(self, file: Path | None = None, of: str = ""):
+        """of: names the teachers and the label store. A journal of others says nothing, and is begun anew."""
         self._missing: dict[tuple[str, int], int] = {}
         self._done: set[tuple[str, int]] = set()
+        self.unanswered = 0
+        """How many questions got no answer since this was opened."""
         self._file = file
+        self._head = json.dumps({"of": of})
         if file and file.exists():
-            for line in file.read_text(encoding="utf-8").splitlines():
+            head, *lines = file.read_text(encoding="utf-8").splitlines() or [""]
+            if head != self._head:
+                file.unlink()
+                return
+            for line in lines:
                 try:
                     task, number, missing = json.loads(line)
                 except ValueError:  # torn by a kill
@@ -53,6 +62,13 @@ class Journal:
 
     def end(self, task: str, number: int) -> None:
         self._write(task, number, None)
+
+    def forget(self) -> None:
+        """So that every question is looked up again."""
+        self._missing.clear()
+        self._done.clear()
+        if self._file:
+            self._file.unlink(missing_ok=True)
 
     def done(self, task: str, number: int) -> bool:
         return (task, number) in self._done
@@ -78,10 +94,13 @@ class Journal:
     def _write(self, task: str, number: int, missing: int | None) -> None:
         self._note(task, number, missing)
         if self._file:
+            lines = [json.dumps([task, number, missing])]
             with open(self._file, "a+b") as file:
+                if not file.tell():
+                    lines.insert(0, self._head)
                 file.seek(max(0, file.tell() - 1))
                 torn = file.read() not in (b"", b"\n")
-                file.write(("\n" * torn + json.dumps([task, number, missing]) + "\n").encode())
+                file.write(("\n" * torn + "\n".join(lines) + "\n").encode())
 
 
 class Coming(Iterator[Chunk]):
@@ -152,6 +171,7 @@ def ask_missing(
             advance(len(batch))
         if waiting or next(ahead, None) is not None:
             raise ModelError(f"The teacher stopped with at least {len(waiting):,} questions left; try again.")
+    journal.unanswered += unanswered.total()
     if unanswered.total():
         progress.say(f"{progress.prefix}{name}: no answer to {unanswered.total():,} prompts.")
     return journal.missing(name)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 import logging
 import traceback
-from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple, overload
 
-from pdadapt.corpus import Corpus, Dataset, Document, Qrels, Queries, hash_id, to_document
+from pdadapt.corpus import Corpus, Dataset, Document, Qrels, Queries, gather, match_qrels, scan, to_document
 from pdadapt.errors import DataError, reason
+from pdadapt.notices import Notices
 from pdadapt.readers import hub_rows
 
 FORUMS = (
@@ -42,6 +42,7 @@ LICENSED = {
     "signal1m": "get the Signal-1M related tweets (https://research.signal-ai.com/datasets/signal1m-tweetir.html)",
     "trec-news": "get the Washington Post collection, from NIST (https://trec.nist.gov/data/wapost)",
 }
+PAPER_QUERIES = {"nq-open": 8_757}  # test queries that published figures are on, where ir_datasets has fewer
 QUERY_LENGTHS = {"beir/arguana": 300, "beir/climate-fever": 64}
 SPLITS = ("", "test", "dev/small", "dev")  # where a name's test is, the first that there is; "" is the name itself
 
@@ -78,7 +79,7 @@ def find(name: str) -> Entry | None:
     return Entry(documents[0], judged, tuple(known for known in unlabeled if known in ids))
 
 
-def load_named(name: str, split: str = "test") -> Dataset | None:
+def load_named(name: str, split: str = "test", notices: Notices | None = None) -> Dataset | None:
     """The corpus of this name; the queries of its `train`, else `dev`, to adapt on; those of `split` to test on.
 
     What is not on this machine is downloaded, checked and kept by ir_datasets. Of `train` only the ids of its judgments
@@ -94,23 +95,22 @@ def load_named(name: str, split: str = "test") -> Dataset | None:
     entry = find(name)
     if entry is None:
         return None
-    known = [found for found in (SPLITS if split == "test" else (split,)) if found in entry.judged]
-    if not known:
-        there = ", ".join(entry.judged) or "none"
-        raise DataError(f"{name!r} has no split {split!r} with judgments; it has {there} (evaluate: --split).")
-    test = entry.judged[known[0]]
+    notices = notices or Notices()
+    test = _test_of(name, entry, split)
     adapted = next((found for found in entry.unlabeled if found != test), None)
     with _files(name):
-        qrels = read_qrels(test)
-        every = read_queries(test)
-        test_queries = {query_id: every[query_id] for query_id in qrels if query_id in every}
-        queries = read_queries(adapted) if adapted else {}
+        qrels, every = read_qrels(test), read_queries(test, notices)
+        queries = read_queries(adapted, notices) if adapted else {}
         documents = IrDocuments(entry.documents)
-        corpus = Corpus(documents, documents.id_hashes)
+    corpus = gather(documents, documents.scanned, documents.where, entry.documents, notices)
+    test_queries, qrels = match_qrels(qrels, test, every, corpus, notices)
 
     def read_train_qrels() -> Qrels:
+        if not adapted:
+            return {}
         with _files(name):
-            return read_qrels(adapted) if adapted else {}
+            judged = read_qrels(adapted)
+        return match_qrels(judged, adapted, queries, corpus, notices, "training")[1]
 
     return Dataset(
         name,
@@ -126,15 +126,43 @@ def load_named(name: str, split: str = "test") -> Dataset | None:
     )
 
 
+def load_test(name: str) -> tuple[Queries, Qrels] | None:
+    """The test queries of load_named, and how they are judged, without the corpus; None when there is no such name.
+
+    Raises DataError when they cannot be had.
+    """
+    entry = None if name in LICENSED else find(name)
+    if entry is None:
+        return None
+    with _files(name):
+        test = _test_of(name, entry, "test")
+        qrels, every = read_qrels(test), read_queries(test, Notices())
+    judged = [query_id for query_id in qrels if query_id in every]
+    return {query_id: every[query_id] for query_id in judged}, {query_id: qrels[query_id] for query_id in judged}
+
+
+def _test_of(name: str, entry: Entry, split: str) -> str:
+    """The id that has the judgments of a split. Raises DataError when there is none."""
+    known = [found for found in (SPLITS if split == "test" else (split,)) if found in entry.judged]
+    if not known:
+        there = ", ".join(entry.judged) or "none"
+        raise DataError(f"{name!r} has no split {split!r} with judgments; it has {there} (evaluate: --split).")
+    return entry.judged[known[0]]
+
+
 class IrDocuments(Sequence[Document]):
     """ir_datasets' documents, each read from its store on disk when asked for: in memory are eight bytes a document."""
 
     def __init__(self, dataset_id: str):
+        self._id = dataset_id
         self._dataset = _get(dataset_id)
-        self.id_hashes = array("Q", (hash_id(document.doc_id) for document in self))
+        self.scanned = scan(self)
+
+    def where(self, place: int) -> str:
+        return f"{self._id}: document {self[place].doc_id!r}"
 
     def __len__(self) -> int:
-        return len(self.id_hashes)
+        return len(self.scanned[0])
 
     def __iter__(self) -> Iterator[Document]:
         return map(_document, self._dataset.docs_iter())
@@ -169,15 +197,15 @@ class HubDocuments(Sequence[Document]):
         return to_document(self._rows[index], f"{self.name}: row {index + 1}")
 
 
-def read_hub_corpus(name: str) -> Corpus:
-    """Documents of a Hugging Face dataset (see hub_rows). Raises DataError when there are none, or one has no text."""
-    corpus = Corpus(HubDocuments(name))
-    if not len(corpus):
+def read_hub_corpus(name: str, notices: Notices | None = None) -> Corpus:
+    """Documents of a Hugging Face dataset (see hub_rows), without the blank ones, which are noted.
+
+    Raises DataError when there are none, or one has no field for a text.
+    """
+    documents = HubDocuments(name)
+    if not len(documents):
         raise DataError(f"{name} holds no documents; give another split, as hf:NAME:CONFIG@SPLIT.")
-    if (repeated := corpus.repeated_id()) is not None:
-        doc_id = corpus.documents[repeated].doc_id
-        raise DataError(f"{name}: row {repeated + 1}: the document id {doc_id!r} stands twice; ids must be unique.")
-    return corpus
+    return gather(documents, scan(documents), lambda place: f"{name}: row {place + 1}", name, notices or Notices())
 
 
 def _get(dataset_id: str) -> Any:
@@ -193,8 +221,12 @@ def _document(record: Any) -> Document:
     return Document(record.doc_id, getattr(record, "title", None) or "", text or "")
 
 
-def read_queries(dataset_id: str) -> Queries:
-    return {query.query_id: query.default_text() for query in _get(dataset_id).queries_iter()}
+def read_queries(dataset_id: str, notices: Notices) -> Queries:
+    """Blank ones are left out, and noted."""
+    every = {query.query_id: query.default_text() for query in _get(dataset_id).queries_iter()}
+    blank = [query_id for query_id, text in every.items() if not text.strip()]
+    notices.leave_out("query", dataset_id, blank, f"{dataset_id}: query {blank[0]!r}" if blank else "")
+    return {query_id: text for query_id, text in every.items() if text.strip()}
 
 
 def read_answers(dataset_id: str) -> dict[str, tuple[str, ...]]:
@@ -229,6 +261,8 @@ def _files(name: str) -> Iterator[None]:
     log.setLevel(logging.ERROR)
     try:
         yield
+    except DataError:  # of a notice that --strict refuses
+        raise
     except Exception as error:
         wanted = _wanted_file(error)
         if wanted is None:

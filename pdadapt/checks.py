@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
 
 from pdadapt.distributed import barrier, rank
+from pdadapt.recipe import TrainSettings
 from pdadapt.run import write_atomic
 from pdadapt.students import save_student
 from pdadapt.students.colbert import get_lengths, set_lengths
@@ -19,19 +20,34 @@ from pdadapt.students.colbert import get_lengths, set_lengths
 Measure = Callable[[Any], float]  # of a student: the higher the better
 
 
+def check_points(settings: TrainSettings, steps: int) -> set[int]:
+    """After which of a training's steps the student is measured; after the last always, if after any."""
+    if settings.checks:
+        return {-(-steps * number // settings.checks) for number in range(1, settings.checks + 1)}
+    if settings.check_steps:
+        return {*range(settings.check_steps, steps, settings.check_steps), steps}
+    return set()
+
+
 class Checks(TrainerCallback):
     """At each check the student is measured, and kept in `folder`/best while nothing better comes.
 
-    `folder`/checks.jsonl has the values, by step. Training stops when `patience` checks in a row were no better than
+    A check is of a saved state, from which training can go on. `folder`/checks.jsonl has the values, by step. Training
+    stops when `patience` checks in a row were no better than
     one before them. After a kill the checks behind the state that training goes on from are made again.
     """
 
     def __init__(
-        self, measure: Measure, steps: int, patience: int, folder: Path, lengths: tuple[int | None, int | None]
+        self,
+        measure: Measure,
+        at: Collection[int],
+        patience: int,
+        folder: Path,
+        lengths: tuple[int | None, int | None],
     ):
-        """steps: between checks; lengths: of queries and documents when the student is measured and kept."""
+        """at: after which steps; lengths: of queries and documents when the student is measured and kept."""
         self.measure = measure
-        self.steps = steps
+        self.at = at
         self.patience = patience
         self.file = folder / "checks.jsonl"
         self.best = folder / "best"
@@ -48,8 +64,12 @@ class Checks(TrainerCallback):
         values = [row["value"] for row in self.rows()]
         return len(values) > self.patience and max(values[-self.patience :]) <= max(values[: -self.patience])
 
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step in self.at:
+            control.should_save = control.should_log = True  # the curve too, which a kill would else cut otherwise
+
     def on_save(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        if state.global_step % self.steps == 0 or state.global_step == state.max_steps:
+        if state.global_step in self.at:
             if rank() == 0 and state.global_step not in {row["step"] for row in self.rows()}:
                 self._check(model, state.global_step)
             barrier()

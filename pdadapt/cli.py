@@ -14,6 +14,8 @@ import typer
 
 from pdadapt import __version__
 from pdadapt.errors import DataError, explain
+from pdadapt.options import Commands, refuse_repeated, settings_given
+from pdadapt.printing import printable
 from pdadapt.readers import check_file
 
 if TYPE_CHECKING:
@@ -24,17 +26,16 @@ if TYPE_CHECKING:
     from pdadapt.progress import Progress
     from pdadapt.teachers import Task
 
-app = typer.Typer(
+app = Commands(
     help="Adapt a ColBERT retriever to your corpus without relevance judgments: an LLM judges documents one by one and "
     "two by two, and the retriever learns from it (PairDistill).",
     epilog="Try: pdadapt adapt --corpus demo --recipe demo",
     no_args_is_help=True,
     add_completion=False,
-    pretty_exceptions_enable=False,
 )
-recipes_app = typer.Typer(help="List, show and copy the shipped recipes.", invoke_without_command=True)
+recipes_app = Commands(help="List, show and copy the shipped recipes.", invoke_without_command=True)
 app.add_typer(recipes_app, name="recipes")
-labels_app = typer.Typer(help="Export, import and show what teachers said.", no_args_is_help=True)
+labels_app = Commands(help="Export, import and show what teachers said.", no_args_is_help=True)
 app.add_typer(labels_app, name="labels")
 
 CORPUS = typer.Option(
@@ -45,12 +46,24 @@ CORPUS = typer.Option(
 CorpusOption = Annotated[str, CORPUS]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, e.g. train.learning_rate=3e-6."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        callback=settings_given,
+        help="Change a setting, e.g. train.learning_rate=3e-6; may be repeated.",
+    ),
 ]
 PassagesOption = Annotated[
     str | None,
     typer.Option(
         metavar="words=N,overlap=M", help="Split documents into passages; a document ranks by its best passage."
+    ),
+]
+StrictOption = Annotated[
+    bool,
+    typer.Option(
+        "--strict",
+        help="Refuse what is else left out and said: blank documents and queries, judgments of what is not there.",
     ),
 ]
 
@@ -104,7 +117,7 @@ DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
 def _version(show: bool) -> None:
     if show:
-        typer.echo(f"pdadapt {__version__}")
+        _say(f"pdadapt {__version__}")
         raise typer.Exit
 
 
@@ -128,7 +141,7 @@ def adapt(
         ),
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="A recipe's name or file. Default: `paper` where there is a GPU, else `small`.")
+        str | None, typer.Option(help="A recipe's name or file. Default: `default` where there is a GPU, else `small`.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder. Default: runs/CORPUS-RECIPE.")] = None,
     student: Annotated[str | None, typer.Option(help="Sets student.model.")] = None,
@@ -148,6 +161,7 @@ def adapt(
     plan: PlanOption = False,
     cluster: ClusterOption = None,
     stop_before_labeling: StopOption = False,
+    strict: StrictOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Adapt a retriever to a corpus. The same command again continues a run that was stopped."""
@@ -159,7 +173,20 @@ def adapt(
         "iterations": iterations,
     }
     chosen = recipe or _default_recipe(_console())
-    _run(corpus, queries, chosen, out, settings, models, passages, restart_from, plan, stop_before_labeling, cluster)
+    _run(
+        corpus,
+        queries,
+        chosen,
+        out,
+        settings,
+        models,
+        passages,
+        restart_from,
+        plan,
+        stop_before_labeling,
+        cluster,
+        strict,
+    )
 
 
 @app.command(epilog="Example: pdadapt train-msmarco --out runs/msmarco")
@@ -185,6 +212,7 @@ def train_msmarco(
     plan: PlanOption = False,
     cluster: ClusterOption = None,
     stop_before_labeling: StopOption = False,
+    strict: StrictOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Train a retriever where some queries are labeled: L_CL on those, distillation on all."""
@@ -195,7 +223,7 @@ def train_msmarco(
         "teacher.pair.model": pair_teacher,
         "iterations": iterations,
     }
-    _run(corpus, None, recipe, out, settings, models, None, restart_from, plan, stop_before_labeling, cluster)
+    _run(corpus, None, recipe, out, settings, models, None, restart_from, plan, stop_before_labeling, cluster, strict)
 
 
 @app.command(epilog="Example: pdadapt train-reranker --corpus squad/ --out rerankers/squad")
@@ -210,20 +238,21 @@ def train_reranker(
     recipe: Annotated[str | None, typer.Option(help="Whose student finds negatives. Default as of `adapt`.")] = None,
     model: Annotated[str | None, typer.Option(help="Sets reranker.model: the encoder to start from.")] = None,
     settings: SetOption = None,
+    strict: StrictOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Fit a classifier teacher to labels: of pairs, or of points (--set reranker.task=point)."""
     from pdadapt.corpus import load_dataset
-    from pdadapt.recipe import load_recipe, parse_override
+    from pdadapt.recipe import load_recipe
     from pdadapt.reranker import train_reranker as run_training
 
-    overrides = dict(map(parse_override, settings or []))
-    overrides |= {} if model is None else {"reranker.model": model}
+    overrides = _overrides(settings, {"reranker.model": model})
     resolved = load_recipe(recipe or _default_recipe(_console()), overrides)
-    folder = run_training(resolved, load_dataset(corpus), out, _progress())
+    folder = run_training(resolved, load_dataset(corpus, strict=strict), out, _progress())
     task = resolved.reranker.task
-    typer.echo(f"Done. Use it with --{task}-teacher {folder}")
-    typer.echo(f"How well does it rank? pdadapt rerank --corpus CORPUS --run FILE --by {task}s --teacher {folder}")
+    teacher = shlex.quote(str(folder))
+    _say(f"Done. Use it with --{task}-teacher {teacher}")
+    _say(f"How well does it rank? pdadapt rerank --corpus CORPUS --run FILE --by {task}s --teacher {teacher}")
 
 
 @app.command(epilog="Example: pdadapt queries my/docs.jsonl --out my/queries.jsonl --count 2000 --examples real.txt")
@@ -242,6 +271,7 @@ def queries(
     student: Annotated[str | None, typer.Option(help="Sets student.model.")] = None,
     passages: PassagesOption = None,
     settings: SetOption = None,
+    strict: StrictOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Have an LLM write queries about a corpus that brings none, and keep the good ones. Stopped, the same goes on."""
@@ -257,7 +287,8 @@ def queries(
     }
     console = _console()
     resolved = load_recipe(recipe or _default_recipe(console), _overrides(settings, options))
-    dataset = load_dataset(corpus)
+    dataset = load_dataset(corpus, strict=strict)
+    dataset.notices.say(_progress().say)
     if passages:
         dataset = split_documents(dataset, passages)
 
@@ -267,9 +298,9 @@ def queries(
 
     store = Path(resolved.label_store) if resolved.label_store else out.with_suffix(".labels.sqlite")
     report = write_queries(prepare(resolved, dataset, out, store, _progress()))
-    console.print(queries_table(report), highlight=False, soft_wrap=True)
+    console.print(queries_table(report))
     same = ["--passages", passages] if passages else []
-    typer.echo(f"Use them with {shlex.join(['pdadapt', 'adapt', '--corpus', corpus, '--queries', str(out), *same])}")
+    _say(f"Use them with {shlex.join(['pdadapt', 'adapt', '--corpus', corpus, '--queries', str(out), *same])}")
 
 
 def _run(
@@ -284,6 +315,7 @@ def _run(
     plan: bool = False,
     stop_before_labeling: bool = False,
     cluster: str | None = None,
+    strict: bool = False,
 ) -> None:
     """Resolve the recipe, run or plan the stages, print what came out. options: keys of settings, None if not given."""
     from pdadapt.corpus import load_dataset
@@ -293,7 +325,7 @@ def _run(
     console = _console()
     overrides = _overrides(settings, options)
     resolved = load_recipe(recipe, overrides)
-    dataset = load_dataset(corpus, queries, resolved.evaluate.split)
+    dataset = load_dataset(corpus, queries, resolved.evaluate.split, strict)
     if passages:
         dataset = split_documents(dataset, passages)
     folder = out or Path("runs") / f"{dataset.name.replace('/', '-')}-{Path(recipe).stem}"
@@ -303,13 +335,14 @@ def _run(
 
     progress = _progress()
     progress.say(dataset.summary)
+    dataset.notices.say(progress.say)
     restart: Any = restart_from.value if restart_from else None
     if plan:
         from pdadapt.plan import plan as make_plan
         from pdadapt.tables import plan_table
 
         found = make_plan(resolved, dataset, folder, progress, restart)
-        console.print(plan_table(found) if found else "Nothing is left to do.", highlight=False, soft_wrap=True)
+        console.print(plan_table(found) if found else "Nothing is left to do.")
         return
     workers = None
     if cluster:
@@ -320,34 +353,33 @@ def _run(
     metrics = run_adapt(resolved, dataset, folder, progress, restart, stop_before_labeling, workers)
     if not metrics:
         if stop_before_labeling:
+            quoted = shlex.quote(str(folder))
             console.print(
                 f"Candidates wait for labels. Label them on as many machines as share {folder}: pdadapt label "
-                f"{folder} --shard 1/16, ... --shard 16/16; then pdadapt labels merge {folder}; then this command "
-                "without --stop-before-labeling.",
-                highlight=False,
-                soft_wrap=True,
+                f"{quoted} --shard 1/16, ... --shard 16/16; then pdadapt labels merge {quoted}; then this command "
+                "without --stop-before-labeling."
             )
         return  # else rank 0 says it
     for number, figures in enumerate(metrics["labels"], 1):
-        console.print(f"Labels of iteration {number}: {label_summary(figures)}", highlight=False, soft_wrap=True)
+        console.print(f"Labels of iteration {number}: {label_summary(figures)}")
     for number, figures in enumerate(metrics["agreement"], 1):
         text = f"Agreement with the teacher on queries held out, iteration {number}: {agreement_summary(figures)}."
-        console.print(text, highlight=False, soft_wrap=True)
+        console.print(text)
     done = len(metrics["labels"])
     if metrics["iteration"] < done:
         kept = f"iteration {done - 1}" if done > 1 else "the student as it was"
-        console.print(f"Iteration {done} brought no more agreement, so {kept} is kept for use.", soft_wrap=True)
+        console.print(f"Iteration {done} brought no more agreement, so {kept} is kept for use.")
     if metrics["measures"]:
         systems = ["base"] + [f"iteration {number}" for number in range(1, done + 1)]
         console.print(comparison_table(metrics, ["base", "adapted"] if done == 1 else systems))
     else:
         console.print("No judgments (qrels/test.tsv) came with the corpus, so nothing was measured.")
     ended = "Done" if progress.tasks else "Finished before: nothing was left to do"
-    console.print(metrics["verdict"]["sentence"], highlight=False, soft_wrap=True)
+    console.print(metrics["verdict"]["sentence"])
     if metrics["verdict"]["outcome"] == "harmed":
-        console.print(f"The student as it was is still there: {folder / 'student'}", soft_wrap=True)
+        console.print(f"The student as it was is still there: {folder / 'student'}")
     console.print(f"{ended}. Checkpoint: {metrics['checkpoint']}")
-    console.print(f"Report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
+    console.print(f"Report: {folder / 'report.html'}")
 
 
 def _teacher(model: str | None, endpoints: list[str] | None) -> dict[str, Any]:
@@ -361,12 +393,15 @@ def _teacher(model: str | None, endpoints: list[str] | None) -> dict[str, Any]:
 def _overrides(settings: list[str] | None, options: dict[str, Any]) -> dict[str, Any]:
     """The settings that a command changes: those of --set, and options (None where not given).
 
-    A teacher that is given stands for those of points and pairs that the recipe may name.
+    A teacher that is given stands for those of points and pairs that the recipe may name. Raises BadParameter when
+    --set and an option give the same one.
     """
     from pdadapt.recipe import parse_override
 
     overrides = dict(map(parse_override, settings or []))
-    overrides |= {key: value for key, value in options.items() if value is not None}
+    given = {key: value for key, value in options.items() if value is not None}
+    refuse_repeated(overrides, given)
+    overrides |= given
     if "teacher.model" in overrides:
         overrides = {"teacher.point.model": None, "teacher.pair.model": None} | overrides
     return overrides
@@ -410,7 +445,7 @@ def evaluate(
         Path | None, typer.Option(help="The queries that --qrels judges, if the corpus brings none: as of `adapt`.")
     ] = None,
     measures: Annotated[str | None, typer.Option(help='Sets evaluate.measures, e.g. "AP nDCG@10 R@1000".')] = None,
-    split: Annotated[str, typer.Option(help="qrels/SPLIT.tsv of the BEIR folder.")] = "test",
+    split: Annotated[str | None, typer.Option(help="qrels/SPLIT.tsv of the BEIR folder. Default: test.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Where run files and metrics go. Default: runs/evaluate-CORPUS.")
     ] = None,
@@ -423,6 +458,7 @@ def evaluate(
     bm25: Annotated[bool, typer.Option(help="Show BM25 beside them, where there is a corpus.")] = True,
     passages: PassagesOption = None,
     settings: SetOption = None,
+    strict: StrictOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Measure a model or a run where there are judgments, as trec_eval does, and compare it with others.
@@ -434,8 +470,8 @@ def evaluate(
         raise typer.BadParameter("give either a model or a run.", param_hint="--model / --run")
     if suite and (corpus or run or qrels or queries):
         raise typer.BadParameter("stands for corpora, with a --model.", param_hint="--suite")
-    if suite and split != "test":
-        raise typer.BadParameter("is not for suites, which test on what the paper does.", param_hint="--split")
+    if suite and strict:
+        raise typer.BadParameter("is for one corpus, not for suites.", param_hint="--strict")
     if run:
         check_file(run)
     runs_only = run is not None and qrels is not None
@@ -447,15 +483,18 @@ def evaluate(
     from pdadapt.corpus import Dataset, judge, load_dataset, read_judged
     from pdadapt.engines.choose import BASELINE, check_model
     from pdadapt.passages import split_documents
-    from pdadapt.recipe import EvaluateSettings, apply_overrides, parse_override, parse_recipe
+    from pdadapt.recipe import EvaluateSettings, apply_overrides, parse_recipe
     from pdadapt.run import check_place, last_checkpoint, write_atomic
 
     if json_file:
         check_place(json_file)
-    overrides = dict(map(parse_override, settings or []))
-    overrides |= {"evaluate.measures": measures.replace(",", " ").split()} if measures else {}
-    tree = apply_overrides({"evaluate": {"split": split}}, overrides)
-    resolved = parse_recipe(tree, "--split", overrides)
+    named = measures.replace(",", " ").split() if measures else None
+    overrides = _overrides(settings, {"evaluate.measures": named, "evaluate.split": split})
+    tree = apply_overrides({}, overrides)
+    resolved = parse_recipe(tree, "--set", overrides)
+    split = resolved.evaluate.split
+    if suite and split != "test":
+        raise typer.BadParameter("is not for suites, which test on what the paper does.", param_hint="--split")
     student = resolved.student.model_dump(include={"dtype", *tree.get("student", {})} - {"model"})
     asked = [*(against or []), str(model or run)]
     shown = [BASELINE, *asked] if bm25 and (corpus or suite) and BASELINE not in asked else asked
@@ -471,7 +510,7 @@ def evaluate(
         )
 
     if suite:
-        from pdadapt.models import resolve_model
+        from pdadapt.engines.choose import identity
         from pdadapt.suites import rich_table, run_suite, write_tables
 
         def of_suite(dataset: Dataset, wanted: Sequence[str], folder: Path) -> dict[str, Any]:
@@ -479,21 +518,22 @@ def evaluate(
 
         folder = out or Path("runs") / f"evaluate-{suite.value}"
         same = {
-            "systems": [name if name == BASELINE else resolve_model(name).identity() for name in names],
+            "systems": list(map(identity, names)),
             "names": names,
             "student": student,
             "passages": passages,
-            "data": str(data),
             **resolved.model_dump(mode="json", include={"seed", "retrieve"}),
             "evaluate": resolved.evaluate.model_dump(mode="json", exclude={"measures"}),
         }
         for name in names:
             check_model(name, student, resolved.retrieve)
-        rows, skipped = run_suite(suite.value, data, folder, same, of_suite, progress.say)
-        write_tables(rows, shown, folder)
+        rows, notes = run_suite(suite.value, data, folder, same, of_suite, progress.say)
+        if most := resolved.evaluate.max_queries:
+            notes.append(f"At most {most:,} test queries of a set were drawn; the paper's figures are on all of them.")
+        write_tables(rows, shown, folder, notes)
         console.print(rich_table(rows, shown))
-        for name, reason in skipped.items():
-            console.print(f"Skipped {name}: {reason}", highlight=False, soft_wrap=True)
+        for note in notes:
+            console.print(note)
         console.print(f"table.md, table.csv, table.tex and a folder for each test set: {folder}")
         return
 
@@ -501,19 +541,20 @@ def evaluate(
 
     if corpus is None:
         assert qrels is not None  # else refused above
-        dataset = read_judged(qrels)
+        dataset = read_judged(qrels, strict)
     else:
-        dataset = load_dataset(corpus, queries, split)
+        dataset = load_dataset(corpus, queries, split, strict)
         dataset = judge(dataset, qrels) if qrels else dataset
+    dataset.notices.say(progress.say)
     folder = out or Path("runs") / f"evaluate-{dataset.name.replace('/', '-')}"
     metrics = measure(dataset, resolved.evaluate, folder)
     few = ["against", "model" if model else "run"][-len(asked) :]
     systems = short_names(shown) if len(asked) > 2 else shown[: -len(asked)] + few
+    if json_file:
+        write_atomic(json_file, json.dumps(metrics, indent=2) + "\n")
     console.print(comparison_table(metrics, systems))
     if metrics["most_changed"]:
         console.print(changed_queries(metrics, systems))
-    if json_file:
-        write_atomic(json_file, json.dumps(metrics, indent=2) + "\n")
     console.print(f"Run files, every query's values and metrics.json: {folder}")
 
 
@@ -528,19 +569,23 @@ def search(
     index: Annotated[Path, typer.Option(help="Where indexes are kept for the next time.")] = Path("runs/search"),
     passages: PassagesOption = None,
     settings: SetOption = None,
+    strict: StrictOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Try a retriever by hand: ranked passages, with the words that MaxSim matched."""
     if (query is None) != interactive or (query is not None and not query.strip()):
         raise typer.BadParameter("give a query, or --interactive.", param_hint="QUERY")
+    if re.search("[\ud800-\udfff]", query or ""):
+        raise typer.BadParameter("it is no text in this terminal's encoding. Write it in UTF-8.", param_hint="QUERY")
     from pdadapt.corpus import load_dataset
     from pdadapt.passages import split_documents
-    from pdadapt.recipe import apply_overrides, parse_override, parse_recipe
+    from pdadapt.recipe import apply_overrides, parse_recipe
 
-    overrides = dict(map(parse_override, settings or []))
+    overrides = _overrides(settings, {})
     tree = apply_overrides({}, overrides)
     resolved = parse_recipe(tree, "--set", overrides)
-    dataset = load_dataset(corpus)
+    dataset = load_dataset(corpus, strict=strict)
+    dataset.notices.say(_progress().say)
     if passages:
         dataset = split_documents(dataset, passages)
 
@@ -585,7 +630,7 @@ def label(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--shard") from None
     file = label_shard(run, asked, _progress())
-    typer.echo(f"Shard {shard} is labeled: {file}. When all are: pdadapt labels merge {run}")
+    _say(f"Shard {shard} is labeled: {file}. When all are: pdadapt labels merge {shlex.quote(str(run))}")
 
 
 @app.command(epilog="Example: pdadapt status runs/mine")
@@ -596,7 +641,7 @@ def status(
     """Say how a run stands, also while another process is at it: what it does, labels, losses, measures."""
     from pdadapt.status import show_status
 
-    _console().print(show_status(run), highlight=False, soft_wrap=True)
+    _console().print(show_status(run))
 
 
 @app.command(epilog="Example: pdadapt report runs/mine")
@@ -607,7 +652,7 @@ def report(
     """Make the page of a run anew (RUN/report.html), of one that has not finished with what there is."""
     from pdadapt.report import write_report
 
-    typer.echo(str(write_report(run)))
+    _say(str(write_report(run)))
 
 
 class ExportFormat(StrEnum):
@@ -636,9 +681,9 @@ def export(
     quiet_libraries()
     if not (push_to_hub and out.exists()):
         export_checkpoint(model, out, file_format.value)
-        typer.echo(f"Wrote {out}")
+        _say(f"Wrote {out}")
     if push_to_hub:
-        typer.echo(f"Uploaded to {push(out, push_to_hub)}")
+        _say(f"Uploaded to {push(out, push_to_hub)}")
 
 
 @app.command(epilog="Example: pdadapt convert castorini/duot5-3b-msmarco duot5-3b-msmarco")
@@ -651,7 +696,7 @@ def convert(
     from pdadapt.convert import convert as convert_model
 
     convert_model(model, out, _progress())
-    typer.echo(f"Wrote {out}")
+    _say(f"Wrote {out}")
 
 
 class By(StrEnum):
@@ -677,18 +722,25 @@ def rerank(
     qrels: Annotated[
         Path | None, typer.Option(help="Judgments, TREC's or BEIR's columns, instead of the corpus' own.")
     ] = None,
-    split: Annotated[str, typer.Option(help="qrels/SPLIT.tsv of the BEIR folder, to measure with.")] = "test",
+    split: Annotated[
+        str | None,
+        typer.Option(help="qrels/SPLIT.tsv of the BEIR folder, to measure with. Default: as the recipe has."),
+    ] = None,
     recipe: Annotated[str | None, typer.Option(help="Whose teacher and prompts. Default as of `adapt`.")] = None,
     teacher: Annotated[str | None, typer.Option(help="Sets teacher.model.")] = None,
     out: Annotated[
         Path | None, typer.Option(dir_okay=False, help="The new run file. Default: RUN-BY.run beside RUN.")
     ] = None,
     settings: SetOption = None,
+    strict: StrictOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Re-order a run with a teacher, and measure it where there are judgments. Stopped, it goes on from its labels."""
+    from pdadapt.answers import answers_of
     from pdadapt.corpus import judge, load_dataset
+    from pdadapt.evaluate import compare, parse_measures
     from pdadapt.recipe import load_recipe
+    from pdadapt.retrieve import without_itself
     from pdadapt.run import check_place, read_run, write_run
 
     console = _console()
@@ -698,10 +750,16 @@ def rerank(
     if aggregate and by is By.points:
         raise typer.BadParameter("is for --by pairs; points are an order already.", param_hint="--aggregate")
     check_place(target)
-    resolved = load_recipe(recipe or _default_recipe(console), _overrides(settings, {"teacher.model": teacher}))
-    dataset = load_dataset(corpus, queries, split)
+    overrides = _overrides(settings, {"teacher.model": teacher, "evaluate.split": split})
+    resolved = load_recipe(recipe or _default_recipe(console), overrides)
+    dataset = load_dataset(corpus, queries, resolved.evaluate.split, strict)
     dataset = judge(dataset, qrels) if qrels else dataset
-    ranking = read_run(run)
+    dataset.notices.say(_progress().say)
+    answers = answers_of(dataset)
+    if dataset.qrels:
+        parse_measures(resolved.evaluate.measures, answers)
+    known = dataset.test_queries | dataset.queries
+    ranking, own = without_itself(dataset.without_blank(read_run(run)), dataset.corpus, known)
 
     from pdadapt.rerank import rerank as rerank_run
     from pdadapt.tables import order_summary
@@ -710,9 +768,10 @@ def rerank(
     task: Task = "point" if by is By.points else "pair"
     key = teacher_key(resolved.teacher, task)
     store = Path(resolved.label_store) if resolved.label_store else run.with_suffix(".labels.sqlite")
-    known = dataset.test_queries | dataset.queries
     check_teacher(resolved.teacher, task, {known[query_id] for query_id in ranking if query_id in known}, store)
     progress = _progress()
+    if own:
+        progress.say(f"{run} ranks the query itself for {own:,} of {len(ranking):,} queries: left out.")
     reranked, figures = rerank_run(
         ranking,
         dataset.corpus,
@@ -729,21 +788,21 @@ def rerank(
     write_run(target, reranked.items(), f"reranked-{by.value}")
     judged = {query_id: dataset.qrels[query_id] for query_id in ranking if query_id in dataset.qrels}
     if judged:
-        from pdadapt.evaluate import compare
         from pdadapt.tables import comparison_table
 
         pair = [{query_id: found[query_id] for query_id in judged} for found in (ranking, reranked)]
-        measures = compare(pair, judged, resolved.evaluate, resolved.seed)
+        measures = compare(pair, judged, resolved.evaluate, resolved.seed, answers=answers)
         counts = {"corpus": dataset.name, "documents": len(dataset.corpus), "test_queries": len(judged)}
         console.print(comparison_table({**counts, "measures": measures}, ["run", "reranked"]))
     else:
+        split = resolved.evaluate.split
         missing = f"No judgments of these queries (qrels/{split}.tsv) came with the corpus: nothing was measured."
-        console.print(missing, soft_wrap=True)
+        console.print(missing)
     if figures["unanswered"]:
-        console.print(f"The teacher gave no answer to {figures['unanswered']:,} {by.value}.", soft_wrap=True)
+        console.print(f"The teacher gave no answer to {figures['unanswered']:,} {by.value}.")
     if said := order_summary(figures).removeprefix("; "):
-        console.print(f"Of the pairs {said}.", highlight=False, soft_wrap=True)
-    console.print(f"Wrote {target}; labels are kept in {store}", soft_wrap=True)
+        console.print(f"Of the pairs {said}.")
+    console.print(f"Wrote {target}; labels are kept in {store}")
 
 
 class LabelFormat(StrEnum):
@@ -765,7 +824,7 @@ def labels_export(
     target = out or run / f"labels.{file_format.value}"
     store = label_store(run)
     count = export_labels(store, target, file_format.value)
-    typer.echo(f"Wrote {count:,} labels, all that {store} holds, to {target}")
+    _say(f"Wrote {count:,} labels, all that {store} holds, to {target}")
 
 
 @labels_app.command("import")
@@ -782,8 +841,9 @@ def labels_import(
     from pdadapt.label_files import import_labels
 
     count = import_labels(file, store, name)
-    teacher = f"--teacher imported:{name}" if name else "the teacher that gave them"
-    typer.echo(f"Took {count:,} labels into {store}; use them with {teacher} --set label_store={store}")
+    teacher = f"--teacher {shlex.quote(f'imported:{name}')}" if name else "the teacher that gave them"
+    quoted = shlex.quote(f"label_store={store}")
+    _say(f"Took {count:,} labels into {store}; use them with {teacher} --set {quoted}")
 
 
 @labels_app.command("merge")
@@ -803,7 +863,7 @@ def labels_merge(
 
     count, store = merge_shards(run, files or [])
     said = " ".join(filter(None, [f"{store} took in {count:,} labels.", shard_summary(run)]))
-    typer.echo(f"{said} The same `pdadapt adapt` goes on with them, and asks itself what is missing.")
+    _say(f"{said} The same `pdadapt adapt` goes on with them, and asks itself what is missing.")
 
 
 @labels_app.command("show")
@@ -821,13 +881,11 @@ def labels_show(
 @app.command(epilog="Example: pdadapt datasets")
 def datasets(debug: DebugOption = False) -> None:
     """List the corpora that --corpus takes by name, with how many queries there are to adapt and to test on."""
-    from rich.table import Table
-
-    from pdadapt.catalog import listings
+    from pdadapt.catalog import PAPER_QUERIES, listings
     from pdadapt.recipe import recipe_names
+    from pdadapt.terminal import WholeTable
 
-    table = Table("name", "documents", "to adapt on", "to test on", "recipe", box=None, padding=(0, 2, 0, 0))
-    table.columns[0].no_wrap = True
+    table = WholeTable("name", "documents", "to adapt on", "to test on", "recipe", box=None, padding=(0, 2, 0, 0))
     recipes = set(recipe_names())
     for found in listings():
         documents = "licensed" if found.licensed else f"{found.documents:,}"
@@ -835,7 +893,9 @@ def datasets(debug: DebugOption = False) -> None:
         recipe = found.name if found.name in recipes else ""
         table.add_row(found.name, documents, f"{found.queries:,}" if found.queries else "", tests, recipe)
     _console().print(table)
-    typer.echo(
+    for name, number in PAPER_QUERIES.items():
+        _say(f"{name}: published figures are on {number:,} test queries, of which ir_datasets has fewer.")
+    _say(
         "They are downloaded when first used, but for licensed ones: --corpus NAME says how to get those. Other ids of "
         "ir_datasets do too (https://ir-datasets.com), as well as your own files."
     )
@@ -856,7 +916,7 @@ def setup_colbert(debug: DebugOption = False) -> None:
 def _set_up(engine: str) -> None:
     from pdadapt.engines.environment import set_up
 
-    typer.echo(f"Ready in {set_up(engine)}: --set retrieve.engine={engine}")
+    _say(f"Ready in {set_up(engine)}: --set retrieve.engine={engine}")
 
 
 @recipes_app.callback()
@@ -867,21 +927,19 @@ def recipes(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         for name in recipe_names():
             first = recipe_path(name).read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
-            typer.echo(f"{name:24} {first}")
+            _say(f"{name:24} {first}")
 
 
 @recipes_app.command("settings")
 def recipes_settings(debug: DebugOption = False) -> None:
     """List every setting: its key, its default and what it means."""
-    from rich.table import Table
-    from rich.text import Text
-
     from pdadapt.recipe import all_settings
+    from pdadapt.terminal import Name, WholeTable
 
-    table = Table("setting", "default", "meaning")
+    table = WholeTable(Name("setting"), "default", Name("meaning"))
     for key, default, meaning in all_settings():
         value = "null" if default is None else list(default) if isinstance(default, tuple) else default
-        table.add_row(key, Text(str(value)), Text(meaning))
+        table.add_row(key, str(value), meaning)
     _console().print(table)
 
 
@@ -890,7 +948,7 @@ def recipes_show(name: str, debug: DebugOption = False) -> None:
     """Print a recipe."""
     from pdadapt.recipe import read_utf8, recipe_path
 
-    typer.echo(read_utf8(recipe_path(name)), nl=False)
+    typer.echo(printable(read_utf8(recipe_path(name))), nl=False)
 
 
 @recipes_app.command("copy")
@@ -907,31 +965,34 @@ def recipes_copy(name: str, file: Path, debug: DebugOption = False) -> None:
         raise RecipeError(f"{file} exists already; give another name.") from None
     except OSError as error:
         raise RecipeError(f"{file} cannot be written ({error.strerror}); give another name.") from None
-    typer.echo(f"Wrote {file}; use it with --recipe {file}")
+    _say(f"Wrote {file}; use it with --recipe {shlex.quote(str(file))}")
 
 
 def _console() -> Console:
-    from rich.console import Console
+    from pdadapt.terminal import console
 
-    return Console()
+    return console()
+
+
+def _say(text: str) -> None:
+    typer.echo(printable(text))
 
 
 def _progress() -> Progress:
-    from rich.console import Console
-
     from pdadapt.distributed import rank
     from pdadapt.progress import Progress, quiet_libraries
+    from pdadapt.terminal import console
 
     quiet_libraries()
-    return Progress(Console(quiet=True) if rank() > 0 else None)
+    return Progress(console(quiet=True) if rank() > 0 else None)
 
 
 def _default_recipe(console: Console) -> str:
     import torch
 
     if torch.cuda.is_available():
-        return "paper"
-    console.print("No GPU: using recipe `small` (embedded models). Recipe `paper` needs one GPU and the hub.")
+        return "default"
+    console.print("No GPU: using recipe `small` (embedded models). Recipe `default` needs one GPU and the hub.")
     return "small"
 
 
@@ -942,5 +1003,5 @@ def run() -> None:
     except Exception as error:
         if "--debug" in sys.argv:
             raise
-        typer.secho(f"Error: {explain(error)}", fg="red", err=True)
+        typer.secho(f"Error: {printable(explain(error))}", fg="red", err=True)
         sys.exit(1)

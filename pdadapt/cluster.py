@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from pdadapt.device import default_device, pick_dtype
+from pdadapt.device import dtype_here
 from pdadapt.engines.exact import ShardTexts, encode_shard
 from pdadapt.errors import ModelError, PdadaptError, RunError
 from pdadapt.models import resolve_model
@@ -240,8 +240,11 @@ class ClusterTeachers:
             return Teachers(self.settings, self.tasks)(task)
         tasks = [each for each in self.tasks if model_of(self.settings, each) == model]  # as Teachers loads it
         files = _files(model.model)
-        dtype = str(pick_dtype(model.dtype, default_device())).removeprefix("torch.")  # as the labels' key has it
-        changes: dict[str, Any] = {**model.model_dump(), "kind": kind, "dtype": dtype}
+        changes: dict[str, Any] = {
+            **model.model_dump(),
+            "kind": kind,
+            "dtype": dtype_here(model.dtype),
+        }  # as in the key
         for each in tasks:
             asked = asked_of(self.settings, each)
             if asked.prompt.endswith(".txt"):

@@ -6,10 +6,11 @@ Ids are strings. A document's text for every model, student or teacher, is `Docu
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,27 +19,28 @@ from urllib.parse import quote
 
 import numpy as np
 
+from pdadapt.columns import Row
 from pdadapt.errors import DataError
+from pdadapt.folders import QRELS, check_split, find_qrels, needed, one_of
+from pdadapt.lines import check_file, ending, is_packed, open_text
+from pdadapt.notices import Notices
 from pdadapt.readers import (
     HUB,
-    SHOWN,
+    Kept,
     LineFile,
-    Row,
-    check_file,
     check_text,
-    on_disk,
-    open_text,
     read_id,
     read_rows,
     read_text,
+    read_title,
     text_files,
 )
+from pdadapt.trec import Qrels, read_qrels
 
 Queries = dict[str, str]  # query_id -> text
-Qrels = dict[str, dict[str, int]]  # query_id -> doc_id -> relevance
 
+UNSAFE = re.compile(r"[\s%\x00-\x1f\x7f\ud800-\udfff]")  # in an id: what runs cannot carry, or no terminal can show
 SHIPPED = {name: Path(__file__).parent / name for name in ("demo", "general")}  # corpora inside the package
-GRADE = re.compile(r"-?[0-9]{1,9}")  # of relevance
 
 
 class Document(NamedTuple):
@@ -59,7 +61,10 @@ class Corpus:
     """
 
     def __init__(
-        self, documents: Sequence[Document], id_hashes: Sequence[int] | None = None, whole: Corpus | None = None
+        self,
+        documents: Sequence[Document],
+        id_hashes: Sequence[int] | np.ndarray | None = None,
+        whole: Corpus | None = None,
     ):
         """id_hashes: hash_id of each document's id, in order; None: the documents are asked for their ids.
 
@@ -94,6 +99,14 @@ class Corpus:
         first, last = np.searchsorted(self._sorted, wanted, "left"), np.searchsorted(self._sorted, wanted, "right")
         return (self.documents[int(position)] for position in self._order[first:last])
 
+    def lacking(self, doc_ids: Iterable[str]) -> list[str]:
+        """Those of the ids that no document has; the documents are not read."""
+        ids = list(doc_ids)
+        hashes = np.fromiter(map(hash_id, ids), np.uint64, len(ids))
+        places = np.searchsorted(self._sorted, hashes).clip(max=len(self._sorted) - 1)
+        found = self._sorted[places] == hashes if len(self._sorted) else np.zeros(len(ids), bool)
+        return [doc_id for doc_id, known in zip(ids, found, strict=True) if not known]
+
     def repeated_id(self) -> int | None:
         """The position of the first document whose id another had before it; None: all ids differ."""
         same = np.flatnonzero(self._sorted[1:] == self._sorted[:-1])
@@ -123,7 +136,7 @@ class Corpus:
 
 def hash_id(doc_id: str) -> int:
     """64 bits."""
-    return int.from_bytes(hashlib.blake2b(doc_id.encode(), digest_size=8).digest(), "little")
+    return int.from_bytes(hashlib.blake2b(doc_id.encode(errors="surrogatepass"), digest_size=8).digest(), "little")
 
 
 class Source(NamedTuple):
@@ -150,10 +163,27 @@ class Dataset:
     answers: dict[str, tuple[str, ...]] = field(default_factory=dict)  # to open-domain questions, by query id
     lengths: dict[str, int] = field(default_factory=dict)  # query_length, document_length that the field measures with
     source: Source | None = None
+    notices: Notices = field(default_factory=Notices, compare=False)  # of what was left out; may grow (train_qrels)
 
     @cached_property
     def train_qrels(self) -> Qrels:
-        return self.read_train_qrels()
+        """Without blank documents."""
+        blank = self.notices.blank["document"]
+        return {
+            query_id: {doc_id: grade for doc_id, grade in grades.items() if doc_id not in blank}
+            for query_id, grades in self.read_train_qrels().items()
+        }
+
+    def without_blank(self, ranking: Mapping[str, list[tuple[str, float]]]) -> dict[str, list[tuple[str, float]]]:
+        """A run, as of another system, without the queries and documents that were left out."""
+        gone = self.notices.blank["query"] - self.queries.keys() - self.test_queries.keys()
+        blank = self.notices.blank["document"]
+        kept = {
+            query_id: [entry for entry in ranked if entry[0] not in blank]
+            for query_id, ranked in ranking.items()
+            if query_id not in gone
+        }
+        return {query_id: ranked for query_id, ranked in kept.items() if ranked}
 
     @property
     def summary(self) -> str:
@@ -181,29 +211,31 @@ def data_hashes(dataset: Dataset, queries: Queries) -> dict[str, str]:
     return {"corpus_sha256": dataset.corpus.fingerprint, "queries_sha256": fingerprint(queries.items())}
 
 
-def load_dataset(source: str, queries_file: Path | None = None, split: str = "test") -> Dataset:
+def load_dataset(source: str, queries_file: Path | None = None, split: str = "test", strict: bool = False) -> Dataset:
     """Read what `--corpus` and `--queries` name.
 
     source: `demo` or `general`; a BEIR folder (`corpus.jsonl`, `queries.jsonl`, `qrels/<split>.tsv`); a folder with MS
     MARCO's files (`collection.tsv`, `queries.train.tsv`) or of .txt and .md files; a JSONL, TSV, CSV (`.gz` too) or
     Parquet file of documents; `hf:NAME` (see hub_rows); or, where there is no such path, a name of catalog.py.
-    `queries_file` replaces the queries to adapt on.
+    `queries_file` replaces the queries to adapt on. What cannot be used, such as blank documents, is left out, and
+    stands in the dataset's `notices`; strict: it is refused.
 
     Raises DataError when a file is missing or malformed.
     """
     path = SHIPPED.get(source, Path(source))
-    name = path.name.split(".")[0]
+    notices = Notices(strict)
     if not source or not os.path.exists(path):
-        dataset = _load_named(source, split)
+        dataset = _load_named(source, split, notices)
     elif not path.is_dir():
-        dataset = Dataset(name, read_corpus(path), {}, {}, {})
-    elif (path / "collection.tsv").exists():
-        dataset = _load_msmarco(name, path, split)
+        dataset = Dataset(_name(path).split(".")[0] or _name(path), read_corpus(path, notices), {}, {}, {})
+    elif one_of(path, "collection", (".tsv",)):
+        dataset = _load_msmarco(path, split, notices)
     elif not _is_beir(path) and (files := [file for file in text_files(path) if not _same(path / file, queries_file)]):
-        dataset = Dataset(path.resolve().name, read_folder(path, files), {}, {}, {})
+        dataset = Dataset(_name(path), read_folder(path, files, notices), {}, {}, {})
     else:
-        dataset = _load_beir(name, path, split)
-    dataset = replace(dataset, source=Source(source if source in SHIPPED else _absolute(source), None, split))
+        dataset = _load_beir(path, split, notices)
+    where = Source(source if source in SHIPPED else _absolute(source), None, split)
+    dataset = replace(dataset, source=where, notices=notices)
     return dataset if queries_file is None else with_queries(dataset, queries_file)
 
 
@@ -215,11 +247,21 @@ def with_queries(dataset: Dataset, file: Path) -> Dataset:
     source = dataset.source and dataset.source._replace(queries=_absolute(str(file)))
     return replace(
         dataset,
-        queries=read_queries(file),
+        queries=read_queries(file, dataset.notices),
         read_train_qrels=lambda: read_sources(file),
-        queries_from=str(file),
+        queries_from=path_text(file),
         source=source,
     )
+
+
+def _name(path: Path) -> str:
+    """Of a file or folder, even if it is given as `.`."""
+    return path_text(os.path.basename(os.path.abspath(path))) or "corpus"
+
+
+def path_text(name: str | Path) -> str:
+    """A file's name as text, with \\x.. for bytes that are not UTF-8."""
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def _absolute(name: str) -> str:
@@ -231,12 +273,12 @@ def _same(file: Path, other: Path | None) -> bool:
     return other is not None and file.resolve() == other.resolve()
 
 
-def _load_named(name: str, split: str) -> Dataset:
+def _load_named(name: str, split: str, notices: Notices) -> Dataset:
     from pdadapt import catalog
 
     if name.startswith(HUB):
-        return Dataset(name.removeprefix(HUB), catalog.read_hub_corpus(name), {}, {}, {})
-    dataset = catalog.load_named(name, split)
+        return Dataset(name.removeprefix(HUB), catalog.read_hub_corpus(name, notices), {}, {}, {})
+    dataset = catalog.load_named(name, split, notices)
     if dataset is None:
         hint = f" ({', '.join(near)}?)" if (near := catalog.near(name)) else ""
         raise DataError(
@@ -250,36 +292,49 @@ def _is_beir(folder: Path) -> bool:
     return (folder / "qrels").exists() or any(folder.glob("corpus.*")) or any(folder.glob("queries.jsonl*"))
 
 
-def _load_beir(name: str, folder: Path, split: str) -> Dataset:
-    """The queries to adapt on are those that `qrels/<split>.tsv` does not list."""
-    corpus = read_corpus(_one_of(folder, "corpus"))
-    queries_file = _one_of(folder, "queries")
-    queries, answers = read_questions(queries_file)
-    qrels_file = folder / "qrels" / f"{split}.tsv"
-    test_queries, qrels = _judged(qrels_file, queries, corpus)
+def _load_beir(folder: Path, split: str, notices: Notices) -> Dataset:
+    """The queries to adapt on are those that the qrels of the split do not list."""
+    corpus_file, queries_file = needed(folder, "corpus"), needed(folder, "queries")
+    check_split(folder, split, notices)
+    corpus = read_corpus(corpus_file, notices)
+    queries, answers = read_questions(queries_file, notices)
+    qrels_file, train_file = find_qrels(folder, split), find_qrels(folder, "train")
+    test_queries, qrels = _judged(qrels_file, queries, corpus, notices)
     train_queries = {query_id: text for query_id, text in queries.items() if query_id not in test_queries}
-    train_file = folder / "qrels" / "train.tsv"
 
     def train_qrels() -> Qrels:
-        return _judged(train_file, train_queries, corpus)[1] if split != "train" else {}
+        found = _judged(train_file, queries, corpus, notices, "training")[1] if split != "train" else {}
+        return {query_id: judged for query_id, judged in found.items() if query_id in train_queries}
 
     return Dataset(
-        name, corpus, train_queries, test_queries, qrels, train_qrels, queries_file.name, f"qrels/{split}.tsv", answers
+        _name(folder),
+        corpus,
+        train_queries,
+        test_queries,
+        qrels,
+        train_qrels,
+        queries_file.name,
+        str(qrels_file.relative_to(folder)) if qrels_file else "",
+        answers,
     )
 
 
-def _load_msmarco(name: str, folder: Path, split: str) -> Dataset:
+def _load_msmarco(folder: Path, split: str, notices: Notices) -> Dataset:
     """The official files; the test is `dev.small` unless another split is asked for."""
     split = "dev.small" if split == "test" else split
-    corpus = read_corpus(folder / "collection.tsv")
-    queries = read_queries(folder / "queries.train.tsv")
-    test_file, qrels_file = folder / f"queries.{split}.tsv", folder / f"qrels.{split}.tsv"
-    test_queries, qrels = _judged(qrels_file, read_queries(test_file), corpus) if test_file.exists() else ({}, {})
+    corpus = read_corpus(one_of(folder, "collection", (".tsv",)) or folder / "collection.tsv", notices)
+    queries_file = one_of(folder, "queries.train") or folder / "queries.train.tsv"
+    queries = read_queries(queries_file, notices)
+    test_file, qrels_file = one_of(folder, f"queries.{split}"), one_of(folder, f"qrels.{split}", QRELS)
+    test_queries, qrels = (
+        _judged(qrels_file, read_queries(test_file, notices), corpus, notices) if test_file else ({}, {})
+    )
 
     def train_qrels() -> Qrels:
-        return _judged(folder / "qrels.train.tsv", queries, corpus)[1]
+        return _judged(one_of(folder, "qrels.train", QRELS), queries, corpus, notices, "training")[1]
 
-    return Dataset(name, corpus, queries, test_queries, qrels, train_qrels, "queries.train.tsv", qrels_file.name)
+    qrels_from = qrels_file.name if qrels_file else ""
+    return Dataset(_name(folder), corpus, queries, test_queries, qrels, train_qrels, queries_file.name, qrels_from)
 
 
 def relevant_documents(dataset: Dataset, queries: Queries) -> dict[str, list[str]]:
@@ -308,94 +363,189 @@ def judge(dataset: Dataset, qrels_file: Path) -> Dataset:
             f"Corpus {dataset.name!r} brings no queries that {qrels_file} could judge; give --queries FILE."
         )
     check_file(qrels_file)
-    test_queries, qrels = _judged(qrels_file, queries, dataset.corpus)
-    return replace(dataset, test_queries=test_queries, qrels=qrels, qrels_from=str(qrels_file))
+    dataset.notices.discard("split")
+    test_queries, qrels = _judged(qrels_file, queries, dataset.corpus, dataset.notices)
+    return replace(dataset, test_queries=test_queries, qrels=qrels, qrels_from=path_text(qrels_file))
 
 
-def read_judged(qrels_file: Path) -> Dataset:
+def read_judged(qrels_file: Path, strict: bool = False) -> Dataset:
     """Judgments alone, of queries and documents whose texts are not known. Raises DataError when there are none."""
-    qrels = read_qrels(qrels_file)
-    return Dataset(qrels_file.stem, Corpus([]), {}, dict.fromkeys(qrels, ""), qrels, qrels_from=str(qrels_file))
+    notices = Notices(strict)
+    qrels = read_qrels(qrels_file, notices)
+    name, qrels_from = path_text(qrels_file.stem), path_text(qrels_file)
+    return Dataset(name, Corpus([]), {}, dict.fromkeys(qrels, ""), qrels, qrels_from=qrels_from, notices=notices)
 
 
-def _judged(qrels_file: Path, queries: Queries, corpus: Corpus) -> tuple[Queries, Qrels]:
-    """Those of the queries that the file judges, and how; nothing when there is no such file.
+def _judged(
+    file: Path | None, queries: Queries, corpus: Corpus, notices: Notices, kind: str = "test"
+) -> tuple[Queries, Qrels]:
+    """Those of the queries that the file judges, and how; nothing when there is no such file."""
+    return match_qrels(read_qrels(file, notices), str(file), queries, corpus, notices, kind) if file else ({}, {})
 
-    Raises DataError when it names none of the queries, or none of the documents: it is of something else.
+
+def match_qrels(
+    qrels: Qrels, source: str, queries: Queries, corpus: Corpus, notices: Notices, kind: str = "test"
+) -> tuple[Queries, Qrels]:
+    """Those of the queries that are judged, and how; judged queries and documents that are not there are noted.
+
+    source, kind: what the judgments are called. Raises DataError when they name none of the queries, or none of the
+    documents: they are of something else.
     """
-    if not qrels_file.exists():
-        return {}, {}
-    qrels = {query_id: judged for query_id, judged in read_qrels(qrels_file).items() if query_id in queries}
-    if not qrels:
-        raise DataError(f"{qrels_file} names none of the queries; check its query ids, or give other qrels.")
-    if not any(doc_id in corpus for judged in qrels.values() for doc_id in judged):
-        raise DataError(f"{qrels_file} names none of the documents; check its document ids, or give other qrels.")
-    return {query_id: queries[query_id] for query_id in qrels}, qrels
+    known = {query_id: judged for query_id, judged in qrels.items() if query_id in queries}
+    if not known:
+        raise DataError(f"{source} names none of the queries; check its query ids, or give other qrels.")
+    judged = dict.fromkeys(doc_id for grades in known.values() for doc_id in grades)
+    lacking = corpus.lacking(judged)
+    if len(lacking) == len(judged):
+        raise DataError(f"{source} names none of the documents; check its document ids, or give other qrels.")
+    foreign = [query_id for query_id in qrels if query_id not in queries]
+    _note_missing(
+        notices,
+        f"{kind} queries",
+        f"{source}: left out, for want of their text,",
+        "judged queries",
+        foreign,
+        len(qrels),
+    )
+    _note_missing(notices, f"{kind} documents", f"{source}: the corpus lacks", "judged documents", lacking, len(judged))
+    return {query_id: queries[query_id] for query_id in known}, known
 
 
-def read_corpus(path: Path) -> Corpus:
+def _note_missing(notices: Notices, key: str, problem: str, what: str, missing: Sequence[str], total: int) -> None:
+    """What is judged, and not there."""
+    notices.discard(key)
+    if missing:
+        more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
+        found = f"{problem} {len(missing):,} of {total:,} {what}: {missing[0]!r}{more}."
+        notices.add(key, found, f"{found} Add what is missing, remove its judgments, or leave out --strict.")
+
+
+def read_corpus(path: Path, notices: Notices | None = None) -> Corpus:
     """Read documents: JSONL (`_id`, `title`, `text`), TSV (id, text[, title]: MS MARCO's order) or CSV with a header.
 
-    Of an uncompressed JSONL or TSV file the texts stay on disk until they are asked for. Empty documents are kept, so
-    that ids stay complete. Raises DataError, with file and line, on what cannot be read.
+    Of a JSONL or TSV file the texts stay on disk until they are asked for. Blank documents are left out, and noted.
+    Raises DataError, with file and line, on what cannot be read.
     """
-    if on_disk(path):
-        lines = LineFile(path, to_document)
-        corpus = Corpus(lines, array("Q", (hash_id(document.doc_id) for document in lines.read())))
-    else:
-        corpus = Corpus([to_document(row, where) for row, where in read_rows(path, "document")])
-    if not len(corpus):
-        raise DataError(f"{path} holds no documents; give the file that does.")
-    if (repeated := corpus.repeated_id()) is not None:
-        where = next(where for i, (_, where) in enumerate(read_rows(path, "document")) if i == repeated)
-        raise DataError(
-            f"{where}: the document id {corpus.documents[repeated].doc_id!r} stands twice; remove or rename one."
+    notices = notices or Notices()
+    if ending(path) not in (".jsonl", ".json", ".tsv"):
+        documents = [to_document(row, where) for row, where in read_rows(path, "document")]
+
+        def where_of(place: int) -> str:
+            return next(itertools.islice((where for _, where in read_rows(path, "document")), place, None))
+
+        return gather(documents, scan(documents), where_of, str(path), notices)
+    lines = LineFile(path, to_document)
+    corpus = gather(lines, scan(lines.read()), lines.where, str(path), notices)
+    if (tsv := lines.rows.tsv) and tsv.joined:
+        found = f"{tsv.first_joined}: the text holds a tab" + f", as in {tsv.joined - 1:,} more" * (tsv.joined > 1)
+        notices.add(
+            f"tabs of {path}",
+            f"{found}: read as white space, since not every row has another column.",
+            f"{found}. Put a space in its place, name all columns in a header, or leave out --strict.",
         )
     return corpus
 
 
-def read_folder(folder: Path, files: Sequence[Path]) -> Corpus:
-    """A document a file; its id is the file's path within the folder, with %20 for a space. Raises DataError."""
+def read_folder(folder: Path, files: Sequence[Path], notices: Notices | None = None) -> Corpus:
+    """A document a file; its id is the file's path within the folder, with %20 for a space, and so for control
+    characters and for bytes that are not UTF-8. Blank documents are left out, and noted. Raises DataError.
+    """
     documents = []
     for file in files:
         with open_text(folder / file) as lines:
             text = check_text(lines.read(), str(folder / file))
-        doc_id = re.sub(r"[\s%]", lambda found: quote(found[0]), file.as_posix().removesuffix(".gz"))
-        documents.append(Document(doc_id, "", text))
-    return Corpus(documents)
+        name = file.as_posix()[: -len(".gz")] if is_packed(file) else file.as_posix()
+        documents.append(Document(UNSAFE.sub(_quoted, name), "", text))
+    return gather(
+        documents, scan(documents), lambda place: str(folder / files[place]), str(folder), notices or Notices()
+    )
+
+
+def _quoted(found: re.Match[str]) -> str:
+    return quote(found[0], errors="surrogateescape")
+
+
+def scan(documents: Iterable[Document]) -> tuple[array[int], array[int]]:
+    """(the hash of each document's id, the places of those that are blank)."""
+    hashes, blank = array("Q"), array("Q")
+    for place, document in enumerate(documents):
+        hashes.append(hash_id(document.doc_id))
+        if is_blank(document):
+            blank.append(place)
+    return hashes, blank
+
+
+def is_blank(document: Document) -> bool:
+    return not document.text.strip() and not document.title.strip()
+
+
+def gather(
+    documents: Sequence[Document],
+    scanned: tuple[array[int], array[int]],
+    where: Callable[[int], str],
+    source: str,
+    notices: Notices,
+) -> Corpus:
+    """The corpus of these documents, without the blank ones.
+
+    scanned: what scan says of them. where: "file:line" of the document at a place. Raises DataError when an id stands
+    twice, or no document is left.
+    """
+    hashes, blank = scanned
+    corpus = Corpus(documents, hashes)
+    if (repeated := corpus.repeated_id()) is not None:
+        raise DataError(
+            f"{where(repeated)}: the document id {documents[repeated].doc_id!r} stands twice; remove or rename one."
+        )
+    if blank:
+        notices.leave_out("document", source, [documents[place].doc_id for place in blank], where(blank[0]))
+        kept = np.delete(np.arange(len(documents)), blank)
+        rest = documents.keep(kept) if isinstance(documents, LineFile) else Kept(documents, kept)
+        corpus = Corpus(rest, np.asarray(hashes, np.uint64)[kept])
+    if not len(corpus):
+        raise DataError(
+            f"{source} holds no documents{' that are not blank' if blank else ''}; give the file that does."
+        )
+    return corpus
 
 
 def to_document(row: Row, where: str) -> Document:
-    title = row.get("title") or ""
-    if isinstance(title, (list, dict)):
-        raise DataError(f"{where}: the title is no text; write it as one, or leave it out.")
-    title = str(title)
-    return Document(read_id(row, "document", where), check_text(title, where), read_text(row, where))
+    return Document(read_id(row, "document", where), read_title(row, where), read_text(row, where))
 
 
-def read_queries(path: Path) -> Queries:
+def read_queries(path: Path, notices: Notices | None = None) -> Queries:
     """Read queries: one a line (.txt; ids are q1, q2, ...), TSV (id, text), JSONL (`_id`, `text`) or CSV.
 
-    Raises DataError, with file and line, on what cannot be read, on empty queries and on an empty file.
+    Blank queries are left out, and noted. Raises DataError, with file and line, on what cannot be read, and when no
+    query is left.
     """
-    return read_questions(path)[0]
+    return read_questions(path, notices)[0]
 
 
-def read_questions(path: Path) -> tuple[Queries, dict[str, tuple[str, ...]]]:
+def read_questions(path: Path, notices: Notices | None = None) -> tuple[Queries, dict[str, tuple[str, ...]]]:
     """What read_queries reads, and the answers of those that bring some, as a list of texts in a field `answers`."""
     queries: Queries = {}
     answers: dict[str, tuple[str, ...]] = {}
+    blank: dict[str, str] = {}  # query_id -> where
     for row, where in read_rows(path, "query"):
         query_id = read_id(row, "query", where)
-        if query_id in queries:
+        if query_id in queries or query_id in blank:
             raise DataError(f"{where}: the query id {query_id!r} stands twice; remove or rename one.")
-        queries[query_id] = read_text(row, where).strip()
-        if not queries[query_id]:
-            raise DataError(f"{where}: query {query_id!r} is empty; remove the line.")
+        if not (text := read_text(row, where, "query").strip()):
+            blank[query_id] = where
+            continue
+        queries[query_id] = text
         if isinstance(found := row.get("answers"), list):
             answers[query_id] = tuple(map(str, found))
+    notices = notices or Notices()
+    notices.leave_out("query", path, list(blank), next(iter(blank.values()), ""))
+    if queries and ending(path) == ".txt" and all("\t" in text for text in queries.values()):
+        found = (
+            f"{path}: every line holds a tab, and is read as one query. If it is an id and a text, name the file .tsv"
+        )
+        notices.add(f"tabs of {path}", f"{found}.", f"{found}, or leave out --strict.")
     if not queries:
-        raise DataError(f"{path} holds no queries; give the file that does.")
+        raise DataError(f"{path} holds no queries{' that are not blank' if blank else ''}; give the file that does.")
     return queries, answers
 
 
@@ -403,37 +553,3 @@ def read_sources(path: Path) -> Qrels:
     """Of queries with an `_id` and a `doc_id`, the document that each was written about, as relevant."""
     rows = (row for row, _ in read_rows(path, "query"))
     return {str(row["_id"]): {str(row["doc_id"]): 1} for row in rows if row.get("_id") and row.get("doc_id")}
-
-
-def read_qrels(path: Path) -> Qrels:
-    """Read judgments: BEIR's TSV (query-id, corpus-id, score; one header line) or TREC's four columns.
-
-    Raises DataError, with file and line, on what is no judgment, and when there are none.
-    """
-    qrels: Qrels = {}
-    with open_text(path) as lines:
-        for number, line in enumerate(lines, 1):
-            fields = line.split()
-            if not fields or (number == 1 and not GRADE.fullmatch(fields[-1])):
-                continue
-            if len(fields) == 4:
-                fields = [fields[0], *fields[2:]]
-            if len(fields) != 3 or not GRADE.fullmatch(fields[2]):
-                raise DataError(
-                    f"{path}:{number}: expected `query-id corpus-id score`, or TREC's four columns, the score a whole "
-                    f"number; got {line.strip()[:SHOWN]!r}."
-                )
-            qrels.setdefault(fields[0], {})[fields[1]] = int(fields[2])
-    if not qrels:
-        raise DataError(f"{path} holds no judgments; give the file that does.")
-    return qrels
-
-
-def _one_of(folder: Path, stem: str) -> Path:
-    for ending in (".jsonl", ".jsonl.gz", ".tsv", ".tsv.gz", ".csv", ".csv.gz", ".parquet"):
-        if (folder / f"{stem}{ending}").exists():
-            return folder / f"{stem}{ending}"
-    raise DataError(
-        f"{folder} has no {stem}.jsonl: a BEIR folder holds corpus.jsonl, queries.jsonl and qrels/test.tsv; a folder "
-        "of documents .txt or .md files."
-    )

@@ -8,6 +8,7 @@ from typing import Any
 
 from pdadapt import train
 from pdadapt.agreement import count_held_out
+from pdadapt.checks import check_points
 from pdadapt.pairs import count_pairs
 from pdadapt.recipe import Recipe
 from pdadapt.teachers import Task
@@ -82,7 +83,7 @@ def prompts(recipe: Recipe, shape: Shape, task: Task) -> int:
     pair = recipe.teacher.pair
     if not pair.asked:
         return 0
-    drawn = count_pairs(pair, min(listed, recipe.train.n_way))
+    drawn = count_pairs(pair, recipe.train.paired(listed))
     return shape.queries * drawn * (2 if pair.order == "both" else 1)
 
 
@@ -101,10 +102,11 @@ def costs(recipe: Recipe, shape: Shape, rates: Rates) -> list[Cost]:
     scores = searched * shape.documents
     held = count_held_out(shape.queries, settings.held_out)
     steps = train.count_steps(settings, shape.queries - held)
-    saves = steps // settings.save_steps + 1
+    points = check_points(settings, steps) if held else set()
+    saves = len({*range(settings.save_steps, steps + 1, settings.save_steps), *points}) + 1
     listed = held * min(settings.n_way, recipe.retrieve.k, shape.documents)
     compared = sum(len({0, number - 1, number}) for number in range(1 + shape.trained, rounds + 1))
-    checked = trainings * (steps // settings.check_steps if settings.check_steps else 0)
+    checked = trainings * len(points)
     guards = (rounds + 1 - shape.guarded) * recipe.evaluate.general
     general = GENERAL_DOCUMENTS * guards
     passage = GENERAL_TOKENS * rates.document / max(1.0, rates.document_tokens) + GENERAL_QUERIES * rates.score
@@ -143,7 +145,7 @@ def disk(recipe: Recipe, shape: Shape, rates: Rates) -> dict[str, float]:
         "index": shape.documents * rates.document_bytes * bool(indexed),
         "labels": labels * LABEL_BYTES + texts,
         "checkpoints": rates.student_bytes * (1 + recipe.iterations),
-        "training states": rates.student_bytes * (3 * 3 + bool(recipe.train.check_steps)),  # weights, moments; three
+        "training states": rates.student_bytes * (3 * 3 + recipe.train.checked),  # weights, moments; three
     }
 
 
@@ -173,6 +175,10 @@ def cheaper(recipe: Recipe, shape: Shape, rates: Rates) -> dict[str, float]:
         fewer = replace(shape, queries=shape.queries // 2, written=shape.written // 2)
         key = "generate.count" if shape.written else "retrieve.max_queries"
         changes[f"--set {key}={fewer.queries}"] = recipe, fewer, rates
+    taught = shape.queries - count_held_out(shape.queries, recipe.train.held_out)
+    capped = changed("train.max_epochs", train.CAP)
+    if train.count_steps(capped.train, taught) < train.count_steps(recipe.train, taught):
+        changes[f"--set train.max_epochs={train.CAP}"] = capped, shape, rates
     halved = {task: each / 2 for task, each in rates.prompt.items()}
     smaller = replace(rates, prompt=halved, written=rates.written / 2)
     changes["a teacher of half the parameters (--teacher)"] = recipe, shape, smaller

@@ -35,6 +35,11 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
+def dtype_here(name: str) -> str:
+    """What a name of pick_dtype means on this machine: float32 or bfloat16."""
+    return str(pick_dtype(name, default_device())).removeprefix("torch.")
+
+
 def compute_in(model: Any, dtype: str) -> None:
     """Let the student's encoder multiply in `dtype` (pick_dtype's names); weights and embeddings stay float32."""
     encoder = model[0]

@@ -69,6 +69,9 @@ def explain(error: BaseException) -> str:
             "command on a larger machine, or give shorter texts (teacher.max_length, train.document_length) or a "
             "smaller model."
         )
+    if isinstance(error, UnicodeEncodeError) and error.encoding == "utf-8":  # as Python has a name of other bytes
+        near = error.object[max(0, error.start - 40) : error.end + 40]
+        return f"{near!r} holds bytes that are not UTF-8: rename the file or folder; what is finished is kept."
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}; what is finished is kept."
     return f"unexpected {type(error).__name__}: {error} (--debug shows where)"

@@ -16,13 +16,15 @@ from scipy.stats import permutation_test, ttest_1samp
 
 from pdadapt.answers import Answers, answers_of
 from pdadapt.corpus import Dataset, Qrels
-from pdadapt.engines.choose import check_model
+from pdadapt.engines.choose import BASELINE, check_model
 from pdadapt.errors import DataError, RecipeError, reason
 from pdadapt.locks import locked
+from pdadapt.names import file_names
+from pdadapt.printing import printable
 from pdadapt.progress import Progress
 from pdadapt.recipe import EvaluateSettings, RetrieveSettings
-from pdadapt.retrieve import open_index, retrieve_documents, sample_queries
-from pdadapt.run import Ranking, read_run, write_atomic, write_run
+from pdadapt.retrieve import open_index, retrieve_documents, sample_queries, without_itself
+from pdadapt.run import Ranked, Ranking, as_written, in_order, read_run, write_atomic, write_run
 
 PerQuery = dict[str, float]  # query_id -> value
 MOST_CHANGED = 10  # queries that are shown
@@ -75,7 +77,13 @@ def _calculate(
     try:
         return list(ir_measures.iter_calc(list(measures), qrels, run))
     except Exception as error:
-        raise RecipeError(f"evaluate.measures: {name!r} cannot be computed ({reason(error)}); leave it out.") from error
+        if missing := "; ".join(re.findall(r"^ - \S+ \((.+)\)$", str(error), re.MULTILINE)):
+            raise RecipeError(
+                f"evaluate.measures: {name!r} needs something that is not installed here ({missing}). Install it, or "
+                "leave the measure out."
+            ) from None
+        said = re.sub(r"^invalid param (\w+)=<object.*", r"it needs a value of \1", reason(error))
+        raise RecipeError(f"evaluate.measures: {name!r} cannot be computed ({said}); leave it out.") from error
 
 
 def per_query(
@@ -83,8 +91,8 @@ def per_query(
 ) -> dict[str, PerQuery]:
     """Each measure's value for every judged query; a judged query that the ranking lacks counts 0.
 
-    Of equal scores trec_eval takes the greater document id first, in RR@k too. Answer@k is 1 where one of the k best
-    passages holds an answer.
+    For every measure documents stand in the order of `in_order`. Answer@k is 1 where one of the k best passages holds
+    an answer.
     """
     measures = parse_measures(names, answers)
     values: dict[str, PerQuery] = {name: dict.fromkeys(qrels, 0.0) for name in names}
@@ -92,8 +100,9 @@ def per_query(
     for measure, called in measures.items():
         cutoff, plain = _without_cutoff(measure)
         by_cutoff.setdefault(cutoff, {})[plain] = called
+    ranking = {query_id: in_order(ranked) for query_id, ranked in ranking.items()}
     for cutoff, of_run in by_cutoff.items():
-        run = {query_id: _best(ranked, cutoff) for query_id, ranked in ranking.items() if ranked}
+        run = {query_id: _as_scores(ranked[:cutoff]) for query_id, ranked in ranking.items() if ranked}
         for metric in _calculate(", ".join(names), list(of_run), qrels, run):
             for name in of_run[metric.measure]:
                 values[name][metric.query_id] = float(metric.value)
@@ -111,11 +120,9 @@ def _without_cutoff(measure: ir_measures.Measure) -> tuple[int | None, ir_measur
     return measure.params.get("cutoff"), ir_measures.RR(**kept)
 
 
-def _best(ranked: Sequence[tuple[str, float]], k: int | None) -> dict[str, float]:
-    """The k best documents (None: all) in trec_eval's order, with their scores."""
-    if k is None:
-        return dict(ranked)
-    return dict(sorted(ranked, key=lambda entry: (entry[1], entry[0]), reverse=True)[:k])
+def _as_scores(ranked: Ranked) -> dict[str, float]:
+    """The documents with scores that say their order and no more, since the measures' providers order ties unlike."""
+    return {doc_id: float(len(ranked) - place) for place, (doc_id, _) in enumerate(ranked)}
 
 
 def depth(settings: EvaluateSettings) -> int:
@@ -240,12 +247,13 @@ def gained_and_lost(base: PerQuery, other: PerQuery) -> dict[str, list[str]]:
 
 def write_values(path: Path, systems: Sequence[str], values: Sequence[Mapping[str, PerQuery]]) -> None:
     """The value of every query, measure and system: a TSV file with a header."""
+    columns = (" ".join(printable(system).split()) for system in systems)
     lines = [
         "\t".join([query_id, name, *(f"{system[name][query_id]:.6f}" for system in values)])
         for name in values[0]
         for query_id in values[0][name]
     ]
-    write_atomic(path, "\n".join(["\t".join(["query_id", "measure", *systems]), *lines]) + "\n")
+    write_atomic(path, "\n".join(["\t".join(["query_id", "measure", *columns]), *lines]) + "\n")
 
 
 def evaluate(
@@ -285,18 +293,28 @@ def evaluate(
         elif not qrels.keys() & given[name].keys():
             raise DataError(f"{name} ranks none of the judged queries; check its query ids, or give other qrels.")
     rankings = []
+    here = [file.stem for file in map(Path, given) if file.suffix == ".run" and file.resolve().parent == out.resolve()]
+    models = [name for name in systems if name not in given]
+    files = dict(zip(models, file_names(models, here), strict=True))
     with locked(out):
         for name in systems:
             if name in given:
                 ranking = {query_id: given[name].get(query_id, []) for query_id in queries}
+                ranking = _without_itself(name, ranking, dataset, progress)
             else:
                 root = indexes or out / "indexes"
                 engine, index = open_index(name, dataset, student, retrieval, root, progress)
                 ranking = retrieve_documents(engine, dataset.corpus, queries, index, depth(settings), progress)
                 if indexes is None:
                     shutil.rmtree(root)
-                slug = re.sub(r"[^\w.-]+", "_", name).strip("._")
-                write_run(out / f"{slug}.run", ranking.items(), slug)
+                write_run(out / f"{files[name]}.run", ranking.items(), files[name])
+                missed = sum(not ranked for ranked in ranking.values())
+                if name == BASELINE and 2 * missed > len(ranking):
+                    progress.say(
+                        f"BM25 finds no document for {missed:,} of {len(ranking):,} queries: none shares a word with "
+                        "the query. BM25 is no measure for a model here."
+                    )
+                ranking = {query_id: as_written(ranked) for query_id, ranked in ranking.items()}
             rankings.append(ranking)
     values = [per_query(ranking, qrels, settings.measures, answers) for ranking in rankings]
     metrics = {
@@ -322,3 +340,23 @@ def evaluate(
     write_values(out / "queries.tsv", systems, values)
     write_atomic(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     return metrics
+
+
+def _without_itself(name: str, ranking: Ranking, dataset: Dataset, progress: Progress) -> Ranking:
+    """A ranking that was given, under the rule that holds for models: a query that is a document finds not itself."""
+    if not len(dataset.corpus):  # runs and judgments alone
+        own = sum(any(doc_id == query_id for doc_id, _ in ranked) for query_id, ranked in ranking.items())
+        if own:
+            progress.say(
+                f"{name} ranks a document with the query's own id for {own:,} of {len(ranking):,} queries. It is kept, "
+                "for only texts tell whether it is the query. Give --corpus to have those left out that are."
+            )
+        return ranking
+    known = dataset.without_blank(ranking)
+    ranking = {query_id: known.get(query_id, []) for query_id in ranking}
+    kept, left_out = without_itself(ranking, dataset.corpus, dataset.test_queries)
+    if left_out:
+        progress.say(
+            f"{name} ranks the query itself for {left_out:,} of {len(ranking):,} queries: left out, as of models."
+        )
+    return kept

@@ -16,6 +16,7 @@ from transformers import BertModel
 
 from pdadapt.errors import ModelError, RunError, reason
 from pdadapt.models import is_colbert, resolve_model
+from pdadapt.printing import markdown
 from pdadapt.recipe import Recipe
 from pdadapt.run import atomic_folder, last_checkpoint, read_settings
 from pdadapt.students.checkpoint import colbert_parts, save_colbert, single_token
@@ -117,7 +118,7 @@ def model_card(run: Path, file_format: Format) -> str:
     ]
     return CARD.format(
         library="sentence-transformers" if file_format != "stanford" else "colbert",
-        corpus=metrics["corpus"],
+        corpus=markdown(metrics["corpus"]),
         documents=metrics["documents"],
         queries=metrics["queries"],
         teachers=", ".join(dict.fromkeys(f"`{model_of(settings.teacher, task).model}`" for task in tasks)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -54,8 +55,9 @@ def _watch(read: int) -> None:
 
 def end(number: int) -> None:
     """Say so and leave, without waiting for anything."""
-    if sys.stderr.isatty():
-        sys.stderr.write(SHOW_CURSOR)
-    sys.stderr.write(WORDS + "\n")
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # who read it was stopped too
+        if sys.stderr.isatty():
+            sys.stderr.write(SHOW_CURSOR)
+        sys.stderr.write(WORDS + "\n")
+        sys.stderr.flush()
     os._exit(128 + number)

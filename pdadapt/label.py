@@ -20,7 +20,7 @@ from typing import Any
 
 from pdadapt.ask import Journal, Questions, ask_missing, check_answers, in_chunks
 from pdadapt.bradley_terry import Fit, contradictions, fit
-from pdadapt.corpus import Corpus, Queries
+from pdadapt.corpus import Corpus, Queries, fingerprint
 from pdadapt.labels import Labels, LabelStore
 from pdadapt.pairs import Positions, choose_pairs, pairs_of_round, standardise
 from pdadapt.progress import Progress
@@ -28,7 +28,7 @@ from pdadapt.recipe import Recipe
 from pdadapt.run import RunFile
 from pdadapt.teachers import Pair, Point, Task
 from pdadapt.teachers.choose import by_document, model_of
-from pdadapt.training_lists import TrainingList, derive
+from pdadapt.training_lists import TrainingList, around_pairs, derive
 
 BY_DOCUMENT = 8  # times as many questions in a chunk: its queries are many, and encoded once for all of it
 TEXTS = 4_096  # of documents kept at hand: more than one query's
@@ -126,7 +126,7 @@ class Labeling:
                         yield Pair(self.queries[query_id], texts[a], texts[b])
 
         count = functools.cache(lambda listed: orders * pairs_of_round(settings, listed, number))
-        sizes = {query_id: count(min(self.recipe.train.n_way, size)) for query_id, size in self.sizes().items()}
+        sizes = {query_id: count(self.recipe.train.paired(size)) for query_id, size in self.sizes().items()}
         return Questions([(query_ids, sum(map(sizes.__getitem__, query_ids))) for query_ids, _ in self.by_query()], of)
 
     def by_query(self) -> list[tuple[Sequence[str], int]]:
@@ -151,8 +151,8 @@ class Labeling:
         return sorted(self.ranking, key=lambda query_id: (self.queries[query_id], query_id))
 
     def list_of(self, query_id: str, points: Labels) -> tuple[TrainingList, list[float | None]]:
-        """Without pairs: the n_way best candidates by the point labels, best first. Also what the teacher said of each
-        candidate.
+        """The candidates that pairs are chosen of (the n_way best or all: train.list), best first by the point labels,
+        without pairs. Also what the teacher said of each candidate.
 
         Documents labeled relevant take the places of the worst, if they are not among the best.
         """
@@ -161,11 +161,19 @@ class Labeling:
         labels = point_labels(answers, [score for _, score in candidates], self.recipe.teacher.point.student_weight)
         labeled = set(self.relevant.get(query_id, ()))
         order = sorted(range(len(candidates)), key=lambda i: (_descending(labels[i]), i))
-        kept = set(sorted(order, key=lambda i: candidates[i][0] not in labeled)[: self.recipe.train.n_way])
+        most = self.recipe.train.paired(len(candidates))
+        kept = set(sorted(order, key=lambda i: candidates[i][0] not in labeled)[:most])
         order = [i for i in order if i in kept]
         doc_ids = [candidates[i][0] for i in order]
         own = [doc_id for doc_id in doc_ids if doc_id in labeled]
         return TrainingList(query_id, doc_ids, [labels[i] for i in order], [], own), answers
+
+    def listed(self, entry: TrainingList) -> TrainingList:
+        """What is trained on of the candidates that pairs were chosen of."""
+        train = self.recipe.train
+        if train.list == "best":
+            return entry
+        return around_pairs(entry, train.n_way, f"{self.recipe.seed}/{entry.query_id}/list")
 
     def texts(self, entry: TrainingList) -> list[str]:
         return [self.text(doc_id) for doc_id in entry.doc_ids]
@@ -218,6 +226,11 @@ class Labeling:
     def orders(self, entry: TrainingList, i: int, j: int) -> list[tuple[int, int]]:
         seed = f"{self.recipe.seed}/{entry.query_id}"
         return asked_orders(self.recipe.teacher.pair.order, i, j, entry.doc_ids, seed)
+
+
+def journal_of(file: Path, keys: Mapping[Task, str], store: LabelStore) -> Journal:
+    """The journal of a labeling: what it says holds for these teachers and this store only."""
+    return Journal(file, fingerprint([*keys.items(), ("store", str(store.identity))]))
 
 
 def ask_teachers(
@@ -292,7 +305,7 @@ def make_lists(
                 circles, triples = contradictions(entry.pairs)
                 counts["circles"] += circles
                 counts["triples"] += triples
-            yield entry
+            yield labeling.listed(entry)
     check_answers(counts["points_unanswered"], counts["points"], "point")
     figures |= {name: counts[name] for name in ("points", "points_unanswered", "pairs")}
     if settings.scoring == "derived":

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import sqlite3
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from textwrap import shorten
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from rich.console import Group
-from rich.table import Table
-from rich.text import Text
+from rich.table import Column, Table
 
 from pdadapt.errors import DataError, RunError
-from pdadapt.labels import LabelStore
-from pdadapt.readers import check_text, open_text, parquet_rows, parse_object
+from pdadapt.labels import LabelStore, batched
+from pdadapt.lines import ending
+from pdadapt.printing import shorten
+from pdadapt.readers import check_text, read_rows
 from pdadapt.run import label_store, read_run, read_settings
+from pdadapt.terminal import Name, WholeTable, plain
 from pdadapt.training_lists import TrainingList, read_lists
 
 COLUMNS = ("task", "teacher", "model", "query_id", "query", "doc_id", "document", "doc_id_b", "document_b", "score")
 BATCH = 10_000  # rows
-T = TypeVar("T")
 SHOWN = 120  # letters of a document in a table
 
 
@@ -90,19 +89,12 @@ def _write_parquet(path: Path, rows: Iterable[dict[str, Any]]) -> int:
     return count
 
 
-def batched(rows: Iterable[T], size: int) -> Iterator[list[T]]:
-    """So many at a time; the last may be fewer."""
-    left = iter(rows)
-    while batch := list(itertools.islice(left, size)):
-        yield batch
-
-
 def import_labels(file: Path, store: Path, name: str | None) -> int:
     """Take labels from a JSONL or Parquet file of COLUMNS into a store; returns how many.
 
     The whole file is checked before anything is written; what a kill left out, the same import adds. Rows become those
     of the teacher `imported:NAME`; without a name they stay those of the `teacher` that they name. Raises DataError
-    naming the line that is wrong, or that says something else than one before it.
+    naming the line that is wrong, or that says something else than one before it, or than the store.
     """
     if not store.parent.is_dir():
         raise DataError(f"{store} cannot be made: there is no folder {store.parent}; make it, or give another --store.")
@@ -132,12 +124,29 @@ def import_labels(file: Path, store: Path, name: str | None) -> int:
             ids[text] = _name(row.get(name_of_id), where) or ids.get(text, "")
     if not by_key:
         raise DataError(f"{file} holds no labels; give the file that does.")
-    for (task, key), labels in by_key.items():
-        with LabelStore(store, "points" if task == "point" else "pairs", key, names[key]) as target:
+    with contextlib.ExitStack() as stack:
+        targets = {
+            (task, key): stack.enter_context(LabelStore(store, f"{task}s", key, names[key])) for task, key in by_key
+        }
+        for teacher, labels in by_key.items():
+            _check_alike(targets[teacher], labels)
+        for teacher, labels in by_key.items():
             for kind, ids in texts.items():
-                target.remember(kind, ((text_id, text) for text, text_id in ids.items()))
-            target.add((found, score) for found, (score, _) in labels.items())
+                targets[teacher].remember(kind, ((text_id, text) for text, text_id in ids.items()))
+            for batch in batched(labels.items(), BATCH):
+                targets[teacher].add((found, score) for found, (score, _) in batch)
     return sum(map(len, by_key.values()))
+
+
+def _check_alike(target: LabelStore, labels: Mapping[tuple[str, ...], tuple[float, str]]) -> None:
+    """Raises DataError when the store holds another score of the same texts: a run may have been made with it."""
+    for found, (score, where) in labels.items():
+        known = target.get(found)
+        if known is not None and known != score:
+            raise DataError(
+                f"{where}: the score is {score}, but {target.path} holds {known} for the same texts. Give these labels "
+                "another --name, or another --store."
+            )
 
 
 def _name(value: Any, where: str) -> str:
@@ -163,15 +172,9 @@ def _teacher(row: Mapping[str, Any], name: str | None, where: str) -> tuple[str,
 
 def _read_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """(file and line, row) of each label."""
-    if file.suffix not in (".jsonl", ".parquet"):
+    if ending(file) not in (".jsonl", ".json", ".parquet"):
         raise DataError(f"{file}: labels come as .jsonl or .parquet; convert the file.")
-    if file.suffix == ".parquet":
-        yield from ((where, row) for row, where in parquet_rows(file))
-        return
-    with open_text(file) as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield f"{file}:{number}", parse_object(line, f"{file}:{number}")
+    yield from ((where, row) for row, where in read_rows(file, "judgment"))
 
 
 def label_tables(run: Path, query_id: str) -> Group:
@@ -192,9 +195,9 @@ def label_tables(run: Path, query_id: str) -> Group:
     query, texts = _texts(store, entry)
     judged = len(read_run(files[-1].with_name("candidates.run")).get(query_id, entry.doc_ids))
     figures = read_settings(files[-1].with_name("labels.json"))
-    note = f"{len(entry.doc_ids)} of {judged} judged documents are in its training list (train.n_way)."
+    note = f"{len(entry.doc_ids)} of {judged} judged documents are in its training list (train.n_way, train.list)."
     return Group(
-        Text(f"{query_id}: {query}"), _documents(entry, texts), note, _pairs(entry, bool(figures.get("pairs_derived")))
+        plain(f"{query_id}: {query}"), _documents(entry, texts), note, _pairs(entry, bool(figures.get("pairs_derived")))
     )
 
 
@@ -216,23 +219,33 @@ def _texts(store: Path, entry: TrainingList) -> tuple[str, dict[str, str]]:
 
 
 def _documents(entry: TrainingList, texts: Mapping[str, str]) -> Table:
-    table = Table(title="documents, by their point labels", title_justify="left")
-    for column in ("rank", "document", "point label"):
-        table.add_column(column, justify="left" if column == "document" else "right", no_wrap=True)
-    table.add_column("text")
+    table = WholeTable(
+        Column("rank", justify="right"),
+        Name("document"),
+        Column("point label", justify="right"),
+        Name("text"),
+        title="documents, by their point labels",
+        title_justify="left",
+    )
     for rank, (doc_id, point) in enumerate(zip(entry.doc_ids, entry.points, strict=True), 1):
         label = "no answer" if point is None else f"{point:+.3f}"
-        table.add_row(str(rank), Text(doc_id), label, Text(shorten(texts.get(doc_id, ""), SHOWN)))
+        table.add_row(str(rank), plain(doc_id), label, plain(shorten(texts.get(doc_id, ""), SHOWN, " [...]")))
     return table
 
 
 def _pairs(entry: TrainingList, derived: bool) -> Table:
-    table = Table(title="pairs, derived from the points" if derived else "pairs", title_justify="left")
-    for column in ("ranks", "higher by its point", "lower", "log-odds for the higher", ""):
-        table.add_column(column, justify="right" if column.startswith("log") else "left", overflow="fold")
+    table = WholeTable(
+        "ranks",
+        Name("higher by its point"),
+        Name("lower"),
+        Column("log-odds for the higher", justify="right"),
+        "",
+        title="pairs, derived from the points" if derived else "pairs",
+        title_justify="left",
+    )
     for i, j, log_odds in entry.pairs:
         contradiction = "contradicts the points" if log_odds < 0 else ""
         table.add_row(
-            f"{i + 1}, {j + 1}", Text(entry.doc_ids[i]), Text(entry.doc_ids[j]), f"{log_odds:+.3f}", contradiction
+            f"{i + 1}, {j + 1}", plain(entry.doc_ids[i]), plain(entry.doc_ids[j]), f"{log_odds:+.3f}", contradiction
         )
     return table

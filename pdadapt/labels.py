@@ -4,6 +4,8 @@ A label's key is the teacher (model, prompt, lengths: `teacher_key`) and the has
 committed before the next is asked, so a kill loses at most the batch in flight. The texts stand beside their hashes, so
 that labels can be read, and given to other trainers, without the corpus.
 
+Several runs may share a store. The first answer to a question stays: a run may have chosen its pairs by it.
+
     teachers(id, key, name)                                  key: JSON; name: what a person calls it
     texts(id, hash, text)                                    each text once, found by 16 bytes of its SHA-256
     names(text, kind, name)                                  kind: query or document; name: its id in a corpus
@@ -15,11 +17,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
+import secrets
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pdadapt.errors import DataError
 from pdadapt.run import check_place
@@ -43,6 +48,11 @@ COMMIT;
 COLUMNS = {"points": ("query", "document"), "pairs": ("query", "document_a", "document_b")}
 AGAIN = "take it away, and label the shard again"
 KNOWN_TEXTS = 2**16  # whose ids are kept at hand
+BLOCK = 1_000  # texts that one transaction writes, so that other writers get their turn
+TURN, PATIENCE = 1.0, 1_800.0  # seconds that SQLite waits for another writer, and that we do
+BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+T = TypeVar("T")
 
 
 def text_hash(text: str) -> bytes:
@@ -94,6 +104,13 @@ def check_tables(database: sqlite3.Connection, path: Path, schema: str = "main")
     return bool(tables)
 
 
+def batched(rows: Iterable[T], size: int) -> Iterator[list[T]]:
+    """So many at a time; the last may be fewer."""
+    left = iter(rows)
+    while batch := list(itertools.islice(left, size)):
+        yield batch
+
+
 class Labels:
     """Scores of one teacher, in one table: `points` (query, document) or `pairs` (query, document_a, document_b)."""
 
@@ -136,18 +153,17 @@ class LabelStore(Labels):
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         with _opening(path):
-            database = sqlite3.connect(path, timeout=60)
-            check_tables(database, path)
-            database.execute("PRAGMA journal_mode = WAL")
-            database.executescript(SCHEMA)
-            with database:
-                database.execute("INSERT OR IGNORE INTO teachers (key) VALUES (?)", (key,))
-                if name:
-                    database.execute("UPDATE teachers SET name = ? WHERE key = ?", (name, key))
+            database = _in_turn(path, lambda: _open_to_write(path, key, name))
             super().__init__(database, table, key)
+        self.path = path
         marks = ", ".join("?" for _ in self._columns)
-        self._insert = f"INSERT OR REPLACE INTO {table} VALUES (?, {marks}, ?)"
+        self._insert = f"INSERT OR IGNORE INTO {table} VALUES (?, {marks}, ?)"
         self._beside = open_frozen(beside, table, key) if beside else None
+
+    @property
+    def identity(self) -> int:
+        """A number drawn when the store was made: it tells a store from another one that takes its place."""
+        return int(self._db.execute("PRAGMA application_id").fetchone()[0])
 
     def __enter__(self) -> LabelStore:
         return self
@@ -163,21 +179,22 @@ class LabelStore(Labels):
 
     def remember(self, kind: Literal["query", "document"], texts: Iterable[tuple[str, str]]) -> None:
         """Keep texts, (id, text) each, before anything is said of them."""
-        with self._commit():
-            for name, text in texts:
-                row = (self._keep(text), kind, name)
-                self._db.execute("INSERT OR IGNORE INTO names VALUES (?, ?, ?)", row)
+        for block in batched(texts, BLOCK):
+            with self._commit():
+                rows = [(self._keep(text), kind, name) for name, text in block]
+                self._db.executemany("INSERT OR IGNORE INTO names VALUES (?, ?, ?)", rows)
 
     def add(self, labels: Iterable[tuple[Sequence[str], float]]) -> None:
-        """Commit a batch of (texts, score)."""
+        """Commit a batch of (texts, score). A label that is there already stays as it is."""
+        batch = list(labels)
         with self._commit():
-            self._db.executemany(
-                self._insert, [(self._teacher, *map(self._keep, texts), score) for texts, score in labels]
-            )
+            rows = [(self._teacher, *map(self._keep, texts), score) for texts, score in batch]
+            self._db.executemany(self._insert, rows)
 
     @contextlib.contextmanager
     def _commit(self) -> Iterator[None]:
-        """What is written within is kept, all of it or nothing."""
+        """What is written within is kept, all of it or nothing. Raises DataError when others never stop writing."""
+        _in_turn(self.path, lambda: self._db.execute("BEGIN IMMEDIATE"))
         try:
             with self._db:
                 yield
@@ -191,6 +208,42 @@ class LabelStore(Labels):
         while (found := self._find(digest)) is None:
             self._db.execute("INSERT OR IGNORE INTO texts (hash, text) VALUES (?, ?)", (digest, text))
         return found
+
+
+def _open_to_write(path: Path, key: str, name: str) -> sqlite3.Connection:
+    """A connection to the store, made if need be, that knows the teacher. Transactions are begun by hand."""
+    database = sqlite3.connect(path, timeout=TURN, isolation_level=None)
+    try:
+        check_tables(database, path)
+        database.execute("PRAGMA journal_mode = WAL")
+        database.executescript(SCHEMA)
+        if not database.execute("PRAGMA application_id").fetchone()[0]:
+            database.execute(f"PRAGMA application_id = {1 + secrets.randbelow(2**31 - 1)}")
+        database.execute("INSERT OR IGNORE INTO teachers (key) VALUES (?)", (key,))
+        if name:
+            database.execute("UPDATE teachers SET name = ? WHERE key = ?", (name, key))
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _in_turn(path: Path, write: Callable[[], T]) -> T:
+    """What `write` returns, tried again while another process writes to the store. Raises DataError when that takes
+    PATIENCE seconds.
+    """
+    began = time.monotonic()
+    while True:
+        try:
+            return write()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in BUSY:
+                raise
+        if time.monotonic() - began > PATIENCE:
+            raise DataError(
+                f"{path} is locked: another process has been writing to it for {PATIENCE / 60:.0f} minutes. Wait until "
+                "it has finished, then give the same command again: what is labeled is kept."
+            )
 
 
 def check_shard(path: Path, keys: Collection[str]) -> None:
@@ -228,8 +281,7 @@ def _opening(path: Path, advice: str = "give another label_store") -> Iterator[N
 
 
 def merge_labels(source: Path, target: Path, keys: Mapping[str, str]) -> int:
-    """Take a store's labels into another; returns how many it did not hold yet. Whatever the order, and however often
-    it is done, the target holds the same: of two scores of one question, the lower.
+    """Copy a store's labels into another; returns how many it did not hold yet. A label that the target holds stays.
 
     keys: those of the teachers that may have given them, by table. Raises DataError, and takes nothing, where another
     has, and when a file is not a label store.
@@ -237,14 +289,18 @@ def merge_labels(source: Path, target: Path, keys: Mapping[str, str]) -> int:
     for table, key in keys.items():
         LabelStore(target, table, key).close()  # that it is there
     count = 0
-    with _opening(target), contextlib.closing(sqlite3.connect(target.resolve().as_uri(), uri=True, timeout=60)) as db:
+    place = target.resolve().as_uri()
+    with (
+        _opening(target),
+        contextlib.closing(sqlite3.connect(place, uri=True, timeout=TURN, isolation_level=None)) as db,
+    ):
         with _opening(source, AGAIN):
             db.execute("ATTACH DATABASE ? AS source", (_to_read(source),))
             if not check_tables(db, source, "source"):
                 return 0
             _check_teachers(db, "source", keys.values(), source)
+        _in_turn(target, lambda: db.execute("BEGIN IMMEDIATE"))
         with db:
-            db.execute("BEGIN IMMEDIATE")
             db.execute(
                 """INSERT INTO teachers (key, name) SELECT key, name FROM source.teachers WHERE true
                 ON CONFLICT (key) DO UPDATE SET name = excluded.name WHERE name = ''"""
@@ -258,9 +314,8 @@ def merge_labels(source: Path, target: Path, keys: Mapping[str, str]) -> int:
             for table in keys:
                 ids = ", ".join(own("texts", "hash", column) for column in COLUMNS[table])
                 cursor = db.execute(
-                    f"""INSERT INTO {table}
-                    SELECT {own("teachers", "key", "teacher")}, {ids}, score FROM source.{table} l WHERE true
-                    ON CONFLICT DO UPDATE SET score = excluded.score WHERE excluded.score < score"""
+                    f"""INSERT OR IGNORE INTO {table}
+                    SELECT {own("teachers", "key", "teacher")}, {ids}, score FROM source.{table} l"""
                 )
                 count += cursor.rowcount
     return count

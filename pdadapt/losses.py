@@ -55,12 +55,12 @@ def pair_loss(
 
 
 def contrastive_loss(scores: Tensor, relevant: Tensor, counted: Tensor, student_temperature: float = 1.0) -> Tensor:
-    """L_CL (InfoNCE; the supervised term of PairDistill): a labeled document against the query's other documents.
+    """L_CL (InfoNCE; the supervised term of PairDistill): a labeled document against documents that are not.
 
     scores: (B, N) student scores; relevant: (B, N) bool, documents labeled relevant; counted: (B, N) bool, documents
-    that are the query's own or its in-batch negatives. Each relevant document is set against all counted ones that are
-    not relevant; the mean is over a query's relevant documents, then over the queries that have any. Returns a scalar,
-    in nats.
+    that they are set against, of the query's own list, of other queries' lists (the released code), or of both. Each
+    relevant document is set against all counted ones that are not relevant; the mean is over a query's relevant
+    documents, then over the queries that have any. Returns a scalar, in nats.
     """
     labeled = relevant.any(1)
     scores, relevant, counted = scores[labeled] / student_temperature, relevant[labeled], counted[labeled]

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pdadapt import distributed, evaluate, students, train
-from pdadapt.agreement import agreement, held_out, score_lists
+from pdadapt.agreement import agreement, held_out, says_enough, score_lists
 from pdadapt.answers import answers_of
-from pdadapt.ask import Journal
 from pdadapt.batches import limits
 from pdadapt.corpus import (
     Corpus,
@@ -28,13 +27,14 @@ from pdadapt.corpus import (
     relevant_documents,
     with_queries,
 )
+from pdadapt.device import dtype_here
 from pdadapt.engines.choose import BASELINE, check_model, make_engine
 from pdadapt.engines.exact import Exact
 from pdadapt.errors import DataError, RunError
 from pdadapt.generation.stage import write_queries
 from pdadapt.generation.writing import Writing, check_as_asked, prepare, work_of
-from pdadapt.label import Labeling, ask_teachers, make_lists
-from pdadapt.labels import LabelStore, is_labeled
+from pdadapt.label import Labeling, ask_teachers, journal_of, make_lists
+from pdadapt.labels import LabelStore
 from pdadapt.models import resolve_model
 from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe, TrainSettings
@@ -59,6 +59,7 @@ from pdadapt.verdict import DECISIVE
 if TYPE_CHECKING:
     from pdadapt.cluster import Cluster
 
+PAPER_PASSES = 174  # 30,000 steps of 32 queries over FiQA's 5,500
 PACKAGES = ("pdadapt", "torch", "transformers", "sentence-transformers")
 
 
@@ -111,7 +112,7 @@ def check(recipe: Recipe, dataset: Dataset, out: Path, restart_from: Stage | Non
         **data_hashes(dataset, queries),
         "test_queries_sha256": fingerprint(test_queries.items()),
         "student": resolve_model(recipe.student.model).identity(),
-        "teachers": [json.loads(key)["model"] for key in keys.values()],
+        "teachers": {task: json.loads(key) for task, key in keys.items()},
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
     if recipe.retrieve.model:
@@ -120,6 +121,17 @@ def check(recipe: Recipe, dataset: Dataset, out: Path, restart_from: Stage | Non
     if relevant:
         origin["relevant_sha256"] = fingerprint((query_id, " ".join(doc_ids)) for query_id, doc_ids in relevant.items())
     return Job(run, queries, test_queries, keys, relevant, origin)
+
+
+def with_precision(recipe: Recipe, run: RunFolder) -> Recipe:
+    """The recipe with a precision of the teachers instead of `auto`: the run's, else this machine's. Labels of two
+    precisions are not mixed.
+    """
+    if recipe.teacher.dtype != "auto":
+        return recipe
+    begun = read_settings(run.recipe_file).get("teacher") if run.recipe_file.exists() else None
+    dtype = (begun.get("dtype") if isinstance(begun, dict) else None) or dtype_here("auto")
+    return recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update={"dtype": dtype})})
 
 
 def teacher_keys(recipe: Recipe) -> dict[Task, str]:
@@ -144,6 +156,7 @@ def adapt(
     when candidates wait for labels, which others make (shards.py). cluster: where documents are encoded and labeled.
     Raises PdadaptError on anything the user can mend.
     """
+    recipe = with_precision(recipe, RunFolder(out))
     if distributed.rank() > 0:
         return join_training(recipe, dataset, RunFolder(out), progress)
     if stop_before_labeling and distributed.processes() > 1:
@@ -154,6 +167,7 @@ def adapt(
     if not dataset.queries:
         dataset = write_own_queries(recipe, dataset, RunFolder(out), progress, restart_from)
     job = check(recipe, dataset, out, restart_from)
+    dataset.notices.say(progress.say)
     if cluster and recipe.retrieve.engine in ("plaid", "colbert"):
         progress.say(f"Engine {recipe.retrieve.engine} encodes the corpus itself, on this machine; the cluster labels.")
     run, queries, test_queries = job.run, job.queries, job.test_queries
@@ -164,7 +178,10 @@ def adapt(
     kept_out = held_out(queries, recipe.train.held_out, recipe.seed)
     if recipe.train.held_out and not kept_out:
         progress.say("There are too few queries to hold some out: agreement with the teacher will not be measured.")
+    if not run.metrics_file.exists() and (said := many_passes(recipe.train, len(queries) - len(kept_out))):
+        progress.say(said)
     run.check(recipe, job.origin, restart_from)
+    say_precision(recipe, job.keys, progress)
     anew = restart_from == "student" or not run.student.exists()
     student = new_student(recipe, dataset.corpus) if anew else None
     with run.locked():
@@ -204,6 +221,28 @@ def adapt(
         progress.end()
         write_report(run.path)
     return metrics
+
+
+def say_precision(recipe: Recipe, keys: Mapping[Task, str], progress: Progress) -> None:
+    """Say it when the run was begun in another precision than this machine would choose."""
+    begun, here = recipe.teacher.dtype, dtype_here("auto")
+    if begun != here and any("dtype" in json.loads(key) for key in keys.values()):
+        progress.say(
+            f"The teachers of this run compute in {begun}; on this machine `auto` would be {here}. To label anew in "
+            f"that, add --set teacher.dtype={here} --restart-from label."
+        )
+
+
+def many_passes(settings: TrainSettings, queries: int) -> str:
+    """A sentence for those whose train.steps are far too many for so few queries; else nothing."""
+    steps = train.count_steps(settings, queries)
+    passes = steps * settings.batch_size / queries
+    if not settings.steps or passes <= 2 * PAPER_PASSES:
+        return ""
+    return (
+        f"Training takes {steps:,} steps, which are {passes:,.0f} passes over {queries:,} queries (over FiQA's 5,500: "
+        f"{PAPER_PASSES}). Set train.max_epochs={train.CAP}, as recipe `default` does, to end it sooner."
+    )
 
 
 def write_own_queries(
@@ -284,9 +323,11 @@ def fit(recipe: Recipe, corpus: Corpus, queries: Queries, run: RunFolder, iterat
     lists = read_lists(folder / "lists.jsonl", lambda query_id: query_id not in kept_out)
     choosing = kept_out - judging(kept_out, recipe)
     chosen_by = read_lists(folder / "lists.jsonl", choosing.__contains__) if choosing else ()
-    judges = by_teacher_alone(recipe, corpus, queries, run, chosen_by)
-    if recipe.train.check_steps and not judges:
-        progress.say("No queries are held out, since they are too few: train.check_steps is left out.")
+    held = by_teacher_alone(recipe, corpus, queries, run, chosen_by)
+    judges = [entry for entry in held if says_enough(entry, recipe.train.temperature)]
+    if recipe.train.checked and not judges:
+        why = "The teacher tells no documents of the queries held out apart" if held else "No queries are held out"
+        progress.say(f"{why}, so the last state of the training is kept, not the best.")
 
     def measure(student: Any) -> float:
         scores = score_lists(student, judges, corpus, queries, recipe.retrieve.batch_tokens)
@@ -303,7 +344,7 @@ def fit(recipe: Recipe, corpus: Corpus, queries: Queries, run: RunFolder, iterat
 
 def judging(kept_out: set[str], recipe: Recipe) -> set[str]:
     """Those of the queries held out by which a training is judged: half, where the others chose its best state."""
-    return set(sorted(kept_out)[::2]) if recipe.train.check_steps else kept_out
+    return set(sorted(kept_out)[::2]) if recipe.train.checked else kept_out
 
 
 def save_agreement(
@@ -408,13 +449,11 @@ def save_lists(
     """Label the candidates; a teacher is loaded only if it must be asked, and is gone before training."""
     settings = labeling.recipe.teacher
     teachers = cluster.teachers(settings, list(keys)) if cluster else Teachers(settings, list(keys), progress)
-    if not is_labeled(store, keys["point"]):  # it is another store than that which the journal is of
-        (folder / "asked.jsonl").unlink(missing_ok=True)
-    journal = Journal(folder / "asked.jsonl")
-    if not journal.done("texts", 0):
-        with LabelStore(store, "points", keys["point"]) as known:
+    with LabelStore(store, "points", keys["point"]) as known:
+        journal = journal_of(folder / "asked.jsonl", keys, known)
+        if not journal.done("texts", 0):
             labeling.remember(known, labeling.ranking)
-        journal.end("texts", 0)
+            journal.end("texts", 0)
     figures = ask_teachers(labeling, store, keys, teachers, progress, journal)
     teachers.free()
 
@@ -423,6 +462,12 @@ def save_lists(
             for entry in make_lists(labeling, store, keys, figures):
                 advance(1)
                 yield entry
+        lost = figures["points_unanswered"] + figures.get("pairs_unanswered", 0)
+        if lost and not journal.unanswered:
+            journal.forget()
+            raise RunError(
+                f"{store} lacks {lost:,.0f} labels that it held before. Give the same command again to ask for them."
+            )
         write_atomic(folder / "labels.json", json.dumps(figures, indent=2) + "\n")  # before the lists have their name
 
     write_lists(folder / "lists.jsonl", lists())

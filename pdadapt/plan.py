@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from pdadapt import train
+from pdadapt.agreement import count_held_out
 from pdadapt.bradley_terry import fit
 from pdadapt.corpus import Corpus, Dataset, Document, Queries
 from pdadapt.costs import PAPER, Cost, Rates, Shape, cheaper, costs, disk, prompts, scale, total
@@ -30,7 +31,7 @@ from pdadapt.generation.writers import Asked, load_writer
 from pdadapt.generation.writing import Writing
 from pdadapt.labels import count_labels
 from pdadapt.pairs import Positions, choose_pairs
-from pdadapt.pipeline import check, load_student, own_queries, stand_ins
+from pdadapt.pipeline import check, load_student, many_passes, own_queries, stand_ins, with_precision
 from pdadapt.progress import Progress
 from pdadapt.recipe import PairSettings, Recipe, TrainSettings, load_recipe
 from pdadapt.run import RunFolder, Stage
@@ -38,7 +39,7 @@ from pdadapt.students.colbert import PCA_DOCUMENTS
 from pdadapt.students.encoding import document_batches
 from pdadapt.teachers import Pair, Point, Task, answers, score_of
 from pdadapt.teachers.choose import Teachers, model_of, teacher_kind
-from pdadapt.training_lists import TrainingList
+from pdadapt.training_lists import TrainingList, around_pairs
 
 SAMPLE_DOCUMENTS, SAMPLE_QUERIES, SAMPLE_STEPS = 256, 64, 3
 SAMPLE_WRITTEN = 16
@@ -73,11 +74,15 @@ def plan(
         raise RunError("--plan is for one process: give it without the launcher.")
     if not os.access(existing(out), os.W_OK):
         raise RunError(f"{out} cannot be written to; give another --out.")
+    recipe = with_precision(recipe, RunFolder(out))
     there = dataset if dataset.queries else own_queries(recipe, dataset, RunFolder(out), progress, restart_from)
     writing = there if isinstance(there, Writing) else None
     dataset = stand_ins(dataset, texts_like_queries(recipe, dataset)) if isinstance(there, Writing) else there
     job = check(recipe, dataset, out, restart_from)
     _, outdated = job.run.check(recipe, job.origin, restart_from)
+    held = count_held_out(len(job.queries), recipe.train.held_out)
+    if said := many_passes(recipe.train, len(job.queries) - held):
+        progress.say(said)
     sizes = Shape(len(dataset.corpus), len(job.queries), len(job.test_queries))
     shape = shape_of(job.run, recipe, sizes, job.keys, outdated)
     any_rates = Rates(prompt=dict.fromkeys(job.keys, 0.0), prompt_tokens=dict.fromkeys(job.keys, 0.0))
@@ -271,17 +276,20 @@ def pairs_of(settings: PairSettings, size: int, seed: str) -> Positions:
 def measure_training(model: Any, corpus: Corpus, recipe: Recipe, rates: Rates, scratch: Path, advance: Any) -> None:
     """A few real steps, on labels that mean nothing. When memory runs out, with less at once, as the run would."""
     settings = recipe.train
-    width = min(settings.n_way, recipe.retrieve.k, len(corpus))
+    size = settings.paired(min(recipe.retrieve.k, len(corpus)))
+    pairs = [(i, j, 1.0) for i, j in pairs_of(recipe.teacher.pair, size, "")]
+    points: list[float | None] = [-float(place) for place in range(size)]
+    shape = around_pairs(TrainingList("", [""] * size, points, pairs), settings.n_way, "")
+    width = len(shape.doc_ids)
     sample = as_corpus(corpus.sample(settings.batch_size * width))
-    labels = [(i, j, 1.0) for i, j in pairs_of(recipe.teacher.pair, width, "")]
-    points: list[float | None] = [-float(place) for place in range(width)]
     lists, texts = [], {}
     for number in range(settings.batch_size):
         ids = [f"d{(number * width + place) % len(sample)}" for place in range(width)]
-        lists.append(TrainingList(f"q{number}", ids, points, labels, ids[:1] if settings.lambda_cl else ()))
+        relevant = ids[:1] if settings.lambda_cl else ()
+        lists.append(shape._replace(query_id=f"q{number}", doc_ids=ids, relevant=relevant))
         texts[f"q{number}"] = sample[ids[0]].text[:100]
     clock = Clock(advance)
-    update = {"steps": SAMPLE_STEPS, "save_steps": SAMPLE_STEPS, "report_to": (), "compile": False}
+    update = {"steps": SAMPLE_STEPS, "max_epochs": None, "save_steps": SAMPLE_STEPS, "report_to": (), "compile": False}
     start = 0.0
 
     def attempt(chosen: TrainSettings) -> None:

@@ -28,6 +28,7 @@ from rich.progress import Progress as RichProgress
 from rich.text import Text
 
 from pdadapt.tables import speed
+from pdadapt.terminal import console as open_console
 
 EVERY = 60.0  # seconds between lines where there is no terminal
 STATE_EVERY = 2.0  # seconds between states that other processes read
@@ -46,7 +47,7 @@ class Progress:
     """
 
     def __init__(self, console: Console | None = None):
-        self.console = console or Console(stderr=True)
+        self.console = console or open_console(stderr=True)
         self.tasks = 0  # ended
         self._within = 0.0  # seconds of tasks that have ended, which are not those of the task they ran within
         self.prefix = ""  # such as "iteration 1: "
@@ -54,13 +55,13 @@ class Progress:
         self.state: Path | None = None  # a JSON file that says how far the task is, for other processes to read
         self._live = RichProgress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             _Rate(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=self.console,
             transient=True,
             disable=not self.console.is_terminal,

@@ -31,6 +31,7 @@ class Prompt:
         """Raises RecipeError when a field is missing, unknown or repeated; `source` names the file in the message."""
         self.template = template.strip("\n")
         self.fields = fields
+        self.source = source
         found = PLACEHOLDER.findall(self.template)
         wanted = ", ".join(f"{{{field}}}" for field in sorted(fields))
         if set(found) != fields or len(found) != len(fields):
@@ -45,6 +46,11 @@ class Prompt:
     def sha256(self) -> str:
         """The template's hash (16 hex digits): part of the key of every label made with it."""
         return hashlib.sha256(self.template.encode()).hexdigest()[:16]
+
+    @property
+    def order(self) -> list[str]:
+        """The fields as they follow one another."""
+        return [part.field for part in self._parts if part.field]
 
     def render(self, values: Mapping[str, str]) -> str:
         return "".join(part.text + (values[part.field] if part.field else "") for part in self._parts)

@@ -1,34 +1,32 @@
-"""Records of JSONL, TSV, CSV and text files: fields by name, and errors that name file and line."""
+"""Records of JSONL, TSV, CSV, Parquet and text files: fields by name, and errors that name file and line."""
 
 from __future__ import annotations
 
 import csv
-import gzip
 import json
-import mmap
-import os
-import zlib
+import math
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Generic, TypeVar, overload
 
+from pdadapt import columns
+from pdadapt.columns import NAMES, Kind, Row
 from pdadapt.errors import DataError, reason
+from pdadapt.lines import Lines, check_file, ending, open_text
+from pdadapt.tsv import Tsv
 
-Row = dict[str, object]
 T = TypeVar("T")
 
-ID_FIELDS = ("_id", "id", "doc_id", "docid", "query_id", "qid", "pid")
-TEXT_FIELDS = ("text", "contents", "body", "query", "passage")
 HUB = "hf:"
+LINE_ENDINGS = (".jsonl", ".json", ".tsv", ".txt")  # of files whose records are lines
 JSON_KINDS = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
 SHOWN = 80  # characters of what is wrong
 LONGEST = 10_000_000  # characters of a text: a longer document is a whole corpus, and is not tokenised at once
 
 
-def read_rows(path: Path, kind: str) -> Iterator[tuple[Row, str]]:
-    """Yield (fields, "file:line") of every record of a `document` or `query` file.
+def read_rows(path: Path, kind: Kind) -> Iterator[tuple[Row, str]]:
+    """Yield (fields, "file:line") of every record of a file.
 
     Raises DataError, with file and line, on what cannot be read.
     """
@@ -36,33 +34,30 @@ def read_rows(path: Path, kind: str) -> Iterator[tuple[Row, str]]:
         yield from ((row, f"{path}: row {number}") for number, row in enumerate(hub_rows(str(path)), 1))
         return
     check_file(path)
-    ending = _ending(path)
-    if ending not in (*LINE_READERS, ".csv", ".parquet") or (ending == ".txt" and kind == "document"):
+    found = ending(path)
+    if found not in (*LINE_ENDINGS, ".csv", ".parquet") or (found == ".txt" and kind != "query"):
         plain = ".txt, " * (kind == "query")
         raise DataError(
-            f"{path}: cannot tell the format of {ending or 'a file without an ending'}; use {plain}.jsonl, .tsv, .csv "
+            f"{path}: cannot tell the format of {found or 'a file without an ending'}; use {plain}.jsonl, .tsv, .csv "
             "or .parquet."
         )
-    if ending == ".parquet":
+    if found == ".parquet":
         yield from parquet_rows(path)
-        return
-    with open_text(path) as lines:
-        if ending == ".csv":
-            yield from _csv(lines, path)
-            return
-        read_line = _tsv_query if (ending, kind) == (".tsv", "query") else LINE_READERS[ending]
-        for number, line in enumerate(lines, 1):
-            where = f"{path}:{number}"
-            if (row := read_line(line, number, where)) is not None:
-                yield row, where
+    elif found == ".csv":
+        with open_text(path) as lines:
+            yield from _csv(lines, path, kind)
+    else:
+        yield from ((row, where) for _, row, where in RowLines(path, kind))
 
 
-def read_id(row: Row, kind: str, where: str) -> str:
-    found = next((row[field] for field in ID_FIELDS if row.get(field) not in (None, "")), None)
+def read_id(row: Row, kind: Kind, where: str, part: str = "id") -> str:
+    """The id that a record has, or, of a judgment or a ranking, the one in this part of it."""
+    name = kind if part == "id" else part
+    found = next((value for _, value in columns.values(row, kind, part) if not is_missing(value) and value != ""), None)
     if found is None:
-        raise DataError(f"{where}: the {kind} has no id; name it in a field `_id`.")
+        raise DataError(f"{where}: the {name} has no id; name it in a field `{NAMES[kind][part][0]}`.")
     if isinstance(found, bool) or not isinstance(found, (str, int)):
-        raise DataError(f"{where}: the id of the {kind} is neither a text nor a whole number; write it as a text.")
+        raise DataError(f"{where}: the id of the {name} is neither a text nor a whole number; write it as a text.")
     record_id = check_text(str(found), where)
     if any(character.isspace() for character in record_id):
         raise DataError(
@@ -72,16 +67,35 @@ def read_id(row: Row, kind: str, where: str) -> str:
     return record_id
 
 
-def read_text(row: Row, where: str) -> str:
-    for field in TEXT_FIELDS:
-        value = row.get(field)
+def read_text(row: Row, where: str, kind: Kind = "document") -> str:
+    """The record's text; empty where it has a field for it, with nothing in it (null, NaN)."""
+    fields = list(columns.values(row, kind, "text"))
+    for _, value in fields:
         if isinstance(value, str):
             return check_text(value, where)
-    for field in TEXT_FIELDS:
-        if (value := row.get(field)) is not None:
-            kind = next((name for of, name in JSON_KINDS.items() if isinstance(value, of)), type(value).__name__)
-            raise DataError(f"{where}: `{field}` is no text but {kind}; write it as a text, in quotes.")
-    raise DataError(f"{where}: no text; name it in a field `text`.")
+    for field, value in fields:
+        if not is_missing(value):
+            raise DataError(f"{where}: `{field}` is no text but {_kind_of(value)}; write it as a text, in quotes.")
+    if not fields:
+        raise DataError(f"{where}: no text; name it in a field `text`.")
+    return ""
+
+
+def read_title(row: Row, where: str) -> str:
+    """Empty where there is none; numbers are titles too."""
+    value = next((value for _, value in columns.values(row, "document", "title") if not is_missing(value)), "")
+    if not isinstance(value, (str, int, float)) and value:
+        raise DataError(f"{where}: the title is no text; write it as one, or leave it out.")
+    return check_text(str(value), where) if value or type(value) in (int, float) else ""
+
+
+def is_missing(value: object) -> bool:
+    """Whether it is what files hold in place of a value: null, or NaN as pandas writes it."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _kind_of(value: object) -> str:
+    return next((name for of, name in JSON_KINDS.items() if isinstance(value, of)), type(value).__name__)
 
 
 def check_text(text: str, where: str) -> str:
@@ -89,68 +103,71 @@ def check_text(text: str, where: str) -> str:
     if len(text) > LONGEST:
         raise DataError(f"{where}: {len(text):,} characters in one text, and at most {LONGEST:,} are read; split it.")
     if "\0" in text:
-        raise DataError(f"{where}: holds a NUL byte: convert the file to UTF-8 if it is UTF-16, else remove it.")
+        raise DataError(
+            f"{where}: holds a NUL byte: convert the file to UTF-8 if it is UTF-16 (iconv -f utf-16le -t utf-8 OLD > "
+            "NEW), else remove it."
+        )
     if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
         raise DataError(f"{where}: holds half of a surrogate pair (\\ud800 to \\udfff), which is no text; remove it.")
     return text
 
 
-def check_file(path: Path) -> None:
-    """Raises DataError when there is no such file."""
-    if os.path.isdir(path):
-        raise DataError(f"{path} is a folder; give a file.")
-    if not os.path.isfile(path):
-        raise DataError(f"File {path} was not found; check its name.")
+class RowLines:
+    """The rows of a file whose records are lines: JSONL, TSV, or a query a line."""
 
+    def __init__(self, path: Path, kind: Kind):
+        """Raises DataError when the file is missing, or its first line is neither a header nor a record."""
+        self.path = path
+        self.lines = Lines(path)
+        self.tsv = Tsv(self.lines, kind) if ending(path) == ".tsv" else None
+        plain = _plain if ending(path) == ".txt" else _jsonl
+        self._row: Callable[[str, int, str], Row | None] = self.tsv.row if self.tsv else plain
 
-@contextmanager
-def open_text(path: Path) -> Iterator[IO[str]]:
-    """A file of UTF-8 text, `.gz` too. Raises DataError when it is missing, or turns out to be something else."""
-    check_file(path)
-    opened = gzip.open if path.name.endswith(".gz") else open
-    try:
-        with opened(path, "rt", encoding="utf-8-sig", newline="") as lines:
-            yield lines
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} cannot be read as UTF-8 text ({error}); convert the file and try again.") from None
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read as gzip ({reason(error)}); fetch or pack it anew.") from None
+    def __iter__(self) -> Iterator[tuple[int, Row, str]]:
+        """(start, fields, "file:line") of every record. Raises DataError on what cannot be read."""
+        file = str(self.path)
+        for number, start, line in self.lines:
+            where = f"{file}:{number}"
+            if (row := self._row(self.lines.text(line, where), number, where)) is not None:
+                yield start, row, where
 
-
-def on_disk(path: Path) -> bool:
-    """Whether LineFile can read it: uncompressed, and a record is a line."""
-    return path.suffix.lower() in (".jsonl", ".json", ".tsv")
+    def at(self, start: int) -> Row:
+        """The fields of the record that starts there."""
+        where = str(self.path)
+        row = self._row(self.lines.text(self.lines.at(start), where), 0, where)
+        assert row is not None, "the file has changed"
+        return row
 
 
 class LineFile(Sequence[T], Generic[T]):
     """The records of a file, each read from it when asked for: in memory are eight bytes a record.
 
-    read() must have gone through the file once: it finds the records, and checks them.
+    A packed file is in memory whole. read() must have gone through the file once: it finds the records, and checks
+    them.
     """
 
-    def __init__(self, path: Path, build: Callable[[Row, str], T]):
+    def __init__(self, path: Path, build: Callable[[Row, str], T], kind: Kind = "document"):
         """build: what a record is, of its fields and "file:line". Raises DataError when the file is missing."""
-        check_file(path)
         self.path = path
         self.build = build
+        self.rows = RowLines(path, kind)
         self._starts = array("Q")
-        with open(path, "rb") as file:
-            self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""
 
     def read(self) -> Iterator[T]:
         """Yield every record, from the first. Raises DataError, with file and line, on what cannot be read."""
         self._starts = array("Q")
-        start, number = 0, 1
-        while start < len(self._bytes):
-            record = self._record(start, number)
-            if record is not None:
-                self._starts.append(start)
-                yield record
-            start, number = self._end(start) + 1, number + 1
+        for start, row, where in self.rows:
+            self._starts.append(start)
+            yield self.build(row, where)
 
-    def keep(self, records: Iterable[int]) -> None:
+    def keep(self, records: Iterable[int]) -> LineFile[T]:
         """These alone, by their places."""
         self._starts = array("Q", (self._starts[record] for record in records))
+        return self
+
+    def where(self, record: int) -> str:
+        """ "file:line" of a record."""
+        return self.rows.lines.where(self._starts[record])
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -162,27 +179,40 @@ class LineFile(Sequence[T], Generic[T]):
     def __getitem__(self, index: int | slice) -> T | list[T]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        record = self._record(self._starts[index])
-        assert record is not None, "the file has changed"
-        return record
-
-    def _record(self, start: int, number: int = 0) -> T | None:
-        """Of the line that starts here; None when it is blank or a header."""
-        where = f"{self.path}:{number}" if number else str(self.path)
-        try:
-            line = self._bytes[start : self._end(start)].decode()
-        except UnicodeDecodeError as error:
-            raise DataError(f"{where}: not UTF-8 text ({error}); convert the file and try again.") from None
-        row = LINE_READERS[_ending(self.path)](line.removeprefix("\ufeff") if not start else line, number, where)
-        return None if row is None else self.build(row, where)
-
-    def _end(self, start: int) -> int:
-        newline = self._bytes.find(b"\n", start)
-        return len(self._bytes) if newline < 0 else newline
+        return self.build(self.rows.at(self._starts[index]), str(self.path))
 
 
-def _ending(path: Path) -> str:
-    return Path(path.name.removesuffix(".gz")).suffix.lower()
+class Kept(Sequence[T], Generic[T]):
+    """Some of the records of a sequence, by their places: eight bytes each."""
+
+    def __init__(self, records: Sequence[T], places: Iterable[int]):
+        """places: rising."""
+        self._records = records
+        self._places = array("Q", places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __iter__(self) -> Iterator[T]:
+        wanted = iter(self._places)
+        place = next(wanted, None)
+        for number, record in enumerate(self._records):
+            if number == place:
+                yield record
+                place = next(wanted, None)
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[T]: ...
+    def __getitem__(self, index: int | slice) -> T | list[T]:
+        if not isinstance(index, slice):
+            return self._records[self._places[index]]
+        places = self._places[index]
+        if (index.step or 1) != 1 or not places:
+            return [self._records[place] for place in places]
+        block = self._records[places[0] : places[-1] + 1]  # a few more than are wanted, in one go
+        return [block[place - places[0]] for place in places]
 
 
 def _jsonl(line: str, number: int, where: str) -> Row | None:
@@ -202,35 +232,8 @@ def parse_object(line: str, where: str) -> Row:
     return row
 
 
-def _tsv(line: str, number: int, where: str, columns: tuple[str, ...] = ("_id", "text", "title")) -> Row | None:
-    fields = line.rstrip("\r\n").split("\t")
-    if fields == [""] or (number == 1 and fields[0].lower() in ID_FIELDS):
-        return None
-    if len(fields) < 2:
-        raise DataError(f"{where}: expected id<TAB>text, and found no tab; put one between them.")
-    if len(fields) > len(columns):
-        expected = "id<TAB>text" + "[<TAB>title]" * (len(columns) > 2)
-        raise DataError(
-            f"{where}: expected {expected}, and found {len(fields)} columns; remove the others, or put a space in "
-            "place of each tab within the text."
-        )
-    return dict(zip(columns, fields, strict=False))
-
-
-def _tsv_query(line: str, number: int, where: str) -> Row | None:
-    return _tsv(line, number, where, ("_id", "text"))
-
-
 def _plain(line: str, number: int, where: str) -> Row | None:
     return {"_id": f"q{number}", "text": line.strip()} if line.strip() else None
-
-
-LINE_READERS: dict[str, Callable[[str, int, str], Row | None]] = {
-    ".jsonl": _jsonl,
-    ".json": _jsonl,
-    ".tsv": _tsv,
-    ".txt": _plain,
-}
 
 
 def parquet_rows(path: Path) -> Iterator[tuple[Row, str]]:
@@ -241,10 +244,11 @@ def parquet_rows(path: Path) -> Iterator[tuple[Row, str]]:
     check_file(path)
     number = 0
     try:
-        for batch in pyarrow.parquet.ParquetFile(path).iter_batches():
-            for row in batch.to_pylist():
-                number += 1
-                yield row, f"{path}: row {number}"
+        with open(path, "rb") as file:  # its name need not be text
+            for batch in pyarrow.parquet.ParquetFile(file).iter_batches():
+                for row in batch.to_pylist():
+                    number += 1
+                    yield row, f"{path}: row {number}"
     except (ArrowException, OSError, ValueError, OverflowError) as error:  # also of text that is not UTF-8, odd dates
         raise DataError(f"{path} cannot be read as Parquet ({reason(error)}); write the file anew.") from None
 
@@ -274,23 +278,31 @@ def hub_rows(name: str) -> Any:
 
 def text_files(folder: Path) -> list[Path]:
     """The .txt and .md files (.gz too) under a folder, in the order of their paths; hidden ones are left out."""
-    found = (path.relative_to(folder) for path in folder.rglob("*") if _ending(path) in (".txt", ".md"))
+    found = (
+        path.relative_to(folder) for path in folder.rglob("*") if ending(path) in (".txt", ".md") and not path.is_dir()
+    )
     return sorted(path for path in found if not any(part.startswith(".") for part in path.parts))
 
 
-def _csv(lines: IO[str], path: Path) -> Iterator[tuple[Row, str]]:
+def _csv(lines: IO[str], path: Path, kind: Kind) -> Iterator[tuple[Row, str]]:
     csv.field_size_limit(2**30)
-    reader = csv.DictReader(lines, strict=True)
+    reader = csv.reader(lines, strict=True)
+    names: tuple[str, ...] | None = None
     start = 1
     try:
-        if not set(ID_FIELDS) & set(reader.fieldnames or ()) or not set(TEXT_FIELDS) & set(reader.fieldnames or ()):
-            raise DataError(f"{path}:1: a CSV file needs a header with an id (`_id`) and a `text` column; add one.")
-        start = reader.line_num + 1
-        for row in reader:
-            if None in row:
-                raise DataError(f"{path}:{start}: more fields than the header has; quote a text that holds commas.")
-            yield dict(row), f"{path}:{start}"
-            start = reader.line_num + 1
+        for cells in reader:
+            where, start = f"{path}:{start}", reader.line_num + 1
+            if not any(cell.strip() for cell in cells):
+                continue
+            if names is None:
+                if (names := columns.header(cells, kind, where)) is None:
+                    raise DataError(
+                        f"{where}: a CSV file needs a header with an id (`_id`) and a `text` column; add one."
+                    )
+                continue
+            if len(cells) > len(names):
+                raise DataError(f"{where}: more fields than the header has; quote a text that holds commas.")
+            yield dict(zip(names, cells, strict=False)), where
     except csv.Error as error:
         raise DataError(
             f"{path}:{start}: not valid CSV ({error}); a quote inside a text is doubled, and the text quoted."

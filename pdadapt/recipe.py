@@ -218,6 +218,8 @@ class TrainSettings(Settings):
     """Optimizer steps; null means `epochs` passes over the queries."""
     epochs: PositiveFloat = 1.0
     """Passes over the queries, when steps is null."""
+    max_epochs: PositiveFloat | None = None
+    """Training makes no more passes over the queries than this, whatever steps and epochs say; null: no cap."""
     batch_size: Positive = 32
     """Queries per optimizer step."""
     chunk_tokens: Positive = 8_192
@@ -231,13 +233,17 @@ class TrainSettings(Settings):
     compile: bool = False
     """Compile the encoder (torch.compile); worth its minutes on long trainings."""
     n_way: Annotated[int, Field(gt=1)] = 64
-    """Documents per query in training, all of a pair's documents among them."""
+    """Documents per query in training, if there are as many candidates."""
+    list: Literal["best", "pairs"] = "best"
+    """Which of a query's candidates are trained on; those labeled relevant always are. best: the n_way best by the
+    point labels, of which pairs are chosen. pairs, as in the released code: pairs are chosen of all candidates, and
+    their documents are filled up to n_way at random; a list is longer where its pairs name more than n_way."""
     learning_rate: Rate = 1e-5
     """The highest of the run, of AdamW."""
     warmup: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Share of the steps over which the learning rate rises; it then falls linearly to 0."""
-    weight_decay: NonNegative = 0.01
-    """AdamW's; not on biases and norms."""
+    weight_decay: NonNegative = 0.0
+    """AdamW's; not on biases and norms. The released code has none."""
     max_grad_norm: PositiveFloat = 2.0
     """Gradients longer than this are scaled down to it."""
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
@@ -248,8 +254,13 @@ class TrainSettings(Settings):
     so no more than before."""
     lambda_cl: NonNegative = 0.0
     """Of L_CL, on the queries that have labels: judgments, or the `doc_id` that `pdadapt queries` wrote them about."""
+    own_negatives: bool = True
+    """L_CL sets a labeled document against the rest of its own list. The released code does not: many of MS MARCO's
+    candidates are relevant and not labeled."""
     in_batch_negatives: bool = True
-    """L_CL sets a labeled document against the other queries' documents too."""
+    """L_CL sets a labeled document against the other queries' documents: those listed for another query of the batch
+    and not for its own. (The released code goes by places: what is on both lists counts too, and counts twice on two.)
+    """
     lambda_kd: NonNegative = 1.0
     """Of L_KD, on the point labels."""
     lambda_pair: NonNegative = 3.0
@@ -271,24 +282,49 @@ class TrainSettings(Settings):
     document_length: Length = 180
     """Tokens kept of a document in training."""
     save_steps: Positive = 500
-    """A resumable checkpoint is written every so many steps."""
+    """A resumable checkpoint is written every so many steps, and at each check."""
+    checks: Positive | None = None
+    """So many times, evenly over the training, the agreement on half of the queries held out is measured, and the best
+    state becomes the checkpoint. With this and check_steps null the last one does."""
     check_steps: Positive | None = None
-    """Every so many steps (a multiple of save_steps) the agreement on the queries held out is measured, and the best
-    state becomes the checkpoint; null means that the last one does."""
+    """The same every so many steps, and at the end."""
     patience: Positive = 3
     """Training stops when so many checks in a row were no better than one before them."""
     report_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
     """Where losses by term, learning rate, gradient norm and examples per second go besides train.jsonl."""
 
+    @property
+    def checked(self) -> bool:
+        """Whether the best of several states is kept, by the queries held out."""
+        return bool(self.checks or self.check_steps)
+
+    def paired(self, candidates: int) -> int:
+        """Of how many of so many candidates, the best by the point labels, pairs are chosen."""
+        return candidates if self.list == "pairs" else min(self.n_way, candidates)
+
     @model_validator(mode="after")
-    def _checks_are_of_saved_states(self) -> TrainSettings:
-        if self.check_steps and self.check_steps % self.save_steps:
+    def _checks_have_queries(self) -> TrainSettings:
+        if self.checks and self.check_steps:
+            raise ValueError("checks and check_steps both say when to check; set one of them to null")
+        if self.checked and not self.held_out:
+            name = "checks" if self.checks else "check_steps"
+            raise ValueError(f"{name} needs queries held out; set held_out to 0.1, say, or {name} to null")
+        return self
+
+    @model_validator(mode="after")
+    def _labeled_documents_have_negatives(self) -> TrainSettings:
+        if not self.lambda_cl or self.own_negatives:
+            return self
+        if not self.in_batch_negatives:
             raise ValueError(
-                f"check_steps: {self.check_steps} is no multiple of save_steps, {self.save_steps}; set "
-                f"train.save_steps={self.check_steps}, or train.check_steps to a multiple"
+                "own_negatives and in_batch_negatives are both false, so L_CL has nothing to set a labeled document "
+                "against; set one of them to true, or lambda_cl to 0"
             )
-        if self.check_steps and not self.held_out:
-            raise ValueError("check_steps needs queries held out; set held_out")
+        if self.batch_size == 1:
+            raise ValueError(
+                "own_negatives is false, and a batch_size of 1 holds no other query's documents for L_CL; set "
+                "own_negatives to true, or batch_size to 2 or more"
+            )
         return self
 
     @model_validator(mode="after")

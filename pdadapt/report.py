@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from pdadapt import plots
 from pdadapt.errors import RunError
+from pdadapt.printing import printable
 from pdadapt.record import Iteration, Record, read_agreed, read_labels, read_record, read_values, stage_of
 from pdadapt.run import write_atomic
 from pdadapt.tables import duration, p_value, speed
@@ -51,7 +52,13 @@ def write_report(run: Path) -> Path:
 
 def page(record: Record) -> str:
     """The HTML."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: printable(value) if type(value) is str else value,
+    )
     environment.filters |= {"duration": duration, "speed": speed}
     metrics = record.metrics
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(

@@ -104,11 +104,14 @@ def check(ranking: Ranking, corpus: Corpus, queries: Queries) -> None:
 
 
 def spread(head: Sequence[tuple[str, float]], rest: Sequence[str]) -> list[tuple[str, float]]:
-    """Scores that fall strictly, as trec_eval orders a run by them: the head's own, then a step lower each."""
+    """Scores that fall strictly, in single precision too, as trec_eval orders a run by them: the head's own, or a step
+    below the one before; then a step lower each.
+    """
     found: list[tuple[str, float]] = []
     last = max((score for _, score in head if np.isfinite(score)), default=0.0) + 1.0
     for doc_id, score in [*head, *((doc_id, -np.inf) for doc_id in rest)]:
-        last = min(score, last - 1e-5) if np.isfinite(score) else last - 1.0
+        step = max(1e-5, 1e-6 * abs(last))
+        last = min(score, last - step) if np.isfinite(score) else last - 1.0
         found.append((doc_id, last))
     return found
 

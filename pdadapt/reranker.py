@@ -34,6 +34,7 @@ from pdadapt.retrieve import index_corpus, retrieve, sample_queries
 from pdadapt.run import Ranking, RunFolder, atomic_folder, read_run, write_run
 from pdadapt.teachers import Pair
 from pdadapt.teachers.choose import TASK
+from pdadapt.teachers.control import control_tokens
 from pdadapt.teachers.cross_encoder import join
 from pdadapt.train import Watch, last_complete, logging_steps, set_dropout
 
@@ -60,6 +61,7 @@ def train_reranker(recipe: Recipe, dataset: Dataset, out: Path, progress: Progre
             "(qrels.train.tsv in MS MARCO's layout)."
         )
     relevant_documents(dataset, queries)  # all of which the corpus must hold
+    dataset.notices.say(progress.say)
     run = RunFolder(out)
     origin = {
         "corpus": dataset.name,
@@ -229,9 +231,12 @@ def load_encoder(settings: RerankerSettings, seed: int) -> CrossEncoder:
 def _rows(
     examples: Sequence[Example], corpus: Corpus, queries: Queries, model: CrossEncoder
 ) -> Iterator[dict[str, Any]]:
+    as_text = control_tokens(model.tokenizer).as_text
     for query_id, doc_ids, label in examples:
         texts = [corpus[doc_id].contents for doc_id in doc_ids]
         query, document = queries[query_id], texts[0]
-        if len(texts) == 2:
+        if len(texts) == 1:
+            query, document = as_text(query), as_text(document)
+        else:
             query, document = join(model.tokenizer, Pair(query, *texts), model.max_length)
         yield {"query": query, "document": document, "label": label}

@@ -13,7 +13,7 @@ from typing import Any
 
 from pdadapt.corpus import Corpus, Dataset, Queries
 from pdadapt.engines import Engine
-from pdadapt.engines.choose import BASELINE, index_folder, index_origin, load_engine
+from pdadapt.engines.choose import BASELINE, identity, index_folder, index_origin, load_engine
 from pdadapt.locks import locked
 from pdadapt.passages import best_passages
 from pdadapt.progress import Progress
@@ -67,7 +67,7 @@ def open_index(
     """
     corpus = dataset.corpus
     engine = load_engine(name, student, corpus.sample(PCA_DOCUMENTS), settings, dataset.lengths)
-    folder = index_folder(root, dataset.name, name, settings)
+    folder = index_folder(root, dataset, name, settings)
     with locked(root):
         index_corpus(engine, corpus, folder, progress, index_origin(name, corpus, student, settings, dataset.lengths))
     return engine, folder
@@ -143,11 +143,24 @@ def rank_by_bm25(corpus: Corpus, queries: Queries, file: Path, k: int, progress:
         stage = progress.prefix
         progress.prefix = f"{stage}BM25: "
         engine = load_engine(BASELINE, {}, (), RetrieveSettings())
-        index_corpus(engine, corpus, index, progress)
+        index_corpus(engine, corpus, index, progress, {"model": identity(BASELINE)})
         write_run(file, (each[:2] for each in search(engine, corpus, queries, index, k, progress)), BASELINE)
         progress.prefix = stage
     shutil.rmtree(index, ignore_errors=True)
     return RunFile(file)
+
+
+def without_itself(ranking: Mapping[str, Ranked], corpus: Corpus, queries: Queries) -> tuple[Ranking, int]:
+    """A ranking of documents that was given, without the queries themselves (see `itself`), as a retriever's is; and
+    for how many queries something was left out.
+    """
+    kept: Ranking = {}
+    found = 0
+    for query_id, ranked in ranking.items():
+        own = itself(corpus.whole, query_id, queries.get(query_id, ""))
+        kept[query_id] = [entry for entry in ranked if entry[0] not in own] if own else ranked
+        found += len(kept[query_id]) < len(ranked)
+    return kept, found
 
 
 def itself(corpus: Corpus, query_id: str, query: str) -> set[str]:

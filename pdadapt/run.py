@@ -19,10 +19,10 @@ import contextlib
 import io
 import itertools
 import json
-import math
 import mmap
 import os
 import shutil
+from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -32,11 +32,13 @@ import yaml
 from pydantic import ValidationError
 
 from pdadapt.errors import DataError, RunError, reason
+from pdadapt.lines import is_utf8
 from pdadapt.locks import locked
-from pdadapt.readers import open_text
 from pdadapt.recipe import Recipe
 from pdadapt.shard_states import unmerged
+from pdadapt.trec import read_records, read_score
 
+DECIMALS = 6  # of a score in a run file
 Ranked = list[tuple[str, float]]  # (doc_id, score), best first
 Ranking = dict[str, Ranked]  # by query_id
 Change = tuple[str, Any, Any]  # dotted key, old, new
@@ -64,7 +66,10 @@ HASHED = {  # parts of a run's origin of which hashes are kept, which say nothin
     "relevant_sha256": "the training qrels",
     "examples_sha256": "the examples",
     "qrels_sha256": "the training qrels",
+    "teachers.point.prompt": "the prompt for points",
+    "teachers.pair.prompt": "the prompt for pairs",
 }
+LABEL_KEYS = "teachers."  # a run's origin holds the keys of its labels, which follow from settings, prompts and weights
 UNCOMPARED = ("versions", "source")  # parts of a run's origin that may differ when it goes on
 BEGINNINGS = (
     "lock",
@@ -89,6 +94,7 @@ READ_BY: dict[str, Stage] = {  # the first stage that reads a setting, or a part
     "teachers": "label",
     "relevant_sha256": "label",
     "train.n_way": "label",
+    "train.list": "label",
     "train.temperature": "label",
     "train.prior_precision": "label",
     "train": "train",
@@ -156,6 +162,8 @@ class RunFolder:
         Returns a sentence on what differs, if anything, and what to remove: where something else differs, the results
         of restart_from and of later stages. Raises RunError, naming it, when that stage is not as early as need be.
         """
+        if not is_utf8(self.path):
+            raise RunError(f"{self.path}: no model can be saved there, for the name is not UTF-8; give another --out.")
         if not self.run_file.exists():
             if self.path.is_dir() and any(not entry.name.startswith(BEGINNINGS) for entry in self.path.iterdir()):
                 raise RunError(f"{self.path} is not empty and holds no run; give another --out.")
@@ -217,7 +225,12 @@ class RunFolder:
             raise RunError(f"{self.path} holds a run of another version (run.json); give another --out.")
         version = found.get("versions", {}).get("pdadapt", "another version")
         changes = differences(with_defaults(begun, f"{self.path} (begun by pdadapt {version})"), wanted)
-        changes += differences(found, {**origin, **{key: found.get(key) for key in UNCOMPARED}})
+        named = {key.rpartition(".")[2] for key, *_ in changes if key.startswith("teacher.")}
+        changes += [
+            change
+            for change in differences(found, {**origin, **{key: found.get(key) for key in UNCOMPARED}})
+            if not (change[0].startswith(LABEL_KEYS) and change[0].rpartition(".")[2] in named)  # it is said already
+        ]
         changes = [change for change in changes if change[0] not in FREE and not change[0].startswith(WRITING)]
         return [
             (key, old, new)
@@ -306,7 +319,7 @@ def write_atomic(path: Path, text: str | Iterable[str]) -> None:
     """Write a file, or its lines, so that it is there whole or not at all, even after kill -9."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".part")
-    with open(temporary, "w", encoding="utf-8") as file:
+    with open(temporary, "w", encoding="utf-8", errors="backslashreplace") as file:  # of a path that is no UTF-8
         file.writelines([text] if isinstance(text, str) else text)
         file.flush()
         os.fsync(file.fileno())
@@ -338,27 +351,39 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 def write_run(path: Path, rankings: Iterable[tuple[str, Ranked]], tag: str) -> None:
     """A TREC run file: query_id Q0 doc_id rank score tag."""
     lines = (
-        f"{query_id} Q0 {doc_id} {rank} {score:.6f} {tag}\n"
+        f"{query_id} Q0 {doc_id} {rank} {score:.{DECIMALS}f} {tag}\n"
         for query_id, ranked in rankings
         for rank, (doc_id, score) in enumerate(ranked, 1)
     )
     write_atomic(path, lines)
 
 
+def in_order(ranked: Ranked) -> Ranked:
+    """As trec_eval orders documents: by their scores in single precision, and of equal ones the greater id first."""
+    scores = array("f", (score for _, score in ranked))
+    if all(before > after for before, after in itertools.pairwise(scores)):
+        return ranked
+    order = sorted(range(len(ranked)), key=lambda i: (scores[i], ranked[i][0]), reverse=True)
+    return [ranked[i] for i in order]
+
+
+def as_written(ranked: Ranked) -> Ranked:
+    """As read_run has it again when write_run has written it."""
+    return in_order([(doc_id, round(score, DECIMALS)) for doc_id, score in ranked])
+
+
 def read_run(path: Path) -> Ranking:
-    """The rankings of a TREC run file, in the order of their scores, as trec_eval reads it.
+    """The rankings of a run file (trec.read_records), in trec_eval's order.
 
     Raises DataError, with file and line, when it is not one.
     """
     ranking: Ranking = {}
-    with open_text(path) as lines:
-        for number, line in enumerate(lines, 1):
-            query_id, doc_id, score = _fields(line, f"{path}:{number}")
-            ranking.setdefault(query_id, []).append((doc_id, score))
+    for query_id, doc_id, value, where in read_records(path, "ranking", []):
+        ranking.setdefault(query_id, []).append((doc_id, read_score(value, where)))
     for query_id, ranked in ranking.items():
         if len({doc_id for doc_id, _ in ranked}) < len(ranked):
             raise DataError(f"{path}: query {query_id!r} ranks a document twice; keep the first of the two.")
-    return {query_id: sorted(ranked, key=lambda entry: -entry[1]) for query_id, ranked in ranking.items()}
+    return {query_id: in_order(ranked) for query_id, ranked in ranking.items()}
 
 
 class RunFile(Mapping[str, Ranked]):
@@ -384,7 +409,7 @@ class RunFile(Mapping[str, Ranked]):
         """Raises DataError, naming the file, when it is no run file."""
         self._file.seek(self._starts[query_id])
         lines = itertools.islice(self._lines(), self.sizes[query_id])
-        return [_fields(line.decode(errors="replace"), str(self.path))[1:] for line in lines]
+        return [_entry(line.decode(errors="replace"), str(self.path)) for line in lines]
 
     def _lines(self) -> Iterator[bytes]:
         """From where the file is now."""
@@ -400,19 +425,12 @@ class RunFile(Mapping[str, Ranked]):
         return query_id in self._starts
 
 
-def _fields(line: str, where: str) -> tuple[str, str, float]:
-    """(query id, document id, score) of a line of a TREC run."""
+def _entry(line: str, where: str) -> tuple[str, float]:
+    """(document id, score) of a line that write_run wrote."""
     fields = line.split()
-    if len(fields) < 6 or not _is_number(fields[4]):
+    if len(fields) < 6:
         raise DataError(f"{where}: not a line of a TREC run; write six fields, query_id Q0 doc_id rank score tag.")
-    return fields[0], fields[2], float(fields[4])
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
+    return fields[2], read_score(fields[4], where)
 
 
 def label_store(folder: Path) -> Path:

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Console, Group, RenderableType
-from rich.table import Table
+import regex
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from pdadapt.corpus import Dataset, Document
 from pdadapt.engines.colbert import Colbert
 from pdadapt.engines.exact import Exact
 from pdadapt.engines.plaid import Plaid
+from pdadapt.generation.words import UNSPACED
 from pdadapt.progress import Progress
 from pdadapt.recipe import RetrieveSettings
 from pdadapt.retrieve import open_index, retrieve
 from pdadapt.run import last_checkpoint
+from pdadapt.terminal import Name, WholeTable, console, plain
 
-WORD = re.compile(r"\w+")
-SHOWN = 60  # words of a passage
+WORD = regex.compile(rf"(?V1)[{UNSPACED}]\p{{M}}*|[[\w\p{{M}}]--[{UNSPACED}]]+")
+PIECE = regex.compile(rf"(?V1)[{UNSPACED}]{{1,3}}|[\S--[{UNSPACED}]]{{1,40}}")  # a word, or as much text as one
+SHOWN = 60  # pieces of a passage
 
 Span = tuple[int, int]  # of characters: start, end
 
@@ -53,9 +55,8 @@ class Searcher:
 
     def __call__(self, query: str, k: int) -> list[Found]:
         """The k best documents, best first."""
-        ranked = retrieve(self.engine, self.dataset.corpus, {"": query}, self.folder, k, Progress(Console(quiet=True)))[
-            ""
-        ]
+        quiet = Progress(console(quiet=True))
+        ranked = retrieve(self.engine, self.dataset.corpus, {"": query}, self.folder, k, quiet)[""]
         documents = [self.dataset.corpus[doc_id] for doc_id, _ in ranked]
         return [
             Found(document, score, self._matched(query, document.contents))
@@ -105,16 +106,18 @@ def _encode(model: Any, text: str, task: str) -> tuple[Any, Any, list[Span]]:
 
 def show(found: Sequence[Found]) -> RenderableType:
     """Ranked passages, matched words set off, each around where most of them stand."""
-    table = Table(box=None, show_header=False, padding=(0, 1, 1, 0))
+    if not found:
+        return plain("Nothing is found.")
+    table = WholeTable("", Name(), box=None, show_header=False, padding=(0, 1, 1, 0))
     for rank, one in enumerate(found, 1):
-        heading = Text(f"{one.document.doc_id}  {one.score:.3f}", style="dim")
+        heading = plain(f"{one.document.doc_id}  {one.score:.3f}", "dim")
         table.add_row(f"{rank}.", Group(heading, excerpt(one)))
     return table
 
 
 def side_by_side(base: Sequence[Found], other: Sequence[Found], names: tuple[str, str]) -> RenderableType:
     """Two rankings of one query: rank by rank, with where the other has each document."""
-    table = Table("", *names, show_lines=True)
+    table = WholeTable("", *map(Name, map(plain, names)), show_lines=True)
     places = [{one.document.doc_id: rank for rank, one in enumerate(found, 1)} for found in (base, other)]
     for row in range(max(len(base), len(other))):
         cells: list[RenderableType] = []
@@ -125,15 +128,15 @@ def side_by_side(base: Sequence[Found], other: Sequence[Found], names: tuple[str
             one = found[row]
             rank = elsewhere.get(one.document.doc_id)
             there = f"there {rank}" if rank else "not there"
-            cells.append(Group(Text(f"{one.document.doc_id}  {one.score:.3f}  ({there})", style="dim"), excerpt(one)))
+            cells.append(Group(plain(f"{one.document.doc_id}  {one.score:.3f}  ({there})", "dim"), excerpt(one)))
         table.add_row(f"{row + 1}.", *cells)
     return table
 
 
 def excerpt(found: Found) -> Text:
-    """At most SHOWN words of the contents, those with the most matches."""
+    """At most SHOWN pieces of the contents, those with the most matches."""
     contents = found.document.contents
-    spans = [word.span() for word in re.finditer(r"\S+", contents)]
+    spans = [piece.span() for piece in PIECE.finditer(contents)]
     hits = [any(start < end_ and begin < end for begin, end_ in found.matched) for start, end in spans]
     last = max(0, len(spans) - SHOWN)
     first = max(range(last + 1), key=lambda i: (sum(hits[i : i + SHOWN]), -i))
@@ -141,8 +144,9 @@ def excerpt(found: Found) -> Text:
     if not window:
         return Text()
     start, end = window[0][0], window[-1][1]
-    text = Text(contents[start:end])
-    for begin, stop in found.matched:
+    text = Text("… " if first else "")
+    for begin, stop in sorted(found.matched):
         if start <= begin and stop <= end:
-            text.stylize("bold green", begin - start, stop - start)
-    return Text("… " if first else "") + text + Text(" …" if first < last else "")
+            text.append(plain(contents[start:begin])).append(plain(contents[begin:stop], "bold green"))
+            start = stop
+    return text.append(plain(contents[start:end])).append(" …" if first < last else "")

@@ -6,22 +6,22 @@ RUN/iteration-N/shards/ holds a label store and a journal of each: 3-of-16.sqlit
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pdadapt.ask import Journal
 from pdadapt.corpus import Dataset, Queries, Source, data_hashes
 from pdadapt.errors import RunError
-from pdadapt.label import Labeling, ask_teachers
-from pdadapt.labels import LabelStore, check_shard, is_labeled, merge_labels, open_frozen
+from pdadapt.label import Labeling, ask_teachers, journal_of
+from pdadapt.labels import LabelStore, check_shard, merge_labels, open_frozen
 from pdadapt.locks import holder, locked
 from pdadapt.passages import reload
 from pdadapt.pipeline import labeled_relevant, teacher_keys
 from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe
 from pdadapt.retrieve import sample_queries
-from pdadapt.run import HASHED, RunFile, RunFolder, read_settings, with_defaults
+from pdadapt.run import RunFile, RunFolder, differences, name_changes, read_settings, with_defaults
 from pdadapt.shard_states import LABELED, MERGED, mark
 from pdadapt.teachers import Task
 from pdadapt.teachers.choose import Teachers, by_document
@@ -46,12 +46,11 @@ def label_shard(path: Path, shard: Shard, progress: Progress) -> Path:
     """Ask the teachers about a shard of the run's candidates, but for what its label store holds already; returns the
     shard's own store. The same call goes on after a kill.
 
-    Raises RunError when the run has nothing to label, or its data is not what it was begun with.
+    Raises RunError when the run has nothing to label, or its data or teachers are not what it was begun with.
     """
-    run, recipe, origin = _open(path)
+    run, recipe, keys, origin = _open(path)
     folder = _waiting(run)
     dataset, queries = _data(path, recipe, origin)
-    keys = teacher_keys(recipe)
     store = run.store(recipe)
     labeling = Labeling(
         RunFile(folder / "candidates.run"), dataset.corpus, queries, recipe, labeled_relevant(recipe, dataset, queries)
@@ -74,11 +73,9 @@ def label_shard(path: Path, shard: Shard, progress: Progress) -> Path:
                 f"come to their end, `pdadapt labels merge {path}`, then the same again asks about pairs."
             )
             asked = {"point": keys["point"]}
-        if not is_labeled(file, keys["point"]):  # what a journal says is of a store that is gone
-            file.with_suffix(".jsonl").unlink(missing_ok=True)
-        journal = Journal(file.with_suffix(".jsonl"))
         with LabelStore(file, "points", keys["point"]) as own:
             labeling.remember(own, own_ids)
+            journal = journal_of(file.with_suffix(".jsonl"), keys, own)
         if not own_ids:
             progress.say(
                 f"There is nothing for this shard: {len(labeling.ranking):,} queries make {len(chunks)} chunks; take "
@@ -106,13 +103,13 @@ def merge_shards(path: Path, files: Sequence[Path] = ()) -> tuple[int, Path]:
     Returns how many labels it did not hold yet, and the store. Raises RunError when there are none, or the run is in
     use, and DataError when they are of another teacher or prompt: those before are kept.
     """
-    run, recipe, _ = _open(path)
+    run, recipe, teachers, _ = _open(path)
     found = sorted(files or path.glob("iteration-*/shards/*.sqlite"))
     if not found:
         raise RunError(
             f"{path} has no shards; make them with `pdadapt label {path} --shard 1/16`, ... `--shard 16/16`."
         )
-    keys = {f"{task}s": key for task, key in teacher_keys(recipe).items()}
+    keys = {f"{task}s": key for task, key in teachers.items()}
     store = run.store(recipe)
     count = 0
     with locked(path):
@@ -123,13 +120,24 @@ def merge_shards(path: Path, files: Sequence[Path] = ()) -> tuple[int, Path]:
     return count, store
 
 
-def _open(path: Path) -> tuple[RunFolder, Recipe, dict[str, Any]]:
-    """The run, its settings, and what it is made from. Raises RunError when there is none."""
+def _open(path: Path) -> tuple[RunFolder, Recipe, dict[Task, str], dict[str, Any]]:
+    """The run, its settings, the keys of its labels, and what it is made from. Raises RunError when there is none, or
+    its teachers or prompts changed.
+    """
     run = RunFolder(path)
     origin = read_settings(run.run_file) if run.run_file.is_file() else {}
     if not origin or "reranker" in origin:
         raise RunError(f"{path} holds no run; give the folder of a `pdadapt adapt --stop-before-labeling`.")
-    return run, Recipe.model_validate(with_defaults(read_settings(run.recipe_file), str(path))), origin
+    recipe = Recipe.model_validate(with_defaults(read_settings(run.recipe_file), str(path)))
+    keys = teacher_keys(recipe)
+    _check_same(path, origin, {"teachers": {task: json.loads(key) for task, key in keys.items()}})
+    return run, recipe, keys, origin
+
+
+def _check_same(path: Path, origin: Mapping[str, Any], found: dict[str, Any]) -> None:
+    """Raises RunError when something differs from what the run was begun with."""
+    if changes := differences({key: origin.get(key) for key in found}, found):
+        raise RunError(f"Since {path} was begun: {name_changes(changes)}. Give back what was there.")
 
 
 def _waiting(run: RunFolder) -> Path:
@@ -151,8 +159,5 @@ def _data(path: Path, recipe: Recipe, origin: Mapping[str, Any]) -> tuple[Datase
         raise RunError(f"{path} was begun by an earlier version, which did not note its data; give another --out.")
     dataset = reload(Source(**origin["source"]))
     queries = sample_queries(dataset.queries, recipe.retrieve.max_queries, recipe.seed)
-    found = data_hashes(dataset, queries)
-    changed = [HASHED[key] for key, value in found.items() if origin.get(key) != value]
-    if changed:
-        raise RunError(f"{' and '.join(changed)} changed since {path} was begun; give back what was there.")
+    _check_same(path, origin, data_hashes(dataset, queries))
     return dataset, queries

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.text import Text
 
 from pdadapt.locks import Holder, holder
 from pdadapt.record import Iteration, Record, read_record
 from pdadapt.shard_states import shard_summary
 from pdadapt.tables import agreement_summary, comparison_table, duration, label_summary, speed
+from pdadapt.terminal import plain
 
 SILENT = 60.0  # seconds without a word from a run that goes on, after which that is said
 
@@ -25,30 +26,31 @@ def show_status(run: Path) -> Group:
 
 
 def _parts(record: Record, at_it: Holder | None) -> Iterator[RenderableType]:
-    yield Text(standing(record, at_it))
+    run = shlex.quote(str(record.path))
+    yield plain(standing(record, at_it))
     if not at_it and any(waits_for_labels(iteration) for iteration in record.iterations):
-        yield Text(
-            f"Candidates wait for labels: that command, or pdadapt label {record.path} --shard I/N on many machines, "
-            f"then pdadapt labels merge {record.path}."
+        yield plain(
+            f"Candidates wait for labels: that command, or pdadapt label {run} --shard I/N on many machines, then "
+            f"pdadapt labels merge {run}."
         )
     if shards := shard_summary(record.path):
-        yield Text(shards)
-    yield Text(record.summary)
+        yield plain(shards)
+    yield plain(record.summary)
     for iteration in record.iterations:
         number = iteration.number
         if iteration.labels:
-            yield Text(f"Labels of iteration {number}: {label_summary(iteration.labels)}")
+            yield plain(f"Labels of iteration {number}: {label_summary(iteration.labels)}")
         if iteration.losses:
-            yield Text(f"Loss of iteration {number}: {loss_summary(iteration.losses[-1])}.")
+            yield plain(f"Loss of iteration {number}: {loss_summary(iteration.losses[-1])}.")
         if iteration.agreement:
             agreement = agreement_summary(iteration.agreement)
-            yield Text(f"Agreement with the teacher on queries held out, iteration {number}: {agreement}.")
+            yield plain(f"Agreement with the teacher on queries held out, iteration {number}: {agreement}.")
     for number, found in enumerate(record.metrics.get("general", []), 1):
-        yield Text(f"On the general set, iteration {number}: {agreement_summary(found)}.")
+        yield plain(f"On the general set, iteration {number}: {agreement_summary(found)}.")
     if record.metrics.get("measures"):
         yield comparison_table(record.metrics, record.systems)
     if record.finished and "verdict" in record.metrics:
-        yield Text(record.metrics["verdict"]["sentence"], style="bold")
+        yield plain(record.metrics["verdict"]["sentence"], style="bold")
 
 
 def waits_for_labels(iteration: Iteration) -> bool:

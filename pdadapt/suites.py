@@ -13,10 +13,12 @@ from typing import Any, NamedTuple
 
 from rich.table import Column, Table
 
-from pdadapt.catalog import DOMAINS, FORUMS, lengths_of
-from pdadapt.corpus import Dataset, load_dataset
+from pdadapt.catalog import DOMAINS, FORUMS, PAPER_QUERIES, lengths_of, load_test
+from pdadapt.corpus import Dataset, Qrels, Queries, fingerprint, load_dataset
 from pdadapt.errors import DataError, RecipeError
+from pdadapt.printing import markdown, printable
 from pdadapt.run import write_atomic
+from pdadapt.terminal import WholeTable, plain
 
 
 class Task(NamedTuple):
@@ -102,6 +104,11 @@ PUBLISHED = {  # PairDistill's tables 1 and 2: ColBERTv2, PairDistill
 }
 PAPERS = ("ColBERTv2 (paper)", "PairDistill (paper)")
 AVERAGED = "average"
+LATEX = {letter: f"\\{letter}" for letter in "_&%#${}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+}
 
 
 def run_suite(
@@ -111,12 +118,14 @@ def run_suite(
     settings: Mapping[str, Any],
     measure: Callable[[Dataset, Sequence[str], Path], Mapping[str, Any]],
     say: Callable[[str], None],
-) -> tuple[list[Row], dict[str, str]]:
-    """Measure on every corpus of the suite that can be had; what was measured so before is read from `out`.
+) -> tuple[list[Row], list[str]]:
+    """Measure on every corpus of the suite that can be had; what was measured so before, of the same data, is read from
+    `out`.
 
     data: a folder of folders in BEIR layout, which go before downloads. settings: all that figures depend on but corpus
-    and measure; JSON. measure: called with a corpus, the measures and
-    a folder of its own; returns what evaluate.evaluate does. Returns the table's rows, and why corpora were skipped.
+    and measure; JSON. measure: called with a corpus, the measures and a folder of its own; returns what
+    evaluate.evaluate does. Returns the table's rows, and sentences on them: which corpora were skipped, and why, and
+    which figures are not of the paper's queries.
     """
     tests = SUITES[suite]
     found: dict[str, Mapping[str, Any]] = {}
@@ -124,18 +133,24 @@ def run_suite(
     for name in dict.fromkeys(corpus for test in tests for corpus in test.corpora):
         wanted = list(dict.fromkeys(test.measure for test in tests if name in test.corpora))
         folder = out / name.replace("/", "-")
-        asked = json.dumps({"measures": wanted, **settings}, sort_keys=True)
         asked_file, metrics_file = folder / "asked.json", folder / "metrics.json"
-        if asked_file.exists() and metrics_file.exists() and asked_file.read_text(encoding="utf-8") == asked:
-            found[name] = json.loads(metrics_file.read_text(encoding="utf-8"))
-            continue
+        own = data / name if data and (data / name).exists() else Path(name)
+        dataset = None
         try:
-            own = data / name if data else None
-            if own and own.exists():
+            if own.exists():
                 dataset = replace(load_dataset(str(own)), lengths=lengths_of(name))
-            else:
-                dataset = load_dataset(name)
+                hashes = {"corpus": dataset.corpus.fingerprint, **_hashes(dataset.test_queries, dataset.qrels)}
+                hashes["answers"] = fingerprint((key, json.dumps(right)) for key, right in dataset.answers.items())
+            else:  # its downloads are checked by their digests
+                hashes = _hashes(*(load_test(name) or ({}, {})))
+            asked = json.dumps({"measures": wanted, "hashes": hashes, **settings}, sort_keys=True)
+            if asked_file.exists() and metrics_file.exists() and asked_file.read_text(encoding="utf-8") == asked:
+                found[name] = json.loads(metrics_file.read_text(encoding="utf-8"))
+                say(f"{name}: measured before, of the same data.")
+                continue
+            dataset = dataset or load_dataset(name)
             say(dataset.summary)
+            dataset.notices.say(say)
             asked_file.unlink(missing_ok=True)
             found[name] = measure(dataset, wanted, folder)
             write_atomic(asked_file, asked)
@@ -148,7 +163,17 @@ def run_suite(
             values = [100 * fmean(system) for system in zip(*means, strict=True)]
             published = PUBLISHED.get((test.name, test.measure), (None, None))
             rows.append(Row(test.name, test.measure, [*values, *published], test.group))
-    return rows + averages(rows), skipped
+    notes = [
+        f"{name}: these are {counted:,} test queries, and the paper's figures are on {all_of_them:,}."
+        for name, all_of_them in PAPER_QUERIES.items()
+        if name in found and (counted := found[name]["test_queries"]) != all_of_them
+    ]
+    return rows + averages(rows), [f"Skipped {name}: {reason}" for name, reason in skipped.items()] + notes
+
+
+def _hashes(queries: Queries, qrels: Qrels) -> dict[str, str]:
+    judged = ((query_id, json.dumps(grades, sort_keys=True)) for query_id, grades in sorted(qrels.items()))
+    return {"queries": fingerprint(queries.items()), "qrels": fingerprint(judged)}
 
 
 def averages(rows: Sequence[Row]) -> list[Row]:
@@ -168,26 +193,32 @@ def cells(row: Row) -> list[str]:
 
 
 def rich_table(rows: Sequence[Row], systems: Sequence[str]) -> Table:
-    table = Table("test set", "measure", *(Column(name, justify="right") for name in (*systems, *PAPERS)))
+    columns = (Column(plain(name), justify="right") for name in (*systems, *PAPERS))
+    table = WholeTable("test set", "measure", *columns)
     for row in rows:
         table.add_row(row.name, row.measure, *cells(row), style="bold" if row.name.startswith(AVERAGED) else "")
     return table
 
 
-def write_tables(rows: Sequence[Row], systems: Sequence[str], folder: Path) -> None:
-    """The table as Markdown, CSV and LaTeX (booktabs): `table.md`, `table.csv`, `table.tex`."""
-    head = ["test set", "measure", *systems, *PAPERS]
+def write_tables(rows: Sequence[Row], systems: Sequence[str], folder: Path, notes: Sequence[str] = ()) -> None:
+    """The table as Markdown, CSV and LaTeX (booktabs): `table.md`, `table.csv`, `table.tex`.
+
+    notes: sentences that go under the table; into CSV, which has no place for them, they do not.
+    """
+    head = ["test set", "measure", *map(printable, systems), *PAPERS]
     lines = [[row.name, row.measure, *cells(row)] for row in rows]
     align = "|".join(["---", "---"] + ["---:"] * (len(head) - 2))
-    markdown = ["| " + " | ".join(line) + " |" for line in lines]
-    write_atomic(folder / "table.md", "\n".join(["| " + " | ".join(head) + " |", f"|{align}|", *markdown]) + "\n")
+    first, *others = ["| " + " | ".join(map(markdown, line)) + " |" for line in (head, *lines)]
+    paragraphs = "".join(f"\n{markdown(note)}\n" for note in notes)
+    write_atomic(folder / "table.md", "\n".join([first, f"|{align}|", *others]) + "\n" + paragraphs)
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([head, *lines])
     write_atomic(folder / "table.csv", text.getvalue())
     latex = [" & ".join(map(_latex, line)) + r" \\" for line in (head, *lines)]
     body = [rf"\begin{{tabular}}{{ll{'r' * (len(head) - 2)}}}", r"\toprule", latex[0], r"\midrule", *latex[1:]]
-    write_atomic(folder / "table.tex", "\n".join([*body, r"\bottomrule", r"\end{tabular}"]) + "\n")
+    comments = [f"% {' '.join(note.split())}" for note in notes]
+    write_atomic(folder / "table.tex", "\n".join([*body, r"\bottomrule", r"\end{tabular}", *comments]) + "\n")
 
 
 def _latex(text: str) -> str:
-    return "".join(f"\\{letter}" if letter in "_&%#$" else letter for letter in text)
+    return "".join(LATEX.get(letter, letter) for letter in text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from pdadapt import evaluate
 from pdadapt.answers import answers_of
 from pdadapt.corpus import Dataset, Document, Queries, load_dataset
 from pdadapt.evaluate import PerQuery
+from pdadapt.printing import shorten
 from pdadapt.recipe import Recipe
 from pdadapt.record import agreed, read_lines
 from pdadapt.run import Ranking, RunFolder, read_run, system
@@ -41,7 +41,7 @@ def summarise(
     shown = best or done
     metrics: dict[str, Any] = {
         "corpus": dataset.name,
-        "summary": dataset.summary,
+        "summary": " ".join([dataset.summary, *dataset.notices.sentences]),
         "documents": len(dataset.corpus.whole),
         "queries": queries,
         "test_queries": len(test_queries),
@@ -124,5 +124,5 @@ def most_changed(
 
 def show_document(document: Document, **judged: Any) -> dict[str, Any]:
     """As a report shows it, the text cut short. judged: its `grade`, None where nobody judged it, or its `point`."""
-    text = textwrap.shorten(document.text, SNIPPET, placeholder=" ...")
+    text = shorten(document.text, SNIPPET, " ...")
     return {"doc_id": document.doc_id, "title": document.title, "text": text, **judged}

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
 from rich.table import Column, Table
-from rich.text import Text
+
+from pdadapt.terminal import Name, WholeTable, plain
 
 if TYPE_CHECKING:
     from pdadapt.plan import Plan
@@ -20,11 +21,12 @@ ONE_TEST = ("p",)
 def plan_table(plan: Plan) -> Group:
     """What a run will cost, stage by stage, and what would make it cheaper."""
     seconds = sum(cost.seconds for cost in plan.costs)
-    table = Table(
-        "stage",
-        *(Column(name, justify="right") for name in ("work", "tokens", "each second", "time", "share")),
-        title=f"{plan.shape.documents:,} documents, {plan.shape.queries:,} queries to adapt on, "
-        f"{plan.shape.test_queries:,} to test on",
+    table = WholeTable(
+        "stage", *(Column(name, justify="right") for name in ("work", "tokens", "each second", "time", "share"))
+    )
+    title = (
+        f"{plan.shape.documents:,} documents, {plan.shape.queries:,} queries to adapt on, "
+        f"{plan.shape.test_queries:,} to test on"
     )
     for cost in plan.costs:
         table.add_row(
@@ -56,7 +58,7 @@ def plan_table(plan: Plan) -> Group:
         lines.append(
             f"The paper's runs, with its models and recipes, as this machine's speed has it (arithmetic): {runs}."
         )
-    return Group(table, *lines)
+    return Group(title, table, *map(plain, lines))
 
 
 def duration(seconds: float) -> str:
@@ -83,24 +85,22 @@ def comparison_table(metrics: Mapping[str, Any], systems: Sequence[str]) -> Grou
     title = f"{metrics['corpus']}: {metrics['test_queries']:,} test queries"
     title += f", {metrics['documents']:,} documents" if metrics["documents"] else ""
     single = max((len(found["comparisons"]) for found in metrics["measures"].values()), default=0) == 1
-    table = Table(
+    table = WholeTable(
         "measure",
-        *(Column(system, justify="right") for system in systems),
+        *(Column(plain(system), justify="right") for system in systems),
         *(_change_columns(ONE_TEST) if single else ()),
     )
     for name, found in metrics["measures"].items():
         cells = [f"{value:.4f}" for value in found["means"]]
         table.add_row(name, *cells, *(_change(found["comparisons"][0], ONE_TEST) if single else ()))
     if single or len(systems) == 1:
-        return Group(title, table)
-    changes = Table(
-        "measure", "comparison", *_change_columns(TESTS), caption="p's: corrected for so many comparisons (Holm)"
-    )
+        return Group(plain(title), table)
+    changes = WholeTable("measure", Name("comparison"), *_change_columns(TESTS))
     for name, found in metrics["measures"].items():
         for row, one in enumerate(found["comparisons"]):
             pair = f"{systems[one['system']]} - {systems[one['base']]}"
-            changes.add_row("" if row else name, pair, *_change(one, TESTS))
-    return Group(title, table, changes)
+            changes.add_row("" if row else name, plain(pair), *_change(one, TESTS))
+    return Group(plain(title), table, changes, "p's: corrected for so many comparisons (Holm)")
 
 
 def _change_columns(tests: Iterable[str]) -> list[Column]:
@@ -140,13 +140,13 @@ def changed_queries(metrics: Mapping[str, Any], systems: Sequence[str]) -> Table
     """The queries that differ most in the first comparison, with their best documents by either system."""
     measure, found = next(iter(metrics["measures"].items()))
     first = found["comparisons"][0]
-    best = [f"best by {systems[first[which]]}" for which in ("base", "system")]
-    table = Table("query", Column(measure, justify="right"), *best, title="Queries that changed most")
+    best = [Name(plain(f"best by {systems[first[which]]}")) for which in ("base", "system")]
+    table = WholeTable(Name("query"), Column(measure, justify="right"), *best, title="Queries that changed most")
     for one in metrics["most_changed"]:
         before, after = one[measure]
-        text = Text(one["query"] or one["query_id"])
+        text = plain(one["query"] or one["query_id"])
         text.truncate(60, overflow="ellipsis")
-        table.add_row(text, f"{before:.2f} → {after:.2f}", *(Text(", ".join(top)) for top in one["top"]))
+        table.add_row(text, f"{before:.2f} → {after:.2f}", *(plain(", ".join(top)) for top in one["top"]))
     return table
 
 
@@ -154,7 +154,7 @@ def queries_table(report: Mapping[str, Any]) -> Group:
     """How many queries of each kind an LLM has written, what became of them, and some that are kept."""
     kinds: Mapping[str, Mapping[str, int]] = report["kinds"]
     every: Counter[str] = sum(map(Counter, kinds.values()), Counter())
-    table = Table("queries", *(Column(kind, justify="right") for kind in [*kinds, "all"]))
+    table = WholeTable("queries", *(Column(kind, justify="right") for kind in [*kinds, "all"]))
     for end in dict.fromkeys(["written", "kept", *sorted(every)]):
         table.add_row(end, *(f"{counts.get(end, 0):,}" for counts in [*kinds.values(), every]))
     documents = report["documents"]
@@ -170,7 +170,7 @@ def queries_table(report: Mapping[str, Any]) -> Group:
             "given up, since hardly one was fit to be kept. A better LLM (generate.model), or shorter documents "
             "(--passages), would bring more."
         )
-    return Group(table, *map(Text, lines))
+    return Group(table, *map(plain, lines))
 
 
 def label_summary(figures: Mapping[str, float]) -> str:

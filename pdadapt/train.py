@@ -29,7 +29,7 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from pdadapt.batches import MEMORY_ERRORS, cut, limits
 from pdadapt.bradley_terry import fit
-from pdadapt.checks import Checks, Measure
+from pdadapt.checks import Checks, Measure, check_points
 from pdadapt.corpus import Corpus, Queries
 from pdadapt.distributed import add_up, barrier, gather_documents, processes, rank, together
 from pdadapt.errors import ModelError, RecipeError, is_out_of_memory
@@ -43,6 +43,7 @@ from pdadapt.training_lists import TrainingList
 
 TERMS = ("loss", "cl", "kd", "pair")
 CURVE = ("step", *TERMS, "learning_rate", "grad_norm")  # what train.jsonl keeps of a logged step
+CAP = 20  # passes over the queries, of recipe `default`
 ADVICE = (
     "begin anew in another --out, with --set label_store=FILE of this run's labels.sqlite and a lower "
     "train.learning_rate, or student.dtype=float32"
@@ -163,8 +164,9 @@ class PairDistillLoss(nn.Module):
         terms: dict[str, Tensor] = {}
         if settings.lambda_cl:
             if in_batch:
-                counted = first_of_each(keys).expand_as(relevant)
-                contrastive = contrastive_loss(of_batch, relevant & counted, counted, settings.student_temperature)
+                each = first_of_each(keys)
+                counted = each.expand_as(relevant) if settings.own_negatives else each & ~on_own_list(labels, keys)
+                contrastive = contrastive_loss(of_batch, relevant & each, counted, settings.student_temperature)
             else:
                 relevant = relevant.gather(1, own) & listed
                 contrastive = contrastive_loss(scores, relevant, listed, settings.student_temperature)
@@ -249,6 +251,12 @@ def first_of_each(keys: Tensor) -> Tensor:
     """(D,) bool: the first document of each key, without the rows that fill up (-1)."""
     again = (keys[:, None] == keys).tril(-1).any(1)
     return ~again & (keys >= 0)
+
+
+def on_own_list(labels: dict[str, Any], keys: Tensor) -> Tensor:
+    """(B, D) bool: whether a document is on the query's own list. keys: (D,), of the documents of all ranks."""
+    own = labels["keys"][labels["documents"]].masked_fill(~labels["listed"], -1)
+    return torch.stack([torch.isin(keys, of_query) for of_query in own])
 
 
 def chunks(order: Sequence[int], lengths: Sequence[int], most_tokens: int) -> Iterator[list[int]]:
@@ -345,9 +353,10 @@ def train(
 ) -> None:
     """Fine-tune `model` on the lists; the result is `folder`/checkpoint, the loss curve `folder`/train.jsonl.
 
-    measure: how good a student is, asked every check_steps, if those are set: the best one becomes the checkpoint.
+    measure: how good a student is, asked at each check, if the settings want any: the best one becomes the checkpoint.
 
-    Resumable states are kept in `folder`/trainer every save_steps steps; a run that was killed goes on from the last.
+    Resumable states are kept in `folder`/trainer every save_steps steps, and at checks; a run that was killed goes on
+    from the last.
     Who finds the checkpoint may remove them. Under a launcher of several processes each takes its part of every batch,
     and rank 0 writes. Raises RecipeError when a batch cannot be shared out, ModelError when a gradient is not finite.
     """
@@ -390,8 +399,8 @@ def train(
         encoder.auto_model.compile(dynamic=True)
     loss = PairDistillLoss(model, settings)
     checks = None
-    if measure and settings.check_steps:
-        checks = Checks(measure, settings.check_steps, settings.patience, folder, lengths)
+    if measure and settings.checked:
+        checks = Checks(measure, check_points(settings, steps), settings.patience, folder, lengths)
     with progress.task("train", steps, "steps") as advance:
         trainer = _Trainer(
             model=model,
@@ -419,7 +428,12 @@ def train(
 
 def count_steps(settings: TrainSettings, lists: int) -> int:
     """Optimizer steps of a training on so many lists."""
-    return settings.steps or max(1, math.ceil(settings.epochs * lists / settings.batch_size))
+
+    def of(epochs: float) -> int:
+        return max(1, math.ceil(epochs * lists / settings.batch_size))
+
+    steps = settings.steps or of(settings.epochs)
+    return min(steps, of(settings.max_epochs)) if settings.max_epochs else steps
 
 
 def until_it_fits(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +29,28 @@ def derive(entry: TrainingList, i: int, j: int, temperature: float) -> float | N
     """Log-odds from the point labels: sigmoid(s_i - s_j) is what points say of a pair."""
     first, second = entry.points[i], entry.points[j]
     return None if first is None or second is None else (first - second) / temperature
+
+
+def around_pairs(entry: TrainingList, n_way: int, seed: str) -> TrainingList:
+    """The part of a list that holds all of its pairs' documents and of those labeled relevant, filled up to `n_way` at
+    random, first with documents that have a point label. The order stays.
+
+    So the released code makes its lists (MiuLab/PairDistill, ColBERT/utility/supervision/
+    convert_pair_rerank_to_colbert.py), but for pairs of more than n_way documents, which it has no lists for.
+    """
+    relevant = set(entry.relevant)
+    kept = {position for i, j, _ in entry.pairs for position in (i, j)}
+    kept |= {position for position, doc_id in enumerate(entry.doc_ids) if doc_id in relevant}
+    others = [position for position in range(len(entry.doc_ids)) if position not in kept]
+    random.Random(seed).shuffle(others)
+    others.sort(key=lambda position: entry.points[position] is None)
+    order = sorted([*kept, *others[: max(0, n_way - len(kept))]])
+    place = {position: new for new, position in enumerate(order)}
+    return entry._replace(
+        doc_ids=[entry.doc_ids[position] for position in order],
+        points=[entry.points[position] for position in order],
+        pairs=[(place[i], place[j], log_odds) for i, j, log_odds in entry.pairs],
+    )
 
 
 def write_lists(path: Path, lists: Iterable[TrainingList]) -> None:

@@ -3,7 +3,8 @@
 It samples where a request asks for no log-probabilities. What it serves depends on the model that a request names:
 `tiny` is the model; `busy` answers every other request with 429 or 503; `silent` never answers, `slow` every other
 time; `page` sends HTML; `short` lists only the likeliest token; `plain` lists none; `locked` wants a key; `strict`
-refuses documents that say "too long"; `impossible` gives every token OpenAI's -9999, `null` no number.
+refuses documents that say "too long"; `impossible` gives every token OpenAI's -9999, `null` no number; `apart` keeps
+the thought that it begins with apart from its answer.
 """
 
 import itertools
@@ -64,6 +65,8 @@ class Handler(BaseHTTPRequestHandler):
         ]
         logprobs = None if name == "plain" else {"content": [{**listed[0], "top_logprobs": listed}]}
         message = {"role": "assistant", "content": listed[0]["token"]}
+        if name == "apart":
+            message = {"role": "assistant", "content": None, "reasoning_content": listed[0]["token"]}
         self.send(200, {"choices": [{"index": 0, "message": message, "logprobs": logprobs, "finish_reason": "length"}]})
 
     def send(self, status, body, headers=None, raw=False):

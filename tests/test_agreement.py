@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
-from pdadapt.agreement import MEASURES, agreement, held_out, pairs, score_lists
+from pdadapt.agreement import MEASURES, agreement, held_out, pairs, says_enough, score_lists
 from pdadapt.cli import app
 from pdadapt.corpus import load_dataset
 from pdadapt.pipeline import adapt, by_teacher_alone
@@ -53,6 +53,15 @@ def test_agreement_is_one_where_the_teacher_says_what_the_student_does(stanford,
     assert measured([1e4 * score for score in own])[0] == measured([-1e4 / score for score in own])[0] == 1.0
     assert measured([1.0] * 6) == [None] * 3, "a teacher that cannot tell documents apart says nothing"
     assert measured([None] * 6) == [None] * 3
+    for points, labels in (
+        (own, []),
+        ([1.0] * 6, []),
+        ([None] * 6, []),
+        (own, [(0, 1, 0.0)]),
+        ([1.0] * 6, [(0, 1, 2.0)]),
+    ):
+        entry = TrainingList(query_id, doc_ids, points, labels)
+        assert says_enough(entry, 1.0) == (None not in measured(points, labels))
 
 
 def test_without_judged_pairs_the_points_order_them():

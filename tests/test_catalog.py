@@ -35,6 +35,12 @@ def home():
             archive.writestr(f"{name}/queries.jsonl", QUERIES)
             for split in splits:
                 archive.writestr(f"{name}/qrels/{split}.tsv", HEAD + judged[split])
+    (home / "beir" / "nq").mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(home / "beir" / "nq" / "source.zip", "w") as archive:
+        blank = '{"_id": "d%s", "title": "", "text": " "}\n'
+        archive.writestr("nq/corpus.jsonl", blank % 0 + CORPUS.replace("\n", "\n" + blank % 9, 1))
+        archive.writestr("nq/queries.jsonl", QUERIES.replace('"hub"', '""'))
+        archive.writestr("nq/qrels/test.tsv", HEAD + "q1\td1\t1\nq1\td9\t1\nq3\td1\t1\nq7\td1\t1\n")
     marco = home / "msmarco-passage"
     (marco / "train").mkdir(parents=True, exist_ok=True)
     (marco / "train" / "qrels").write_text("7\t0\t1\t1\n", encoding="utf-8")
@@ -64,6 +70,24 @@ def test_a_beir_set_is_adapted_on_train_and_tested_on_test(home):
     )
     assert set(load_dataset("fiqa", split="dev").test_queries) == {"q3"}
     assert load_dataset("beir/fiqa/test").queries == dataset.queries
+
+
+def test_blank_texts_of_a_named_set_are_left_out_and_counted(home):
+    dataset = load_dataset("nq")
+    kept = [Document("d1", "", "rim spoke"), Document("d2", "", "pad rotor")]
+    documents = dataset.corpus.documents
+    assert list(dataset.corpus) == documents[:] == documents[0:9] == kept and documents[1:] == kept[1:]
+    assert [documents[0], documents[1], documents[-1]] == [dataset.corpus["d1"], *documents[::-1][:1], kept[1]]
+    assert "d0" not in dataset.corpus and dataset.test_queries == {"q1": "rim"}
+    assert dataset.notices.sentences == [
+        "Left out 1 blank query: beir/nq: query 'q3'.",
+        "Left out 2 blank documents: beir/nq: document 'd0' and 1 more.",
+        "beir/nq: left out, for want of their text, 2 of 3 judged queries: 'q3' and 1 more.",
+        "beir/nq: the corpus lacks 1 of 2 judged documents: 'd9'.",
+    ]
+    assert load_dataset("nq").corpus.fingerprint == dataset.corpus.fingerprint
+    with pytest.raises(DataError, match=r"^beir/nq: query 'q3': the query is blank\. Write"):
+        load_dataset("nq", strict=True)
 
 
 def test_a_set_of_test_queries_only_brings_none_to_adapt_on(home):

@@ -44,8 +44,9 @@ def compare(one, two):
     [
         {"lambda_cl": 1.0, "in_batch_negatives": False, "pair_reduction": "sum"},
         {"lambda_cl": 1.0, "gradient_cache": True, "chunk_tokens": 64},
+        {"lambda_cl": 1.0, "own_negatives": False},
     ],
-    ids=["own negatives", "in-batch negatives, gradient cache"],
+    ids=["own negatives", "in-batch negatives, gradient cache", "in-batch negatives alone"],
 )
 def test_two_processes_learn_what_one_does(settings, stanford, beir, tmp_path):
     weights = []
@@ -74,13 +75,15 @@ def many(beir, tmp_path):
 def test_the_whole_command_under_a_launcher(tiny_recipe, many, tmp_path):
     """Rank 0 retrieves, labels, writes and says whether to go on; the other waits for its files, and trains along."""
     changes = ["--set", "train.dropout=0", "--set", "train.steps=3", "--set", "student.dtype=float32"]
-    changes += ["--set", "train.held_out=0.25", "--iterations", "2"]
+    changes += ["--set", "train.held_out=0.5", "--set", "train.checks=2", "--iterations", "2"]
     weights, said = [], []
     for processes in (1, 2):
         out = tmp_path / str(processes)
         arguments = ["adapt", "--corpus", many, "--recipe", tiny_recipe, "--out", out, *changes]
         process = run(processes, "-m", "pdadapt", *arguments)
         assert (out / "iteration-1" / "agreement.json").exists()
+        checks = (out / "iteration-1" / "checks.jsonl").read_text(encoding="utf-8").splitlines()
+        assert [json.loads(row)["step"] for row in checks] == [2, 3]
         said.append(process.stdout)
         weights.append(load_file(out / "iteration-1" / "checkpoint" / "model.safetensors"))
     assert said[0].replace(str(tmp_path / "1"), str(tmp_path / "2")) == said[1]

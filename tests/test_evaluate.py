@@ -2,12 +2,17 @@ import json
 import math
 from itertools import product
 
+import ir_measures
 import pytest
 from typer.testing import CliRunner
 
+from pdadapt import retrieve
+from pdadapt.answers import Answers
 from pdadapt.cli import app
+from pdadapt.corpus import Corpus, Document
 from pdadapt.errors import RecipeError
 from pdadapt.evaluate import (
+    _parse,
     aggregate,
     compare,
     compare_two,
@@ -20,6 +25,7 @@ from pdadapt.evaluate import (
 )
 from pdadapt.locks import locked
 from pdadapt.recipe import EvaluateSettings
+from pdadapt.run import in_order, read_run
 
 QRELS = {"q1": {"a": 2, "b": 1, "c": 0}, "q2": {"x": 1}, "q3": {"z": 1}}
 RANKING = {"q1": [("c", 3.0), ("a", 2.0), ("b", 1.0)], "q2": [("y", 2.0), ("x", 1.0)]}
@@ -186,3 +192,129 @@ def test_anyones_runs_are_measured_and_compared_without_a_corpus(tmp_path):
     assert "nothere is no run file, and a model is measured on a --corpus" in str(model.exception)
     for wrong in (["--run", "x", "--model", "y"], [], ["--model", "m"]):
         assert CliRunner().invoke(app, [*command, *wrong]).exit_code == 2
+
+
+NEAR = {"a": 7.00000020, "b": 7.00000010, "c": 7.0}  # one and the same in single precision, as trec_eval keeps scores
+
+
+@pytest.mark.parametrize("scores", [NEAR, dict.fromkeys("abc", 1.0), {"a": 5e-46, "b": 0.0, "c": -0.0}])
+def test_near_ties_are_ordered_alike_for_every_measure(scores):
+    ranking = {"q": list(scores.items())}
+    names = ["RR", "RR@2", "RR@1", "P@1", "Success@1", "nDCG@1", "AP", "R@1", "Judged@1", "Compat", "Bpref", "Rprec"]
+    for doc_id, first in (("c", 1.0), ("a", 0.0)):
+        values = per_query(ranking, {"q": {doc_id: 1}}, names)
+        assert {values[name]["q"] for name in names if name.endswith("@1") or name == "Rprec"} == {first}
+        assert values["RR"]["q"] == values["AP"]["q"] == pytest.approx(1.0 if first else 1 / 3)
+    answers = Answers(Corpus([Document("c", "", "Paris"), Document("a", "", "Rome")]), {"q": ("Paris",)})
+    assert per_query(ranking, {"q": {"c": 1}}, ["Answer@1"], answers)["Answer@1"] == {"q": 1.0}
+    assert [doc_id for doc_id, _ in in_order(ranking["q"])] == ["c", "b", "a"]
+
+
+def test_a_model_and_the_run_that_it_left_have_the_same_figures(beir, stanford, tmp_path, monkeypatch):
+    """Be its scores so near that the run file, with its six decimals, does not tell them apart."""
+    found = retrieve.retrieve_documents
+
+    def nearly_alike(*arguments):
+        ranking = found(*arguments)
+        return {q: [(doc_id, 1.0 - place * 1e-7) for place, (doc_id, _) in enumerate(r)] for q, r in ranking.items()}
+
+    monkeypatch.setattr("pdadapt.evaluate.retrieve_documents", nearly_alike)
+    command = ["evaluate", "--corpus", str(beir), "--no-bm25", "--measures", "RR@10 nDCG@10 AP Success@5 P@3"]
+    command += ["--out", str(tmp_path / "out")]
+    shown = []
+    for given in (["--model", str(stanford)], ["--run", ""]):
+        given = [part or str(next((tmp_path / "out").glob("*.run"))) for part in given]
+        said = CliRunner().invoke(app, [*command, *given])
+        assert said.exit_code == 0, said.output
+        shown.append((tmp_path / "out" / "queries.tsv").read_text(encoding="utf-8").split("\n", 1)[1])
+    assert shown[0] == shown[1]
+
+
+def test_what_is_shown_as_best_is_what_was_measured(tmp_path):
+    (tmp_path / "qrels").write_text("q 0 c 1\n", encoding="utf-8")
+    lines = [f"q Q0 {doc_id} 1 {score:.9f} x\n" for doc_id, score in NEAR.items()]
+    (tmp_path / "near").write_text("".join(lines), encoding="utf-8")
+    (tmp_path / "far").write_text("q Q0 a 1 1.0 x\n", encoding="utf-8")
+    command = ["evaluate", "--qrels", str(tmp_path / "qrels"), "--run", str(tmp_path / "near"), "--measures", "RR"]
+    command += ["--against", str(tmp_path / "far"), "--out", str(tmp_path / "out")]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["most_changed"][0]["top"] == [["a"], ["c", "b", "a"]] and metrics["measures"]["RR"]["means"] == [
+        0,
+        1,
+    ]
+
+
+@pytest.fixture
+def arguments(tmp_path):
+    """Queries that are documents, as ArguAna's are: q1 and q2; q3 has a document's id by chance."""
+    folder = tmp_path / "arguments"
+    (folder / "qrels").mkdir(parents=True)
+    texts = {"q1": "rim hub spoke", "q2": "pad rotor lever", "q3": "chain", "d1": "rim hub", "d2": "pad rotor"}
+    rows = [{"_id": doc_id, "title": "", "text": text} for doc_id, text in texts.items()]
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    queries = [{"_id": key, "text": texts[key] if key != "q3" else "tube"} for key in ("q1", "q2", "q3")]
+    (folder / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in queries), encoding="utf-8")
+    judged = "q1\td1\t1\nq2\td2\t1\nq3\tq3\t1\n"
+    (folder / "qrels" / "test.tsv").write_text(f"query-id\tcorpus-id\tscore\n{judged}", encoding="utf-8")
+    found = {"q1": ["q1", "d1"], "q2": ["q2", "d2"], "q3": ["q3"]}
+    lines = [f"{q} Q0 {d} {i} {9 - i} theirs\n" for q, ids in found.items() for i, d in enumerate(ids)]
+    (tmp_path / "theirs.run").write_text("".join(lines), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("passages", [[], ["--passages", "words=2,overlap=1"]])
+def test_a_query_that_is_a_document_finds_itself_in_no_run_either(arguments, tmp_path, passages):
+    command = [
+        "evaluate",
+        "--run",
+        str(tmp_path / "theirs.run"),
+        "--measures",
+        "RR P@1",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    said = CliRunner().invoke(app, [*command, *passages, "--corpus", str(arguments), "--against", "bm25"])
+    assert said.exit_code == 0, said.output
+    assert "theirs.run ranks the query itself for 2 of 3 queries: left out, as of models." in " ".join(
+        said.output.split()
+    )
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["measures"]["RR"]["means"] == pytest.approx([2 / 3, 1.0]), "bm25 finds nothing for q3"
+    assert metrics["most_changed"][0]["top"] == [[], ["q3"]], "another text, so the same id by chance"
+
+
+def test_without_texts_it_is_said_that_ids_meet_and_nothing_is_left_out(arguments, tmp_path):
+    command = ["evaluate", "--run", str(tmp_path / "theirs.run"), "--measures", "RR", "--out", str(tmp_path / "out")]
+    said = CliRunner().invoke(app, [*command, "--qrels", str(arguments / "qrels" / "test.tsv")])
+    assert said.exit_code == 0, said.output
+    assert "ranks a document with the query's own id for 3 of 3 queries. It is kept" in " ".join(said.output.split())
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["measures"]["RR"]["means"] == pytest.approx([(1 / 2 + 1 / 2 + 1) / 3])
+
+
+def test_reranking_leaves_the_query_itself_out(arguments, tiny_recipe, tmp_path):
+    command = ["rerank", "--corpus", str(arguments), "--run", str(tmp_path / "theirs.run"), "--top", "2"]
+    said = CliRunner().invoke(app, [*command, "--recipe", str(tiny_recipe), "--by", "points"])
+    assert said.exit_code == 0, said.output
+    assert "theirs.run ranks the query itself for 2 of 3 queries: left out." in " ".join(said.output.split())
+    ranking = read_run(tmp_path / "theirs-points.run")
+    assert {query_id: [doc_id for doc_id, _ in ranked] for query_id, ranked in ranking.items()} == {
+        "q1": ["d1"],
+        "q2": ["d2"],
+        "q3": ["q3"],
+    }
+
+
+@pytest.mark.parametrize(("measure", "missing"), [("ERR@10", "perl"), ("nDCG(dcg='exp-log2')@10", "perl")])
+def test_a_measure_that_needs_a_program_names_it(measure, missing, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for provider in ir_measures.DefaultPipeline.providers:
+        monkeypatch.setattr(provider, "_is_available", None)
+    _parse.cache_clear()
+    with pytest.raises(
+        RecipeError, match=rf"needs something that is not installed here \(.*{missing}.*\)\. Install it"
+    ):
+        parse_measures([measure])
+    with pytest.raises(RecipeError, match="'SDCG@10' cannot be computed \\(it needs a value of max_rel\\)"):
+        parse_measures(["SDCG@10"])

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pdadapt.columns import NAMES
 from pdadapt.corpus import read_corpus, read_qrels, read_queries
 from pdadapt.errors import PdadaptError
 from pdadapt.label_files import COLUMNS, import_labels, read_labels
 from pdadapt.labels import LabelStore, is_labeled
 from pdadapt.prompt import POINT_FIELDS, load_prompt
-from pdadapt.readers import ID_FIELDS, TEXT_FIELDS
 from pdadapt.recipe import Recipe, all_settings, load_recipe, parse_override
 from pdadapt.run import read_run, write_run
 
@@ -112,7 +112,14 @@ FILES = {
     "asked.txt": ("what is a rim\n\nÖl?\n".encode(), read_questions),
     "asked.tsv": (b"q1\twhat is a rim\nq2\toil\n", read_questions),
     "asked.jsonl": (jsonl([{"_id": "q1", "text": "a rim?", "answers": ["hoop", 3]}]), read_questions),
-    "qrels.tsv": (b"query-id\tcorpus-id\tscore\nq1\td1\t2\nq1\td2\t0\nq2 0 d1 -1\n", read_judgments),
+    "qrels.tsv": (b"query-id\tcorpus-id\tscore\nq1\td1\t2\nq1\td2\t0\n#\n\nq2 d1 -1\n", read_judgments),
+    "test.qrels": (b"q1 0 d1 2.0\nq1 0 d2 +1\n# a comment\n#q2 0 d1 -1\n", read_judgments),
+    "qrels.csv": (b"qid,docno,relevance\nq1,d1,1\n", read_judgments),
+    "qrels.jsonl": (jsonl([{"query_id": "q1", "Doc-ID": 7, "score": 1.0}]), read_judgments),
+    "qrels.parquet": (parquet([{"query-id": "q1", "corpus-id": "d1", "score": 1}]), read_judgments),
+    "header.tsv": ("\ufeffDocID\ttitle\ttext\nd1\tRim\ta hoop\td\n".encode(), read_documents),
+    "quoted.tsv": (b'"d1"\t"a ""hoop"""\t"Rim"\nd2\t"Oil"\t""\n', read_documents),
+    "wide.tsv": ("d1\ta hoop\nd2\tÖl\n".encode("utf-16"), read_documents),
     "mine.run": (b"q1 Q0 d1 1 2.5 tag\nq1 Q0 d2 2 -1e-3 tag\nq2 Q0 d1 1 0 tag\n", read_ranking),
     "mine.yaml": (RECIPE.encode(), read_settings),
     "own.txt": (b"Relevant?\n{query}\n{document}\n", read_prompt),
@@ -208,7 +215,7 @@ def written(rows):
 
 @pytest.mark.parametrize("reader", [read_documents, read_questions])
 @fuzz
-@given(rows=rows_of(*ID_FIELDS[:3], *TEXT_FIELDS[:3], "title", "answers"))
+@given(rows=rows_of(*NAMES["document"]["id"][:3], *NAMES["query"]["text"][:4], "title", "answers", "Doc-ID", "TEXT"))
 def test_json_of_any_values(reader, tmp_path, rows):
     read(tmp_path / "x.jsonl", rows, reader)
 

@@ -110,6 +110,20 @@ def test_a_wrong_line_is_named_and_nothing_is_taken(line, problem, tmp_path):
         import_labels(tmp_path / "labels.csv", tmp_path / "s.sqlite", "n")
 
 
+def test_an_import_that_contradicts_the_store_is_refused_and_changes_nothing(tmp_path):
+    file, store = tmp_path / "x.jsonl", tmp_path / "s.sqlite"
+    first = '{"query": "q", "document": "d", "score": 1}\n'
+    file.write_text(first, encoding="utf-8")
+    assert import_labels(file, store, "n") == 1
+    before = list(read_labels(store))
+    file.write_text('{"query": "q", "document": "new", "score": 3}\n' + first.replace("1", "2"), encoding="utf-8")
+    with pytest.raises(DataError, match=r"x\.jsonl:2: the score is 2\.0, but .*s\.sqlite holds 1\.0 .*another --name"):
+        import_labels(file, store, "n")
+    assert list(read_labels(store)) == before
+    file.write_text(first * 2, encoding="utf-8")
+    assert import_labels(file, store, "n") == 1, "the same again is no contradiction"
+
+
 def test_a_query_is_shown_with_its_documents_pairs_and_contradictions(run):
     lists = read_lists(run / "iteration-1" / "lists.jsonl")
     entry = next(entry for entry in lists if any(value < 0 for *_, value in entry.pairs))

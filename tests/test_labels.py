@@ -5,23 +5,27 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 from conftest import asked_at_once
+from hypothesis import given
+from hypothesis import strategies as st
 
+from pdadapt import labels
 from pdadapt.ask import Journal, Questions, ask_missing, in_chunks
 from pdadapt.bradley_terry import fit
 from pdadapt.corpus import Corpus, Document, load_dataset
 from pdadapt.errors import DataError, ModelError
-from pdadapt.label import Labeling, Orders, ask_teachers, asked_orders, make_lists, point_labels
+from pdadapt.label import Labeling, Orders, ask_teachers, asked_orders, journal_of, make_lists, point_labels
 from pdadapt.labels import LabelStore, is_labeled
-from pdadapt.pairs import choose_pairs, standardise
+from pdadapt.pairs import choose_pairs, count_pairs, standardise
 from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe
 from pdadapt.run import RunFile, write_run
 from pdadapt.teachers import Point
-from pdadapt.training_lists import read_lists, write_lists
+from pdadapt.training_lists import TrainingList, around_pairs, read_lists, write_lists
 
 KEYS = {"point": "p", "pair": "q"}
 
@@ -46,6 +50,91 @@ class CountingTeacher:
         return quality if other is None else quality - sum(map(ord, other)) % 97 / 10 + 0.5  # 0.5: prefers the first
 
     score_points = score_pairs = _score
+
+
+def test_the_first_answer_stays(tmp_path):
+    with LabelStore(tmp_path / "l.sqlite", "points", "t") as store, LabelStore(store.path, "points", "t") as other:
+        store.add([(("q", "d"), 1.5)])
+        other.add([(("q", "d"), 2.5), (("q", "e"), 3.5)])
+        assert (store.get(("q", "d")), store.get(("q", "e"))) == (1.5, 3.5)
+
+
+def test_two_runs_on_one_store_lose_no_pair_and_choose_by_the_same_points(labeled, tmp_path):
+    """Another run, whose machine rounds otherwise, answers the same points while this one asks about pairs."""
+    _, teacher, dataset, ranking = labeled
+    pair = {"per_query": 6, "window": 4}
+    recipe = Recipe.model_validate({"teacher": {"kind": "seq2seq", "pair": pair}, "train": {"n_way": 5}})
+    write_run(tmp_path / "candidates.run", ranking.items(), "test")
+    labeling = Labeling(RunFile(tmp_path / "candidates.run"), dataset.corpus, dataset.queries, recipe)
+    store = tmp_path / "shared.sqlite"
+
+    class Meanwhile(CountingTeacher):
+        def score_pairs(self, chunks):
+            with LabelStore(store, "points", KEYS["point"]) as other:
+                other.add([(question, -score) for question, score in points])
+            return self._score(chunks)
+
+    def load(task):
+        return teacher if task == "point" else Meanwhile()
+
+    chunks = labeling.points()
+    points = [(question, teacher.value(*question)) for ids, _ in chunks.chunks for question in set(chunks.of(ids))]
+    ask_teachers(labeling, store, KEYS, load, Progress())
+    figures = {}
+    lists = list(make_lists(labeling, store, KEYS, figures))
+    assert figures["pairs_unanswered"] == 0 and figures["pairs"] > 0
+    assert all(entry.points == sorted(entry.points, reverse=True) for entry in lists)
+    expected = dict(points)
+    query, documents = dataset.queries[lists[0].query_id], [dataset.corpus[one].contents for one in lists[0].doc_ids]
+    assert lists[0].points == [expected[query, document] for document in documents]
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from pdadapt.labels import LabelStore
+
+own = float(sys.argv[2])
+with LabelStore(Path(sys.argv[1]), "points", "t") as store:
+    store.remember("document", ((f"d{i}", f"d{i}") for i in range(3_000)))
+    for i in range(300):
+        store.add([(("q", f"d{j}"), own) for j in range(i, i + 5)])
+"""
+
+
+def test_processes_that_write_to_one_store_at_once_wait_for_each_other(tmp_path):
+    file = tmp_path / "l.sqlite"
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(file), str(own)]) for own in range(3)]
+    assert [writer.wait() for writer in writers] == [0, 0, 0]
+    with LabelStore(file, "points", "t") as store:
+        assert all(store.get(("q", f"d{i}")) in (0.0, 1.0, 2.0) for i in range(304))
+    with sqlite3.connect(file) as database:
+        assert database.execute("SELECT count(*) FROM points").fetchone() == (304,)
+
+
+def test_a_writer_waits_for_its_turn_and_says_what_keeps_it(tmp_path, monkeypatch):
+    file = tmp_path / "l.sqlite"
+    with LabelStore(file, "points", "t") as store:
+        busy = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+        busy.execute("BEGIN IMMEDIATE")
+        release = threading.Timer(2.5 * labels.TURN, busy.rollback)
+        release.start()
+        store.add([(("q", "d"), 1.0)])  # longer than SQLite itself waits
+        release.join()
+        assert store.get(("q", "d")) == 1.0
+        monkeypatch.setattr(labels, "PATIENCE", 0.1)
+        busy.execute("BEGIN IMMEDIATE")
+        writes = (
+            lambda: store.add([(("q", "e"), 1.0)]),
+            lambda: store.remember("query", [("q1", "q")]),
+            lambda: LabelStore(file, "pairs", "t"),
+        )
+        for write in writes:
+            with pytest.raises(DataError, match=r"l\.sqlite is locked: .*\. Wait until it has finished"):
+                write()
+        busy.close()
+        store.add([(("q", "e"), 2.0)])
+        assert store.get(("q", "e")) == 2.0
 
 
 def test_a_label_is_found_again_by_content_and_teacher(tmp_path):
@@ -251,6 +340,113 @@ def test_what_a_strategy_chooses_is_what_is_asked_and_learned(labeled, strategy)
     assert figures["circles"] == 0, "a teacher that goes by one quality contradicts itself nowhere"
     teacher.asked.clear()
     assert run(recipe)[0] == lists and all(teacher.silent & set(question) for question in teacher.asked)
+
+
+def pairs_listed(n_way, **pair):
+    teacher = {"kind": "seq2seq", "pair": pair}
+    return Recipe.model_validate({"teacher": teacher, "train": {"n_way": n_way, "list": "pairs"}})
+
+
+@pytest.mark.parametrize("strategy", ["window", "random", "adjacent", "cycles", "uncertain", "active"])
+def test_lists_around_pairs_hold_the_documents_of_pairs_chosen_of_all_candidates(labeled, strategy):
+    """Of 8 candidates; 6 are listed if no pair names more."""
+    run, teacher, dataset, ranking = labeled
+    recipe = pairs_listed(6, per_query=3, strategy=strategy, window=8, rounds=3)
+    lists, figures = run(recipe)
+    value = {document.doc_id: CountingTeacher.value("", document.contents) for document in dataset.corpus}
+    best, whole = {}, {}
+    for entry in lists:
+        ordered = sorted(dict(ranking[entry.query_id]), key=lambda doc_id: -value[doc_id])
+        best[entry.query_id] = ordered[:6]
+        points = [value[doc_id] for doc_id in ordered]
+        scores = dict(ranking[entry.query_id])
+        rounds = choose_pairs(
+            recipe.teacher.pair,
+            points,
+            [scores[doc_id] for doc_id in ordered],
+            f"42/{entry.query_id}",
+            lambda pairs, points=points: fit(points, [(i, j, points[i] - points[j]) for i, j in pairs], 1.0, 0.3),
+        )
+        whole[entry.query_id] = sorted((ordered[i], ordered[j]) for positions in rounds for i, j in positions)
+        assert entry.points == [value[doc_id] for doc_id in entry.doc_ids] == sorted(entry.points, reverse=True)
+        assert sorted((entry.doc_ids[i], entry.doc_ids[j]) for i, j, _ in entry.pairs) == whole[entry.query_id]
+        assert all(label == pytest.approx(entry.points[i] - entry.points[j]) for i, j, label in entry.pairs)
+        assert len(entry.doc_ids) == 6 and len(set(entry.doc_ids)) == 6
+    assert figures["pairs"] == 12 and figures["pair_prompts_asked"] == len({q for q in teacher.asked if len(q) == 3})
+    assert any(set(entry.doc_ids) - set(best[entry.query_id]) for entry in lists), "not the best alone"
+    assert run(recipe)[0] == lists, "the same again"
+    others = run(recipe.model_copy(update={"seed": 7}))[0]
+    assert others != lists
+
+
+def test_a_list_is_longer_where_its_pairs_name_more_documents(labeled):
+    run, *_ = labeled
+    lists, _ = run(pairs_listed(2, per_query=7, strategy="adjacent"))
+    assert [(len(entry.doc_ids), len(entry.pairs)) for entry in lists] == [(8, 7)] * 4
+    best, _ = run(Recipe.model_validate({"teacher": {"kind": "seq2seq"}, "train": {"n_way": 2}}))
+    assert [(len(entry.doc_ids), len(entry.pairs)) for entry in best] == [(2, 1)] * 4
+
+
+def test_without_pairs_a_list_is_drawn_of_all_candidates_those_without_a_label_last(labeled):
+    run, teacher, dataset, ranking = labeled
+    teacher.silent = {dataset.corpus[doc_id].contents for doc_id, _ in next(iter(ranking.values()))[:3]}
+    lists, _ = run(pairs_listed(4, per_query=0))
+    assert [len(entry.doc_ids) for entry in lists] == [4] * 4
+    places = {tuple(sorted(dict(ranking[entry.query_id])).index(d) for d in entry.doc_ids) for entry in lists}
+    assert len(places) > 1, "each query's own draw"
+    assert None not in lists[0].points, "five have a label, and four are wanted"
+
+
+@given(
+    st.integers(2, 9).flatmap(
+        lambda size: st.tuples(
+            st.lists(st.one_of(st.none(), st.floats(-5, 5)), min_size=size, max_size=size),
+            st.sets(
+                st.tuples(st.integers(0, size - 1), st.integers(0, size - 1)).filter(lambda pair: pair[0] < pair[1])
+            ),
+            st.sets(st.integers(0, size - 1)),
+        )
+    ),
+    st.integers(2, 12),
+    st.text(),
+)
+def test_around_pairs_keeps_every_pair_every_labeled_document_and_the_order(inputs, n_way, seed):
+    points, pairs, relevant = inputs
+    doc_ids = [f"d{place}" for place in range(len(points))]
+    labels = [(i, j, float(i - j)) for i, j in sorted(pairs)]
+    entry = TrainingList("q", doc_ids, points, labels, [f"d{place}" for place in sorted(relevant)])
+    found = around_pairs(entry, n_way, seed)
+    needed = {doc_ids[place] for pair in pairs for place in pair} | set(entry.relevant)
+    assert (
+        needed <= set(found.doc_ids) and found.relevant == entry.relevant and found == around_pairs(entry, n_way, seed)
+    )
+    assert len(found.doc_ids) == max(len(needed), min(n_way, len(doc_ids)))
+    assert found.doc_ids == sorted(found.doc_ids) and len(set(found.doc_ids)) == len(found.doc_ids)
+    assert (
+        dict(zip(found.doc_ids, found.points, strict=True)).items() <= dict(zip(doc_ids, points, strict=True)).items()
+    )
+    named = [(found.doc_ids[i], found.doc_ids[j], label) for i, j, label in found.pairs]
+    assert named == [(doc_ids[i], doc_ids[j], label) for i, j, label in labels]
+
+
+def test_every_document_that_no_pair_names_can_be_drawn():
+    entry = TrainingList("q", list("abcdef"), [5.0, 4.0, 3.0, 2.0, 1.0, 0.0], [(2, 3, 1.0)])
+    drawn = [tuple(around_pairs(entry, 3, str(seed)).doc_ids) for seed in range(60)]
+    assert set(drawn) == {tuple(sorted(["c", "d", other])) for other in "abef"}
+
+
+def test_as_many_pairs_are_announced_as_are_asked(labeled, tmp_path):
+    run, _, dataset, _ = labeled
+    recipe = pairs_listed(2, per_query=6, window=3)
+    run(recipe)
+    labeling = Labeling(RunFile(tmp_path / "candidates.run"), dataset.corpus, dataset.queries, recipe)
+    with (
+        LabelStore(tmp_path / "l.sqlite", "points", "p") as points,
+        LabelStore(tmp_path / "l.sqlite", "pairs", "q") as q,
+    ):
+        questions = labeling.pairs(points, q)
+        asked = [len(list(questions.of(ids))) for ids, _ in questions.chunks]
+    assert asked == [size for _, size in questions.chunks] and sum(asked) == 4 * 2 * count_pairs(recipe.teacher.pair, 8)
 
 
 def test_rounds_after_one_that_got_its_answers_late_are_asked_anew(labeled, tmp_path):
@@ -480,6 +676,29 @@ def test_a_journal_says_after_a_kill_which_chunks_are_answered_and_what_was_miss
     journal = Journal(file)
     assert journal.done("label", 0) and not journal.done("label", 1) and not journal.done("pairs", 0)
     assert (journal.missing("label"), journal.missing("pairs"), journal.missing("other")) == (12, 3, 0)
+
+
+def test_a_journal_of_other_teachers_or_of_another_store_says_nothing(tmp_path):
+    store, other = tmp_path / "l.sqlite", {**KEYS, "pair": "another prompt"}
+
+    def journal(keys):
+        with LabelStore(store, "points", keys["point"]) as known:
+            return journal_of(tmp_path / "asked.jsonl", keys, known)
+
+    first = journal(KEYS)
+    first.begin("label points", 0, 5)
+    first.end("label points", 0)
+    assert journal(KEYS).done("label points", 0) and journal(KEYS).missing("label points") == 5
+    torn = (tmp_path / "asked.jsonl").read_bytes()
+    assert not journal(other).done("label points", 0), "of another prompt"
+    (tmp_path / "asked.jsonl").write_bytes(torn)
+    store.rename(tmp_path / "moved.sqlite")
+    assert not journal(KEYS).done("label points", 0), "another store has the name"
+    (tmp_path / "asked.jsonl").write_bytes(torn)
+    (tmp_path / "moved.sqlite").rename(store)
+    assert journal(KEYS).done("label points", 0)
+    (tmp_path / "asked.jsonl").write_bytes(torn[:9])  # killed as it began
+    assert not journal(KEYS).done("label points", 0)
 
 
 def test_what_the_journal_calls_done_is_not_looked_up_again(tmp_path):

@@ -114,6 +114,21 @@ def test_contrastive_equals_the_textbook_formula(batch, labeled):
     torch.testing.assert_close(found, expected)
 
 
+def test_against_other_queries_documents_alone_contrastive_is_the_released_loss():
+    """MiuLab/PairDistill, ColBERT/colbert/modeling/colbert.py, compute_ib_loss: of a list the first document counts as
+    relevant, the rest not at all; every document of every other list is a negative."""
+    torch.manual_seed(2)
+    queries, listed = 4, 6
+    scores = 5 * torch.randn(queries, queries * listed, dtype=torch.float64)
+    own = torch.arange(queries * listed) // listed == torch.arange(queries)[:, None]
+    first = torch.arange(queries * listed) == listed * torch.arange(queries)[:, None]
+    kept = torch.stack([scores[q][~own[q] | first[q]] for q in range(queries)])
+    released = torch.nn.functional.cross_entropy(kept, listed * torch.arange(queries))
+    torch.testing.assert_close(contrastive_loss(scores, first, ~own), released)
+    naive = naive_contrastive(scores, first, ~own)
+    assert contrastive_loss(scores, first, ~own).item() == pytest.approx(naive, abs=1e-12)
+
+
 def test_contrastive_ignores_what_is_not_counted_and_queries_without_a_label(batch, labeled):
     scores = batch[0].requires_grad_()
     contrastive_loss(scores, *labeled).backward()

@@ -14,13 +14,15 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from pdadapt import train
+from pdadapt import ask, train
 from pdadapt.corpus import Corpus, Document, load_dataset
 from pdadapt.errors import DataError, RunError
-from pdadapt.pipeline import adapt
+from pdadapt.labels import LabelStore
+from pdadapt.pipeline import adapt, teacher_keys
 from pdadapt.progress import Progress
 from pdadapt.recipe import load_recipe
 from pdadapt.run import read_run
+from pdadapt.teachers.causal import CausalTeacher
 
 
 def command(tiny_recipe, beir, out, *more):
@@ -205,3 +207,88 @@ def test_a_changed_setting_makes_its_stage_anew_and_asks_no_label_twice(tiny_rec
     assert same == {"iteration-0/test.run", "iteration-1/lists.jsonl", "iteration-1/candidates.run"}
     once_more = run_command(tiny_recipe, beir, out, *rate, "--restart-from", "train")
     assert "Finished before" in once_more.stdout and results(out) == after
+
+
+def stopped_at_pairs(recipe, beir, out, monkeypatch):
+    """A run that was stopped when half of its pairs were labeled."""
+    real = CausalTeacher.score_pairs
+
+    def half(self, chunks):
+        for number, batch in enumerate(real(self, chunks)):
+            if number == 3:
+                raise KeyboardInterrupt
+            yield batch
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(CausalTeacher, "score_pairs", half)
+        adapt(recipe, load_dataset(str(beir)), out, Progress())
+    return count(out, "pairs")
+
+
+def count(out, table):
+    with sqlite3.connect(out / "labels.sqlite") as database:
+        return database.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+
+
+def test_a_prompt_that_changed_while_pairs_were_labeled_is_named_and_its_pairs_are_asked_anew(
+    tiny_recipe, beir, tmp_path, monkeypatch
+):
+    prompt, out = tmp_path / "pairs.txt", tmp_path / "run"
+    prompt.write_text("{query} A: {document_a} B: {document_b}", encoding="utf-8")
+    recipe = load_recipe(str(tiny_recipe), {"teacher.pair.prompt": str(prompt), "train.steps": 1})
+    assert 0 < stopped_at_pairs(recipe, beir, out, monkeypatch) < 96
+    points = count(out, "points")
+    prompt.write_text("{query} first: {document_a} second: {document_b}", encoding="utf-8")
+    with pytest.raises(RunError, match=r"the prompt for pairs changed \(stage label\).*--restart-from label"):
+        adapt(recipe, load_dataset(str(beir)), out, Progress())
+    metrics = adapt(recipe, load_dataset(str(beir)), out, Progress(), restart_from="label")
+    assert metrics["labels"][0]["pairs"] == 48 and metrics["labels"][0]["pairs_unanswered"] == 0
+    assert count(out, "points") == points, "points are not asked again"
+    prompt.write_text("{query} one: {document_a} two: {document_b}", encoding="utf-8")
+    with pytest.raises(RunError, match=r"the prompt for pairs changed \(stage label\)"):
+        adapt(recipe, load_dataset(str(beir)), out, Progress())  # of a run that has ended, too
+
+
+def test_a_label_store_that_was_replaced_is_asked_again(tiny_recipe, beir, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    recipe = load_recipe(str(tiny_recipe), {"train.steps": 1})
+    stopped_at_pairs(recipe, beir, out, monkeypatch)
+    (out / "labels.sqlite").unlink()
+    with LabelStore(out / "labels.sqlite", "points", teacher_keys(recipe)["point"]) as store:
+        store.add([(("a query", "of another run"), 1.0)])
+    metrics = adapt(recipe, load_dataset(str(beir)), out, Progress())
+    labels = metrics["labels"][0]
+    assert labels["points_unanswered"] == labels["pairs_unanswered"] == 0 and labels["pairs"] == 48
+
+
+def test_labels_that_the_store_lost_are_not_taken_for_unanswered(tiny_recipe, beir, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    recipe = load_recipe(str(tiny_recipe), {"train.steps": 1})
+    monkeypatch.setattr(ask, "CHUNKS", 4)
+    monkeypatch.setattr(ask, "LEAST_CHUNK", 1)
+    stopped_at_pairs(recipe, beir, out, monkeypatch)
+    with sqlite3.connect(out / "labels.sqlite") as database:  # as a backup would be
+        database.execute("DELETE FROM points WHERE score > (SELECT avg(score) FROM points)")
+    with pytest.raises(RunError, match=r"labels\.sqlite lacks \d+ labels .* same command again"):
+        adapt(recipe, load_dataset(str(beir)), out, Progress())
+    assert not (out / "iteration-1" / "lists.jsonl").exists()
+    labels = adapt(recipe, load_dataset(str(beir)), out, Progress())["labels"][0]
+    assert labels["points_unanswered"] == labels["pairs_unanswered"] == 0 and labels["pairs"] == 48
+
+
+def test_a_run_keeps_its_teachers_precision_on_a_machine_that_would_choose_another(
+    tiny_recipe, beir, tmp_path, monkeypatch, capsys
+):
+    out, recipe = tmp_path / "run", load_recipe(str(tiny_recipe), {"train.steps": 1, "teacher.dtype": "auto"})
+    with monkeypatch.context() as patch:
+        patch.setattr("pdadapt.pipeline.dtype_here", lambda name: "float32")  # where `auto` means that
+        asked = stopped_at_pairs(recipe, beir, out, patch)
+    monkeypatch.setattr("pdadapt.pipeline.dtype_here", lambda name: "bfloat16")
+    capsys.readouterr()
+    metrics = adapt(recipe, load_dataset(str(beir)), out, Progress())
+    assert "compute in float32" in (said := " ".join(capsys.readouterr().err.split()))
+    assert "add --set teacher.dtype=bfloat16 --restart-from label" in said
+    assert metrics["labels"][0]["pairs_unanswered"] == 0 and asked > 0
+    with sqlite3.connect(out / "labels.sqlite") as database:
+        keys = [json.loads(key)["dtype"] for (key,) in database.execute("SELECT key FROM teachers")]
+    assert set(keys) == {"float32"}

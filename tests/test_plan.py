@@ -59,6 +59,26 @@ def test_each_stage_costs_what_its_units_and_rates_say():
     }
 
 
+def test_pairs_of_all_candidates_and_checks_cost_what_they_are():
+    def found(recipe):
+        return {cost.stage: (cost.units, cost.seconds) for cost in costs(recipe, SHAPE, RATES)}
+
+    def changed(**train):
+        return Recipe.model_validate(RECIPE.model_dump() | {"train": RECIPE.train.model_dump() | train})
+
+    narrow = {"n_way": 4}
+    assert found(changed(**narrow))["label pairs"][0] == 200 * 5 * 2  # of 4 documents there are no more
+    assert found(changed(**narrow, list="pairs"))["label pairs"][0] == 200 * 7 * 2
+    capped = found(changed(steps=500, max_epochs=2, checks=4))
+    assert capped["train"] == (
+        32,
+        pytest.approx(3.0 + 32 * 4.0 + 11 * 2.0),
+    )  # states after 5, ..., 30 and 8, 16, 24, 32
+    assert capped["agreement"][0] == 640 + 4 * 40 * 8
+    unheld = found(changed(checks=4, held_out=0.05))  # 10 queries are too few to be held out
+    assert "agreement" not in unheld and unheld["train"][0] == 20
+
+
 def test_bm25_beside_the_student_costs_nothing_and_alone_saves_its_search():
     both, alone = (
         RECIPE.model_copy(update={"retrieve": RECIPE.retrieve.model_copy(update={"sources": sources})})
@@ -96,7 +116,10 @@ def test_what_would_make_it_cheaper_is_cheaper_by_what_it_leaves_out():
     assert ways["--set teacher.pair.per_query=3"] == pytest.approx(whole - 200 * 4 * 2)
     assert ways["--set retrieve.k=8"] == pytest.approx(whole - 200 * 2 * 0.5)
     assert ways["a teacher of half the parameters (--teacher)"] == pytest.approx(whole - 500 - 1_400)
-    assert all(other < whole for other in ways.values())
+    assert all(other < whole for other in ways.values()) and "--set train.max_epochs=20" not in ways
+    long = RECIPE.model_copy(update={"train": RECIPE.train.model_copy(update={"steps": 1_000})})
+    saved = total(costs(long, SHAPE, RATES)) - cheaper(long, SHAPE, RATES)["--set train.max_epochs=20"]
+    assert saved == pytest.approx((1_000 - 20 * 16) * (4.0 + 2.0 / 5))
     assert disk(RECIPE, SHAPE, RATES)["index"] == 1e6
 
 
@@ -147,6 +170,7 @@ def printed(table):
         {"train.batch_size": 32, "train.lambda_cl": 0},
         {"retrieve.sources": ["student", "bm25"]},
         {"retrieve.sources": ["bm25"]},
+        {"train.list": "pairs", "train.n_way": 3, "train.max_epochs": 1},
     ],
 )
 def test_a_corpus_smaller_than_the_sample_and_lists_without_pairs_can_be_planned(tiny_recipe, beir, tmp_path, settings):

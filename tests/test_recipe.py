@@ -1,7 +1,11 @@
 import pytest
+import torch
+from rich.console import Console
 
+from pdadapt import cli
 from pdadapt.errors import RecipeError
 from pdadapt.recipe import TrainSettings, all_settings, load_recipe, parse_override, recipe_names, recipe_path
+from pdadapt.train import count_steps
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -34,6 +38,37 @@ def test_the_paper_recipe_holds_the_papers_settings():
     assert (recipe.train.batch_size, recipe.train.n_way, recipe.train.learning_rate) == (32, 64, 1e-5)
     assert (recipe.train.temperature, recipe.train.lambda_kd, recipe.train.lambda_pair) == (1.0, 1.0, 3.0)
     assert (recipe.train.query_length, recipe.train.document_length) == (32, 180)
+
+
+def test_the_recipes_of_the_paper_follow_the_released_optimizer():
+    for name in ("paper", "msmarco"):
+        train = load_recipe(name).train
+        assert (train.steps, train.warmup, train.max_grad_norm, train.weight_decay) == (30_000, 0.1, 2.0, 0.0)
+
+
+def test_the_supervised_recipes_take_lists_and_negatives_as_the_released_code_does():
+    names = [name for name in recipe_names() if name == "msmarco" or name.startswith("ablations/")]
+    for name in names:
+        train = load_recipe(name).train
+        assert train.list == "pairs" and train.in_batch_negatives
+        assert train.own_negatives == (name == "ablations/dpr"), name
+
+
+def test_the_default_is_the_paper_with_a_cap_and_the_best_state():
+    cap = {"train.max_epochs": 20, "train.checks": 10}
+    assert load_recipe("default").model_dump() == load_recipe("paper", cap).model_dump()
+    assert count_steps(load_recipe("default").train, 180) == 113
+    assert count_steps(load_recipe("few-pairs").train, 180) == 113, "a recipe for any corpus"
+    assert count_steps(load_recipe("paper").train, 180) == 30_000
+
+
+def test_the_default_of_the_commands_is_for_any_corpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert cli._default_recipe(Console()) == "default"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with (console := Console(width=200)).capture() as said:
+        assert cli._default_recipe(console) == "small"
+    assert "Recipe `default` needs one GPU" in said.get()
 
 
 def test_the_papers_corpora_are_the_paper_recipe_with_every_query_trained_on():
@@ -105,6 +140,12 @@ def test_settings_that_contradict_each_other_are_refused():
         load_recipe("paper", {"train.warmup": 3000})
     with pytest.raises(RecipeError, match=r"strengths are fitted to pairs.*set it to 10"):
         load_recipe("small", {"train.kd_target": "strengths"})
+    neither = {"train.own_negatives": False, "train.in_batch_negatives": False}
+    with pytest.raises(RecipeError, match=r"nothing to set a labeled document against; set one of them to true"):
+        load_recipe("paper", neither | {"train.lambda_cl": 1})
+    with pytest.raises(RecipeError, match=r"batch_size of 1 holds no other query's documents"):
+        load_recipe("msmarco", {"train.batch_size": 1})
+    assert load_recipe("paper", neither).train.lambda_cl == 0, "without L_CL nothing is wrong with it"
     for without_pairs in ("train.lambda_pair", "teacher.pair.per_query"):
         with pytest.raises(RecipeError, match=r"recipe: .*nothing to learn.* is\.$"):
             load_recipe("paper", {"train.lambda_kd": 0, without_pairs: 0})

@@ -11,7 +11,7 @@ from pdadapt.corpus import load_dataset
 from pdadapt.errors import DataError
 from pdadapt.progress import Progress
 from pdadapt.rerank import aggregate_pairs, rerank, spread, win_matrix
-from pdadapt.run import read_run, write_run
+from pdadapt.run import in_order, read_run, write_run
 
 
 class Judge:
@@ -113,6 +113,12 @@ def test_the_command_writes_a_run_and_measures_it(beir, tiny_recipe, tmp_path):
         result = CliRunner().invoke(app, [*everything, *wrong])
         assert result.exit_code == 2 and wrong[0] in result.output
     result = CliRunner().invoke(app, [*everything, "--split", "dev", "--out", str(tmp_path / "dev.run")])
+    assert "no judgments for split 'dev', but for test" in str(result.exception)
+    (tmp_path / "unjudged").mkdir()
+    for name in ("corpus.jsonl", "queries.jsonl"):
+        (tmp_path / "unjudged" / name).write_bytes((beir / name).read_bytes())
+    unjudged = [str(tmp_path / "unjudged") if each == str(beir) else each for each in everything]
+    result = CliRunner().invoke(app, [*unjudged, "--split", "dev", "--out", str(tmp_path / "dev.run")])
     assert result.exit_code == 0 and "nothing was measured" in result.output
     for by in ("points", "pairs"):  # also where `adapt` would ask about no pairs, as in recipe `small`
         result = CliRunner().invoke(app, [*command, "--by", by, "--top", "4", "--set", "teacher.pair.per_query=0"])
@@ -144,6 +150,20 @@ def test_queries_of_a_file_come_before_those_of_the_corpus_and_silence_is_no_ord
     assert not (tmp_path / "none.run").exists()
 
 
+def test_a_measure_that_cannot_be_computed_is_refused_before_the_teacher_is_asked(beir, tiny_recipe, tmp_path):
+    write_run(tmp_path / "base.run", {"q12": [("d0", 2.0), ("d1", 1.0)]}.items(), "base")
+    command = ["rerank", "--corpus", str(beir), "--run", str(tmp_path / "base.run"), "--recipe", str(tiny_recipe)]
+    result = CliRunner().invoke(app, [*command, "--set", "evaluate.measures=[SDCG@10]"])
+    assert "cannot be computed" in str(result.exception)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["base.run"]
+
+
+def test_scores_fall_in_single_precision_too():
+    found = spread([(f"d{i}", 300.0) for i in range(50)], ["x"])
+    scores = np.array([score for _, score in found], dtype=np.float32)
+    assert (np.diff(scores) < 0).all() and [doc_id for doc_id, _ in found] == [doc_id for doc_id, _ in in_order(found)]
+
+
 def test_a_run_of_another_corpus_is_an_error(beir, tmp_path):
     dataset = load_dataset(str(beir))
     for ranking, problem in (({"zebra": [("d0", 1.0)]}, "query 'zebra'"), ({"q0": [("d99", 1.0)]}, "document 'd99'")):
@@ -152,5 +172,5 @@ def test_a_run_of_another_corpus_is_an_error(beir, tmp_path):
     with pytest.raises(DataError, match="holds no rankings"):
         rerank({}, dataset.corpus, dataset.queries, "point", "wins", 5, tmp_path / "l", "k", None, Progress())
     (tmp_path / "x.run").write_text("q Q0 d 1 high tag\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"x\.run:1: not a line of a TREC run"):
+    with pytest.raises(DataError, match=r"x\.run:1: the score .high. is not a finite number"):
         read_run(tmp_path / "x.run")

@@ -87,6 +87,7 @@ def test_other_settings_or_another_corpus_are_refused_and_nothing_changes(tmp_pa
         ({"evaluate": {"k": 5}}, "evaluate", [name for name in WHOLE if "test.run" not in name][:-1]),
         ({"train": {"learning_rate": 1}}, "train", WHOLE[:7]),
         ({"train": {"n_way": 9}}, "label", WHOLE[:5]),
+        ({"train": {"list": "pairs"}}, "label", WHOLE[:5]),
         ({"teacher": {"pair": {"window": 5}}}, "label", WHOLE[:5]),
         ({"retrieve": {"k": 5}}, "retrieve", WHOLE[:2]),
         ({"retrieve": {"sources": ["bm25"]}}, "retrieve", WHOLE[:2]),

@@ -39,11 +39,13 @@ def begin(recipe, beir, out):
     assert (out / "iteration-1" / "candidates.run").exists() and not (out / "iteration-1" / "lists.jsonl").exists()
 
 
-@pytest.mark.parametrize("kind", ["causal", "active", "likelihood", "bi_encoder"])
+@pytest.mark.parametrize("kind", ["causal", "active", "around pairs", "likelihood", "bi_encoder"])
 def test_shards_merged_in_any_order_are_the_labels_of_one_process(tiny_recipe, beir, encoder, tmp_path, few, kind):
     changes = {"train.steps": 1}
-    if kind == "active":
+    if kind in ("active", "around pairs"):
         changes |= {"teacher.pair.strategy": "active", "teacher.pair.rounds": 3}
+    if kind == "around pairs":
+        changes |= {"train.list": "pairs", "train.n_way": 3}
     if kind == "likelihood":
         changes |= {"teacher.point.scoring": "query_likelihood", "teacher.point.prompt": "query-likelihood"}
     if kind == "bi_encoder":
@@ -52,9 +54,7 @@ def test_shards_merged_in_any_order_are_the_labels_of_one_process(tiny_recipe, b
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     adapt(recipe, load_dataset(str(beir)), whole, Progress())
     begin(recipe, beir, parts)
-    rounds = (
-        1 if kind in ("causal", "active") else 2
-    )  # pairs want the points of all shards, which are asked by document
+    rounds = 2 if kind in ("likelihood", "bi_encoder") else 1  # of points by document pairs want those of all shards
     for _ in range(rounds):
         files = [label_shard(parts, Shard(number, 3), Progress()) for number in (2, 3, 1)]
         counts = [len(list(read_labels(file))) for file in files]
@@ -88,7 +88,8 @@ def test_a_shard_asks_nothing_that_is_known_and_goes_on_where_it_was(tiny_recipe
     assert list(read_labels(file)) == before
 
 
-def test_of_two_scores_the_lower_is_kept_whatever_comes_first(tmp_path):
+def test_merging_never_changes_a_label_that_is_there(tmp_path):
+    """A run may have chosen its pairs by it."""
     stores, key = [], '{"task": "point"}'
     for name, score in (("a", 1.0), ("b", -2.0), ("c", 0.5)):
         stores.append(tmp_path / name)
@@ -96,11 +97,11 @@ def test_of_two_scores_the_lower_is_kept_whatever_comes_first(tmp_path):
             store.add([(("q", "d"), score), (("q", name), score)])
     for number, order in enumerate((stores, stores[::-1], stores * 2)):
         target = tmp_path / f"target-{number}"
-        for store in order:
-            merge_labels(store, target, {"points": key, "pairs": '{"task": "pair"}'})
-        assert merge_labels(stores[0], target, {"points": key}) == 0, "what is held already is not taken in again"
+        counts = [merge_labels(store, target, {"points": key, "pairs": '{"task": "pair"}'}) for store in order]
+        assert counts == [2, 1, 1, 0, 0, 0][: len(order)]
         with LabelStore(target, "points", key) as merged:
-            assert [merged.get(("q", name)) for name in "dabc"] == [-2.0, 1.0, -2.0, 0.5]
+            first = [1.0, -2.0, 0.5][stores.index(order[0])]
+            assert [merged.get(("q", name)) for name in "dabc"] == [first, 1.0, -2.0, 0.5]
 
 
 def test_what_the_hardware_chooses_is_kept_with_the_labels_and_names_come_along(tmp_path):
@@ -238,8 +239,20 @@ def test_what_cannot_be_labeled_is_said(tiny_recipe, beir, tmp_path):
     begin(recipe, copied, tmp_path / "other")
     with open(copied / "queries.jsonl", "a", encoding="utf-8") as queries:
         queries.write('{"_id": "q99", "text": "another"}\n')
-    with pytest.raises(RunError, match="the queries changed since"):
+    with pytest.raises(RunError, match=r"Since .*other was begun: the queries changed\. Give back"):
         label_shard(tmp_path / "other", Shard(1, 1), Progress())
+
+
+def test_a_shard_is_not_labeled_or_merged_with_another_prompt_than_the_run_was_begun_with(tiny_recipe, beir, tmp_path):
+    prompt, run = tmp_path / "pair.txt", tmp_path / "run"
+    prompt.write_text("{query} {document_a} {document_b}", encoding="utf-8")
+    begin(load_recipe(str(tiny_recipe), {"teacher.pair.prompt": str(prompt)}), beir, run)
+    label_shard(run, Shard(1, 2), Progress())
+    prompt.write_text("{query} A: {document_a} B: {document_b}", encoding="utf-8")
+    for attempt in (lambda: label_shard(run, Shard(2, 2), Progress()), lambda: merge_shards(run)):
+        with pytest.raises(RunError, match=r"was begun: the prompt for pairs changed\. Give back"):
+            attempt()
+    assert not (run / "labels.sqlite").exists()
 
 
 @pytest.mark.parametrize("text", ["", "3", "0/4", "5/4", "a/b", "1/2/3", "-1/2", "1/0"])

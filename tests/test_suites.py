@@ -1,10 +1,13 @@
 import json
+import os
 import shutil
+import zipfile
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from pdadapt import suites
+from pdadapt import catalog, suites
 from pdadapt.answers import Answers, words
 from pdadapt.catalog import lengths_of
 from pdadapt.cli import app
@@ -20,6 +23,11 @@ def test_the_suites_are_the_papers():
     assert lengths_of("climate-fever")["query_length"] == 64
     assert lengths_of("bioasq") == lengths_of("lotte/pooled/search") == {"document_length": 300}
     assert lengths_of("dl19") == lengths_of("nq-open") == {}
+
+
+def test_every_corpus_of_the_suites_has_a_folder_of_its_own():
+    names = {corpus for tests in SUITES.values() for test in tests for corpus in test.corpora}
+    assert len({name.replace("/", "-").casefold() for name in names}) == len(names)
 
 
 def test_averages_leave_out_what_is_not_known_of_all():
@@ -73,6 +81,87 @@ def test_a_suite_runs_what_is_at_hand_and_goes_on_where_it_was(beir, tmp_path, m
     assert json.loads(measured.read_text(encoding="utf-8"))["test_queries"] == 3
     for wrong in (["--corpus", "demo"], ["--split", "train"]):
         assert CliRunner().invoke(app, [*command, *wrong]).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("corpus.jsonl", "rim", "hub"),
+        ("queries.jsonl", "rim", "hub"),
+        ("qrels/test.tsv", "\td0\t", "\td1\t"),
+        ("qrels/test.tsv", "\t2\n", "\t1\n"),
+    ],
+)
+def test_a_suite_measures_anew_what_has_changed(beir, tmp_path, monkeypatch, file, old, new):
+    for name in ("one", "two"):
+        shutil.copytree(beir, tmp_path / "data" / name)
+    monkeypatch.setitem(suites.SUITES, "beir-11", (Task("both", "nDCG@10", ("one", "two")),))
+    command = ["evaluate", "--suite", "beir-11", "--data", str(tmp_path / "data"), "--model", "bm25"]
+    command += ["--out", str(tmp_path / "out")]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    measured = [tmp_path / "out" / name / "metrics.json" for name in ("one", "two")]
+    stamps = [file.stat().st_mtime_ns for file in measured]
+    (tmp_path / "data").rename(tmp_path / "moved")
+    command[4] = str(tmp_path / "moved")
+    assert CliRunner().invoke(app, command).exit_code == 0
+    assert [file.stat().st_mtime_ns for file in measured] == stamps, "the same data elsewhere"
+    changed = tmp_path / "moved" / "one" / file
+    text = changed.read_text(encoding="utf-8")
+    assert old in text
+    changed.write_text(text.replace(old, new), encoding="utf-8")
+    assert CliRunner().invoke(app, command).exit_code == 0
+    assert [measured[i].stat().st_mtime_ns == stamps[i] for i in (0, 1)] == [False, True]
+
+
+def test_a_suite_measures_a_downloaded_set_anew_when_its_judgments_changed(tmp_path, monkeypatch):
+    home = Path(os.environ["IR_DATASETS_HOME"]) / "beir" / "quora"
+    read = []
+    monkeypatch.setattr("pdadapt.catalog.IrDocuments.__init__", counted(read, catalog.IrDocuments.__init__))
+
+    def pack(grade):
+        shutil.rmtree(home, ignore_errors=True)
+        home.mkdir(parents=True)
+        files = {"corpus.jsonl": [{"_id": "d1", "title": "", "text": "rim hub"}, {"_id": "d2", "text": "pad"}]}
+        files["queries.jsonl"] = [{"_id": "q1", "text": "rim"}]
+        with zipfile.ZipFile(home / "source.zip", "w") as archive:
+            for name, rows in files.items():
+                archive.writestr(f"quora/{name}", "".join(json.dumps({"title": ""} | row) + "\n" for row in rows))
+            for split in ("dev", "test"):
+                archive.writestr(f"quora/qrels/{split}.tsv", f"query-id\tcorpus-id\tscore\nq1\td{grade}\t1\n")
+
+    monkeypatch.setitem(suites.SUITES, "beir-11", (Task("quora", "RR@10", ("quora",)),))
+    command = ["evaluate", "--suite", "beir-11", "--model", "bm25", "--out", str(tmp_path / "out")]
+    found = []
+    for grade in (1, 1, 2):
+        pack(grade)
+        said = CliRunner().invoke(app, command)
+        assert said.exit_code == 0, said.output
+        metrics = json.loads((tmp_path / "out" / "quora" / "metrics.json").read_text(encoding="utf-8"))
+        found.append((metrics["measures"]["RR@10"]["means"], len(read)))
+    assert found == [([1.0], 1), ([1.0], 1), ([0.0], 2)], "the documents are read only to be measured on"
+
+
+def counted(calls, function):
+    def call(*arguments):
+        calls.append(arguments)
+        return function(*arguments)
+
+    return call
+
+
+def test_figures_on_fewer_queries_than_the_papers_say_so(beir, tmp_path, monkeypatch):
+    shutil.copytree(beir, tmp_path / "data" / "nq-open")
+    monkeypatch.setitem(suites.SUITES, "openqa", (Task("nq-open", "nDCG@10", ("nq-open",)),))
+    command = ["evaluate", "--suite", "openqa", "--data", str(tmp_path / "data"), "--model", "bm25"]
+    command += ["--out", str(tmp_path / "out"), "--set", "evaluate.max_queries=3"]
+    said = CliRunner().invoke(app, command)
+    assert said.exit_code == 0, said.output
+    notes = [
+        "nq-open: these are 3 test queries, and the paper's figures are on 8,757.",
+        "At most 3 test queries of a set were drawn; the paper's figures are on all of them.",
+    ]
+    for note in notes:
+        assert note in said.output and note in (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
 
 
 def test_open_domain_questions_bring_their_answers_or_are_skipped(beir, tmp_path):

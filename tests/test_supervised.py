@@ -58,12 +58,16 @@ def supervised(tiny_recipe, **changes):
     return load_recipe(str(tiny_recipe), {"train.lambda_cl": 1.0, "train.n_way": 3, "train.steps": 2} | changes)
 
 
-def test_every_relevant_document_is_labeled_listed_and_trained_on(labeled, tiny_recipe, tmp_path):
+@pytest.mark.parametrize("kind", ["best", "pairs"])
+def test_every_relevant_document_is_labeled_listed_and_trained_on(kind, labeled, tiny_recipe, tmp_path):
     folder, relevant = labeled
-    adapt(supervised(tiny_recipe, **{"retrieve.k": 4}), load_dataset(str(folder)), tmp_path / "run", Progress())
+    recipe = supervised(tiny_recipe, **{"retrieve.k": 4, "train.list": kind, "teacher.pair.per_query": 1})
+    adapt(recipe, load_dataset(str(folder)), tmp_path / "run", Progress())
     lists = {entry.query_id: entry for entry in read_lists(tmp_path / "run/iteration-1/lists.jsonl")}
     for query_id, entry in lists.items():
-        assert len(entry.doc_ids) == 3
+        named = {place for i, j, _ in entry.pairs for place in (i, j)}
+        named |= {entry.doc_ids.index(doc_id) for doc_id in entry.relevant}
+        assert len(entry.doc_ids) == (max(3, len(named)) if kind == "pairs" else 3)
         assert sorted(entry.relevant) == sorted(relevant.get(query_id, []))
         assert set(entry.relevant) <= set(entry.doc_ids)
         assert None not in entry.points, "the teacher was asked about them too"

@@ -235,7 +235,7 @@ def test_a_chat_prompt_knows_no_day_and_asks_for_no_thinking(llama):
         "{{ strftime_now('%Y') }} {% if enable_thinking is defined and not enable_thinking %}at once{% endif %}: "
         "{{ messages[0]['content'] }}"
     )
-    assert chat_format(tokenizer)[0]("spoke") == "26 Jul 2024 at once: spoke"
+    assert chat_format(tokenizer)("spoke") == "26 Jul 2024 at once: spoke"
 
 
 def test_the_key_changes_with_whatever_changes_the_label(llama, tmp_path):

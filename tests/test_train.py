@@ -20,6 +20,7 @@ from pdadapt.train import (
     ListCollator,
     PairDistillLoss,
     chunks,
+    count_steps,
     kd_target,
     last_complete,
     logging_steps,
@@ -94,20 +95,23 @@ def test_the_batch_holds_each_document_once_and_the_loss_equals_encoding_one_by_
     assert terms["pair"].item() == pytest.approx(3 * pair_loss(scores, pairs, log_odds).item(), rel=1e-3)
 
 
-@pytest.mark.parametrize("in_batch", [True, False])
-def test_a_labeled_document_is_set_against_its_own_list_or_the_whole_batch(data, stanford, in_batch):
+@pytest.mark.parametrize(("own", "others"), [(True, True), (True, False), (False, True)])
+def test_a_labeled_document_is_set_against_its_own_list_the_others_or_both(data, stanford, own, others):
     dataset, lists = data
     lists = [entry._replace(relevant=entry.doc_ids[1:2]) for entry in lists[:3]] + lists[3:4]  # the last has no label
     model = load_colbert(str(stanford), document_length=180).eval()
     settings = SETTINGS.model_copy(
-        update={"lambda_cl": 2.0, "lambda_kd": 0.0, "lambda_pair": 0.0, "in_batch_negatives": in_batch}
+        update={"lambda_cl": 2.0, "lambda_kd": 0.0, "lambda_pair": 0.0}
+        | {"own_negatives": own, "in_batch_negatives": others}
     )
     terms = PairDistillLoss(model, settings)(*collate(model, dataset, lists))
 
     batch = dict.fromkeys(doc_id for entry in lists for doc_id in entry.doc_ids)
     expected = []
+    assert {doc_id for entry in lists[1:] for doc_id in entry.doc_ids} & set(lists[0].doc_ids), "some are on two lists"
     for entry in lists[:3]:
-        against = list(batch) if in_batch else entry.doc_ids
+        against = [doc_id for doc_id in batch if (own if doc_id in entry.doc_ids else others)]
+        against = list(dict.fromkeys([*against, entry.doc_ids[1]]))
         documents = model.encode_document([dataset.corpus[doc_id].contents for doc_id in against])
         scores = model.similarity(model.encode_query([dataset.queries[entry.query_id]]), documents)[0]
         expected.append(-scores.log_softmax(0)[against.index(entry.doc_ids[1])].item())
@@ -350,6 +354,18 @@ def test_the_curve_goes_to_tensorboard_too(data, stanford, tmp_path):
     events.Reload()
     expected = ("loss", "kd", "pair", "learning_rate", "grad_norm", "examples_per_second")
     assert {f"train/{name}" for name in expected} <= set(events.Tags()["scalars"])
+
+
+def test_no_more_passes_are_made_than_max_epochs_whatever_else_is_asked():
+    def steps(lists, **changes):
+        return count_steps(TrainSettings(batch_size=32, **changes), lists)
+
+    assert steps(180, steps=30_000, max_epochs=20) == 113 == -(-20 * 180 // 32)
+    assert steps(48_000, steps=30_000, max_epochs=20) == steps(10**6, steps=30_000, max_epochs=20) == 30_000
+    assert steps(180, steps=30_000) == 30_000
+    assert steps(180, epochs=50, max_epochs=2) == steps(180, epochs=2) == 12
+    assert steps(180, epochs=2, max_epochs=50) == 12
+    assert steps(3, steps=5, max_epochs=0.5) == 1
 
 
 def test_every_pass_goes_over_all_lists_whatever_the_number_of_processes():

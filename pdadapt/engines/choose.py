@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pdadapt.corpus import Corpus
+from pdadapt.corpus import Corpus, Dataset
 from pdadapt.encoders import settle
 from pdadapt.engines import Engine
 from pdadapt.engines.colbert import Colbert
@@ -18,6 +17,7 @@ from pdadapt.engines.exact import Encode, Exact
 from pdadapt.engines.plaid import Plaid
 from pdadapt.errors import ModelError
 from pdadapt.models import first_module, loading, model_type, resolve_model
+from pdadapt.names import hashed_name
 from pdadapt.outline import check_encoder
 from pdadapt.recipe import RetrieveSettings
 from pdadapt.students import load_student
@@ -91,10 +91,20 @@ def _check_engine(settings: RetrieveSettings, dense: bool) -> None:
         interpreter(settings.engine)
 
 
-def index_folder(root: Path, dataset: str, name: str, settings: RetrieveSettings) -> Path:
-    """Where under `root` the index of a corpus by a model is kept."""
+def index_folder(root: Path, dataset: Dataset, name: str, settings: RetrieveSettings) -> Path:
+    """Where under `root` the index of a corpus by a model is kept: a folder of its own for each that is named."""
     engine = BASELINE if name == BASELINE else settings.engine
-    return root / re.sub(r"[^\w.-]+", "_", f"{dataset}-{name}-{engine}").strip("._")
+    corpus = (dataset.source.corpus, dataset.source.passages or "") if dataset.source else ()
+    return root / hashed_name(f"{dataset.name}-{name}-{engine}", dataset.name, name, *corpus)
+
+
+def identity(name: str) -> str:
+    """What ranks under this name, however it is named. Raises ModelError when it is not there."""
+    if name != BASELINE:
+        return resolve_model(name).identity()
+    from pdadapt.engines.bm25 import WORDS_VERSION
+
+    return f"{BASELINE}, words {WORDS_VERSION}"
 
 
 def index_origin(
@@ -105,12 +115,11 @@ def index_origin(
     lengths: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """What an index is made from: it serves again where all of this is the same. The arguments are load_engine's."""
-    origin: dict[str, Any] = {"corpus": corpus.fingerprint}
+    origin: dict[str, Any] = {"corpus": corpus.fingerprint, "model": identity(name)}
     if name == BASELINE:
-        return origin | {"model": BASELINE}
+        return origin
     of_engine = {"plaid": settings.bits, "colbert": settings.bits, "faiss": settings.faiss}.get(settings.engine)
     return origin | {
-        "model": resolve_model(name).identity(),
         "student": {**(lengths or {}), **student},
         "engine": [settings.engine, of_engine],
     }

@@ -19,9 +19,10 @@ from pdadapt.generation.sampling import Sampler
 from pdadapt.models import loading, resolve_model
 from pdadapt.prompt import WRITING_FIELDS, Prompt, load_prompt
 from pdadapt.recipe import GenerateSettings, ModelSettings, QueryKind, Recipe
+from pdadapt.teachers.chat import chat_format
 from pdadapt.teachers.choose import LANGUAGE_MODELS, check_architecture, teacher_kind
 from pdadapt.teachers.endpoint import addresses, fit, served_model
-from pdadapt.teachers.language_model import chat_format, gpu_budget, load_language_model, load_tokenizer, pad
+from pdadapt.teachers.language_model import gpu_budget, load_language_model, load_tokenizer, pad
 from pdadapt.teachers.prompting import PromptEncoder
 from pdadapt.teachers.servers import Servers
 
@@ -95,6 +96,7 @@ def check_writer(recipe: Recipe) -> None:
     with loading(f"Model {model.model!r} cannot be asked"):  # its chat template may be no good
         for encode in encoders(tokenizer, kind, model, recipe.generate).values():
             encode.check_queries([""])
+            encode.check()
 
 
 def load_writer(recipe: Recipe, say: Callable[[str], None] = lambda text: None) -> Writer:
@@ -108,11 +110,11 @@ def load_writer(recipe: Recipe, say: Callable[[str], None] = lambda text: None) 
 def encoders(
     tokenizer: Any, kind: str, settings: ModelSettings, generate: GenerateSettings
 ) -> dict[QueryKind, PromptEncoder]:
-    wrap, special = chat_format(tokenizer) if kind == "causal" and tokenizer.chat_template else (str, True)
+    chat = chat_format(tokenizer) if kind == "causal" and tokenizer.chat_template else None
     lengths = settings.max_length, settings.max_document_length
     reserve = generate.max_tokens if kind == "causal" else 0  # what it writes stands after the prompt
     return {
-        name: PromptEncoder(tokenizer, prompt, *lengths, wrap, special, reserve)
+        name: PromptEncoder(tokenizer, prompt, *lengths, chat or str, chat is None, reserve)
         for name, prompt in writing_prompts(generate).items()
     }
 

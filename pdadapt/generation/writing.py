@@ -18,6 +18,7 @@ from pdadapt.generation import mix, sources
 from pdadapt.generation.report import count_reasons
 from pdadapt.generation.writers import check_writer, writer_identity, writing_prompts
 from pdadapt.models import resolve_model
+from pdadapt.notices import Notices
 from pdadapt.progress import Progress
 from pdadapt.recipe import GenerateSettings, QueryKind, Recipe, RetrieveSettings
 from pdadapt.retrieve import index_corpus
@@ -123,7 +124,9 @@ def prepare(recipe: Recipe, dataset: Dataset, out: Path, store: Path, progress: 
     check_place(out)
     if out.suffix != ".jsonl":
         raise DataError(f"{out}: the queries are written as JSONL; give a name that ends in .jsonl.")
-    writing = Writing(recipe, dataset.corpus, read_examples(recipe.generate), out, store, progress)
+    notices = Notices()
+    writing = Writing(recipe, dataset.corpus, read_examples(recipe.generate, notices), out, store, progress)
+    notices.say(progress.say)
     if out.exists():
         if not writing.report.exists():
             raise RunError(f"{out} is there already, and was not written by this command; give another file.")
@@ -140,9 +143,9 @@ def prepare(recipe: Recipe, dataset: Dataset, out: Path, store: Path, progress: 
     return writing
 
 
-def read_examples(generate: GenerateSettings) -> list[str]:
+def read_examples(generate: GenerateSettings, notices: Notices | None = None) -> list[str]:
     """Raises DataError when their file is missing or malformed."""
-    return list(read_queries(Path(generate.examples)).values()) if generate.examples else []
+    return list(read_queries(Path(generate.examples), notices).values()) if generate.examples else []
 
 
 def as_asked(generate: GenerateSettings, examples: Sequence[str]) -> dict[str, Any]:

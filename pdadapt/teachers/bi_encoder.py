@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import maxsim
+from transformers import PreTrainedTokenizerBase
 
 from pdadapt.batches import Budget
 from pdadapt.device import default_device, pick_dtype
@@ -16,6 +18,9 @@ from pdadapt.models import is_colbert, loading, resolve_model
 from pdadapt.recipe import ModelSettings
 from pdadapt.students.colbert import length_limit, load_colbert, set_lengths
 from pdadapt.teachers import Chunk, Point, Scores
+from pdadapt.teachers.control import control_tokens
+from pdadapt.teachers.marks import check_marks, marks
+from pdadapt.teachers.precision import float32_behind_body
 from pdadapt.teachers.prompting import cut_tokens
 
 CPU_BUDGET, GPU_BUDGET = 1_024, 131_072  # tokens encoded at once, padding included
@@ -25,8 +30,11 @@ class BiEncoderTeacher:
     """One vector a text; the score is the model's own similarity (cosine or dot product)."""
 
     def __init__(self, settings: ModelSettings):
-        """Raises ModelError when the model does not load."""
-        self.model: Any = self._load(settings)
+        """Raises ModelError when the model does not load, or does not read texts as they are."""
+        dtype = pick_dtype(settings.dtype, default_device())
+        self.model: Any = self._load(settings, dtype)
+        float32_behind_body(self.model, dtype)
+        read_as_text(self.model)
         self.max_document_length = settings.max_document_length
         on_gpu = self.model.device.type == "cuda"
         self.budget = Budget(
@@ -65,14 +73,12 @@ class BiEncoderTeacher:
         for batch, embeddings in self.budget.batches(costs, embed, padded=True):
             yield {ordered[i]: embedding.float() for i, embedding in zip(batch, embeddings, strict=True)}
 
-    def _load(self, settings: ModelSettings) -> Any:
+    def _load(self, settings: ModelSettings, dtype: torch.dtype) -> Any:
         source = resolve_model(settings.model)
-        device = default_device()
-        weights = {"use_safetensors": True, "dtype": pick_dtype(settings.dtype, device)}
+        device = default_device().type
+        weights = {"use_safetensors": True, "dtype": dtype}
         with loading(f"Teacher {source.name!r} does not load as a bi_encoder"):
-            model = SentenceTransformer(
-                source.place, revision=source.revision, model_kwargs=weights, device=device.type
-            )
+            model = SentenceTransformer(source.place, revision=source.revision, model_kwargs=weights, device=device)
         settle(model, source, "Teacher")
         model.max_seq_length = min(model.max_seq_length or settings.max_length, settings.max_length)
         return model
@@ -85,13 +91,47 @@ class BiEncoderTeacher:
 class MultiVectorTeacher(BiEncoderTeacher):
     """One vector a token; the score is MaxSim. A plain encoder's token embeddings are taken as they are."""
 
-    def _load(self, settings: ModelSettings) -> Any:
+    def _load(self, settings: ModelSettings, dtype: torch.dtype) -> Any:
         model = load_colbert(settings.model)
         if not is_colbert(resolve_model(settings.model)):
             longest = min(settings.max_length, length_limit(model))
             set_lengths(model, longest, longest)
-        return model.to(pick_dtype(settings.dtype, model.device))
+        return model
 
     def _similarity(self, queries: list[torch.Tensor], document: torch.Tensor) -> list[float]:
         """Of one document (tokens, dim) to some queries."""
         return maxsim(queries, [document])[:, 0].tolist()
+
+
+def read_as_text(model: Any) -> None:
+    """Let a model of sentence-transformers read texts whose strings would be control tokens as the text that they are.
+
+    What it reads is looked at, not each text beforehand: most hold none, and none is tokenised twice. Raises ModelError
+    when it does not read a plain word.
+    """
+    if not isinstance(model.tokenizer, PreTrainedTokenizerBase):  # of static embeddings, which know no control
+        return
+    control, preprocess = control_tokens(model.tokenizer), model.preprocess
+    ids = torch.tensor(sorted(control.strings), dtype=torch.long)
+
+    def count(features: dict[str, Any]) -> int:
+        found = torch.isin(features["input_ids"].cpu(), ids)
+        for name, real in (("attention_mask", True), ("query_expansion_positions", False)):
+            if name in features and features[name].shape == found.shape:
+                found &= features[name].cpu().bool() == real
+        return int(found.sum())
+
+    @functools.cache
+    def own(options: tuple[tuple[str, Any], ...]) -> int:
+        """Of a text that holds none."""
+        return count(preprocess(["a"], **dict(options)))
+
+    def as_text(inputs: list[str], **options: Any) -> dict[str, Any]:
+        features = preprocess(inputs, **options)
+        if count(features) > len(inputs) * own(tuple(sorted(options.items()))):
+            return preprocess([control.as_text(text) for text in inputs], **options)
+        return features
+
+    model.preprocess = as_text
+    words = marks(model.tokenizer, 1)
+    check_marks(model.tokenizer, words, preprocess(words)["input_ids"].flatten().tolist(), "those it is given")

@@ -12,7 +12,7 @@ import torch
 
 from pdadapt.recipe import ModelSettings, PairSettings, PointSettings
 from pdadapt.teachers import Chunk, Scores
-from pdadapt.teachers.language_model import ANSWER_ROOM, LanguageModelTeacher, pad
+from pdadapt.teachers.language_model import ANSWER_ROOM, Asking, LanguageModelTeacher, pad
 from pdadapt.teachers.packed import ATTENTION, Plan, grow, prefixes
 from pdadapt.teachers.prompting import tokenised
 
@@ -36,6 +36,13 @@ class CausalTeacher(LanguageModelTeacher):
         yield from super().score_points(chunks) if self.point.labels else self._query_likelihood(chunks)
 
     @torch.inference_mode()
+    def _first_token(self, asked: Asking) -> str:
+        if not asked.labels or not self.tokenizer.chat_template:
+            return ""
+        prompts = asked.encode([dict.fromkeys(asked.encode.prompt.fields, "a")])
+        return str(self.tokenizer.decode([int(self._padded_logits(prompts, [1])[0].argmax())]))
+
+    @torch.inference_mode()
     def _log_odds(self, prompts: list[list[int]], columns: list[int]) -> Iterator[tuple[list[int], torch.Tensor]]:
         first, second = columns
         yield from self._logits(prompts, [1] * len(prompts), lambda logits, _: logits[:, first] - logits[:, second])
@@ -45,10 +52,11 @@ class CausalTeacher(LanguageModelTeacher):
         """Mean log p(query token | document, query so far): Sachan et al. 2022, equation 2."""
         assert self.point is not None
         encode = self.point.encode
+        as_text = encode.control.as_text
         ordered = (sorted(chunk.asked, key=lambda point: (point.document, point.query)) for chunk in chunks)
         for points, prefix in tokenised(ordered, lambda chunk: encode([{"document": one.document} for one in chunk])):
             answers = {
-                query: self.tokenizer.encode(query, add_special_tokens=False)[:ANSWER_ROOM]
+                query: self.tokenizer.encode(as_text(query), add_special_tokens=False)[:ANSWER_ROOM]
                 for query in {point.query for point in points}
             }
             rows = [i for i, point in enumerate(points) if answers[point.query]]

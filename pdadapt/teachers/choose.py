@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from pdadapt.device import default_device, pick_dtype, release
+from pdadapt.device import dtype_here, release
 from pdadapt.errors import DataError, ModelError, RecipeError
 from pdadapt.labels import is_labeled
 from pdadapt.models import ModelSource, architectures, has_modules, is_colbert, loading, read_config, resolve_model
@@ -19,6 +19,7 @@ from pdadapt.prompt import LIKELIHOOD_FIELDS, PAIR_FIELDS, POINT_FIELDS, load_pr
 from pdadapt.recipe import ModelSettings, PairSettings, PointSettings, TeacherSettings
 from pdadapt.teachers import Chunk, Scores, Task
 
+READING = 2  # of how texts become a model's input, and its output a score: labels of two ways are not mixed
 TASK = "pdadapt_task"  # in a cross-encoder's config.json: point, also when it is not there, or pair
 LANGUAGE_MODELS = ("seq2seq", "causal")
 PAIR_KINDS = ("seq2seq", "causal", "endpoint", "imported")
@@ -73,10 +74,11 @@ def teacher_kind(settings: ModelSettings) -> str:
 
 
 def check_teacher(settings: TeacherSettings, task: Task, queries: Collection[str], store: Path) -> None:
-    """Find before any work what would stop the teacher in the middle of it.
+    """Find before any work what would stop the teacher in the middle of it, or make its labels worth nothing.
 
-    Label words and prompts against its tokenizer, the longest queries against its length, a server by one question, an
-    imported teacher by what the label store holds; weights are not loaded. Raises RecipeError, ModelError or DataError.
+    Label words against its tokenizer, marked texts in its prompt, the longest queries against its length, a server by
+    one question, an imported teacher by what the label store holds; weights are not loaded. Raises RecipeError,
+    ModelError or DataError.
     """
     check_precision(settings)
     model = model_of(settings, task)
@@ -94,12 +96,22 @@ def check_teacher(settings: TeacherSettings, task: Task, queries: Collection[str
         teacher.check(queries)
     if kind in (*LANGUAGE_MODELS, "cross_encoder", "bi_encoder", "multi_vector"):
         check_architecture(model, kind)
-    if kind in LANGUAGE_MODELS:
-        from pdadapt.teachers.language_model import asking, load_tokenizer
+    from pdadapt.teachers.language_model import asking, load_tokenizer
 
-        tokenizer = load_tokenizer(model.model)
-        with loading(f"Teacher {model.model!r} cannot be asked"):  # its chat template may be no good
-            asking(tokenizer, kind, model, asked).encode.check_queries(queries)
+    with loading(f"Teacher {model.model!r} cannot be asked"):  # its chat template may be no good
+        if kind in LANGUAGE_MODELS:
+            encode = asking(load_tokenizer(model.model), kind, model, asked).encode
+            encode.check_queries(queries)
+            encode.check()
+        if kind == "cross_encoder":
+            from pdadapt.teachers.cross_encoder import check_prompt
+
+            check_prompt(model, task, queries)
+        source = resolve_model(model.model) if kind in ("bi_encoder", "multi_vector") else None
+        if source and source.is_local and (Path(source.path) / "tokenizer_config.json").is_file():
+            from pdadapt.teachers.marks import marks
+
+            marks(load_tokenizer(model.model), 1)
 
 
 def check_architecture(model: ModelSettings, kind: str) -> None:
@@ -186,13 +198,13 @@ def teacher_key(settings: TeacherSettings, task: Task) -> str:
     else:
         key |= {
             "model": resolve_model(model.model).identity(),
-            "dtype": str(pick_dtype(model.dtype, default_device())).removeprefix("torch."),
+            "dtype": dtype_here(model.dtype),
             "quantize": model.quantize if has_bits(model, kind) else None,
             "max_length": model.max_length,
         }
     if kind == "endpoint":
         key |= {"max_length": model.max_length}
-    key |= {"max_document_length": model.max_document_length}
+    key |= {"max_document_length": model.max_document_length, "reading": READING}
     if kind in LANGUAGE_MODELS or kind == "endpoint":
         key |= _prompt_key(settings, task, kind)
     return json.dumps(key, sort_keys=True)

@@ -3,7 +3,8 @@
 Named `http://HOST/v1#NAME`; the same model may be served elsewhere too (`endpoints`). Each question is one chat
 completion of one token; the score is the log-odds of the label words among its `top_logprobs`. A server that does not
 list both words gives no score: nothing is invented. Its tokenizer is not at hand, so a token is taken for four bytes of
-UTF-8 when documents are cut.
+UTF-8 when documents are cut, and whatever looks like a control token is broken. A server on which the model thinks
+before it answers is of no use, and the first answer shows it.
 The key comes from the environment (PDADAPT_API_KEY, or OPENAI_API_KEY for api.openai.com) and is written nowhere.
 """
 
@@ -20,6 +21,8 @@ from pdadapt.errors import ModelError, RecipeError, reason
 from pdadapt.prompt import PAIR_FIELDS, POINT_FIELDS, Prompt, load_prompt
 from pdadapt.recipe import ModelSettings, PairSettings, PointSettings
 from pdadapt.teachers import Chunk, Pair, Point, Scores, answers
+from pdadapt.teachers.chat import begins_thought
+from pdadapt.teachers.control import without_markup
 from pdadapt.teachers.prompting import DOCUMENT_FIELDS, SMALLEST_CUT, no_room, share
 from pdadapt.teachers.servers import Servers
 
@@ -136,6 +139,12 @@ class EndpointTeacher:
                 f"{server.url} answered without `top_logprobs`, from which the label words' probabilities are read; "
                 "use a server that gives them (vLLM, llama.cpp's server, OpenAI)."
             ) from None
+        if not server.answered and thinks(answer["choices"][0], found):
+            raise ModelError(
+                f"{self.name} thinks before it answers at {server.url}, so the first token of its answer is no label "
+                "word. Turn its thinking off on the server (vLLM: --default-chat-template-kwargs "
+                "'{\"enable_thinking\": false}'; llama.cpp: --reasoning-budget 0), or give another model."
+            )
         server.answered = True
         first, second = ([log_p for word, log_p in found if word == label and log_p > UNLIKELY] for label in labels)
         return log_sum(first) - log_sum(second) if first and second else None
@@ -144,8 +153,9 @@ class EndpointTeacher:
 def fit(prompt: Prompt, values: Mapping[str, str], max_length: int, max_document_length: int | None) -> str:
     """The prompt with its documents cut evenly to some `max_length` tokens; query and instruction are always whole.
 
-    Raises RecipeError when a query leaves no room for the documents.
+    No text in it looks like a control token. Raises RecipeError when a query leaves no room for the documents.
     """
+    values = {field: without_markup(text) for field, text in values.items()}
     documents = {field: text for field, text in values.items() if field in DOCUMENT_FIELDS}
     frame = prompt.render({**values, **dict.fromkeys(documents, "")})
     room = max_length - -(-len(frame.encode()) // TOKEN_BYTES)
@@ -159,6 +169,17 @@ def fit(prompt: Prompt, values: Mapping[str, str], max_length: int, max_document
         for field, keep in share(lengths, room).items()
     }
     return prompt.render({**values, **cut})
+
+
+def thinks(choice: Mapping[str, Any], listed: Sequence[tuple[str, float]]) -> bool:
+    """Whether an answer's only token begins a thought, or is one's that the server keeps apart.
+
+    listed: the tokens that it could have been, with their log-probabilities.
+    """
+    message = choice.get("message")
+    apart = isinstance(message, dict) and (message.get("reasoning_content") or message.get("reasoning"))
+    likeliest = max(listed, key=lambda one: one[1], default=("", 0.0))[0]
+    return bool(apart) or begins_thought(likeliest)
 
 
 def log_sum(log_p: Sequence[float]) -> float:

@@ -11,7 +11,7 @@ import functools
 import io
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -25,11 +25,11 @@ from pdadapt.models import ModelSource, resolve_model
 from pdadapt.prompt import LIKELIHOOD_FIELDS, PAIR_FIELDS, POINT_FIELDS, load_prompt
 from pdadapt.recipe import ModelSettings, PairSettings, PointSettings
 from pdadapt.teachers import Chunk, Scores
+from pdadapt.teachers.chat import begins_thought, chat_format
 from pdadapt.teachers.prompting import PromptEncoder, label_ids, tokenised
 
 ANSWER_ROOM = 128  # tokens kept free for the query when it is the answer whose likelihood is asked
 GPU_BUDGET = 65_536
-NO_DATE = "{% macro strftime_now(format) %}26 Jul 2024{% endmacro %}"  # put before a chat template: labels know no day
 COMPILED = ("MLP", "LayerFF", "Norm")  # parts of a model whose many small operations are worth fusing
 
 
@@ -80,6 +80,9 @@ class LanguageModelTeacher(ABC):
             settings.batch_tokens or (gpu_budget(self.model) if self.device.type == "cuda" else self.cpu_budget),
         )
         both = [asked for asked in (self.point, self.pair) if asked]
+        for asked in both:
+            if begins_thought(self._first_token(asked)):
+                raise thinks_first(settings.model, "the likeliest first token begins a thought")
         words = [token for asked in both for token in asked.labels]
         self.rows = words if all(asked.labels for asked in both) else None  # of the head that are kept; None: all
         float32_head(self.model, self.rows)
@@ -104,6 +107,10 @@ class LanguageModelTeacher(ABC):
             for which, scores in self._log_odds(prompts, columns):
                 yield [(questions[i], score) for i, score in zip(which, scores.tolist(), strict=True)]
 
+    def _first_token(self, asked: Asking) -> str:
+        """The likeliest one of an answer, where a model could begin with a thought; before its head is cut."""
+        return ""
+
     @abstractmethod
     def _log_odds(self, prompts: list[list[int]], columns: list[int]) -> Iterator[tuple[list[int], torch.Tensor]]:
         """Batches of (which prompts, (B,) log-odds of the two columns of the head)."""
@@ -117,38 +124,32 @@ class Asking(NamedTuple):
 
 
 def asking(tokenizer: Any, kind: str, settings: ModelSettings, task: PointSettings | PairSettings) -> Asking:
-    """Raises ModelError when a label word is no single token, RecipeError when the prompt is no good."""
+    """Raises ModelError when a label word is no single token, or the model thinks before it answers, RecipeError when
+    the prompt is no good.
+    """
     likelihood = task.scoring == "query_likelihood"
     fields = PAIR_FIELDS if isinstance(task, PairSettings) else LIKELIHOOD_FIELDS if likelihood else POINT_FIELDS
-    wrap, special = chat_format(tokenizer) if kind == "causal" and tokenizer.chat_template else (str, True)
+    chat = chat_format(tokenizer) if kind == "causal" and tokenizer.chat_template else None
+    if chat and chat.thinks:
+        raise thinks_first(settings.model, "its chat template leaves a thought open")
     encode = PromptEncoder(
         tokenizer,
         load_prompt(task.prompt, fields),
         settings.max_length,
         settings.max_document_length,
-        wrap,
-        special,
+        chat or str,
+        add_special_tokens=chat is None,
         reserve=ANSWER_ROOM if likelihood else 0,
     )
     return Asking(encode, [] if likelihood else label_ids(tokenizer, task.labels))
 
 
-def chat_format(tokenizer: Any) -> tuple[Callable[[str], str], bool]:
-    """How a prompt becomes a user's message, and whether the tokenizer adds its special tokens.
-
-    The same on every day, and without the thinking that some models do before they answer.
-    """
-    template = NO_DATE + tokenizer.get_chat_template()
-
-    def wrap(text: str) -> str:
-        message = [{"role": "user", "content": text}]
-        return str(
-            tokenizer.apply_chat_template(
-                message, chat_template=template, tokenize=False, add_generation_prompt=True, enable_thinking=False
-            )
-        )
-
-    return wrap, False
+def thinks_first(name: str, how: str) -> ModelError:
+    """That no label can be read from a model, and how that shows."""
+    return ModelError(
+        f"Teacher {name!r} thinks before it answers ({how}), so the first token of its answer is no label word. Give a "
+        "model that answers at once, or one whose thinking can be turned off."
+    )
 
 
 def gpu_budget(model: Any) -> int:

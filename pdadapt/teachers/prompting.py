@@ -1,4 +1,4 @@
-"""From questions to tokens: documents cut evenly to fit, tokenised ahead of the model."""
+"""From questions to tokens: documents cut evenly to fit, no text a control token, tokenised ahead of the model."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pdadapt.errors import ModelError, RecipeError
 from pdadapt.prompt import Prompt
+from pdadapt.teachers.control import Span, control_tokens, only_words
+from pdadapt.teachers.marks import check_marks, marks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -52,12 +54,14 @@ class PromptEncoder:
     ):
         """wrap: puts the rendered prompt into the model's chat format; reserve: tokens kept free for an answer."""
         self.tokenizer = tokenizer
+        self.control = control_tokens(tokenizer)
         self.prompt = prompt
         self.max_length = max_length - reserve
         self.reserve = reserve
         self.max_document_length = max_document_length
         self.wrap = wrap
         self.add_special_tokens = add_special_tokens
+        self.own = self.control.among(self._tokens([dict.fromkeys(prompt.fields, "a")])[0])  # of prompt and template
 
     def __call__(self, values: Sequence[Mapping[str, str]]) -> list[list[int]]:
         """Token ids of the prompt filled with each of `values`, at most max_length of them.
@@ -65,7 +69,7 @@ class PromptEncoder:
         Raises RecipeError when a query leaves no room for the documents.
         """
         if self.max_document_length is not None:
-            cut = functools.cache(functools.partial(self._cut, keep=self.max_document_length))
+            cut = functools.cache(functools.partial(cut_tokens, self.tokenizer, keep=self.max_document_length))
             values = [
                 {field: cut(text) if field in DOCUMENT_FIELDS else text for field, text in filled.items()}
                 for filled in values
@@ -94,24 +98,51 @@ class PromptEncoder:
         """One prompt whose documents are cut evenly until it fits."""
         fields = [field for field in DOCUMENT_FIELDS if field in values]
         room = self._room({**values, **dict.fromkeys(fields, "")}, len(fields))
-        lengths = {field: self._length(values[field]) for field in fields}
+        read = {field: self.control.read(values[field]) for field in fields}
+        lengths = {field: len(tokens) for field, (_, tokens) in read.items()}
         while True:
-            cut = {field: self._cut(values[field], keep=keep) for field, keep in share(lengths, room).items()}
+            cut = {field: first_tokens(*read[field], keep) for field, keep in share(lengths, room).items()}
             ids = self._encode([{**values, **cut}])[0]
             if len(ids) <= self.max_length:
                 return ids
             room -= len(ids) - self.max_length  # a token more may arise where the cut text meets the prompt
 
+    def check(self) -> None:
+        """Raises ModelError unless marked texts come out of prompt, chat template and tokenizer as they went in, also
+        when they are long, or hold control tokens: before the work, for no label would show it.
+        """
+        frame = self.wrap(self.prompt.render(dict.fromkeys(self.prompt.fields, "")))
+        words = marks(self.tokenizer, len(self.prompt.fields), frame)
+        marked = dict(zip(self.prompt.order, words, strict=True))
+        control = " ".join(self.control.strings.values())
+        long = {field: f"{word} " * self.max_length for field, word in marked.items() if field in DOCUMENT_FIELDS}
+        prompts = self._encode([marked, {field: f"{word} {control}" for field, word in marked.items()}])
+        for ids in (*prompts, *self([{**marked, **long}])):
+            check_marks(self.tokenizer, words, ids, f"the prompt {self.prompt.source}")
+
     def _encode(self, values: Sequence[Mapping[str, str]]) -> list[list[int]]:
+        """Token ids of filled prompts, with no control token but those of prompt and chat template."""
+        return [
+            ids if self.control.among(ids) == self.own else self._as_text(filled)
+            for ids, filled in zip(self._tokens(values), values, strict=True)
+        ]
+
+    def _as_text(self, values: Mapping[str, str]) -> list[int]:
+        """One prompt, whose texts would be control tokens. Raises ModelError when nothing keeps them from it."""
+        for plain in (self.control.as_text, only_words):
+            ids = self._tokens([{field: plain(text) for field, text in values.items()}])[0]
+            if self.control.among(ids) == self.own:
+                return ids
+        raise ModelError(
+            f"{self.tokenizer.name_or_path} takes a text that begins with {next(iter(values.values()))[:60]!r} for "
+            "control tokens, however it is written. Take it out, or give another model."
+        )
+
+    def _tokens(self, values: Sequence[Mapping[str, str]]) -> list[list[int]]:
         texts = [self.wrap(self.prompt.render(filled)) for filled in values]
-        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=self.add_special_tokens)["input_ids"]
+        encoded = self.tokenizer(texts, add_special_tokens=self.add_special_tokens, verbose=False)
+        ids: list[list[int]] = encoded["input_ids"]
         return ids
-
-    def _length(self, text: str) -> int:
-        return len(self.tokenizer.encode(text, add_special_tokens=False))
-
-    def _cut(self, text: str, keep: int) -> str:
-        return cut_tokens(self.tokenizer, text, keep)
 
 
 def no_room(max_length: int, taken: int, documents: int, about: str = "") -> RecipeError:
@@ -126,13 +157,15 @@ def no_room(max_length: int, taken: int, documents: int, about: str = "") -> Rec
 
 
 def cut_tokens(tokenizer: Any, text: str, keep: int) -> str:
-    """The text's first `keep` tokens, as text."""
+    """The text's first `keep` tokens, as text, none of which is a control token."""
     if len(text.encode()) < keep:  # no tokenizer makes more tokens than bytes and a space before them
         return text
-    if keep <= 0:
-        return ""
-    offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-    return text if len(offsets) <= keep else text[: offsets[keep - 1][1]]
+    return first_tokens(*control_tokens(tokenizer).read(text), keep)
+
+
+def first_tokens(text: str, tokens: Sequence[Span], keep: int) -> str:
+    """The text up to the `keep`th of its tokens, which stand where `tokens` says."""
+    return text if len(tokens) <= keep else text[: tokens[keep - 1][1]] if keep > 0 else ""
 
 
 def share(lengths: dict[Key, int], room: int) -> dict[Key, int]:

@@ -167,7 +167,7 @@ def reader(source: ModelSource, tokenizer: Any) -> Callable[[Texts], list[int]]:
     """What tokens sentence-transformers will make of a pair of texts: by the chat template, if the model has one."""
     from sentence_transformers.base.modules import Transformer
 
-    saved = Transformer.load_config(source.path, revision=source.revision) if has_modules(source) else {}
+    saved = Transformer.load_config(source.place, revision=source.revision) if has_modules(source) else {}
     if not tokenizer.chat_template or "message" not in saved.get("modality_config", ["message"]):
         return lambda texts: list(tokenizer(*texts, verbose=False)["input_ids"])
 

@@ -130,7 +130,7 @@ def with_precision(recipe: Recipe, run: RunFolder) -> Recipe:
     if recipe.teacher.dtype != "auto":
         return recipe
     begun = read_settings(run.recipe_file).get("teacher") if run.recipe_file.exists() else None
-    dtype = (begun.get("dtype") if isinstance(begun, dict) else None) or dtype_here("auto")
+    dtype = dtype_here(str(begun.get("dtype", "auto")) if isinstance(begun, dict) else "auto")
     return recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update={"dtype": dtype})})
 
 

@@ -14,7 +14,8 @@ from pdadapt.teachers.choose import Teachers, check_teacher
 
 
 def test_a_hub_id_with_and_without_a_revision():
-    assert resolve_model("google/flan-t5-xl").kwargs == {"trust_remote_code": False}
+    source = resolve_model("google/flan-t5-xl")
+    assert (source.path, source.revision, source.is_local) == ("google/flan-t5-xl", None, False)
     source = resolve_model("google/flan-t5-xl@7d6315d")
     assert (source.path, source.revision, source.is_local) == ("google/flan-t5-xl", "7d6315d", False)
 
@@ -102,7 +103,10 @@ LACKING = {
         r"lacks the folder 1_Pooling, which its modules\.json names; fetch it anew",
     ),
     "a part of its weights": (
-        {"model.safetensors.index.json": '{"weight_map": {"a": "model-2.safetensors"}}'},
+        {
+            "model.safetensors": None,
+            "model.safetensors.index.json": '{"weight_map": {"a": "model-2.safetensors"}}',
+        },
         r"m/model-2\.safetensors is missing or damaged \(.*\); fetch it anew",
     ),
     "a transformer": (
@@ -133,14 +137,33 @@ def change(folder, files):
     [
         {"consolidated.safetensors.index.json": '{"weight_map": {"a": "consolidated-1.safetensors"}}'},
         {"model.safetensors.index.json": '{"weight_map": []}'},
+        {"model.safetensors.index.json": '{"weight_map": {"a": "model-2.safetensors"}}'},
         {"modules.json": '[{"path": "", "type": "x.Transformer"}, {"path": "2_Normalize", "type": "x.Normalize"}]'},
         {"pytorch_model.bin": "never read", "training_args.bin": "neither"},
+        {"consolidated.safetensors": "version https://git-lfs.github.com/spec/v1"},
+        {
+            "checkpoint-5/model.safetensors": "cut",
+            "checkpoint-5/config.json": "{",
+            "checkpoint-5/pytorch_model.bin": "",
+        },
     ],
-    ids=["an index that nobody reads", "an index without files", "a module without files", "pickles beside weights"],
+    ids=[
+        "an index that nobody reads",
+        "an index without files",
+        "an index beside whole weights",
+        "a module without files",
+        "pickles beside weights",
+        "weights that nobody reads",
+        "a saved state of training",
+    ],
 )
 def test_what_is_not_needed_need_not_be_there(encoder, tmp_path, files):
-    change(shutil.copytree(encoder, tmp_path / "m"), files)
-    resolve_model(str(tmp_path / "m")).check()
+    source = resolve_model(str(shutil.copytree(encoder, tmp_path / "m")))
+    before = source.files(), source.identity()
+    change(tmp_path / "m", files)
+    source.check()
+    if not any(name.endswith(".json") and "/" not in name for name in files):
+        assert (source.files(), source.identity()) == before
 
 
 def test_the_old_layout_of_sentence_transformers_is_read(tmp_path):

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -20,9 +21,9 @@ from pdadapt.errors import ModelError
 from pdadapt.hub import download, how_to_fetch, repository
 from pdadapt.models import resolve_model
 from pdadapt.outline import check_encoder
-from pdadapt.recipe import ModelSettings, RetrieveSettings
+from pdadapt.recipe import ModelSettings, RetrieveSettings, TeacherSettings
 from pdadapt.students import load_student
-from pdadapt.teachers.choose import teacher_kind
+from pdadapt.teachers.choose import check_teacher, teacher_kind
 
 REPOSITORY = """
 .gitattributes LICENSE README.md config.json generation_config.json special_tokens_map.json tokenizer_config.json
@@ -209,6 +210,30 @@ def test_where_the_hub_cannot_be_asked_the_cache_tells(hub, encoder, monkeypatch
     repository.cache_clear()
     with pytest.raises(ModelError, match=r"has no weights .*; fetch it where there is a network with `hf download"):
         resolve_model("own/bert").check()
+
+
+def test_the_hub_is_asked_once_a_process_for_what_is_cached(hub, encoder, tmp_path):
+    hub.models["own/bert"] = encoder
+    settings = TeacherSettings(model="own/bert", kind="bi_encoder")
+
+    def start():
+        for remembered in (repository, download):
+            remembered.cache_clear()
+        hub.asked.clear()
+        for _ in range(2):
+            check_teacher(settings, "point", {"rim"}, tmp_path / "labels.sqlite")
+        return [path for path in hub.asked if path.endswith((".json", ".safetensors", ".txt"))]
+
+    assert Counter(start())["/own/bert/resolve/main/config.json"] <= 2  # HEAD and GET
+    assert start() == ["/own/bert/resolve/main/config.json"]
+
+
+def test_checks_and_loading_take_the_same_commit(hub, encoder):
+    hub.models["own/bert"] = encoder
+    source = resolve_model("own/bert")
+    assert (source.place, source.commit) == ("own/bert", hub_server.COMMIT)
+    source = resolve_model(str(encoder))
+    assert (source.place, source.commit) == (str(encoder), None)
 
 
 def test_the_advice_fetches_what_is_loaded_and_nothing_else():

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 
 import pytest
@@ -121,6 +122,47 @@ def test_what_a_folder_lacks_is_said(encoder, tmp_path, files, message):
     change(shutil.copytree(encoder, tmp_path / "m"), files)
     with pytest.raises(ModelError, match=message):
         resolve_model(str(tmp_path / "m")).check()
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_to_be_renamed(encoder, tmp_path):
+    folder = shutil.copytree(encoder, os.fsdecode(os.fsencode(tmp_path) + b"/m\xff"))
+    with pytest.raises(ModelError, match=r"holds bytes that are not UTF-8\. Rename the folder"):
+        resolve_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (None, r"lacks 2_Dense/model\.safetensors; fetch it anew\. If the hub has pytorch_model\.bin only, run"),
+        ("pytorch_model.bin", r"holds pickled weights \(2_Dense/pytorch_model\.bin\), .* `pdadapt convert .* FOLDER`"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["Dense", "NewKind", "Router"])
+def test_modules_need_weights_that_are_no_pickle(encoder, tmp_path, kind, weights, message):
+    folder = shutil.copytree(encoder, tmp_path / "m")
+    files = {
+        "modules.json": json.dumps([{"path": "", "type": "x.Transformer"}, {"path": "2_Dense", "type": f"x.{kind}"}])
+    }
+    files |= {"2_Dense/config.json": "{}"}
+    if kind == "Router":
+        inner = [{"path": "", "type": "x.Transformer"}, {"path": "r", "type": "x.Router"}]
+        files = {"modules.json": json.dumps(inner), "r/config.json": "{}"}
+        files |= {"r/router_config.json": json.dumps({"types": {"2_Dense": "x.Dense"}})}
+    change(folder, files)
+    place = folder / ("r/2_Dense" if kind == "Router" else "2_Dense")
+    place.mkdir(exist_ok=True)
+    (place / "config.json").write_text("{}", encoding="utf-8")
+    if weights:
+        (place / weights).write_bytes(b"never read")
+    source = resolve_model(str(folder))
+    if kind == "NewKind" and not weights:  # which may have none
+        source.check()
+        return
+    with pytest.raises(ModelError, match=message.replace("2_Dense/", "(r/)?2_Dense/")):
+        source.check()
+    shutil.copy(encoder / "model.safetensors", place)
+    source.check()
+    assert place / "model.safetensors" in source.files() and place / "config.json" in source.files()
 
 
 def change(folder, files):

@@ -266,7 +266,7 @@ MODELS = {
     "student without weights": ({"encoder/model.safetensors": None}, ADAPT, r"'./encoder' has no weights \(\*\.safetensors\) in encoder; put them there"),
     "student with truncated weights": ({"encoder/model.safetensors": cut}, ADAPT, r"encoder/model\.safetensors is missing or damaged \(.*\); fetch it anew"),
     "student with empty weights": ({"encoder/model.safetensors": ""}, ADAPT, r"encoder/model\.safetensors is missing or damaged \(.*\); fetch it anew"),
-    "student that lacks a part of its weights": ({"encoder/model.safetensors.index.json": '{"weight_map": {"a": "model-2.safetensors"}}'}, ADAPT, r"encoder/model-2\.safetensors is missing or damaged \(.*\); fetch"),
+    "student that lacks a part of its weights": ({"encoder/model.safetensors": None, "encoder/model.safetensors.index.json": '{"weight_map": {"a": "model-2.safetensors"}}'}, ADAPT, r"encoder/model-2\.safetensors is missing or damaged \(.*\); fetch"),
     "student in pickles": ({"encoder/model.safetensors": None, "encoder/pytorch_model.bin": b"\x80"}, ADAPT, r"holds pickled weights \(pytorch_model\.bin\), .*\. Convert them with `pdadapt convert \./encoder FOLDER`"),
     "student with fewer positions than asked": ({}, f"{ADAPT} --set train.document_length=9999", "The student reads at most 512 tokens; lower"),
     "student with fewer dimensions than asked": ({}, f"{ADAPT} --set student.projection=64", r"student\.projection 64 exceeds the encoder's 32 dimensions; lower it"),

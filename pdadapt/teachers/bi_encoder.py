@@ -78,7 +78,7 @@ class BiEncoderTeacher:
         device = default_device().type
         weights = {"use_safetensors": True, "dtype": dtype}
         with loading(f"Teacher {source.name!r} does not load as a bi_encoder"):
-            model = SentenceTransformer(source.place, revision=source.revision, model_kwargs=weights, device=device)
+            model = SentenceTransformer(source.place, revision=source.commit, model_kwargs=weights, device=device)
         settle(model, source, "Teacher")
         model.max_seq_length = min(model.max_seq_length or settings.max_length, settings.max_length)
         return model

@@ -350,10 +350,15 @@ def evaluate(
 
 
 def check_run(name: str, ranking: Ranking, dataset: Dataset, qrels: Qrels, progress: Progress) -> None:
-    """Say how many documents of a run nobody knows. Raises DataError when it is of other queries or documents."""
+    """Say which judged queries a run lacks, and how many of its documents nobody knows. Raises DataError when it is of other queries or documents."""
     ranked = {query_id: ranking[query_id] for query_id in qrels if query_id in ranking}
     if not ranked:
         raise DataError(f"{name} ranks none of the judged queries; check its query ids, or give other qrels.")
+    if absent := [query_id for query_id in qrels if query_id not in ranking]:
+        progress.say(
+            f"{name} ranks nothing for {len(absent):,} of {len(qrels):,} judged queries (such as {absent[0]!r}). They "
+            "count as 0."
+        )
     doc_ids = dict.fromkeys(doc_id for entries in ranked.values() for doc_id, _ in entries)
     if len(dataset.corpus):
         blank = dataset.notices.blank["document"]

@@ -272,11 +272,26 @@ def test_a_server_on_which_the_model_thinks_is_refused_before_any_work(served, c
 
 
 def test_thoughts_are_known_by_their_beginnings():
-    whole = "<think>, <think>\n,<|channel|>,[THINK],◁think▷,<seed:think>,<thought>,<|channel>".split(",")
-    pieces = "<th <tho <|channel <|START_ [TH [THINK ◁ ◁think <seed <seed:".split()
+    whole = ["<think>", " <think>\n", "<|channel|>", "[THINK]", "◁think▷", "<seed:think>", "<thought>", "<|channel>"]
+    pieces = ["<th", "<tho", "<|channel", "<|START_", "[TH", "[THINK", "◁", "◁think", "<seed", "<seed:"]
     for token in (*whole, *pieces):
         assert begins_thought(token)
-    others = "Yes No </think> < [ A thinking <|im_end|> think <b <| <table <se <channel|>".split()
+    others = [
+        "Yes",
+        "No",
+        "</think>",
+        "<",
+        "[",
+        "A",
+        "thinking",
+        "<|im_end|>",
+        "think",
+        "<b",
+        "<|",
+        "<table",
+        "<se",
+        "<channel|>",
+    ]
     for token in (*others, " No", "", "\n"):
         assert not begins_thought(token)
     for text in ("<|channel>thought\n", "<think>", "<|channel>thought<channel|><|channel>"):

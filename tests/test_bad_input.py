@@ -276,7 +276,7 @@ MODELS = {
     "teacher of no kind": ({"llama/config.json": "{}"}, ADAPT, r"its configuration does not say .*; say it with --set teacher\.kind=KIND"),
     "teacher of another kind than said": ({}, f"{ADAPT} --set teacher.kind=seq2seq", r"is no seq2seq model .*; leave teacher\.kind out"),
     "teacher without a tokenizer": (dict.fromkeys(["llama/tokenizer.json", "llama/tokenizer_config.json"]), ADAPT, r"'./llama' has no tokenizer \(tokenizer\.json\) in llama; put it there"),
-    "teacher with a broken tokenizer": ({"llama/tokenizer.json": cut}, ADAPT, r"Teacher './llama' does not load as a tokenizer's model \(.*\); give another model"),
+    "teacher with a broken tokenizer": ({"llama/tokenizer.json": cut}, ADAPT, r"The tokenizer of teacher './llama' does not load \(.*\); give another model"),
     "teacher without weights": ({"llama/model.safetensors": None}, ADAPT, r"'./llama' has no weights .* in llama; put them there"),
     "teacher with truncated weights": ({"llama/model.safetensors": cut}, ADAPT, r"llama/model\.safetensors is missing or damaged \(.*\); fetch it anew"),
     "teacher in pickles": ({"llama/model.safetensors": None, "llama/pytorch_model.bin": b"\x80"}, ADAPT, r"holds pickled weights .*\. Convert them with `pdadapt convert \./llama FOLDER`"),

@@ -350,7 +350,10 @@ def evaluate(
 
 
 def check_run(name: str, ranking: Ranking, dataset: Dataset, qrels: Qrels, progress: Progress) -> None:
-    """Say which judged queries a run lacks, and how many of its documents nobody knows. Raises DataError when it is of other queries or documents."""
+    """Say which judged queries a run lacks, and how many of its documents nobody knows.
+
+    Raises DataError when it is of other queries or documents.
+    """
     ranked = {query_id: ranking[query_id] for query_id in qrels if query_id in ranking}
     if not ranked:
         raise DataError(f"{name} ranks none of the judged queries; check its query ids, or give other qrels.")

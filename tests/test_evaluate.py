@@ -348,9 +348,7 @@ def test_what_a_given_run_lacks_is_said_and_one_of_other_documents_is_refused(tm
     assert means == [0.5]
     assert "ranks nothing for 1 of 2 judged queries (such as 'q2'). They count as 0." in said
     assert "ranks 1 of 2 documents that the corpus lacks (such as 'gone')" in said
-    with pytest.raises(
-        DataError, match=r"ranks none of the corpus' documents, but such as '7'\. Check its document ids"
-    ):
+    with pytest.raises(DataError, match=r"ranks none of the corpus' documents, but such as '7'\. Check"):
         evaluated(tmp_path, "q1 Q0 7 1 2.0 x\nq2 Q0 8 1 1.0 x\n", dataset, capsys)
     alone = Dataset("qrels", Corpus([]), {}, queries, qrels)
     means, said = evaluated(tmp_path, "q1 Q0 7 1 2.0 x\nq2 Q0 8 1 1.0 x\n", alone, capsys)

@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from pdadapt.columns import Row
+from pdadapt.columns import Row, values
 from pdadapt.errors import DataError
 from pdadapt.folders import QRELS, check_split, find_qrels, needed, one_of
 from pdadapt.lines import check_file, ending, is_packed, open_text
@@ -29,6 +29,7 @@ from pdadapt.readers import (
     Kept,
     LineFile,
     check_text,
+    has_value,
     read_id,
     read_rows,
     read_text,
@@ -245,10 +246,16 @@ def with_queries(dataset: Dataset, file: Path) -> Dataset:
     Where a query names the document that it was written about, as `pdadapt queries` has it, that is its label.
     """
     source = dataset.source and dataset.source._replace(queries=_absolute(str(file)))
+    queries = read_queries(file, dataset.notices)
+
+    def train_qrels() -> Qrels:
+        qrels = {query_id: found for query_id, found in read_sources(file).items() if query_id in queries}
+        return match_qrels(qrels, str(file), queries, dataset.corpus, dataset.notices, "training")[1] if qrels else {}
+
     return replace(
         dataset,
-        queries=read_queries(file, dataset.notices),
-        read_train_qrels=lambda: read_sources(file),
+        queries=queries,
+        read_train_qrels=train_qrels,
         queries_from=path_text(file),
         source=source,
     )
@@ -399,6 +406,13 @@ def match_qrels(
     if len(lacking) == len(judged):
         raise DataError(f"{source} names none of the documents; check its document ids, or give other qrels.")
     foreign = [query_id for query_id in qrels if query_id not in queries]
+    if kind == "training" and lacking:  # a test counts them, for recall
+        gone = set(lacking)
+        kept = (
+            (query_id, {doc: grade for doc, grade in grades.items() if doc not in gone})
+            for query_id, grades in known.items()
+        )
+        known = {query_id: grades for query_id, grades in kept if grades}
     _note_missing(
         notices,
         f"{kind} queries",
@@ -550,6 +564,9 @@ def read_questions(path: Path, notices: Notices | None = None) -> tuple[Queries,
 
 
 def read_sources(path: Path) -> Qrels:
-    """Of queries with an `_id` and a `doc_id`, the document that each was written about, as relevant."""
-    rows = (row for row, _ in read_rows(path, "query"))
-    return {str(row["_id"]): {str(row["doc_id"]): 1} for row in rows if row.get("_id") and row.get("doc_id")}
+    """Of queries with an id and the id of a document, the document that each was written about, as relevant."""
+    return {
+        read_id(row, "source", where): {read_id(row, "source", where, "document"): 1}
+        for row, where in read_rows(path, "query")
+        if all(any(has_value(value) for _, value in values(row, "source", part)) for part in ("id", "document"))
+    }

@@ -53,6 +53,8 @@ class Tsv:
         names = self._columns
         if len(cells) < 2:
             raise DataError(f"{where}: expected id<TAB>text, and found no tab; put one between them.")
+        if len(cells) < len(names) and self._header:
+            return columns.to_row(names, cells, self._kind, where)
         if len(cells) > len(names):
             if self._kind != "document" or not columns.is_named(names[-1], "document", "text"):
                 named = "<TAB>".join(names)

@@ -309,6 +309,8 @@ def _csv(lines: IO[str], path: Path, kind: Kind) -> Iterator[tuple[Row, str]]:
                 continue
             if names is None:
                 if (names := columns.header(cells, kind, where)) is None:
+                    if len(cells) == 1 and columns.header(cells[0].split(";"), kind, where):
+                        raise DataError(f"{where}: the fields are parted by `;`. Save the file with commas, or as TSV.")
                     raise DataError(
                         f"{where}: a CSV file needs a header with an id (`_id`) and a `text` column; add one."
                     )

@@ -23,6 +23,7 @@ import mmap
 import os
 import shutil
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -383,8 +384,9 @@ def read_run(path: Path) -> Ranking:
     for query_id, doc_id, value, where in read_records(path, "ranking", []):
         ranking.setdefault(query_id, []).append((doc_id, read_score(value, where)))
     for query_id, ranked in ranking.items():
-        if len({doc_id for doc_id, _ in ranked}) < len(ranked):
-            raise DataError(f"{path}: query {query_id!r} ranks a document twice; keep the first of the two.")
+        counts = Counter(doc_id for doc_id, _ in ranked)
+        if twice := next((doc_id for doc_id, times in counts.items() if times > 1), None):
+            raise DataError(f"{path}: query {query_id!r} ranks document {twice!r} twice; keep the first of the two.")
     return {query_id: in_order(ranked) for query_id, ranked in ranking.items()}
 
 

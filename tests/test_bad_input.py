@@ -354,7 +354,7 @@ RUN_FILES = {
     "run whose score is a word": ({"mine.run": ONE_RUN.replace("2.0", "high")}, RUNS, r"mine\.run:1: the score 'high' is not a finite number. Give the document one"),
     "run whose score is NaN": ({"mine.run": ONE_RUN.replace("2.0", "nan")}, RUNS, r"mine\.run:1: the score 'nan' is not a finite number. Give the document one"),
     "binary run": ({"mine.run": b"\xff"}, RUNS, r"mine\.run:1: not UTF-8 text .*; convert"),
-    "run that ranks a document twice": ({"mine.run": ONE_RUN * 2}, RUNS, r"mine\.run: query 'q12' ranks a document twice; keep the first"),
+    "run that ranks a document twice": ({"mine.run": ONE_RUN * 2}, RUNS, r"mine\.run: query 'q12' ranks document 'd0' twice; keep the first"),
     "empty run": ({"mine.run": ""}, RUNS, r"mine\.run ranks none of the judged queries; check its query ids"),
     "run of other queries": ({"mine.run": ONE_RUN.replace("q12", "x")}, RUNS, r"mine\.run ranks none of the judged queries; check its query ids"),
     "model against a run without its corpus": ({"mine.run": ONE_RUN}, f"{RUNS} --against ./encoder", r"./encoder is no run file, and a model is measured on a --corpus; give"),

@@ -7,7 +7,7 @@ import pytest
 
 from pdadapt.corpus import Document, read_corpus
 from pdadapt.errors import DataError
-from pdadapt.readers import LineFile, read_text
+from pdadapt.readers import LineFile, read_rows, read_text
 
 TEXTS = ["plain", "", "Umlaute äöü ß", "日本語 🚲", "a\u2028b \x0b c", "tabs are spaces here", "x" * 5000]
 
@@ -58,3 +58,10 @@ def test_a_corpus_on_disk_is_the_corpus_in_memory(tmp_path):
 def test_a_bad_line_is_named(tmp_path, bad, message):
     with pytest.raises(DataError, match=message):
         read_corpus(write(tmp_path, [*rows(TEXTS[:2]), bad]))
+
+
+def test_a_csv_whose_fields_are_parted_by_semicolons_is_said_so(tmp_path):
+    file = tmp_path / "excel.csv"
+    file.write_text("id;title;text\nd1;Rad;läuft unrund\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"excel\.csv:1: the fields are parted by `;`\. Save the file with commas"):
+        list(read_rows(file, "document"))

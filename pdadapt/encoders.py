@@ -13,7 +13,7 @@ from pdadapt.models import ModelSource, read_config
 from pdadapt.outline import check_complete, limit_of, loading_part, outline, padding_token
 
 SHORT, LONG = "a", "a b c d e f g h " * 4  # the one is padded beside the other
-NOISE, COARSE_NOISE = 1e-3, 0.1  # relative, by which values may differ so, in float32 and below
+NOISE, COARSE_NOISE = 1e-3, 0.1  # relative, by which what is made of it may differ so, in float32 and below
 
 
 def length_limit(model: Any) -> int:
@@ -52,7 +52,7 @@ def _leaves_padding_out(model: Any, side: str) -> bool:
     if not alone.isfinite().all():
         raise ValueError("it makes NaN of a text")
     noise = NOISE if model[0].model.dtype == torch.float32 else COARSE_NOISE
-    return bool((alone - beside).abs().max() <= noise * alone.abs().max().clamp(min=0.1))
+    return bool((alone - beside).norm() <= noise * alone.norm().clamp(min=1))
 
 
 def _first_of(model: Any, texts: list[str]) -> Tensor:

@@ -81,9 +81,8 @@ class ModelSource:
         """
         if self.gguf_file:
             return
-        weights_name = read_config(self).get("transformers_weights")
         names, part = self.names(), transformer_of(self)
-        usable = {part + WEIGHTS, part + INDEX, part + str(weights_name)}
+        usable = {part + WEIGHTS, part + INDEX, part + str(read_config(self).get("transformers_weights"))}
         if not usable & set(names):
             raise self._without_weights(names)
         self._check_weights(names)

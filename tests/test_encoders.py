@@ -80,6 +80,13 @@ def test_a_teacher_reads_long_documents_and_each_as_if_it_were_alone(made, tmp_p
     assert answers(loaded.score_points, points) == pytest.approx(alone, abs=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["bi_encoder", "multi_vector", "cross_encoder"])
+def test_rounding_to_bfloat16_is_not_taken_for_padding_that_is_read(made, kind):
+    folder = made("roberta", head=kind == "cross_encoder")
+    settings = TeacherSettings(model=folder, kind=kind, dtype="bfloat16")
+    assert answers(Teachers(settings)("point").score_points, [Point("rim hub", text) for text in TEXTS])
+
+
 def test_lengths_that_an_encoder_does_not_read_are_refused_before_it_loads(made):
     folder = made("roberta")
     settings = RetrieveSettings()

@@ -45,14 +45,14 @@ class Journal:
         self._file = file
         self._head = json.dumps({"of": of})
         if file and file.exists():
-            head, *lines = file.read_text(encoding="utf-8").splitlines() or [""]
+            head, *lines = file.read_text(encoding="utf-8", errors="replace").splitlines() or [""]
             if head != self._head:
                 file.unlink()
                 return
             for line in lines:
                 try:
                     task, number, missing = json.loads(line)
-                except ValueError:  # torn by a kill
+                except (ValueError, TypeError):  # torn by a kill, or damaged
                     continue
                 self._note(task, number, missing)
 

@@ -33,8 +33,8 @@ class Checks(TrainerCallback):
     """At each check the student is measured, and kept in `folder`/best while nothing better comes.
 
     A check is of a saved state, from which training can go on. `folder`/checks.jsonl has the values, by step. Training
-    stops when `patience` checks in a row were no better than
-    one before them. After a kill the checks behind the state that training goes on from are made again.
+    stops when `patience` checks in a row were no better than one before them. After a kill, checks after the state that
+    training goes on from are made again.
     """
 
     def __init__(

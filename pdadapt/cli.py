@@ -38,6 +38,7 @@ app.add_typer(recipes_app, name="recipes")
 labels_app = Commands(help="Export, import and show what teachers said.", no_args_is_help=True)
 app.add_typer(labels_app, name="labels")
 
+RUN_ENDINGS = (".run", ".trec", ".res")  # of files that no model is called after
 CORPUS = typer.Option(
     "--corpus",
     help="A name of `pdadapt datasets`; `demo`; a BEIR folder; a .jsonl, .tsv, .csv (.gz too) or .parquet file; "
@@ -472,8 +473,9 @@ def evaluate(
         raise typer.BadParameter("stands for corpora, with a --model.", param_hint="--suite")
     if suite and strict:
         raise typer.BadParameter("is for one corpus, not for suites.", param_hint="--strict")
-    if run:
-        check_file(run)
+    for name in [*([str(run)] if run else []), *(against or []), *([model] if model else [])]:
+        if name == str(run) or name.endswith(RUN_ENDINGS):
+            check_file(Path(name))
     runs_only = run is not None and qrels is not None
     if not (corpus or suite or runs_only):
         raise typer.BadParameter("is needed, unless runs are measured with --qrels.", param_hint="--corpus")

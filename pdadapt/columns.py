@@ -1,6 +1,6 @@
 """What columns and fields are called: one table of names for JSONL, TSV, CSV, Parquet, qrels and runs.
 
-Case, `-`, `_` and spaces make no difference: `Corpus-ID` is `corpus_id`.
+Case, `-`, `_`, `.`, spaces and a `#` in front make no difference: `#Corpus-ID` is `corpus_id`.
 """
 
 from __future__ import annotations
@@ -13,37 +13,47 @@ from typing import Literal
 from pdadapt.errors import DataError
 
 Row = dict[str, object]
-Kind = Literal["document", "query", "judgment", "ranking"]  # what a record is; a ranking is a line of a run
+Kind = Literal["document", "query", "judgment", "ranking", "source"]  # what a record is
+"""A ranking is a line of a run; a source is a query with the document that it was written about."""
 
-DOCUMENT_IDS = ("doc_id", "docid", "docno", "corpus-id", "pid", "document_id", "passage_id")
-QUERY_IDS = ("query_id", "qid", "topic_id")
+IDS = ("_id", "id")
+DOCNO = "docno"  # beside which PyTerrier writes its own number of the document, as `docid`
+DOCUMENT_IDS = (DOCNO, "doc_id", "docid", "corpus-id", "pid", "document_id", "passage_id", "doc_number", "document_nr")
+QUERY_IDS = ("query_id", "qid", "topic_id", "question_id", "query_number", "query_nr", "topic_number", "topic_nr")
+GRADES = ("score", "relevance", "rel", "label", "grade", "judgment", "judgement")
 JUDGED = {
     "query": (*QUERY_IDS, "query", "topic"),
     "document": (*DOCUMENT_IDS, "document", "doc", "passage"),
 }
+PASSAGES = ("passage", "document", "passage_text", "document_text", "doc_text")  # no text of a query that has its own
+QUESTIONS = ("query", "question", "query_text", "question_text")  # nor these of a document
 NAMES: dict[Kind, dict[str, tuple[str, ...]]] = {  # what a record holds -> its names, that which counts most first
     "document": {
-        "id": ("_id", "id", *DOCUMENT_IDS, *QUERY_IDS),
+        "id": (*IDS, *DOCUMENT_IDS, *QUERY_IDS, "uid"),
         "title": ("title",),
-        "text": ("text", "contents", "content", "body", "passage", "document", "query"),
+        "text": ("text", "contents", "content", "body", *PASSAGES, *QUESTIONS),
     },
     "query": {
-        "id": ("_id", "id", *QUERY_IDS, *DOCUMENT_IDS),
-        "text": ("text", "query", "question", "contents", "content", "body", "passage"),
+        "id": (*IDS, *QUERY_IDS, *DOCUMENT_IDS, "uid"),
+        "text": ("text", *QUESTIONS, "contents", "content", "body", *PASSAGES),
     },
-    "judgment": {**JUDGED, "grade": ("score", "relevance", "rel", "label", "grade", "judgment")},
+    "judgment": {**JUDGED, "grade": GRADES},
     "ranking": {**JUDGED, "score": ("score", "sim", "similarity")},
+    "source": {"id": (*IDS, *QUERY_IDS, "uid"), "document": DOCUMENT_IDS},
 }
 OPTIONAL = ("title",)
-WORD = re.compile(r"[A-Za-z_-]{1,30}|Q?0")  # what a column may be called; an id mostly holds a digit, a text a space
+WORD = re.compile(r"#?[A-Za-z_.-]{1,30}|#|Q?0")  # what a column may be called; an id mostly holds a digit
+SENTENCE = 5  # words: a column's name has fewer
 
 
 @lru_cache(10_000)
 def fold(name: str) -> str:
     """A name without what makes no difference."""
-    return re.sub(r"[-_\s]", "", name).lower()
+    return re.sub(r"^\s*#|[-_.\s]", "", name).lower()
 
 
+ALIKE = [{*map(fold, names)} for names in (DOCUMENT_IDS[1:], QUERY_IDS, GRADES)]  # none of these counts most
+OTHERS = {"query": {*map(fold, PASSAGES)}, "document": {*map(fold, QUESTIONS)}}
 FOLDED = {kind: {part: {*map(fold, names)} for part, names in parts.items()} for kind, parts in NAMES.items()}
 
 
@@ -51,8 +61,8 @@ FOLDED = {kind: {part: {*map(fold, names)} for part, names in parts.items()} for
 def fields(names: tuple[str, ...], kind: Kind, part: str) -> tuple[str, ...]:
     """Those of a record's names that may hold this part of it, that which counts most first."""
     own = NAMES[kind][part]
-    exact = [name for name in own if name in names]
-    return (*exact, *(name for key in own for name in names if name not in exact and fold(name) == fold(key)))
+    found = (name for key in own for name in sorted(names, key=lambda name: name not in own) if fold(name) == fold(key))
+    return tuple(dict.fromkeys(found))
 
 
 def values(row: Mapping[str, object], kind: Kind, part: str) -> list[tuple[str, object]]:
@@ -65,24 +75,88 @@ def is_named(name: str, kind: Kind, part: str) -> bool:
     return fold(name) in FOLDED[kind][part]
 
 
+def texts(row: Mapping[str, object], kind: Kind) -> list[tuple[str, object]]:
+    """(name, value) of the fields that may hold the text of a document or a query: not that of the other beside it."""
+    found = values(row, kind, "text")
+    others = OTHERS[kind]
+    return [each for each in found if fold(each[0]) not in others] or found if len(found) > 1 else found
+
+
+@lru_cache(10_000)
+def rivals(names: tuple[str, ...], kind: Kind, part: str) -> tuple[str, ...]:
+    """Two names for the part, if neither counts more than the other; else none."""
+    first = fields(names, kind, part)[:2]
+    return first if len(first) > 1 and any({*map(fold, first)} <= alike for alike in ALIKE) else ()
+
+
+def check_rivals(row: Mapping[str, object], kind: Kind, part: str, where: str) -> None:
+    """Raises DataError when two fields differ that name the same part of a record, and neither counts more."""
+    both = rivals(tuple(row), kind, part)
+    if both and row[both[0]] != row[both[1]]:
+        raise _two(both, part, where)
+
+
+def _two(both: Sequence[str], part: str, where: str) -> DataError:
+    return DataError(
+        f"{where}: {both[0]!r} and {both[1]!r} both name the {part}, and neither counts more. Rename the one that "
+        "does not hold it."
+    )
+
+
+def to_row(names: tuple[str, ...], cells: Sequence[str], kind: Kind, where: str) -> Row:
+    """The fields of a row of a table. Raises DataError when it ends before a column that a record needs."""
+    if len(cells) < len(names):
+        for part in NAMES[kind]:
+            if part not in OPTIONAL and fields(names, kind, part)[0] not in names[: len(cells)]:
+                columns = f"{len(cells)} column{'s' if len(cells) > 1 else ''}"
+                raise DataError(
+                    f"{where}: has {columns}, but the header names {len(names)} ({', '.join(names)}), and the {part} "
+                    "is missing. Write all of them."
+                )
+    return dict(zip(names, cells, strict=False))
+
+
+def is_header(cells: Sequence[str], kind: Kind) -> bool:
+    """Whether these name every part that a record needs."""
+    return not _missing(tuple(cells), kind)
+
+
+def _missing(names: tuple[str, ...], kind: Kind) -> list[str]:
+    return [part for part in NAMES[kind] if part not in OPTIONAL and not fields(names, kind, part)]
+
+
 def header(cells: Sequence[str], kind: Kind, where: str) -> tuple[str, ...] | None:
     """The columns' names when a file's first line is a header: when it names every part that a record needs, in any
     order. None: it is a record, even if a word in it is a name too.
 
-    Raises DataError when all its cells are words, and some of them names, but a part is not named: taken for a record
-    it would add one that nobody wrote, and taken for a header it could hide one.
+    Raises DataError when a part is not named, but the first cell is a name for an id and the next is no sentence, or
+    all cells are words and some of them names: taken for a record the line would add one that nobody wrote, and taken
+    for a header it could hide one. Also when two columns name the same part, and neither counts more.
     """
     names = tuple(cell.strip() for cell in cells)
     parts = FOLDED[kind]
-    missing = [part for part in parts if part not in OPTIONAL and not any(is_named(name, kind, part) for name in names)]
+    missing = _missing(names, kind)
     if not missing:
         if len({*map(fold, names)}) < len(names):
             raise DataError(f"{where}: two columns have the same name ({', '.join(names)}). Rename one.")
+        for part in parts:
+            if both := rivals(names, kind, part):
+                raise _two(both, part, where)
         return names
-    if all(map(WORD.fullmatch, names)) and any(is_named(name, kind, part) for name in names for part in parts):
+    named = any(is_named(name, kind, part) for name in names for part in parts)
+    words = [word for name in names for word in name.split()] if " " in names[0] else names  # no id holds a space
+    if (named and all(map(WORD.fullmatch, words))) or _names_id(names, kind):
         example = "<TAB>".join(NAMES[kind][part][0] for part in parts if part not in OPTIONAL)
         raise DataError(
             f"{where}: looks like a header ({', '.join(names)}), but names no column for the {missing[0]}. Call it "
             f"{NAMES[kind][missing[0]][0]!r}; or, if the line is a record, put the header {example} above it."
         )
     return None
+
+
+def _names_id(names: tuple[str, ...], kind: Kind) -> bool:
+    """Whether the first cell is a name for the id of a document or query, and the next is not plainly a sentence."""
+    if len(names) < 2 or kind not in ("document", "query") or not is_named(names[0], kind, "id"):
+        return False
+    words = names[1].split()
+    return len(words) < SENTENCE and not (len(words) > 1 and names[1].endswith((".", "!", "?")))

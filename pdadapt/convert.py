@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from pdadapt.errors import ModelError, RunError
 from pdadapt.hub import WANTED, fetch
-from pdadapt.models import PICKLES, ModelSource, read_json, resolve_model
+from pdadapt.models import ModelSource, folders_of, pickles_in, read_json, resolve_model
 from pdadapt.progress import Progress
 from pdadapt.run import atomic_folder
 
@@ -34,7 +34,9 @@ def convert(name: str, out: Path, progress: Progress) -> None:
         raise RunError(f"{out} exists already; give another folder.")
     source = resolve_model(name)
     pickles = pickled(source)
-    names = [each for each in source.names() if each in pickles or any(fnmatch(each, pattern) for pattern in WANTED)]
+    others = [name for name in source.names() if any(fnmatch(name, pattern) for pattern in WANTED)]
+    folders = {Path(name).parent for name in pickles}
+    names = [*pickles, *(name for name in others if Path(name).name != INDEX or Path(name).parent in folders)]
     folder = source.folder or fetch(source.path, source.revision, names)
     with atomic_folder(out) as target, progress.task("convert", len(pickles), "files") as advance:
         for each in sorted(names):
@@ -50,9 +52,12 @@ def convert(name: str, out: Path, progress: Progress) -> None:
 
 
 def pickled(source: ModelSource) -> set[str]:
-    """The names of its pickled weights that have no safetensors beside them. Raises ModelError when there are none."""
-    names = set() if source.gguf_file else set(source.names())
-    found = {name for name in names if re.fullmatch(PICKLES, Path(name).name) and renamed(name) not in names}
+    """The names of its pickled weights that are loaded, for there are no safetensors in their folder.
+
+    Raises ModelError when there are none.
+    """
+    folders = [] if source.gguf_file else [folder for folder in folders_of(source) if not source.weights_in(folder)]
+    found = {name for folder in folders for name in pickles_in(source.names(), folder)}
     if not found:
         raise ModelError(
             f"Model {source.name!r} has no pickled weights (pytorch_model.bin) to convert; give one that has."
@@ -84,9 +89,21 @@ def read_pickle(file: Path) -> dict[str, torch.Tensor]:
         if "GLOBAL" in str(error):
             raise ModelError(f"{file} holds more than weights: code, which is not run. Give another model.") from None
         raise ModelError(f"{file} is cut short or damaged; fetch it anew.") from None
-    if not isinstance(found, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in found.values()):
+    if not isinstance(found, dict) or not found or not all(map(_is_weight, found.keys(), found.values())):
         raise ModelError(f"{file} holds no table of weights by name. Give another model.")
     return found
+
+
+def _is_weight(name: object, tensor: object) -> bool:
+    """Whether it is a plain tensor under a name, as safetensors can hold it."""
+    return (
+        isinstance(name, str)
+        and isinstance(tensor, torch.Tensor)
+        and tensor.layout == torch.strided
+        and tensor.device.type == "cpu"
+        and not tensor.is_quantized
+        and not tensor.is_complex()
+    )
 
 
 def apart(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

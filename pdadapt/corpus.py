@@ -19,9 +19,9 @@ from urllib.parse import quote
 
 import numpy as np
 
-from pdadapt.columns import Row
+from pdadapt.columns import Row, values
 from pdadapt.errors import DataError
-from pdadapt.folders import QRELS, check_split, find_qrels, needed, one_of
+from pdadapt.folders import DEFAULT, QRELS, check_split, find_qrels, needed, one_of
 from pdadapt.lines import check_file, ending, is_packed, open_text
 from pdadapt.notices import Notices
 from pdadapt.readers import (
@@ -29,6 +29,7 @@ from pdadapt.readers import (
     Kept,
     LineFile,
     check_text,
+    has_value,
     read_id,
     read_rows,
     read_text,
@@ -235,6 +236,8 @@ def load_dataset(source: str, queries_file: Path | None = None, split: str = "te
     else:
         dataset = _load_beir(path, split, notices)
     where = Source(source if source in SHIPPED else _absolute(source), None, split)
+    if split != DEFAULT and not dataset.qrels:
+        raise DataError(f"Corpus {source!r} has no judgments for split {split!r}. Leave out --split (evaluate.split).")
     dataset = replace(dataset, source=where, notices=notices)
     return dataset if queries_file is None else with_queries(dataset, queries_file)
 
@@ -245,10 +248,16 @@ def with_queries(dataset: Dataset, file: Path) -> Dataset:
     Where a query names the document that it was written about, as `pdadapt queries` has it, that is its label.
     """
     source = dataset.source and dataset.source._replace(queries=_absolute(str(file)))
+    queries = read_queries(file, dataset.notices)
+
+    def train_qrels() -> Qrels:
+        qrels = {query_id: found for query_id, found in read_sources(file).items() if query_id in queries}
+        return match_qrels(qrels, str(file), queries, dataset.corpus, dataset.notices, "training")[1] if qrels else {}
+
     return replace(
         dataset,
-        queries=read_queries(file, dataset.notices),
-        read_train_qrels=lambda: read_sources(file),
+        queries=queries,
+        read_train_qrels=train_qrels,
         queries_from=path_text(file),
         source=source,
     )
@@ -295,7 +304,7 @@ def _is_beir(folder: Path) -> bool:
 def _load_beir(folder: Path, split: str, notices: Notices) -> Dataset:
     """The queries to adapt on are those that the qrels of the split do not list."""
     corpus_file, queries_file = needed(folder, "corpus"), needed(folder, "queries")
-    check_split(folder, split, notices)
+    check_split(folder, split, split != DEFAULT, notices)
     corpus = read_corpus(corpus_file, notices)
     queries, answers = read_questions(queries_file, notices)
     qrels_file, train_file = find_qrels(folder, split), find_qrels(folder, "train")
@@ -321,11 +330,17 @@ def _load_beir(folder: Path, split: str, notices: Notices) -> Dataset:
 
 def _load_msmarco(folder: Path, split: str, notices: Notices) -> Dataset:
     """The official files; the test is `dev.small` unless another split is asked for."""
-    split = "dev.small" if split == "test" else split
+    asked, split = split != DEFAULT, "dev.small" if split == DEFAULT else split
+    check_split(folder, split, asked, notices)
     corpus = read_corpus(one_of(folder, "collection", (".tsv",)) or folder / "collection.tsv", notices)
     queries_file = one_of(folder, "queries.train") or folder / "queries.train.tsv"
     queries = read_queries(queries_file, notices)
-    test_file, qrels_file = one_of(folder, f"queries.{split}"), one_of(folder, f"qrels.{split}", QRELS)
+    test_file, qrels_file = one_of(folder, f"queries.{split}"), find_qrels(folder, split)
+    if qrels_file and not test_file:
+        found = f"{qrels_file} judges queries whose text is not there. Add queries.{split}.tsv"
+        if asked:
+            raise DataError(f"{found}, or leave out --split (evaluate.split).")
+        notices.add("split", f"{found}, to measure with them.", f"{found}, or leave out --strict.")
     test_queries, qrels = (
         _judged(qrels_file, read_queries(test_file, notices), corpus, notices) if test_file else ({}, {})
     )
@@ -333,7 +348,7 @@ def _load_msmarco(folder: Path, split: str, notices: Notices) -> Dataset:
     def train_qrels() -> Qrels:
         return _judged(one_of(folder, "qrels.train", QRELS), queries, corpus, notices, "training")[1]
 
-    qrels_from = qrels_file.name if qrels_file else ""
+    qrels_from = str(qrels_file.relative_to(folder)) if qrels_file else ""
     return Dataset(_name(folder), corpus, queries, test_queries, qrels, train_qrels, queries_file.name, qrels_from)
 
 
@@ -399,6 +414,13 @@ def match_qrels(
     if len(lacking) == len(judged):
         raise DataError(f"{source} names none of the documents; check its document ids, or give other qrels.")
     foreign = [query_id for query_id in qrels if query_id not in queries]
+    if kind == "training" and lacking:  # a test counts them, for recall
+        gone = set(lacking)
+        kept = (
+            (query_id, {doc: grade for doc, grade in grades.items() if doc not in gone})
+            for query_id, grades in known.items()
+        )
+        known = {query_id: grades for query_id, grades in kept if grades}
     _note_missing(
         notices,
         f"{kind} queries",
@@ -550,6 +572,9 @@ def read_questions(path: Path, notices: Notices | None = None) -> tuple[Queries,
 
 
 def read_sources(path: Path) -> Qrels:
-    """Of queries with an `_id` and a `doc_id`, the document that each was written about, as relevant."""
-    rows = (row for row, _ in read_rows(path, "query"))
-    return {str(row["_id"]): {str(row["doc_id"]): 1} for row in rows if row.get("_id") and row.get("doc_id")}
+    """Of queries with an id and the id of a document, the document that each was written about, as relevant."""
+    return {
+        read_id(row, "source", where): {read_id(row, "source", where, "document"): 1}
+        for row, where in read_rows(path, "query")
+        if all(any(has_value(value) for _, value in values(row, "source", part)) for part in ("id", "document"))
+    }

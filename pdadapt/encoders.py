@@ -13,7 +13,11 @@ from pdadapt.models import ModelSource, read_config
 from pdadapt.outline import check_complete, limit_of, loading_part, outline, padding_token
 
 SHORT, LONG = "a", "a b c d e f g h " * 4  # the one is padded beside the other
-NOISE, COARSE_NOISE = 1e-3, 0.1  # relative, by which what is made of it may differ so, in float32 and below
+UNLIKE = (  # a query and two documents, which whatever judges texts finds unlike
+    "how tall is a tree",
+    ("A tree is up to 100 metres tall.", "b"),
+)
+NOISE, COARSE_NOISE = 1e-3, 0.1  # relative, by which values may differ so, in float32 and below
 
 
 def length_limit(model: Any) -> int:
@@ -48,16 +52,21 @@ def settle(model: Any, source: ModelSource, what: str, unused: Sequence[str] = (
 def _leaves_padding_out(model: Any, side: str) -> bool:
     """Whether what it makes of a text is the same beside a longer one, with padding on this side."""
     model.tokenizer.padding_side = side
-    alone, beside = _first_of(model, [SHORT]), _first_of(model, [SHORT, LONG])
+    alone, beside = _made_of(model, [SHORT])[0], _made_of(model, [SHORT, LONG])[0]
     if not alone.isfinite().all():
         raise ValueError("it makes NaN of a text")
     noise = NOISE if model[0].model.dtype == torch.float32 else COARSE_NOISE
-    return bool((alone - beside).norm() <= noise * alone.norm().clamp(min=1))
+    size = alone.abs().max()
+    if alone.ndim == 0:  # a score, which may be near 0 where others are not
+        query, documents = UNLIKE
+        first, second = (_made_of(model, [document], query)[0] for document in documents)
+        size = torch.stack([size, (first - alone).abs(), (second - alone).abs(), (first - second).abs()]).max()
+    return bool((alone - beside).abs().max() <= noise * size.clamp(min=0.1))
 
 
-def _first_of(model: Any, texts: list[str]) -> Tensor:
-    """What it makes of the first of the texts, which it reads at once."""
+def _made_of(model: Any, texts: list[str], query: str = SHORT) -> list[Tensor]:
+    """What it makes of texts that it reads at once: their vectors, or their scores for a query."""
     if hasattr(model, "predict"):
-        pairs = [(SHORT, text) for text in texts]
-        return torch.as_tensor(model.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False)[0])
-    return torch.as_tensor(model.encode_document(texts, show_progress_bar=False)[0]).to_dense()
+        pairs = [(query, text) for text in texts]
+        return list(torch.as_tensor(model.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False)))
+    return [torch.as_tensor(each).to_dense() for each in model.encode_document(texts, show_progress_bar=False)]

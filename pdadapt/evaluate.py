@@ -73,9 +73,16 @@ def _parse(name: str) -> ir_measures.Measure:
 def _calculate(
     name: str, measures: Sequence[ir_measures.Measure], qrels: Qrels, run: Mapping[str, Mapping[str, float]]
 ) -> list[Any]:
-    """ir-measures' values. Raises RecipeError when it has none: some want packages, other parameters, other grades."""
+    """ir-measures' values. Raises RecipeError when it has none: some want packages, other parameters, other grades.
+
+    Its providers see the queries by number, since gdeval.pl (ERR@k) takes no other ids.
+    """
+    numbers = {query_id: str(number) for number, query_id in enumerate(dict.fromkeys([*qrels, *run]), 1)}
+    named = {number: query_id for query_id, number in numbers.items()}
+    judged, ranked = ({numbers[query_id]: one[query_id] for query_id in one} for one in (qrels, run))
     try:
-        return list(ir_measures.iter_calc(list(measures), qrels, run))
+        found = list(ir_measures.iter_calc(list(measures), judged, ranked))
+        return [metric._replace(query_id=named[metric.query_id]) for metric in found]
     except Exception as error:
         if missing := "; ".join(re.findall(r"^ - \S+ \((.+)\)$", str(error), re.MULTILINE)):
             raise RecipeError(
@@ -290,8 +297,8 @@ def evaluate(
     for name in systems:
         if name not in given:
             check_model(name, student, retrieval)
-        elif not qrels.keys() & given[name].keys():
-            raise DataError(f"{name} ranks none of the judged queries; check its query ids, or give other qrels.")
+        else:
+            check_run(name, given[name], dataset, qrels, progress)
     rankings = []
     here = [file.stem for file in map(Path, given) if file.suffix == ".run" and file.resolve().parent == out.resolve()]
     models = [name for name in systems if name not in given]
@@ -342,6 +349,37 @@ def evaluate(
     return metrics
 
 
+def check_run(name: str, ranking: Ranking, dataset: Dataset, qrels: Qrels, progress: Progress) -> None:
+    """Say which judged queries a run lacks, and how many of its documents nobody knows.
+
+    Raises DataError when it is of other queries or documents.
+    """
+    ranked = {query_id: ranking[query_id] for query_id in qrels if query_id in ranking}
+    if not ranked:
+        raise DataError(f"{name} ranks none of the judged queries; check its query ids, or give other qrels.")
+    if absent := [query_id for query_id in qrels if query_id not in ranking]:
+        progress.say(
+            f"{name} ranks nothing for {len(absent):,} of {len(qrels):,} judged queries (such as {absent[0]!r}). They "
+            "count as 0."
+        )
+    doc_ids = dict.fromkeys(doc_id for entries in ranked.values() for doc_id, _ in entries)
+    if len(dataset.corpus):
+        blank = dataset.notices.blank["document"]
+        lacking = [doc_id for doc_id in dataset.corpus.whole.lacking(doc_ids) if doc_id not in blank]
+        if len(lacking) == len(doc_ids):
+            raise DataError(
+                f"{name} ranks none of the corpus' documents, but such as {lacking[0]!r}. Check its document ids, or "
+                "give the corpus that it is of."
+            )
+        if lacking:
+            progress.say(
+                f"{name} ranks {len(lacking):,} of {len(doc_ids):,} documents that the corpus lacks (such as "
+                f"{lacking[0]!r}). They count as not relevant."
+            )
+    elif not any(doc_ids.keys() & judged.keys() for judged in qrels.values()):
+        progress.say(f"{name} ranks no document that is judged. Check its document ids.")
+
+
 def _without_itself(name: str, ranking: Ranking, dataset: Dataset, progress: Progress) -> Ranking:
     """A ranking that was given, under the rule that holds for models: a query that is a document finds not itself."""
     if not len(dataset.corpus):  # runs and judgments alone
@@ -353,6 +391,8 @@ def _without_itself(name: str, ranking: Ranking, dataset: Dataset, progress: Pro
             )
         return ranking
     known = dataset.without_blank(ranking)
+    if blank := sum(len(ranked) - len(known.get(query_id, [])) for query_id, ranked in ranking.items()):
+        progress.say(f"{name} ranks blank documents: {blank:,} entries are left out, as of models.")
     ranking = {query_id: known.get(query_id, []) for query_id in ranking}
     kept, left_out = without_itself(ranking, dataset.corpus, dataset.test_queries)
     if left_out:

@@ -30,6 +30,7 @@ class Repository(NamedTuple):
 
     names: frozenset[str]
     folder: Path | None = None  # where all of them are on this disk; None: on the hub
+    commit: str | None = None  # which the hub has named
 
 
 @functools.cache
@@ -42,8 +43,8 @@ def repository(repo: str, revision: str | None) -> Repository:
     from huggingface_hub.errors import HFValidationError, HTTPError
 
     try:
-        found = HfApi().model_info(repo, revision=revision, timeout=PATIENCE).siblings or []
-        return Repository(frozenset(file.rfilename for file in found))
+        found = HfApi().model_info(repo, revision=revision, timeout=PATIENCE)
+        return Repository(frozenset(file.rfilename for file in found.siblings or []), commit=found.sha)
     except HFValidationError:
         raise ModelError(
             f"Model {repo!r} is neither an existing folder nor a hub id such as `google/flan-t5-xl`."
@@ -57,14 +58,20 @@ def repository(repo: str, revision: str | None) -> Repository:
         _undelivered(repo, revision, error)
 
 
+@functools.cache
 def download(repo: str, name: str, revision: str | None) -> Path:
-    """A file that the repository has, from the cache or the network. Raises ModelError when it cannot be had."""
+    """A file that the repository has, from the cache or the network. Raises ModelError when it cannot be had.
+
+    The hub is asked about a commit, of which nothing that is cached is asked for again; the first files are asked for
+    by the revision's name, so that the cache knows for days without a network which commit that means.
+    """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HTTPError
 
-    folder = repository(repo, revision).folder
+    known = repository(repo, revision)
+    at = revision if name in FIRST else known.commit or revision
     try:
-        return folder / name if folder else Path(hf_hub_download(repo, name, revision=revision))
+        return known.folder / name if known.folder else Path(hf_hub_download(repo, name, revision=at))
     except (HTTPError, OSError) as error:
         _refuse_unknown(repo, revision, error)
         _undelivered(repo, revision, error)

@@ -45,6 +45,7 @@ CREATE TABLE IF NOT EXISTS pairs (
 PRAGMA user_version = {VERSION};
 COMMIT;
 """
+ROWS = ("teachers", "texts")  # tables whose ids the others hold
 COLUMNS = {"points": ("query", "document"), "pairs": ("query", "document_a", "document_b")}
 AGAIN = "take it away, and label the shard again"
 KNOWN_TEXTS = 2**16  # whose ids are kept at hand
@@ -299,41 +300,42 @@ def merge_labels(source: Path, target: Path, keys: Mapping[str, str]) -> int:
             if not check_tables(db, source, "source"):
                 return 0
             _check_teachers(db, "source", keys.values(), source)
-        _in_turn(target, lambda: db.execute("BEGIN IMMEDIATE"))
-        with db:
-            db.execute(
-                """INSERT INTO teachers (key, name) SELECT key, name FROM source.teachers WHERE true
-                ON CONFLICT (key) DO UPDATE SET name = excluded.name WHERE name = ''"""
+        own = "(SELECT t.id FROM {0} t JOIN source.{0} s USING ({1}) WHERE s.id = l.{2})".format
+        copies = [
+            """INSERT INTO teachers (key, name) SELECT key, name FROM source.teachers l WHERE l.id BETWEEN ? AND ?
+            ON CONFLICT (key) DO UPDATE SET name = excluded.name WHERE name = ''""",
+            "INSERT OR IGNORE INTO texts (hash, text) SELECT hash, text FROM source.texts l WHERE l.id BETWEEN ? AND ?",
+            f"""INSERT OR IGNORE INTO names (text, kind, name)
+            SELECT {own("texts", "hash", "text")}, kind, name FROM source.names l WHERE l.text BETWEEN ? AND ?""",
+        ]
+        last = max(db.execute(f"SELECT ifnull(max(id), 0) FROM source.{name}").fetchone()[0] for name in ROWS)
+
+        def copy(statement: str) -> int:
+            """How many rows are new; in blocks of ids, so that other writers get their turn."""
+            rows = 0
+            for first in range(0, last + 1, BLOCK):
+                _in_turn(target, lambda: db.execute("BEGIN IMMEDIATE"))
+                with db:
+                    rows += db.execute(statement, (first, first + BLOCK - 1)).rowcount
+            return rows
+
+        for statement in copies:
+            copy(statement)
+        for table in keys:
+            ids = ", ".join(own("texts", "hash", column) for column in COLUMNS[table])
+            count += copy(
+                f"""INSERT OR IGNORE INTO {table} SELECT {own("teachers", "key", "teacher")}, {ids}, score
+                FROM source.teachers s JOIN source.{table} l ON l.teacher = s.id AND l.query BETWEEN ? AND ?"""
             )
-            db.execute("INSERT OR IGNORE INTO texts (hash, text) SELECT hash, text FROM source.texts")
-            own = "(SELECT t.id FROM {0} t JOIN source.{0} s USING ({1}) WHERE s.id = l.{2})".format
-            db.execute(
-                f"""INSERT OR IGNORE INTO names (text, kind, name)
-                SELECT {own("texts", "hash", "text")}, kind, name FROM source.names l"""
-            )
-            for table in keys:
-                ids = ", ".join(own("texts", "hash", column) for column in COLUMNS[table])
-                cursor = db.execute(
-                    f"""INSERT OR IGNORE INTO {table}
-                    SELECT {own("teachers", "key", "teacher")}, {ids}, score FROM source.{table} l"""
-                )
-                count += cursor.rowcount
     return count
 
 
 def _check_teachers(database: sqlite3.Connection, schema: str, keys: Collection[str], path: Path) -> None:
-    known = set(map(_but_precision, keys))
     for (key,) in database.execute(f"SELECT key FROM {schema}.teachers"):
-        if _but_precision(key) not in known:
+        if key not in keys:
             found = json.loads(key)
             of_task = [one for one in map(json.loads, keys) if one.get("task") == found.get("task")]
             own: dict[str, Any] = of_task[0] if of_task else {}
             changed = [name for name in {**own, **found} if found.get(name) != own.get(name)]
             which = ", ".join(f"{name} {found.get(name)!r}, not {own.get(name)!r}" for name in changed)
             raise DataError(f"{path} holds labels of another teacher or prompt ({which}); {AGAIN}.")
-
-
-def _but_precision(key: str) -> str:
-    """A teacher's key without what a machine's hardware may choose."""
-    parts = json.loads(key)
-    return json.dumps({name: parts[name] for name in sorted(parts) if name != "dtype"})

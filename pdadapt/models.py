@@ -32,7 +32,22 @@ EMBEDDED_PACKAGES = {
 PICKLES = r"pytorch_model(-\d+-of-\d+)?\.bin"  # those that transformers would load
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 TOKENIZERS = ("tokenizer*", "vocab*", "*.model", "*.spm", "*.codes", "*.tiktoken")
-MODEL_FILES = (*WANTED, "*.safetensors", "*.gguf")
+MIXED = r"(?i)bfloat16|have the same dtype"  # as torch says that a model multiplies float32 with bfloat16
+CHAT_TEMPLATES = "additional_chat_templates/"  # which transformers reads beside its own folder
+WEIGHTED = (  # kinds of sentence-transformers' modules that have weights
+    "CNN",
+    "Dense",
+    "LSTM",
+    "LayerNorm",
+    "MLMTransformer",
+    "SparseAutoEncoder",
+    "SparseStaticEmbedding",
+    "StaticEmbedding",
+    "Transformer",
+    "WeightedLayerPooling",
+    "WordEmbeddings",
+    "WordWeights",
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +65,7 @@ class ModelSource:
 
     @property
     def kwargs(self) -> dict[str, Any]:
-        found = {"revision": self.revision, "gguf_file": self.gguf_file}
+        found = {"revision": self.commit, "gguf_file": self.gguf_file}
         given = {key: value for key, value in found.items() if value is not None}
         return {**given, "trust_remote_code": False}  # else it would ask the terminal
 
@@ -63,6 +78,11 @@ class ModelSource:
     def place(self) -> str:
         """What `from_pretrained` is told: a folder, or the hub id where the hub must be asked."""
         return str(self.folder or self.path)
+
+    @property
+    def commit(self) -> str | None:
+        """Of `place`, the revision: what the hub was asked about, so that nothing cached is asked for again."""
+        return None if self.is_local else repository(self.path, self.revision).commit
 
     def names(self) -> Collection[str]:
         """Of all its files: on this disk, or on the hub. Raises ModelError when that cannot be told."""
@@ -81,31 +101,56 @@ class ModelSource:
         """
         if self.gguf_file:
             return
-        names, part = self.names(), transformer_of(self)
-        usable = {part + WEIGHTS, part + INDEX, part + str(read_config(self).get("transformers_weights"))}
-        if not usable & set(names):
+        read_config(self)
+        names = self.names()
+        if not self.weights_in(transformer_of(self)):
             raise self._without_weights(names)
+        self._check_modules(names)
         self._check_weights(names)
-        for module in modules(self):
-            path, kind = str(module.get("path") or ""), str(module.get("type")).rpartition(".")[2]
-            if path and kind != "Normalize" and not any(name.startswith(f"{path}/") for name in names):
-                raise ModelError(
-                    f"Model {self.name!r} lacks the folder {path}, which its modules.json names; {self._remedy()}."
-                )
         if not any(fnmatch(Path(name).name, pattern) for pattern in TOKENIZERS for name in names):
             place, remedy = self._place(), self._remedy("put it there")
             raise ModelError(f"Model {self.name!r} has no tokenizer (tokenizer.json) {place}; {remedy}.")
+
+    def _check_modules(self, names: Collection[str]) -> None:
+        """Raises ModelError when the folder of a module is not there, or its weights are not, or are a pickle."""
+        for path, kind in parts(self):
+            if not path or path == transformer_of(self):
+                continue
+            if kind != "Normalize" and not any(name.startswith(path) for name in names):
+                raise ModelError(
+                    f"Model {self.name!r} lacks the folder {path.rstrip('/')}, which its modules.json names; "
+                    f"{self._remedy()}."
+                )
+            if self.weights_in(path):
+                continue
+            pickles = pickles_in(names, path)
+            if pickles:
+                raise self._pickled(pickles[0])
+            if kind in WEIGHTED:
+                raise ModelError(f"Model {self.name!r} lacks {path}{WEIGHTS}; {self._remedy()}.{self._elsewhere()}")
+
+    def weights_in(self, part: str) -> set[str]:
+        """The files of weights that are loaded from a folder of it (empty, or with a slash behind it): one, or those
+        that an index names, whether they are there or not.
+        """
+        names, config = self.names(), self.file(f"{part}config.json")
+        own = str(read_json(config, dict).get("transformers_weights")) if config else ""
+        first = next((part + name for name in (own, WEIGHTS, INDEX) if part + name in names), None)
+        if first is None or not first.endswith(".index.json"):
+            return {first} if first else set()
+        files = read_json(self.file(first) or Path(first), dict).get("weight_map")
+        return {first} | {part + str(file) for file in files.values()} if isinstance(files, dict) else {first}
+
+    def weights(self) -> set[str]:
+        """The files of weights that are loaded, of transformer and modules."""
+        found = set().union(*map(self.weights_in, folders_of(self)))
+        return {name for name in found if name.endswith(".safetensors")}
 
     def _check_weights(self, names: Collection[str]) -> None:
         """Raises ModelError when a file of them is not there, or is cut short."""
         from safetensors import SafetensorError, safe_open
 
-        weights = {name for name in names if name.endswith(".safetensors")}
-        for index in (name for name in names if Path(name).name == INDEX):
-            parts = read_json(self.file(index) or Path(index), dict).get("weight_map")
-            files = set(map(str, parts.values())) if isinstance(parts, dict) else set()
-            weights |= {(Path(index).parent / file).as_posix() for file in files}
-        for name in sorted(weights):
+        for name in sorted(self.weights()):
             if self.folder is None:
                 if name not in names:
                     raise ModelError(f"Model {self.name!r} lacks {name}, which its index names; {self._remedy()}.")
@@ -119,16 +164,12 @@ class ModelSource:
 
     def _without_weights(self, names: Collection[str]) -> ModelError:
         """That there is nothing to load, and what can be done with what is there."""
-        pickles = sorted(name for name in names if re.fullmatch(PICKLES, Path(name).name))
+        pickles = pickles_in(names, transformer_of(self))
         packed = sorted(name for name in names if name.endswith(".gguf"))
         if "adapter_config.json" in names:
             return _adapter(self)
         if pickles:
-            convert = shlex.join(["pdadapt", "convert", self.name])
-            return ModelError(
-                f"Model {self.name!r} holds pickled weights ({pickles[0]}), which can run code when loaded. Convert "
-                f"them with `{convert} FOLDER`, and give that folder."
-            )
+            return self._pickled(pickles[0])
         if packed and self.folder:
             return ModelError(f"Model {self.name!r} has GGUF files only. Give one: {self.folder / packed[0]}")
         if packed:
@@ -138,7 +179,23 @@ class ModelSource:
                 f"FOLDER/{packed[0]}."
             )
         place, remedy = self._place(), self._remedy("put them there")
-        return ModelError(f"Model {self.name!r} has no weights (*.safetensors) {place}; {remedy}.")
+        return ModelError(f"Model {self.name!r} has no weights (*.safetensors) {place}; {remedy}.{self._elsewhere()}")
+
+    def _pickled(self, file: str) -> ModelError:
+        convert = shlex.join(["pdadapt", "convert", self.name])
+        return ModelError(
+            f"Model {self.name!r} holds pickled weights ({file}), which can run code when loaded. Convert them with "
+            f"`{convert} FOLDER`, and give that folder."
+        )
+
+    def _elsewhere(self) -> str:
+        """What to do when the hub may have them as pickles, which were not fetched to this disk."""
+        if self.folder is None:
+            return ""
+        convert = shlex.join(["pdadapt", "convert", "MODEL" if self.is_local else self.name, "FOLDER"])
+        return (
+            f" If the hub has pytorch_model.bin only, run `{convert}` where there is a network, and give that folder."
+        )
 
     def _place(self) -> str:
         return f"in {self.folder}" if self.folder else "on the hub"
@@ -156,7 +213,9 @@ class ModelSource:
         folder = Path(self.path)
         if self.gguf_file:
             return [folder / self.gguf_file]
-        return sorted(folder / name for name in files_below(folder) if is_of_model(name))
+        weights, inner = self.weights(), (*filter(None, folders_of(self)), CHAT_TEMPLATES)
+        names = [name for name in files_below(folder) if "/" not in name or name.startswith(inner)]
+        return sorted(folder / name for name in names if name in weights or is_small_part(name))
 
     def identity(self) -> str:
         """What the weights are, however they were named: a digest of local files, or hub id and commit.
@@ -176,9 +235,14 @@ class ModelSource:
         return f"sha256:{digest.hexdigest()[:16]}"
 
 
-def is_of_model(name: str) -> bool:
-    """Whether a file is one of those that models are made of."""
-    return any(fnmatch(Path(name).name, pattern) for pattern in MODEL_FILES)
+def is_small_part(name: str) -> bool:
+    """Whether a file may be of a model's configuration or tokenizer."""
+    return not name.endswith(".safetensors") and any(fnmatch(Path(name).name, pattern) for pattern in WANTED)
+
+
+def pickles_in(names: Collection[str], part: str) -> list[str]:
+    """The pickled weights in this folder of a model (empty, or with a slash behind it)."""
+    return sorted(name for name in names if re.fullmatch(re.escape(part) + PICKLES, name))
 
 
 @functools.cache
@@ -215,6 +279,10 @@ def resolve_model(name: str) -> ModelSource:
 
 
 def _local(name: str, path: Path) -> ModelSource:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise ModelError(f"Model {name!r}: its name holds bytes that are not UTF-8. Rename the folder.") from None
     if path.suffix == ".gguf" and path.is_file():
         return ModelSource(name, str(path.parent), gguf_file=path.name)
     if not path.is_dir():
@@ -230,6 +298,10 @@ def loading(what: str) -> Iterator[None]:
     except Exception as error:  # a library's own: of weights, configuration, tokenizer, modules
         if isinstance(error, (PdadaptError, MemoryError)) or type(error).__name__ == "OutOfMemoryError":
             raise
+        if re.search(MIXED, str(error)):  # a teacher's, since students have float32 weights
+            raise ModelError(
+                f"{what} in bfloat16 ({reason(error)}). Set teacher.dtype=float32 (--set teacher.dtype=float32)."
+            ) from error
         raise ModelError(f"{what} ({reason(error)}); give another model, or fetch this one anew.") from error
 
 
@@ -310,6 +382,25 @@ def modules(source: ModelSource) -> list[dict[str, Any]]:
     """What sentence-transformers made it of, the transformer first; empty when it did not."""
     found = source.file("modules.json")
     return [module for module in read_json(found, list) if isinstance(module, dict)] if found else []
+
+
+def parts(source: ModelSource) -> list[tuple[str, str]]:
+    """(folder, kind) of each module, and of those that a router has: the folder with a slash behind it, or empty."""
+    found = []
+    for module in modules(source):
+        path, kind = str(module.get("path") or ""), str(module.get("type")).rpartition(".")[2]
+        path = f"{path}/" if path else ""
+        found.append((path, kind))
+        routes = source.file(f"{path}router_config.json") if kind == "Router" else None
+        types = read_json(routes, dict).get("types") if routes else None
+        for name, route in types.items() if isinstance(types, dict) else ():
+            found.append((f"{path}{name}/", str(route).rpartition(".")[2]))
+    return found
+
+
+def folders_of(source: ModelSource) -> list[str]:
+    """Those of its transformer and its modules, from which weights are loaded: with a slash behind them, or empty."""
+    return sorted({transformer_of(source), *(path for path, _ in parts(source))})
 
 
 def first_module(source: ModelSource) -> str:

@@ -130,7 +130,7 @@ def with_precision(recipe: Recipe, run: RunFolder) -> Recipe:
     if recipe.teacher.dtype != "auto":
         return recipe
     begun = read_settings(run.recipe_file).get("teacher") if run.recipe_file.exists() else None
-    dtype = (begun.get("dtype") if isinstance(begun, dict) else None) or dtype_here("auto")
+    dtype = dtype_here(str(begun.get("dtype", "auto")) if isinstance(begun, dict) else "auto")
     return recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update={"dtype": dtype})})
 
 
@@ -156,6 +156,7 @@ def adapt(
     when candidates wait for labels, which others make (shards.py). cluster: where documents are encoded and labeled.
     Raises PdadaptError on anything the user can mend.
     """
+    any_precision = recipe.teacher.dtype == "auto"
     recipe = with_precision(recipe, RunFolder(out))
     if distributed.rank() > 0:
         return join_training(recipe, dataset, RunFolder(out), progress)
@@ -181,7 +182,8 @@ def adapt(
     if not run.metrics_file.exists() and (said := many_passes(recipe.train, len(queries) - len(kept_out))):
         progress.say(said)
     run.check(recipe, job.origin, restart_from)
-    say_precision(recipe, job.keys, progress)
+    if any_precision:
+        say_precision(recipe, job.keys, progress)
     anew = restart_from == "student" or not run.student.exists()
     student = new_student(recipe, dataset.corpus) if anew else None
     with run.locked():

@@ -53,13 +53,21 @@ def read_rows(path: Path, kind: Kind) -> Iterator[tuple[Row, str]]:
 def read_id(row: Row, kind: Kind, where: str, part: str = "id") -> str:
     """The id that a record has, or, of a judgment or a ranking, the one in this part of it."""
     name = kind if part == "id" else part
-    found = next((value for _, value in columns.values(row, kind, part) if not is_missing(value) and value != ""), None)
+    present = {key: value for key, value in columns.values(row, kind, part) if has_value(value)}
+    columns.check_rivals(present, kind, part, where)
+    found = next(iter(present.values()), None)
     if found is None:
         raise DataError(f"{where}: the {name} has no id; name it in a field `{NAMES[kind][part][0]}`.")
     if isinstance(found, bool) or not isinstance(found, (str, int)):
         raise DataError(f"{where}: the id of the {name} is neither a text nor a whole number; write it as a text.")
-    record_id = check_text(str(found), where)
-    if any(character.isspace() for character in record_id):
+    return check_id(str(found), name, where)
+
+
+def check_id(record_id: str, name: str, where: str) -> str:
+    """The id. Raises DataError when it is empty, or holds what files of ids cannot carry."""
+    if not check_text(record_id, where):
+        raise DataError(f"{where}: the {name} has no id. Write one.")
+    if record_id.split() != [record_id]:
         raise DataError(
             f"{where}: the id {record_id[:SHOWN]!r} holds white space, which TREC run files cannot carry; put `_` in "
             "its place."
@@ -68,11 +76,11 @@ def read_id(row: Row, kind: Kind, where: str, part: str = "id") -> str:
 
 
 def read_text(row: Row, where: str, kind: Kind = "document") -> str:
-    """The record's text; empty where it has a field for it, with nothing in it (null, NaN)."""
-    fields = list(columns.values(row, kind, "text"))
-    for _, value in fields:
-        if isinstance(value, str):
-            return check_text(value, where)
+    """The record's first text that is not blank; else empty, where it has a field for it (null, NaN)."""
+    fields = columns.texts(row, kind)
+    written = [value for _, value in fields if isinstance(value, str)]
+    if written:
+        return check_text(next((text for text in written if text.strip()), written[0]), where)
     for field, value in fields:
         if not is_missing(value):
             raise DataError(f"{where}: `{field}` is no text but {_kind_of(value)}; write it as a text, in quotes.")
@@ -92,6 +100,11 @@ def read_title(row: Row, where: str) -> str:
 def is_missing(value: object) -> bool:
     """Whether it is what files hold in place of a value: null, or NaN as pandas writes it."""
     return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def has_value(value: object) -> bool:
+    """Whether a field holds something: 0 is an id too."""
+    return value != "" and not is_missing(value)
 
 
 def _kind_of(value: object) -> str:
@@ -302,7 +315,7 @@ def _csv(lines: IO[str], path: Path, kind: Kind) -> Iterator[tuple[Row, str]]:
                 continue
             if len(cells) > len(names):
                 raise DataError(f"{where}: more fields than the header has; quote a text that holds commas.")
-            yield dict(zip(names, cells, strict=False)), where
+            yield columns.to_row(names, cells, kind, where), where
     except csv.Error as error:
         raise DataError(
             f"{path}:{start}: not valid CSV ({error}); a quote inside a text is doubled, and the text quoted."

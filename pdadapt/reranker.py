@@ -218,7 +218,7 @@ def load_encoder(settings: RerankerSettings, seed: int) -> CrossEncoder:
         torch.manual_seed(seed)
         model = CrossEncoder(
             source.place,
-            revision=source.revision,
+            revision=source.commit,
             num_labels=1,
             model_kwargs=weights,
             device=default_device().type,

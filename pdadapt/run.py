@@ -285,7 +285,9 @@ def name_changes(changes: Iterable[Change], staged: bool = False) -> str:
     """staged: with the stage that each invalidates, and all after it."""
 
     def name(key: str, old: Any, new: Any) -> str:
-        return f"{HASHED[key]} changed" if key in HASHED else f"{key} was {old!r}, now {new!r}"
+        if key in HASHED or isinstance(old, dict) or isinstance(new, dict):
+            return f"{HASHED.get(key, key)} changed"
+        return f"{key} was {old!r}, now {new!r}"
 
     return "; ".join(name(*change) + (f" (stage {read_by(change[0])})" if staged else "") for change in changes)
 

@@ -356,9 +356,10 @@ def train(
     measure: how good a student is, asked at each check, if the settings want any: the best one becomes the checkpoint.
 
     Resumable states are kept in `folder`/trainer every save_steps steps, and at checks; a run that was killed goes on
-    from the last.
-    Who finds the checkpoint may remove them. Under a launcher of several processes each takes its part of every batch,
-    and rank 0 writes. Raises RecipeError when a batch cannot be shared out, ModelError when a gradient is not finite.
+    from the last. Who finds the checkpoint may remove them. Under a launcher of several processes each takes its part
+    of every batch, and rank 0 writes.
+
+    Raises RecipeError when a batch cannot be shared out, ModelError when a gradient is not finite.
     """
     states = folder / "trainer"
     at_once = queries_at_once(settings)

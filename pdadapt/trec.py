@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -12,12 +13,13 @@ from pdadapt import columns
 from pdadapt.errors import DataError
 from pdadapt.lines import ending, open_text
 from pdadapt.notices import Notices
-from pdadapt.readers import SHOWN, read_id, read_rows
+from pdadapt.readers import SHOWN, check_id, read_id, read_rows
 
 Qrels = dict[str, dict[str, int]]  # query_id -> doc_id -> relevance
 Record = tuple[str, str, object, str]  # query id, document id, grade or score, "file:line"
 TrecKind = Literal["judgment", "ranking"]
 
+SPACED = re.compile(r'(?:^|\s)"[^"]*\s[^"]*"(?:\s|$)')  # a field in quotes that holds white space
 MOST = 10**9  # what a grade is less than
 VALUES: dict[TrecKind, str] = {"judgment": "grade", "ranking": "score"}
 # By how many columns there are without a header: which hold the query, the document and the value.
@@ -51,8 +53,10 @@ def read_qrels(path: Path, notices: Notices | None = None) -> Qrels:
     if comments and notices:
         notices.add(
             f"comments of {path}",
-            f"Left out {len(comments):,} judgments that are comments, since their lines begin with #: {comments[0]}"
-            + (" and so on." if len(comments) > 1 else "."),
+            f"Left out {len(comments):,} judgments that are comments, since their lines begin with #: {comments[0]} "
+            "and so on."
+            if len(comments) > 1
+            else f"Left out 1 judgment that is a comment, since its line begins with #: {comments[0]}.",
             f"{comments[0]}: the judgment is a comment, for it begins with #. Remove the line, or leave out --strict.",
         )
     return qrels
@@ -101,15 +105,23 @@ def read_records(path: Path, kind: TrecKind, comments: list[str]) -> Iterator[Re
     """
     if ending(path) in (".jsonl", ".json", ".parquet"):
         for row, where in read_rows(path, kind):
-            value = next((value for _, value in columns.values(row, kind, VALUES[kind])), None)
-            if value is None:
+            present = {key: value for key, value in columns.values(row, kind, VALUES[kind]) if value is not None}
+            columns.check_rivals(present, kind, VALUES[kind], where)
+            if not present:
                 raise DataError(f"{where}: the {kind} has no {VALUES[kind]}; name it in a field `score`.")
+            value = next(iter(present.values()))
             yield read_id(row, kind, where, "query"), read_id(row, kind, where, "document"), value, where
         return
+    for query_id, doc_id, value, where in _table(path, kind, comments):
+        yield check_id(query_id, "query", where), check_id(doc_id, "document", where), value, where
+
+
+def _table(path: Path, kind: TrecKind, comments: list[str]) -> Iterator[tuple[str, str, str, str]]:
+    """The records of text and CSV files, their ids not checked."""
     places, expected = PLACES[kind], EXPECTED[kind]
     first = True
     for cells, where in _cells(path, kind):
-        if cells[0].startswith("#"):
+        if cells[0].startswith("#") and not (first and columns.is_header(cells, kind)):
             has_shape = cells[0] != "#" and len(cells) in places
             if kind == "judgment" and has_shape and to_number(cells[places[len(cells)][2]]) is not None:
                 comments.append(where)
@@ -133,6 +145,7 @@ def read_records(path: Path, kind: TrecKind, comments: list[str]) -> Iterator[Re
 def _cells(path: Path, kind: TrecKind) -> Iterator[tuple[list[str], str]]:
     """(cells, "file:line") of every line that is not blank."""
     file = str(path)
+    tabs: bool | None = None  # whether the file has a header whose columns tabs part
     with open_text(path) as lines:
         if ending(path) == ".csv":
             reader = csv.reader(lines)
@@ -144,9 +157,23 @@ def _cells(path: Path, kind: TrecKind) -> Iterator[tuple[list[str], str]]:
                 raise DataError(f"{path}:{reader.line_num}: not valid CSV ({error}); write the file anew.") from None
             return
         for number, line in enumerate(lines, 1):
-            if cells := line.split():
-                quoted = '"' in line and kind == "judgment"  # in a run, which we write ourselves, it is an id's own
-                yield (list(map(_unquote, cells)) if quoted else cells), f"{file}:{number}"
+            if not line.strip():
+                continue
+            where = f"{file}:{number}"
+            quoted = '"' in line and kind == "judgment"  # in a run, which we write ourselves, it is an id's own
+            if tabs is None:
+                cells = _split(line, True, quoted)
+                if columns.is_header(cells, kind) or not line.lstrip().startswith("#"):
+                    tabs = "\t" in line and columns.header(cells, kind, where) is not None
+            by_tabs = bool(tabs) and "\t" in line
+            if quoted and not by_tabs and SPACED.search(line):
+                raise DataError(f"{where}: a field in quotes holds white space. Put `_` in its place.")
+            yield _split(line, by_tabs, quoted), where
+
+
+def _split(line: str, by_tabs: bool, quoted: bool) -> list[str]:
+    cells = [cell.strip() for cell in line.split("\t")] if by_tabs else line.split()
+    return list(map(_unquote, cells)) if quoted else cells
 
 
 def _unquote(cell: str) -> str:

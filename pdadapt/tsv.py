@@ -30,7 +30,7 @@ class Tsv:
         self.joined = 0
         """Rows that were read whose text held a tab; first_joined: where the first is."""
         self.first_joined = ""
-        self._quoted = _is_quoted(lines)
+        self._quoted = _is_quoted(lines, kind)
         self._columns: tuple[str, ...] = ("id", "text")
         first = next(((number, line) for number, _, line in lines if line.strip()), None)
         if first is None:
@@ -53,6 +53,8 @@ class Tsv:
         names = self._columns
         if len(cells) < 2:
             raise DataError(f"{where}: expected id<TAB>text, and found no tab; put one between them.")
+        if len(cells) < len(names) and self._header:
+            return columns.to_row(names, cells, self._kind, where)
         if len(cells) > len(names):
             if self._kind != "document" or not columns.is_named(names[-1], "document", "text"):
                 named = "<TAB>".join(names)
@@ -79,23 +81,27 @@ class Tsv:
         return [bare or quoted.replace('""', '"') for quoted, bare in QUOTED_FIELD.findall(line)]
 
 
-def _is_quoted(lines: Lines) -> bool:
+def _is_quoted(lines: Lines, kind: Kind) -> bool:
     """Whether a CSV writer wrote the file: every quote in it belongs to a field that is quoted whole, with the quotes
-    within doubled; and a row begins with one, or a field in quotes holds a quote or a tab. Plain text may begin with a
-    quote, and end with one too.
+    within doubled; and a row begins with one, or a field in quotes holds a quote or a tab, or every row has one. Plain
+    text may begin with a quote, and end with one too.
 
     Raises DataError, with file and line, when such a field goes over the end of its line, or when a quote within a
     field is not doubled, though ids are in quotes.
     """
     found = ids = False
+    quoted = 0  # rows with a field in quotes
     at = lines.bytes.find(b'"')
     while at >= 0:
         start = lines.start_of(at)
         line = lines.at(start)
         if QUOTED_ROW.fullmatch(line):
+            quoted += 1
             ids = ids or line.startswith(b'"')
             found = found or ids or _needs_quotes(line)
-        elif QUOTED_ROW.fullmatch(line + b'"') and (found or not _is_row(lines.after(start))):
+        elif QUOTED_ROW.fullmatch(line + b'"') and (
+            found or not _is_row(lines.after(start)) or _is_closed(lines, start + len(line))
+        ):
             raise DataError(
                 f"{lines.where(start)}: a field in quotes goes on in the next line, but a record is one line. Put a "
                 "space in place of the line break, or bring the file as .csv or .jsonl."
@@ -108,7 +114,22 @@ def _is_quoted(lines: Lines) -> bool:
         else:
             return False
         at = lines.bytes.find(b'"', start + len(line))
-    return found
+    return found or (quoted > 0 and _are_all(lines, quoted, kind))
+
+
+def _is_closed(lines: Lines, end: int) -> bool:
+    """Whether the next line with a quote ends the field in quotes that was open at the end of a line."""
+    at = lines.bytes.find(b'"', end)
+    return at >= 0 and QUOTED_ROW.fullmatch(b'"' + lines.at(lines.start_of(at))) is not None
+
+
+def _are_all(lines: Lines, quoted: int, kind: Kind) -> bool:
+    """Whether so many rows are all there are, but for a header."""
+    rows = (line for _, _, line in lines if line.strip())
+    first = next(rows)
+    if b'"' not in first and columns.is_header(first.decode(errors="replace").split("\t"), kind):
+        quoted += 1
+    return 1 + sum(1 for _ in rows) == quoted
 
 
 def _is_row(line: bytes) -> bool:

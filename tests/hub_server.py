@@ -51,7 +51,7 @@ class Hub:
         if repo in self.gated:
             return 403, {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access is restricted"}, b"{}"
         if what not in names or not names[what].is_file():
-            return 404, {"X-Error-Code": "EntryNotFound"}, b"{}"
+            return 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT}, b"{}"
         body = names[what].read_bytes()
         return 200, {"ETag": f'"{hashlib.sha256(body).hexdigest()}"', "X-Repo-Commit": COMMIT}, body
 

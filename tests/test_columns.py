@@ -55,11 +55,127 @@ def test_a_query_has_its_own_id_and_a_document_its_own(tmp_path):
     assert [document.doc_id for document in read_corpus(tmp_path / "x.jsonl")] == ["d1"]
 
 
-@pytest.mark.parametrize("line", ["id\tThe id of this document is id.", "title\t42", "docid\tsome words", "d1\ttext"])
+@pytest.mark.parametrize("line", ["id\tThe id of this document is id.", "title\t42", "docid\tA few words.", "d1\ttext"])
 def test_a_record_that_holds_a_name_is_a_record(tmp_path, line):
     (tmp_path / "c.tsv").write_text(f"{line}\nd2\tpad\n", encoding="utf-8")
     corpus = read_corpus(tmp_path / "c.tsv")
     assert [(document.doc_id, document.text) for document in corpus] == [tuple(line.split("\t")), ("d2", "pad")]
+
+
+HALF = [
+    "#id\twords",
+    "_id\ttext1",
+    "query_nr.\tthe question",
+    "uid\tfull text",
+    "topic_number\tnarrative",
+    "id\tText 2",
+]
+
+
+@pytest.mark.parametrize("line", HALF)
+@pytest.mark.parametrize("read", [read_corpus, read_queries])
+def test_a_first_line_that_begins_with_a_name_of_ids_is_no_record(tmp_path, read, line):
+    (tmp_path / "c.tsv").write_text(f"{line}\nd2\tpad\n", encoding="utf-8")
+    with pytest.raises(
+        DataError, match=r"c\.tsv:1: looks like a header .*, but names no column for the text\. Call it"
+    ):
+        read(tmp_path / "c.tsv")
+
+
+WHOLE = ["#id\ttext", "#qid\tquery", "query_nr.\tquery text", "uid\tpassage_text", "Document ID\tDocument Text"]
+
+
+@pytest.mark.parametrize("line", [*WHOLE, "Topic Number\tQuestion", "#Doc-No.\tContents"])
+def test_a_header_may_have_spaces_and_signs(tmp_path, line):
+    (tmp_path / "c.tsv").write_text(f"{line}\nd2\tpad\n", encoding="utf-8")
+    assert list(read_corpus(tmp_path / "c.tsv")) == [Document("d2", "", "pad")]
+    assert read_queries(tmp_path / "c.tsv") == {"d2": "pad"}
+
+
+def test_a_header_with_spaces_that_names_too_little_is_called_one(tmp_path):
+    (tmp_path / "c.tsv").write_text("Sample ID\tDocument Text\nd2\tpad\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"c\.tsv:1: looks like a header .*, but names no column for the id"):
+        read_corpus(tmp_path / "c.tsv")
+
+
+PYTERRIER = "qid,docid,docno,rank,score,query\nq1,17,d1,0,2.5,a rim\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        PYTERRIER,
+        PYTERRIER.replace("docno", "DocNo"),
+        ",qid,docid,docno,rank,score,query\n0,q1,17,d1,0,2.5,a rim\n",
+        "query_id,doc_id,score\nq1,d1,2.5\n",
+        "Query ID,Doc ID,Score\nq1,d1,2.5\n",
+        "qid,docid,rank,score\nq1,d1,1,2.5\n",
+        "query-id,corpus-id,score\nq1,d1,2.5\n",
+    ],
+)
+def test_the_headers_of_the_usual_tools_name_the_document(tmp_path, text):
+    (tmp_path / "x.csv").write_text(text, encoding="utf-8")
+    (tmp_path / "x.tsv").write_text(text.replace(",", "\t"), encoding="utf-8")
+    (tmp_path / "q.csv").write_text(text.replace("2.5", "2").replace("Score", "score"), encoding="utf-8")
+    names, row = (line.split(",") for line in text.splitlines())
+    (tmp_path / "x.jsonl").write_text(json.dumps(dict(zip(names, row, strict=True))), encoding="utf-8")
+    for ending in ("csv", "tsv", "jsonl"):
+        assert read_run(tmp_path / f"x.{ending}") == {"q1": [("d1", 2.5)]}, ending
+    assert read_qrels(tmp_path / "q.csv") == {"q1": {"d1": 2}}
+
+
+@pytest.mark.parametrize(
+    ("read", "names", "row"),
+    [
+        (read_corpus, "docid\tpid\ttext", "d1\tp1\trim"),
+        (read_queries, "qid\ttopic_id\ttext", "1\t2\trim"),
+        (read_run, "qid\tdocid\tpid\tscore", "q1\td1\tp1\t2"),
+        (read_qrels, "qid\tdocno\tscore\tlabel", "q1\td1\t7\t1"),
+    ],
+)
+@pytest.mark.parametrize("ending", ["tsv", "csv", "jsonl"])
+def test_two_columns_of_which_each_could_be_the_part_are_refused(tmp_path, read, names, row, ending):
+    file, rows = tmp_path / f"x.{ending}", [names.split("\t"), row.split("\t")]
+    text = (
+        json.dumps(dict(zip(*rows, strict=True))) if ending == "jsonl" else table(rows, "," * (ending == "csv") or "\t")
+    )
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(
+        DataError, match=rf"x\.{ending}:1: '.*' and '.*' both name the (id|document|grade), and neither"
+    ):
+        read(file)
+
+
+def test_a_name_that_counts_most_has_no_rival(tmp_path):
+    for names in ("_id\tdocid\ttext", "id\tpid\ttext", "docno\tdocid\ttext"):
+        (tmp_path / "c.tsv").write_text(f"{names}\nd1\t17\trim\n", encoding="utf-8")
+        assert list(read_corpus(tmp_path / "c.tsv")) == [Document("d1", "", "rim")]
+    (tmp_path / "c.jsonl").write_text('{"docid": "d1", "pid": null, "text": "rim"}\n', encoding="utf-8")
+    assert list(read_corpus(tmp_path / "c.jsonl")) == [Document("d1", "", "rim")]
+
+
+@pytest.mark.parametrize("ending", ["tsv", "csv"])
+def test_a_row_shorter_than_its_header_is_called_that(tmp_path, ending):
+    text = "id\ttitle\ttext\nd1\tT\n".replace("\t", "\t" if ending == "tsv" else ",")
+    (tmp_path / f"c.{ending}").write_text(text, encoding="utf-8")
+    with pytest.raises(
+        DataError, match=r":2: has 2 columns, but the header names 3 \(id, title, text\), and the text is"
+    ):
+        read_corpus(tmp_path / f"c.{ending}")
+
+
+def test_the_text_is_the_first_that_is_not_blank(tmp_path):
+    rows = [
+        {"_id": "1", "text": "", "body": "hello"},
+        {"_id": "2", "text": " ", "contents": None, "body": "x", "query": "no"},
+        {"_id": "3", "title": "T", "text": "", "query": "no"},
+    ]
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    found = [Document("1", "", "hello"), Document("2", "", "x"), Document("3", "T", "")]
+    assert list(read_corpus(tmp_path / "c.jsonl")) == found
+    rows = [{"_id": "1", "text": "", "question": "why"}, {"_id": "2", "query": "", "passage": "a whole document"}]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert read_queries(tmp_path / "q.jsonl") == {"1": "why"}, "a passage is no query"
 
 
 @pytest.mark.parametrize("line", ["docid\tsentence", "topic\ttext", "title\ttext", "id\turl\theadline"])

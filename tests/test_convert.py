@@ -121,6 +121,24 @@ def test_a_sentence_transformer_keeps_its_modules(encoder, tmp_path):
     assert (found == expected).all()
 
 
+def test_a_module_alone_is_converted_and_what_is_not_loaded_is_left(encoder, tmp_path):
+    """Whose transformer has safetensors, and pickles in other parts beside them."""
+    modules = [Transformer(str(encoder)), Pooling(32, "mean"), Dense(32, 8)]
+    SentenceTransformer(modules=modules).save_pretrained(str(tmp_path / "st"), create_model_card=False)
+    half = shutil.copytree(tmp_path / "st", tmp_path / "half")
+    torch.save(load_file(half / "2_Dense" / "model.safetensors"), half / "2_Dense" / "pytorch_model.bin")
+    (half / "2_Dense" / "model.safetensors").unlink()
+    (half / "checkpoint-5").mkdir()
+    for name in ("pytorch_model-00001-of-00003.bin", "pytorch_model.bin.index.json", "checkpoint-5/pytorch_model.bin"):
+        (half / name).write_bytes(b"{")
+    with pytest.raises(ModelError, match=r"holds pickled weights \(2_Dense/pytorch_model\.bin\)"):
+        resolve_model(str(half)).check()
+    convert(str(half), tmp_path / "out", Progress())
+    resolve_model(str(tmp_path / "out")).check()
+    same(tmp_path / "st", tmp_path / "out")
+    assert not list((tmp_path / "out").glob("model-*")) and not list((tmp_path / "out").rglob("*.bin"))
+
+
 def test_parts_of_larger_tensors_are_written_alone(encoder, tmp_path):
     pickled = pickle(encoder, tmp_path / "pickled")
     large = torch.arange(1000.0).reshape(10, 100)
@@ -147,6 +165,11 @@ class Code:
             r"pytorch_model\.bin holds more than weights: code, which is not run\. Give",
         ),
         ({"state_dict": {"a": torch.ones(2)}}, r"holds no table of weights by name\. Give another model"),
+        ({}, r"holds no table of weights by name\. Give another model"),
+        ({0: torch.ones(2)}, r"holds no table of weights by name\. Give another model"),
+        ({"a": torch.ones(2).to_sparse()}, r"holds no table of weights by name\. Give another model"),
+        ({"a": torch.ones(2, device="meta")}, r"holds no table of weights by name\. Give another model"),
+        ({"a": torch.ones(2, dtype=torch.complex128)}, r"holds no table of weights by name\. Give another model"),
         ([torch.ones(2)], r"holds no table of weights by name\. Give another model"),
         (b"", "is cut short or damaged; fetch it anew"),
         (b"\x80\x02broken", "is cut short or damaged; fetch it anew"),

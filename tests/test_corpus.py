@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 
-from pdadapt.corpus import Document, data_hashes, load_dataset, read_corpus, read_qrels, read_queries
+from pdadapt.corpus import Document, data_hashes, load_dataset, read_corpus, read_qrels, read_queries, read_sources
 from pdadapt.errors import DataError
 from pdadapt.passages import reload
 
@@ -69,6 +69,27 @@ def test_own_queries_replace_those_of_the_folder(tmp_path, beir):
     dataset = load_dataset(str(beir), tmp_path / "q.tsv")
     assert dataset.queries == {"a": "spoke tension"}
     assert len(dataset.test_queries) == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("q.jsonl", '{"id": 0, "doc_id": "d0", "text": "spoke"}\n{"id": 1, "doc_id": "", "text": "rim"}\n'),
+        ("q.jsonl", '{"query_id": "0", "docid": "d0", "text": "spoke"}\n{"qid": "1", "docno": null, "text": "rim"}\n'),
+        ("q.tsv", "qid\tquery\tdocid\n0\tspoke\td0\n1\trim\t\n"),
+        ("q.csv", "_id,text,Doc ID\n0,spoke,d0\n1,rim,\n"),
+    ],
+)
+def test_own_queries_bring_their_labels_whatever_the_fields_are_called(tmp_path, beir, name, text):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    assert load_dataset(str(beir), tmp_path / name).train_qrels == {"0": {"d0": 1}}
+
+
+def test_a_document_id_that_names_the_query_is_no_label(tmp_path, beir):
+    (tmp_path / "q.tsv").write_text("docid\ttext\nd0\tspoke\n", encoding="utf-8")
+    assert load_dataset(str(beir), tmp_path / "q.tsv").train_qrels == {}
+    (tmp_path / "q.jsonl").write_text('{"_id": 0, "pid": 0, "text": "rim"}\n', encoding="utf-8")
+    assert read_sources(tmp_path / "q.jsonl") == {"0": {"0": 1}}
 
 
 @pytest.mark.parametrize("text", ["q1\td1\t2\n", "query-id\tcorpus-id\tscore\nq1\td1\t2\n", "q1 0 d1 2\n"])

@@ -1,3 +1,4 @@
+import itertools
 import sys
 import types
 import weakref
@@ -11,8 +12,9 @@ from transformers import AutoTokenizer, BertConfig, BertForSequenceClassificatio
 from pdadapt.errors import ModelError, RecipeError
 from pdadapt.recipe import PairSettings, PointSettings, TeacherSettings
 from pdadapt.students.colbert import load_colbert
-from pdadapt.teachers import Point, answers
+from pdadapt.teachers import Pair, Point, answers
 from pdadapt.teachers.choose import Teachers, check_teacher, model_of, teacher_key
+from pdadapt.teachers.cross_encoder import Reading, cut
 
 POINTS = [
     Point(query, document)
@@ -37,6 +39,32 @@ def test_a_cross_encoders_score_is_its_raw_logit(cross_encoder, budget):
             expected.append(model(**ids).logits.item())
     assert ask(Teachers(settings)("point")) == pytest.approx(expected, abs=1e-4)
     assert max(expected) - min(expected) > 0.01
+
+
+@pytest.mark.parametrize("task", ["point", "pair"])
+def test_a_cross_encoder_tokenises_the_texts_of_a_batch_at_once_and_cuts_them_as_one_by_one(
+    cross_encoder, task, monkeypatch
+):
+    model = Teachers(TeacherSettings(model=str(cross_encoder), dtype="float32", max_length=64))("point")
+    tokenizer = model.model.tokenizer
+    texts = [f"{'rim spoke hub ' * (number % 30)}pad {number} [SEP]" for number in range(40)]
+    if task == "point":
+        asked = [Point("squeal rotor", text) for text in texts]
+    else:
+        asked = [Pair("squeal rotor", *two) for two in itertools.pairwise(texts)]
+    reading = Reading(tokenizer)
+    reading.ahead({text for question in asked for text in question})
+    alone = [cut(tokenizer, question, 64, 20) for question in asked]
+    assert [cut(tokenizer, question, 64, 20, reading) for question in asked] == alone
+
+    calls = []
+    call = type(tokenizer).__call__
+    monkeypatch.setattr(
+        type(tokenizer), "__call__", lambda self, *args, **named: (calls.append(1), call(self, *args, **named))[1]
+    )
+    points = [Point(query, f"pad {number}") for query in ("rim hub", "squeal rotor") for number in range(50)]
+    assert len(ask(model, points)) == 100
+    assert len(calls) < 20
 
 
 def test_a_classifier_of_several_classes_is_no_point_teacher(cross_encoder, tmp_path):

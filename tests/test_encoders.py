@@ -1,13 +1,14 @@
 """Encoders of many architectures as students and teachers; and those that cannot be are found out before any work."""
 
 import json
+import shutil
 
 import pytest
 import torch
 from conftest import word_tokenizer
 from safetensors.torch import load_file, save_file
-from tiny_encoders import ENCODERS, RELATIVE, make_encoder
-from transformers import GPT2Config, GPT2LMHeadModel
+from tiny_encoders import COUNTED, ENCODERS, RELATIVE, make_encoder, make_tokenizer
+from transformers import DebertaConfig, DebertaModel, GPT2Config, GPT2LMHeadModel
 
 from pdadapt.corpus import Corpus, Document
 from pdadapt.encoders import length_limit
@@ -218,9 +219,52 @@ def test_what_mixes_padding_into_texts_is_refused(made, tmp_path, name):
 def test_an_architecture_that_has_no_onnx_form_is_said(made, tmp_path):
     pytest.importorskip("onnxscript")
     save_student(load_student(made("t5")), tmp_path / "student")
-    with pytest.raises(ModelError, match=r"torch cannot write a T5EncoderModel as ONNX\. Export it in another"):
+    with pytest.raises(ModelError, match=r"torch cannot write a T5EncoderModel as ONNX\. Export it with another"):
         export_checkpoint(str(tmp_path / "student"), tmp_path / "onnx", "onnx")
     assert not (tmp_path / "onnx").exists() and not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize("name", ["xlnet", "deberta"])
+def test_a_teacher_that_does_not_compute_in_bfloat16_says_what_to_set(tmp_path, name):
+    if name == "deberta":
+        size = make_tokenizer(tmp_path, "bert")
+        DebertaModel(DebertaConfig(vocab_size=size, **COUNTED)).save_pretrained(tmp_path)
+    else:
+        make_encoder(tmp_path, name)
+    settings = teacher(str(tmp_path), "bi_encoder").model_copy(update={"dtype": "bfloat16"})
+    with pytest.raises(ModelError, match=r"in bfloat16 \(.*\)\. Set teacher\.dtype=float32 \(--set teacher"):
+        Teachers(settings)("point")
+    Teachers(settings.model_copy(update={"dtype": "float32"}))("point")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_cross_encoder_whose_score_is_near_0_leaves_padding_out(cross_encoder, tmp_path, dtype):
+    """What rounds a score of bfloat16 is measured by how far scores lie apart, not by this one."""
+    folder = shutil.copytree(cross_encoder, tmp_path / "model")
+    scale_scores(folder, 100.0)
+    settings = teacher(str(folder)).model_copy(update={"dtype": dtype})
+    loaded = Teachers(settings)("point").model
+    shift = float(loaded.predict([("a", "a")], activation_fn=torch.nn.Identity(), show_progress_bar=False)[0])
+    scale_scores(folder, 1.0, -shift)
+    Teachers(settings)("point")
+
+
+def scale_scores(folder, factor, shift=0.0):
+    weights = load_file(folder / "model.safetensors")
+    for name in ("classifier.weight", "classifier.bias"):
+        weights[name] *= factor
+    weights["classifier.bias"] += shift
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+def test_signs_that_a_tokenizer_does_not_know_are_not_skipped(made):
+    words = next(each.skiplist_words for each in load_student(made("bert")) if hasattr(each, "skiplist_words"))
+    assert sorted(words) == sorted(".,:;?!-()")
+
+
+def test_a_score_that_follows_padding_is_refused(made):
+    with pytest.raises(ModelError, match="something else of a text when a longer one stands beside it"):
+        Teachers(teacher(made("convbert", head=True)))("point")
 
 
 def cut(weights, _):

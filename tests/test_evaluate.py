@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 from itertools import product
 
 import ir_measures
@@ -9,14 +10,15 @@ from typer.testing import CliRunner
 from pdadapt import retrieve
 from pdadapt.answers import Answers
 from pdadapt.cli import app
-from pdadapt.corpus import Corpus, Document
-from pdadapt.errors import RecipeError
+from pdadapt.corpus import Corpus, Dataset, Document
+from pdadapt.errors import DataError, RecipeError
 from pdadapt.evaluate import (
     _parse,
     aggregate,
     compare,
     compare_two,
     depth,
+    evaluate,
     holm,
     most_changed,
     paired_test,
@@ -24,7 +26,8 @@ from pdadapt.evaluate import (
     per_query,
 )
 from pdadapt.locks import locked
-from pdadapt.recipe import EvaluateSettings
+from pdadapt.progress import Progress
+from pdadapt.recipe import EvaluateSettings, RetrieveSettings
 from pdadapt.run import in_order, read_run
 
 QRELS = {"q1": {"a": 2, "b": 1, "c": 0}, "q2": {"x": 1}, "q3": {"z": 1}}
@@ -318,3 +321,42 @@ def test_a_measure_that_needs_a_program_names_it(measure, missing, tmp_path, mon
         parse_measures([measure])
     with pytest.raises(RecipeError, match="'SDCG@10' cannot be computed \\(it needs a value of max_rel\\)"):
         parse_measures(["SDCG@10"])
+
+
+def evaluated(tmp_path, run, dataset, capsys):
+    (tmp_path / "theirs.run").write_text(run, encoding="utf-8")
+    settings = EvaluateSettings(measures=("RR@10",), resamples=100)
+    metrics = evaluate(
+        [str(tmp_path / "theirs.run")],
+        dataset,
+        settings,
+        {},
+        tmp_path / "out",
+        1,
+        RetrieveSettings(),
+        Progress(),
+        [],
+    )
+    return metrics["measures"]["RR@10"]["means"], " ".join(capsys.readouterr().err.split())
+
+
+def test_what_a_given_run_lacks_is_said_and_one_of_other_documents_is_refused(tmp_path, capsys):
+    corpus = Corpus([Document("d1", "", "a wheel"), Document("d2", "", "a chain")])
+    queries, qrels = {"q1": "wheel", "q2": "chain"}, {"q1": {"d1": 1}, "q2": {"d2": 1}}
+    dataset = Dataset("small", corpus, {}, queries, qrels)
+    means, said = evaluated(tmp_path, "q1 Q0 d1 1 2.0 x\nq1 Q0 gone 2 1.0 x\n", dataset, capsys)
+    assert means == [0.5]
+    assert "ranks nothing for 1 of 2 judged queries (such as 'q2'). They count as 0." in said
+    assert "ranks 1 of 2 documents that the corpus lacks (such as 'gone')" in said
+    with pytest.raises(DataError, match=r"ranks none of the corpus' documents, but such as '7'\. Check"):
+        evaluated(tmp_path, "q1 Q0 7 1 2.0 x\nq2 Q0 8 1 1.0 x\n", dataset, capsys)
+    alone = Dataset("qrels", Corpus([]), {}, queries, qrels)
+    means, said = evaluated(tmp_path, "q1 Q0 7 1 2.0 x\nq2 Q0 8 1 1.0 x\n", alone, capsys)
+    assert means == [0.0] and "ranks no document that is judged. Check its document ids." in said
+
+
+def test_measures_of_gdeval_take_any_query_ids():
+    if shutil.which("perl") is None:
+        pytest.skip("gdeval.pl needs perl")
+    found = per_query({"q one": [("d1", 2.0), ("d2", 1.0)]}, {"q one": {"d1": 1}, "b": {"d2": 1}}, ["ERR@10", "RR@10"])
+    assert found["ERR@10"]["q one"] > 0 and found["ERR@10"]["b"] == 0.0 and found["RR@10"] == {"q one": 1.0, "b": 0.0}

@@ -75,23 +75,69 @@ def test_a_split_with_a_dot_is_a_split_of_its_own(folder):
         load_dataset(str(folder), split="dev")
 
 
-@pytest.mark.parametrize("name", ["qrels/dev.tsv", "qrels.dev.txt", "my-qrels.tsv", "qrels/validation.jsonl.gz"])
+@pytest.mark.parametrize("name", ["qrels/dev.tsv", "qrels.dev.txt", "my.qrels", "qrels/validation.tsv.gz"])
 def test_test_queries_are_not_adapted_on_without_a_word(folder, name):
     (folder / name).write_bytes(gzip.compress(BEIR) if name.endswith("gz") else BEIR)
+    if "/" not in name:
+        (folder / "qrels").rmdir()
     dataset = load_dataset(str(folder))
     assert len(dataset.queries) == 2 and not dataset.qrels
     (said,) = dataset.notices.sentences
-    named = Path(name).name.partition(".")[0] if "/" in name else name
+    named = Path(name.removeprefix("qrels.")).name.partition(".")[0]
     assert said.startswith(
         f"{folder} has judgments for {named}, but not for split 'test': nothing is measured, and all"
     )
+    assert load_dataset(str(folder), split=named).qrels == JUDGED, "as the notice advises"
+    with pytest.raises(DataError, match=rf"has judgments for {named}, but not for split 'test'\. Give --split"):
+        load_dataset(str(folder), strict=True)
     with pytest.raises(DataError, match=rf"has no judgments for split 'other', but for {named}; give one of these"):
         load_dataset(str(folder), split="other")
 
 
+NEAR = ["test.tsv", "my-qrels.tsv", "judgments.tsv", "qrel.txt", "Relevance.csv", "qrels.zip", "qrel/test.tsv"]
+
+
+@pytest.mark.parametrize("name", [*NEAR, "relevance/test.tsv", "qrels/test/0.tsv"])
+def test_what_may_be_judgments_is_not_passed_over_and_the_advice_works(folder, name):
+    file = folder / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(BEIR)
+    (folder / "qrels" / "train.tsv").write_bytes(b"q2\td2\t1\n")
+    dataset = load_dataset(str(folder))
+    (said,) = dataset.notices.sentences
+    shown = name if "/" not in name else str(Path(name).parent)
+    rename = "Move the file in it" if "/" in name else "Rename it"
+    assert said == (
+        f"{folder} has no judgments for split 'test', but what may be some ({shown}): nothing is measured, and all "
+        f"queries are adapted on. {rename} to qrels/test.tsv, or give it with --qrels, where a command has that."
+    )
+    with pytest.raises(DataError, match=rf"what may be some .*\. {rename} to qrels/test\.tsv, or leave out --strict"):
+        load_dataset(str(folder), strict=True)
+    if name == "qrels/test/0.tsv":
+        (folder / "qrels" / "train.tsv").unlink()
+        with pytest.raises(DataError, match=r"qrels: holds no file of judgments\. Put test\.tsv into it"):
+            load_dataset(str(folder))
+    file.rename(folder / "qrels" / "test.tsv")
+    dataset = load_dataset(str(folder), strict=True)
+    assert dataset.qrels == JUDGED and not dataset.notices.sentences
+
+
+def test_a_split_that_is_asked_for_is_there_or_refused(folder, tmp_path):
+    (folder / "qrels").rmdir()
+    with pytest.raises(DataError, match=r"my\.set has no judgments for split 'dev'\. Add qrels/dev\.tsv, or leave out"):
+        load_dataset(str(folder), split="dev")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("rim", encoding="utf-8")
+    for source in (folder / "corpus.jsonl", tmp_path / "notes"):
+        assert not load_dataset(str(source)).notices.sentences
+        with pytest.raises(DataError, match=r"Corpus '.*' has no judgments for split 'dev'\. Leave out --split"):
+            load_dataset(str(source), split="dev")
+
+
 def test_a_folder_without_judgments_or_for_training_only_has_nothing_to_say(folder):
+    (folder / "qrels").rmdir()
     assert not load_dataset(str(folder)).notices.sentences
-    assert not load_dataset(str(folder), split="dev").notices.sentences
+    (folder / "qrels").mkdir()
     (folder / "qrels" / "train.tsv").write_bytes(BEIR)
     (folder / "qrels" / "README.md").write_text("by hand", encoding="utf-8")
     (folder / "qrels.train.tsv.gz").write_bytes(gzip.compress(BEIR))
@@ -106,6 +152,7 @@ def test_judgments_that_cannot_be_read_are_not_passed_over(folder, name):
 
 
 def test_a_corpus_has_the_name_of_its_folder_however_it_is_given(folder, monkeypatch):
+    (folder / "qrels" / "train.tsv").write_bytes(b"q2\td2\t1\n")
     monkeypatch.chdir(folder)
     for source in (".", "./", "../my.set/", "qrels/..", str(folder)):
         assert load_dataset(source).name == "my.set"
@@ -118,15 +165,39 @@ def test_a_corpus_has_the_name_of_its_folder_however_it_is_given(folder, monkeyp
     assert load_dataset("../corpus.jsonl").name == "corpus"
 
 
+MS_MARCO = {
+    "collection.tsv": "0\tpad rotor\n1\trim spoke\n",
+    "queries.train.tsv": "7\twhat is a rim\n",
+    "qrels.train.tsv": "7\t0\t1\t1\n",
+    "queries.dev.small.tsv": "9\twhat is a hub\n",
+    "qrels.dev.small.tsv": "9\t0\t1\t1\n",
+}
+
+
+def test_ms_marcos_splits_are_checked_too(tmp_path):
+    for name, text in MS_MARCO.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    assert load_dataset(str(tmp_path), split="dev.small", strict=True).qrels == {"9": {"1": 1}}
+    for split in ("eval", "dev"):
+        with pytest.raises(DataError, match=rf"no judgments for split '{split}', but for dev\.small, train; give one"):
+            load_dataset(str(tmp_path), split=split)
+    (tmp_path / "queries.dev.small.tsv").rename(tmp_path / "asked.tsv")
+    (said,) = load_dataset(str(tmp_path)).notices.sentences
+    assert said.endswith(
+        "qrels.dev.small.tsv judges queries whose text is not there. Add queries.dev.small.tsv, to measure with them."
+    )
+    with pytest.raises(DataError, match=r"Add queries\.dev\.small\.tsv, or leave out --split"):
+        load_dataset(str(tmp_path), split="dev.small")
+    (tmp_path / "qrels.dev.small.tsv").rename(tmp_path / "judged.dev.tsv")
+    (said,) = load_dataset(str(tmp_path)).notices.sentences
+    assert "has no judgments for split 'dev.small', but what may be some (judged.dev.tsv)" in said
+    (tmp_path / "judged.dev.tsv").rename(tmp_path / "qrels.dev.small.txt.zst")
+    with pytest.raises(DataError, match=r"qrels\.dev\.small\.txt\.zst: cannot tell the format"):
+        load_dataset(str(tmp_path))
+
+
 def test_ms_marcos_files_may_be_packed(tmp_path):
-    files = {
-        "collection.tsv": "0\tpad rotor\n1\trim spoke\n",
-        "queries.train.tsv": "7\twhat is a rim\n",
-        "qrels.train.tsv": "7\t0\t1\t1\n",
-        "queries.dev.small.tsv": "9\twhat is a hub\n",
-        "qrels.dev.small.tsv": "9\t0\t1\t1\n",
-    }
-    for name, text in files.items():
+    for name, text in MS_MARCO.items():
         (tmp_path / f"{name}.gz").write_bytes(gzip.compress(text.encode()))
     dataset = load_dataset(str(tmp_path))
     assert (dataset.qrels, dataset.train_qrels) == ({"9": {"1": 1}}, {"7": {"1": 1}})

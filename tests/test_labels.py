@@ -697,6 +697,8 @@ def test_a_journal_of_other_teachers_or_of_another_store_says_nothing(tmp_path):
     (tmp_path / "asked.jsonl").write_bytes(torn)
     (tmp_path / "moved.sqlite").rename(store)
     assert journal(KEYS).done("label points", 0)
+    (tmp_path / "asked.jsonl").write_bytes(torn + b'5\n["label points"]\n\xff\0\n')  # a block that was lost
+    assert journal(KEYS).done("label points", 0)
     (tmp_path / "asked.jsonl").write_bytes(torn[:9])  # killed as it began
     assert not journal(KEYS).done("label points", 0)
 

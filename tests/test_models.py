@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 
 import pytest
@@ -14,7 +15,8 @@ from pdadapt.teachers.choose import Teachers, check_teacher
 
 
 def test_a_hub_id_with_and_without_a_revision():
-    assert resolve_model("google/flan-t5-xl").kwargs == {"trust_remote_code": False}
+    source = resolve_model("google/flan-t5-xl")
+    assert (source.path, source.revision, source.is_local) == ("google/flan-t5-xl", None, False)
     source = resolve_model("google/flan-t5-xl@7d6315d")
     assert (source.path, source.revision, source.is_local) == ("google/flan-t5-xl", "7d6315d", False)
 
@@ -102,7 +104,10 @@ LACKING = {
         r"lacks the folder 1_Pooling, which its modules\.json names; fetch it anew",
     ),
     "a part of its weights": (
-        {"model.safetensors.index.json": '{"weight_map": {"a": "model-2.safetensors"}}'},
+        {
+            "model.safetensors": None,
+            "model.safetensors.index.json": '{"weight_map": {"a": "model-2.safetensors"}}',
+        },
         r"m/model-2\.safetensors is missing or damaged \(.*\); fetch it anew",
     ),
     "a transformer": (
@@ -119,6 +124,47 @@ def test_what_a_folder_lacks_is_said(encoder, tmp_path, files, message):
         resolve_model(str(tmp_path / "m")).check()
 
 
+def test_a_folder_whose_name_is_not_utf_8_is_to_be_renamed(encoder, tmp_path):
+    folder = shutil.copytree(encoder, os.fsdecode(os.fsencode(tmp_path) + b"/m\xff"))
+    with pytest.raises(ModelError, match=r"holds bytes that are not UTF-8\. Rename the folder"):
+        resolve_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (None, r"lacks 2_Dense/model\.safetensors; fetch it anew\. If the hub has pytorch_model\.bin only, run"),
+        ("pytorch_model.bin", r"holds pickled weights \(2_Dense/pytorch_model\.bin\), .* `pdadapt convert .* FOLDER`"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["Dense", "NewKind", "Router"])
+def test_modules_need_weights_that_are_no_pickle(encoder, tmp_path, kind, weights, message):
+    folder = shutil.copytree(encoder, tmp_path / "m")
+    files = {
+        "modules.json": json.dumps([{"path": "", "type": "x.Transformer"}, {"path": "2_Dense", "type": f"x.{kind}"}])
+    }
+    files |= {"2_Dense/config.json": "{}"}
+    if kind == "Router":
+        inner = [{"path": "", "type": "x.Transformer"}, {"path": "r", "type": "x.Router"}]
+        files = {"modules.json": json.dumps(inner), "r/config.json": "{}"}
+        files |= {"r/router_config.json": json.dumps({"types": {"2_Dense": "x.Dense"}})}
+    change(folder, files)
+    place = folder / ("r/2_Dense" if kind == "Router" else "2_Dense")
+    place.mkdir(exist_ok=True)
+    (place / "config.json").write_text("{}", encoding="utf-8")
+    if weights:
+        (place / weights).write_bytes(b"never read")
+    source = resolve_model(str(folder))
+    if kind == "NewKind" and not weights:  # which may have none
+        source.check()
+        return
+    with pytest.raises(ModelError, match=message.replace("2_Dense/", "(r/)?2_Dense/")):
+        source.check()
+    shutil.copy(encoder / "model.safetensors", place)
+    source.check()
+    assert place / "model.safetensors" in source.files() and place / "config.json" in source.files()
+
+
 def change(folder, files):
     for name, content in files.items():
         (folder / name).parent.mkdir(exist_ok=True)
@@ -133,14 +179,33 @@ def change(folder, files):
     [
         {"consolidated.safetensors.index.json": '{"weight_map": {"a": "consolidated-1.safetensors"}}'},
         {"model.safetensors.index.json": '{"weight_map": []}'},
+        {"model.safetensors.index.json": '{"weight_map": {"a": "model-2.safetensors"}}'},
         {"modules.json": '[{"path": "", "type": "x.Transformer"}, {"path": "2_Normalize", "type": "x.Normalize"}]'},
         {"pytorch_model.bin": "never read", "training_args.bin": "neither"},
+        {"consolidated.safetensors": "version https://git-lfs.github.com/spec/v1"},
+        {
+            "checkpoint-5/model.safetensors": "cut",
+            "checkpoint-5/config.json": "{",
+            "checkpoint-5/pytorch_model.bin": "",
+        },
     ],
-    ids=["an index that nobody reads", "an index without files", "a module without files", "pickles beside weights"],
+    ids=[
+        "an index that nobody reads",
+        "an index without files",
+        "an index beside whole weights",
+        "a module without files",
+        "pickles beside weights",
+        "weights that nobody reads",
+        "a saved state of training",
+    ],
 )
 def test_what_is_not_needed_need_not_be_there(encoder, tmp_path, files):
-    change(shutil.copytree(encoder, tmp_path / "m"), files)
-    resolve_model(str(tmp_path / "m")).check()
+    source = resolve_model(str(shutil.copytree(encoder, tmp_path / "m")))
+    before = source.files(), source.identity()
+    change(tmp_path / "m", files)
+    source.check()
+    if not any(name.endswith(".json") and "/" not in name for name in files):
+        assert (source.files(), source.identity()) == before
 
 
 def test_the_old_layout_of_sentence_transformers_is_read(tmp_path):

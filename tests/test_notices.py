@@ -169,6 +169,26 @@ def test_training_judgments_are_counted_when_they_are_read(messy):
     ]
 
 
+def test_training_judgments_of_documents_that_are_not_there_are_left_out(messy, tmp_path):
+    (messy / "qrels" / "train.tsv").write_text("q0\td3\t1\nq0\tgone\t1\nq1\tgone\t1\n", encoding="utf-8")
+    dataset = load_dataset(str(messy))
+    assert relevant_documents(dataset, dataset.queries) == {"q0": ["d3"]}
+    assert dataset.notices.sentences[4:] == [
+        f"{messy}/qrels/train.tsv: the corpus lacks 1 of 2 judged documents: 'gone'."
+    ]
+    own = tmp_path / "q.jsonl"
+    own.write_bytes(jsonl([{"_id": "a", "doc_id": "d1", "text": "x"}, {"_id": "b", "doc_id": "gone", "text": "y"}]))
+    dataset = load_dataset(str(messy), own)
+    assert relevant_documents(dataset, dataset.queries) == {"a": ["d1"]}
+    dataset = load_dataset(str(messy), own)
+    dataset.notices.strict = True
+    with pytest.raises(DataError, match=r"q\.jsonl: the corpus lacks 1 of 2 judged documents: 'gone'\. Add what is"):
+        relevant_documents(dataset, dataset.queries)
+    (messy / "qrels" / "train.tsv").write_text("q0\tgone\t1\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"train\.tsv names none of the documents"):
+        relevant_documents(dataset := load_dataset(str(messy)), dataset.queries)
+
+
 @pytest.mark.parametrize(
     ("broken", "message"),
     [

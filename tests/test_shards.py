@@ -1,7 +1,6 @@
 """Labeling in shards: many processes, one run."""
 
 import contextlib
-import json
 import os
 import shutil
 import sqlite3
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pdadapt import ask
+from pdadapt import ask, labels
 from pdadapt import label as labeling
 from pdadapt.cli import app
 from pdadapt.corpus import load_dataset
@@ -104,17 +103,38 @@ def test_merging_never_changes_a_label_that_is_there(tmp_path):
             assert [merged.get(("q", name)) for name in "dabc"] == [first, 1.0, -2.0, 0.5]
 
 
-def test_what_the_hardware_chooses_is_kept_with_the_labels_and_names_come_along(tmp_path):
+def test_labels_of_another_precision_are_refused_since_they_would_never_serve(tmp_path):
     shard, target = tmp_path / "shard.sqlite", tmp_path / "labels.sqlite"
-    with LabelStore(shard, "points", '{"dtype": "bfloat16", "task": "point"}', "a teacher") as store:
+    key = '{"dtype": "bfloat16", "task": "point"}'
+    with LabelStore(shard, "points", key, "a teacher") as store:
         store.remember("query", [("q1", "q")])
         store.remember("document", [("d1", "d")])
         store.add([(("q", "d"), 1.5)])
     shard.chmod(0o400)
-    assert merge_labels(shard, target, {"points": '{"dtype": "float32", "task": "point"}'}) == 1
+    with pytest.raises(DataError, match="dtype 'bfloat16', not 'float32'"):
+        merge_labels(shard, target, {"points": '{"dtype": "float32", "task": "point"}'})
+    assert merge_labels(shard, target, {"points": key}) == 1
     (row,) = read_labels(target)
-    assert json.loads(row["teacher"])["dtype"] == "bfloat16" and row["model"] == "a teacher"
+    assert row["model"] == "a teacher"
     assert (row["query_id"], row["doc_id"], row["score"]) == ("q1", "d1", 1.5)
+
+
+def test_a_merge_copies_in_blocks_and_all_of_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(labels, "BLOCK", 3)
+    shard, target, keys = tmp_path / "shard.sqlite", tmp_path / "l.sqlite", {"points": '"p"', "pairs": '"q"'}
+    rows = [((f"q{i % 5}", f"d{i}"), float(i)) for i in range(40)]
+    with LabelStore(shard, "points", '"p"') as points, LabelStore(shard, "pairs", '"q"') as pairs:
+        points.remember("document", ((f"id{i}", f"d{i}") for i in range(40)))
+        points.add(rows)
+        pairs.add([((query, document, "other"), score) for (query, document), score in rows])
+    with LabelStore(target, "points", '"p"') as before:  # whose texts have other ids
+        before.add([(("x", "y"), 0.5), *rows[::2]])
+    assert merge_labels(shard, target, keys) == 20 + 40
+    assert merge_labels(shard, target, keys) == 0
+    with LabelStore(target, "points", '"p"') as points, LabelStore(target, "pairs", '"q"') as pairs:
+        assert [points.get(texts) for texts, _ in rows] == [score for _, score in rows]
+        assert [pairs.get((*texts, "other")) for texts, _ in rows] == [score for _, score in rows]
+    assert {row["doc_id"] for row in read_labels(target) if row["document"] != "y"} == {f"id{i}" for i in range(40)}
 
 
 def test_what_a_person_calls_the_teacher_comes_along(tmp_path):

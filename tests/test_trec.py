@@ -101,6 +101,10 @@ def test_comments_of_qrels_are_skipped_and_those_that_could_be_judgments_are_sai
     assert notices.sentences == [
         f"Left out 2 judgments that are comments, since their lines begin with #: {file}:2 and so on."
     ]
+    file.write_text("q1 0 d1 1\n#q1 0 d2 1\n", encoding="utf-8")
+    notices = Notices()
+    read_qrels(file, notices)
+    assert notices.sentences == [f"Left out 1 judgment that is a comment, since its line begins with #: {file}:2."]
     with pytest.raises(DataError, match=r"test\.qrels:2: the judgment is a comment, for it begins with #\. Remove"):
         read_qrels(file, Notices(strict=True))
 
@@ -117,6 +121,50 @@ def test_a_document_has_one_grade(tmp_path):
 def test_quotes_around_fields_of_qrels_are_no_part_of_an_id(tmp_path):
     (tmp_path / "test.tsv").write_text('"query-id"\t"corpus-id"\t"score"\n"q1"\t"d""1"\t1\n', encoding="utf-8")
     assert read_qrels(tmp_path / "test.tsv") == {"q1": {'d"1': 1}}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "query_id\tdoc_id\trelevance\tnote\nq1\td1\t1\thi there\nq1\td2\t0\t\n",
+        "query_id\titer\tdoc_id\trelevance\nq1\t\td1\t1\nq1\t0\td2\t0\n",
+        "# by hand\nQuery ID\tDoc ID\tScore\nq1\td1\t1\nq1\td2\t0\n",
+        "#qid\tdocno\tlabel\tby\nq1\td1\t1\tme too\nq1\td2\t0\t\n",
+        'note\t"qid"\t"docno"\t"rel"\n"so ""so"" it is"\tq1\td1\t1\n"none"\tq1\td2\t0\n',
+    ],
+)
+def test_where_tabs_part_the_header_they_part_every_line(tmp_path, text):
+    (tmp_path / "test.tsv").write_text(text, encoding="utf-8")
+    assert read_qrels(tmp_path / "test.tsv") == {"q1": {"d1": 1, "d2": 0}}
+
+
+def test_a_run_may_hold_the_text_of_its_queries(tmp_path):
+    text = "qid\tdocid\tdocno\trank\tscore\tquery\nq1\t17\td1\t0\t2.5\twhat is a rim\n"
+    (tmp_path / "x.tsv").write_text(text, encoding="utf-8")
+    assert read_run(tmp_path / "x.tsv") == {"q1": [("d1", 2.5)]}
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "problem"),
+    [
+        ("csv", ",d1,1", "the query has no id"),
+        ("csv", "q1,,1", "the document has no id"),
+        ("csv", '"q 1",d1,1', "the id 'q 1' holds white space"),
+        ("csv", 'q1,"d 1",1', "the id 'd 1' holds white space"),
+        ("tsv", '"q 1"\t"d1"\t"1"', "a field in quotes holds white space"),
+        ("tsv", '"q 1" d1 1', "a field in quotes holds white space"),
+        ("tsv", '""\t"d1"\t1', "the query has no id"),
+        ("jsonl", '{"qid": "q 1", "docid": "d1", "score": 1}', "the id 'q 1' holds white space"),
+    ],
+)
+@pytest.mark.parametrize("header", [False, True])
+def test_ids_are_checked_alike_in_every_format(tmp_path, name, line, problem, header):
+    names = {"csv": "qid,docid,score\n", "tsv": "qid\tdocid\tscore\n"}.get(name, "\n") if header else ""
+    (tmp_path / f"test.{name}").write_text(f"{names}{line}\n", encoding="utf-8")
+    if header and "\t" in line:
+        problem = problem.replace("a field in quotes holds", "the id 'q 1' holds")
+    with pytest.raises(DataError, match=rf"test\.{name}:{1 + header}: {problem}"):
+        read_qrels(tmp_path / f"test.{name}")
 
 
 @pytest.mark.parametrize("line", ["q1 0 d1", "q1", "q1 0 d1 1 2", "q1\td1\t1\t2\t3"])

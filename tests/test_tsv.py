@@ -89,7 +89,7 @@ def test_the_quotes_of_a_csv_writer_are_no_text(tmp_path, quoting, header, packe
 @pytest.mark.parametrize(
     "texts",
     [
-        ['"To be or not to be."', '"All the world is a stage."'],
+        ['"To be or not to be."', '"All the world is a stage."', "A third has no quotes."],
         ['"A quotation" that goes on', "none"],
         ['5" disk', '"A quotation that a later passage ends', 'and here it ends."'],
         ['""', '"'],
@@ -99,6 +99,13 @@ def test_the_quotes_of_a_csv_writer_are_no_text(tmp_path, quoting, header, packe
 def test_plain_text_that_begins_with_a_quote_stays_as_it_is(tmp_path, texts):
     file = write(tmp_path, "".join(f"{number}\t{text}\n" for number, text in enumerate(texts)))
     assert [document.text for document in read_corpus(file)] == texts
+
+
+@pytest.mark.parametrize("header", ["", "id\ttext\n", '"id"\t"text"\n'])
+def test_where_every_text_is_in_quotes_they_are_a_writers(tmp_path, header):
+    file = write(tmp_path, f'{header}1\t"hello"\n\n2\t"world"\n')
+    assert list(read_corpus(file)) == [Document("1", "", "hello"), Document("2", "", "world")]
+    assert read_queries(file) == {"1": "hello", "2": "world"}
 
 
 @pytest.mark.parametrize("line", ['"d2"\t"a 5" disk"', '"d2"\ta 5" disk', 'd2\t"a" b'])
@@ -113,6 +120,9 @@ def test_where_ids_are_in_quotes_no_line_is_half_quoted(tmp_path, line):
         '"d1"\t"a b"\n"d2"\t"over\ntwo lines"\n',
         'id\ttext\nd1\t"one ""quote"""\nd2\t"over\n\ntwo\tlines"\n',
         'id\ttext\nd1\ta b\nd2\t"over\ntwo lines"\n',
+        'd1\t"over\ntwo\tlines"\nd2\tb\n',
+        'd1\t"whole"\nd2\t"over\nthe ""second""\tx"\td\nd3\tc\n',
+        'd0\ta\nd1\t"over\ntwo\tor\nthree"\n',
     ],
 )
 def test_a_field_in_quotes_that_goes_over_lines_is_named_and_not_cut(tmp_path, text):

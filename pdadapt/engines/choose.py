@@ -154,7 +154,7 @@ def _load_sparse(name: str) -> Engine:
     source = resolve_model(name)
     weights = {"use_safetensors": True, "dtype": torch.float32}
     with loading(f"Model {name!r} does not load as a sparse encoder"):
-        model = SparseEncoder(source.place, revision=source.revision, model_kwargs=weights)
+        model = SparseEncoder(source.place, revision=source.commit, model_kwargs=weights)
     if first_module(source) != "Router":
         settle(model, source, "Model")
     return Sparse(model)

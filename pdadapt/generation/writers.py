@@ -25,6 +25,7 @@ from pdadapt.teachers.endpoint import addresses, fit, served_model
 from pdadapt.teachers.language_model import gpu_budget, load_language_model, load_tokenizer, pad
 from pdadapt.teachers.prompting import PromptEncoder
 from pdadapt.teachers.servers import Servers
+from pdadapt.teachers.turns import NO_TURNS
 
 THINK = "<think>"
 CPU_BUDGET = 8_192  # tokens at once, with those to be written: many are written in a step
@@ -112,9 +113,10 @@ def encoders(
 ) -> dict[QueryKind, PromptEncoder]:
     chat = chat_format(tokenizer) if kind == "causal" and tokenizer.chat_template else None
     lengths = settings.max_length, settings.max_document_length
+    turns = chat.turns if chat else NO_TURNS
     reserve = generate.max_tokens if kind == "causal" else 0  # what it writes stands after the prompt
     return {
-        name: PromptEncoder(tokenizer, prompt, *lengths, chat or str, chat is None, reserve)
+        name: PromptEncoder(tokenizer, prompt, *lengths, chat or str, chat is None, reserve, turns)
         for name, prompt in writing_prompts(generate).items()
     }
 

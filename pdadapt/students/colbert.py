@@ -60,7 +60,7 @@ def _load(
     source.check()
     with loading(f"Student {name!r} does not load"):
         if is_colbert(source):
-            model = MultiVectorEncoder(source.place, revision=source.revision, model_kwargs=weights)
+            model = MultiVectorEncoder(source.place, revision=source.commit, model_kwargs=weights)
             settle_student(model, source)
             set_lengths(model, query_length, document_length)
             compute_in(model, dtype)
@@ -72,7 +72,8 @@ def _load(
             processor_kwargs=dict(options),
             config_kwargs=dict(options),
         )
-        known = [mark for mark in string.punctuation if encoder.tokenizer.convert_tokens_to_ids(mark) is not None]
+        unknown = (None, encoder.tokenizer.unk_token_id)
+        known = [mark for mark in string.punctuation if encoder.tokenizer.convert_tokens_to_ids(mark) not in unknown]
         tail = [MultiVectorMask(skiplist_words=known), Normalize(module_input_name="token_embeddings")]
         model = MultiVectorEncoder(modules=[encoder, *tail])
     settle_student(model, source)

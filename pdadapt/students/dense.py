@@ -58,7 +58,7 @@ def load_dense(
     source.check()
     with loading(f"Student {name!r} does not load as a dense model"), torch.random.fork_rng():
         torch.manual_seed(0)
-        loaded = SentenceTransformer(source.place, revision=source.revision, model_kwargs=weights)
+        loaded = SentenceTransformer(source.place, revision=source.commit, model_kwargs=weights)
     modules = list(loaded)
     if len(modules) < 2 or not isinstance(modules[0], Transformer) or not isinstance(modules[1], Pooling):
         raise ModelError(f"Student {name!r} is no dense model made of a transformer and a pooling; give one that is.")

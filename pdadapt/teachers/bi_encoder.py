@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import maxsim
-from transformers import PreTrainedTokenizerBase
 
 from pdadapt.batches import Budget
 from pdadapt.device import default_device, pick_dtype
@@ -78,7 +77,7 @@ class BiEncoderTeacher:
         device = default_device().type
         weights = {"use_safetensors": True, "dtype": dtype}
         with loading(f"Teacher {source.name!r} does not load as a bi_encoder"):
-            model = SentenceTransformer(source.place, revision=source.revision, model_kwargs=weights, device=device)
+            model = SentenceTransformer(source.place, revision=source.commit, model_kwargs=weights, device=device)
         settle(model, source, "Teacher")
         model.max_seq_length = min(model.max_seq_length or settings.max_length, settings.max_length)
         return model
@@ -109,8 +108,6 @@ def read_as_text(model: Any) -> None:
     What it reads is looked at, not each text beforehand: most hold none, and none is tokenised twice. Raises ModelError
     when it does not read a plain word.
     """
-    if not isinstance(model.tokenizer, PreTrainedTokenizerBase):  # of static embeddings, which know no control
-        return
     control, preprocess = control_tokens(model.tokenizer), model.preprocess
     ids = torch.tensor(sorted(control.strings), dtype=torch.long)
 

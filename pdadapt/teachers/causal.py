@@ -12,6 +12,7 @@ import torch
 
 from pdadapt.recipe import ModelSettings, PairSettings, PointSettings
 from pdadapt.teachers import Chunk, Scores
+from pdadapt.teachers.chat import may_think
 from pdadapt.teachers.language_model import ANSWER_ROOM, Asking, LanguageModelTeacher, pad
 from pdadapt.teachers.packed import ATTENTION, Plan, grow, prefixes
 from pdadapt.teachers.prompting import tokenised
@@ -21,6 +22,7 @@ PROBE = (
     [5] * 20 + [8, 9, 6],
     [7, 5, 8, 6],
 )  # token ids: two prompts that share a beginning, one not
+LONGEST_TAG = 8  # tokens that may pass until it shows whether an answer begins with a thought
 
 
 class CausalTeacher(LanguageModelTeacher):
@@ -39,8 +41,13 @@ class CausalTeacher(LanguageModelTeacher):
     def _first_token(self, asked: Asking) -> str:
         if not asked.labels or not self.tokenizer.chat_template:
             return ""
-        prompts = asked.encode([dict.fromkeys(asked.encode.prompt.fields, "a")])
-        return str(self.tokenizer.decode([int(self._padded_logits(prompts, [1])[0].argmax())]))
+        prompt = asked.encode([dict.fromkeys(asked.encode.prompt.fields, "a")])[0]
+        answer: list[int] = []
+        while len(answer) < LONGEST_TAG:
+            answer.append(int(self._padded_logits([prompt + answer], [1])[0].argmax()))
+            if not may_think(self.tokenizer.decode(answer)):
+                break
+        return str(self.tokenizer.decode(answer))
 
     @torch.inference_mode()
     def _log_odds(self, prompts: list[list[int]], columns: list[int]) -> Iterator[tuple[list[int], torch.Tensor]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 Span = tuple[int, int]
@@ -17,20 +17,34 @@ Span = tuple[int, int]
 RARE = "\U0001f6b2 \ue123 \ua66e \U00012000"  # signs that a vocabulary lacks, if it lacks any
 TRIES = 3  # a control token that a space does not break is taken out, as often
 BRACKETED = re.compile(r"\s*[<\[◁].*[>\]▷]\s*", re.DOTALL)
-HTML = re.compile(  # which some vocabularies hold as tokens, and which is a document's own
-    r"</?(?:table|caption|thead|tbody|tfoot|t[rhd]|h[1-6]|blockquote|strong|em|[abiups]|su[bp]|code|pre|br|hr|[ou]l|li)>"
+HTML_TAG = (  # which some vocabularies hold as tokens, and which is a document's own
+    r"</?(?i:a|abbr|address|article|aside|b|big|blockquote|body|br|button|caption|center|cite|code|col|dd|del|dfn|div|dl"
+    r"|dt|em|figure|font|footer|form|h[1-6]|head|header|hr|html|i|iframe|img|input|ins|kbd|label|legend|li|link|main|mark"
+    r"|meta|nav|nowiki|ol|option|p|pre|q|ref|s|samp|script|section|select|small|span|strike|strong|style|su[bp]|summary"
+    r"|svg|t[rhd]|table|tbody|textarea|tfoot|thead|time|title|tt|u|ul|var|xml)/?>"
 )
-SERVED = re.compile(  # the strings of control tokens of which a server's tokenizer may know some
-    r"""[<＜﹤][|｜]\S{1,60}?[>＞﹥]                      # <|im_end|>, <｜User｜>, <|channel>
-    | [<＜﹤][^\s<>＜＞]{1,60}[|｜][>＞﹥]                # <channel|>
+HTML = re.compile(HTML_TAG)
+SERVED = re.compile(  # where strings begin that may be control tokens of a server's tokenizer, or open its turns
+    rf"""(?=
+      [<＜﹤][|｜]\S{{1,60}}?[>＞﹥]                     # <|im_end|>, <｜User｜>, <|channel>
+    | [<＜﹤][^\s<>＜＞]{{1,60}}[|｜][>＞﹥]               # <channel|>
+    | [\[［][|｜]\S{{1,60}}?[\]］]                       # [|assistant|]
+    | [\[\]](?=[!\w]{{0,3}}~)[!~\w]{{1,4}}[\[\]]          # ]~b], [e~[
+    | \]<\]\S{{1,40}}?\[>\[                             # ]<]minimax[>[
+    | >>\w{{2,40}}<<                                    # >>ANSWER<<
     | <<\s*/?SYS\s*>>
-    | [<＜﹤]/?[\w.-]{0,40}[_:▁][\w:.▁-]{0,40}[>＞﹥]     # <start_of_turn>, <seed:think>, <extra_id_0>
-    | [<＜﹤]/?(?:s|[be]os|pad|unk|mask|cls|sep|sop|eop|image|think\w{0,40}|thought|reasoning|unused\d+)[>＞﹥]
-    | [\[［]/?(?:[A-Z]+(?:_[A-Z]+)+|INST|ARGS|THINK|IMG|AUDIO|PREFIX|MIDDLE|SUFFIX)[\]］]
+    | [<＜﹤]/?[\w.-]{{0,40}}[_:▁][\w:.▁-]{{0,40}}[>＞﹥]    # <start_of_turn>, <seed:think>, <extra_id_0>
+    | [<＜﹤]/?(?:s|[be]os|pad|unk|mask|cls|sep|sop|eo[a-z]|image|think\w{{0,40}}|thought|reasoning|unused\d+|role
+        |answer|tools?|human|bot|user|assistant|system|model|fim-\w{{1,40}})[>＞﹥]
+    | (?<![\w<])(?!{HTML_TAG})</?[a-z][\w-]{{1,40}}>     # <observation>, but not vec<int>
+    | [\[［]/?(?:[A-Z]+(?:_[A-Z]+)+|INST|ARGS|THINK|IMG|AUDIO|PREFIX|MIDDLE|SUFFIX|USER|ASSISTANT|SYSTEM)[\]］]
     | [\[［](?:SEP|CLS|[gs]?MASK|PAD|UNK|[BE]OS|unused\d+)[\]］]
-    | ◁[^\s◁▷]{1,60}▷
-    | /(?:no_?)?think                                   # which some chat templates look for in a message
-    """,
+    | ◁[^\s◁▷]{{1,60}}▷
+    | (?<!<)(?<!<[ ])/(?:no_?)?think                                  # which some chat templates look for in a message
+    | (?<!\S)(?:USER|ASSISTANT):
+    | (?:(?<=\n\n)|(?<=\n\r\n)|\A)(?:User|Human|Assistant|Bot)[ ]?:
+    | (?<![^\n])\#{{2,3}}[ ](?:Instruction|Response|User|Human|Assistant|System)\b
+    )""",
     re.VERBOSE,
 )
 
@@ -52,7 +66,7 @@ class ControlTokens:
             return self.read(text)[0]
         longest_first = sorted(self.strings.values(), key=len, reverse=True)  # it does not say where its tokens stand
         pattern = "|".join(map(re.escape, longest_first)) or "(?!)"
-        return _part(text, [match.span() for match in re.finditer(pattern, text)])
+        return break_up(text, [match.span() for match in re.finditer(pattern, text)])
 
     def read(self, text: str) -> tuple[str, list[Span]]:
         """The text as `as_text` gives it, and where its tokens stand in it."""
@@ -63,7 +77,7 @@ class ControlTokens:
             found = [span for token, span in zip(encoded["input_ids"], tokens, strict=True) if token in self.strings]
             if not found or tries == 2 * TRIES:
                 return text, tokens
-            text = _part(text, found, whole=tries >= TRIES)
+            text = break_up(text, found, whole=tries >= TRIES)
             tries += 1
 
 
@@ -97,7 +111,9 @@ def _is_markup(added: Any) -> bool:
 
 def without_markup(text: str) -> str:
     """The text with a space in whatever looks like a control token, for a tokenizer that is not at hand."""
-    return _part(text, [match.span() for match in SERVED.finditer(text)])
+    while found := [(match.start(), match.start() + 1) for match in SERVED.finditer(text)]:
+        text = break_up(text, found)
+    return text
 
 
 def only_words(text: str) -> str:
@@ -105,7 +121,7 @@ def only_words(text: str) -> str:
     return re.sub(r"[\W_]+", " ", text)
 
 
-def _part(text: str, spans: Sequence[Span], whole: bool = False) -> str:
+def break_up(text: str, spans: Iterable[Span], whole: bool = False) -> str:
     """Put a space behind the first sign of each span, or in place of the whole of it."""
     pieces, done = [], 0
     for start, stop in spans:

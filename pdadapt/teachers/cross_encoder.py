@@ -19,7 +19,7 @@ from pdadapt.models import ModelSource, has_modules, loading, resolve_model
 from pdadapt.recipe import ModelSettings
 from pdadapt.teachers import Chunk, Pair, Point, Scores, Task
 from pdadapt.teachers.choose import TASK
-from pdadapt.teachers.control import control_tokens
+from pdadapt.teachers.control import Span, control_tokens
 from pdadapt.teachers.language_model import load_tokenizer
 from pdadapt.teachers.marks import check_marks, marks
 from pdadapt.teachers.precision import float32_behind_body
@@ -41,7 +41,7 @@ class CrossEncoderTeacher:
         weights = {"use_safetensors": True, "dtype": dtype}
         with loading(f"Teacher {source.name!r} does not load as a cross_encoder"):
             self.model = CrossEncoder(
-                source.place, revision=source.revision, model_kwargs=weights, device=device.type, num_labels=None
+                source.place, revision=source.commit, model_kwargs=weights, device=device.type, num_labels=None
             )
         if self.model.num_labels != 1:
             raise ModelError(f"Teacher {source.name!r} has {self.model.num_labels} outputs; a point teacher has one.")
@@ -78,9 +78,12 @@ class CrossEncoderTeacher:
         ordered = sorted(asked, key=lambda question: (-letters[question], question))
         costs = [min(letters[question] // 4 + 8, self.model.max_length) for question in ordered]  # tokens, about
 
+        reading = Reading(self.model.tokenizer)
+
         def score(batch: range) -> torch.Tensor:
+            reading.ahead({text for i in batch for text in ordered[i]})
             return self.model.predict(
-                [cut(self.model.tokenizer, ordered[i], self.length, self.max_document_length) for i in batch],
+                [cut(self.model.tokenizer, ordered[i], self.length, self.max_document_length, reading) for i in batch],
                 batch_size=len(batch),
                 activation_fn=torch.nn.Identity(),
                 show_progress_bar=False,
@@ -91,23 +94,55 @@ class CrossEncoderTeacher:
             yield [(ordered[i], value) for i, value in zip(batch, scores.float().tolist(), strict=True)]
 
 
-def cut(tokenizer: Any, question: Any, max_length: int, max_document_length: int | None = None) -> Texts:
-    """A question's texts, the documents cut to fit `max_length` tokens."""
+class Reading:
+    """Texts as `ControlTokens.read` gives them, those that are known beforehand at once: each is tokenised once."""
+
+    def __init__(self, tokenizer: Any):
+        self.tokenizer = tokenizer
+        self.control = control_tokens(tokenizer)
+        self.known: dict[str, tuple[str, list[Span]]] = {}
+
+    def ahead(self, texts: Collection[str]) -> None:
+        """Read those of the texts that are not known."""
+        new = sorted(text for text in texts if text not in self.known)
+        if not new:
+            return
+        encoded = self.tokenizer(new, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        for text, ids, tokens in zip(new, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+            self.known[text] = self.control.read(text) if self.control.among(ids) else (text, tokens)
+
+    def __call__(self, text: str) -> tuple[str, list[Span]]:
+        return self.known.get(text) or self.control.read(text)
+
+
+def cut(
+    tokenizer: Any,
+    question: Any,
+    max_length: int,
+    max_document_length: int | None = None,
+    read: Reading | None = None,
+) -> Texts:
+    """A question's texts, the documents cut to fit `max_length` tokens; read: what is known of the texts."""
     if isinstance(question, Pair):
-        return join(tokenizer, question, max_length, max_document_length)
-    query, (document,) = fit(tokenizer, question.query, [question.document], max_length, max_document_length)
+        return join(tokenizer, question, max_length, max_document_length, read)
+    query, (document,) = fit(tokenizer, question.query, [question.document], max_length, max_document_length, read)
     return query, document
 
 
 def fit(
-    tokenizer: Any, query: str, documents: Sequence[str], max_length: int, max_document_length: int | None = None
+    tokenizer: Any,
+    query: str,
+    documents: Sequence[str],
+    max_length: int,
+    max_document_length: int | None = None,
+    read: Reading | None = None,
 ) -> tuple[str, list[str]]:
     """The query, which stays whole, and documents cut evenly to fit beside it with a separator between each two.
 
     No part of them is a control token. Raises RecipeError when the query leaves them no room.
     """
-    control = control_tokens(tokenizer)
-    query, asked = control.read(query)
+    read = read or Reading(tokenizer)
+    query, asked = read(query)
     taken = len(asked) + tokenizer.num_special_tokens_to_add(pair=True)
     room = max_length - taken - (len(documents) - 1)
     if room < SMALLEST_CUT * len(documents):
@@ -115,15 +150,21 @@ def fit(
             f"{max_length} tokens leave no room for the documents beside a query of {taken}; shorten it, or raise "
             "max_length where the model reads more."
         )
-    read = [control.read(text) for text in documents]
-    kept = share({i: min(len(tokens), max_document_length or room) for i, (_, tokens) in enumerate(read)}, room)
-    return query, [first_tokens(text, tokens, kept[i]) for i, (text, tokens) in enumerate(read)]
+    found = [read(text) for text in documents]
+    kept = share({i: min(len(tokens), max_document_length or room) for i, (_, tokens) in enumerate(found)}, room)
+    return query, [first_tokens(text, tokens, kept[i]) for i, (text, tokens) in enumerate(found)]
 
 
-def join(tokenizer: Any, pair: Pair, max_length: int, max_document_length: int | None = None) -> Texts:
+def join(
+    tokenizer: Any,
+    pair: Pair,
+    max_length: int,
+    max_document_length: int | None = None,
+    read: Reading | None = None,
+) -> Texts:
     """(query, both documents around the tokenizer's separator), the documents cut evenly to fit `max_length` tokens."""
     documents = (pair.document_a, pair.document_b)
-    query, (first, second) = fit(tokenizer, pair.query, documents, max_length, max_document_length)
+    query, (first, second) = fit(tokenizer, pair.query, documents, max_length, max_document_length, read)
     return query, f"{first} {tokenizer.sep_token} {second}"
 
 
@@ -167,7 +208,7 @@ def reader(source: ModelSource, tokenizer: Any) -> Callable[[Texts], list[int]]:
     """What tokens sentence-transformers will make of a pair of texts: by the chat template, if the model has one."""
     from sentence_transformers.base.modules import Transformer
 
-    saved = Transformer.load_config(source.place, revision=source.revision) if has_modules(source) else {}
+    saved = Transformer.load_config(source.place, revision=source.commit) if has_modules(source) else {}
     if not tokenizer.chat_template or "message" not in saved.get("modality_config", ["message"]):
         return lambda texts: list(tokenizer(*texts, verbose=False)["input_ids"])
 

@@ -17,16 +17,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from pdadapt import models
 from pdadapt.batches import Budget
 from pdadapt.device import default_device, pick_dtype
 from pdadapt.errors import ModelError
 from pdadapt.models import ModelSource, resolve_model
+from pdadapt.outline import check_complete, loading_part
 from pdadapt.prompt import LIKELIHOOD_FIELDS, PAIR_FIELDS, POINT_FIELDS, load_prompt
 from pdadapt.recipe import ModelSettings, PairSettings, PointSettings
 from pdadapt.teachers import Chunk, Scores
 from pdadapt.teachers.chat import begins_thought, chat_format
 from pdadapt.teachers.prompting import PromptEncoder, label_ids, tokenised
+from pdadapt.teachers.turns import NO_TURNS
 
 ANSWER_ROOM = 128  # tokens kept free for the query when it is the answer whose likelihood is asked
 GPU_BUDGET = 65_536
@@ -108,7 +109,9 @@ class LanguageModelTeacher(ABC):
                 yield [(questions[i], score) for i, score in zip(which, scores.tolist(), strict=True)]
 
     def _first_token(self, asked: Asking) -> str:
-        """The likeliest one of an answer, where a model could begin with a thought; before its head is cut."""
+        """The likeliest one of an answer, where a model could begin with a thought, and those behind it while that does
+        not show; before its head is cut.
+        """
         return ""
 
     @abstractmethod
@@ -140,6 +143,7 @@ def asking(tokenizer: Any, kind: str, settings: ModelSettings, task: PointSettin
         chat or str,
         add_special_tokens=chat is None,
         reserve=ANSWER_ROOM if likelihood else 0,
+        turns=chat.turns if chat else NO_TURNS,
     )
     return Asking(encode, [] if likelihood else label_ids(tokenizer, task.labels))
 
@@ -167,16 +171,13 @@ def load_tokenizer(name: str) -> Any:
     import transformers
 
     source = resolve_model(name)
-    with loading(source, "tokenizer's"):
+    with loading_part(source, "The tokenizer of teacher"), without_bars(source):
         return transformers.AutoTokenizer.from_pretrained(source.place, **source.kwargs)
 
 
-@contextlib.contextmanager
-def loading(source: ModelSource, kind: str) -> Iterator[None]:
-    """What goes wrong as a model loads becomes a ModelError that names it."""
-    bars = io.StringIO() if source.gguf_file else sys.stderr  # GGUF loading draws bars that cannot be turned off
-    with models.loading(f"Teacher {source.name!r} does not load as a {kind} model"), contextlib.redirect_stderr(bars):
-        yield
+def without_bars(source: ModelSource) -> contextlib.redirect_stderr[Any]:
+    """Hide the bars that the loading of a GGUF file draws, which nothing turns off."""
+    return contextlib.redirect_stderr(io.StringIO() if source.gguf_file else sys.stderr)
 
 
 def load_language_model(settings: ModelSettings, kind: str, device: torch.device) -> tuple[Any, Any]:
@@ -191,16 +192,12 @@ def load_language_model(settings: ModelSettings, kind: str, device: torch.device
     dtype = pick_dtype(settings.dtype, device)
     options = weight_options(settings, source, dtype)
     tokenizer = load_tokenizer(settings.model)
-    with loading(source, kind):
+    with loading_part(source, "Teacher"), without_bars(source):
         loaded: Any = model_class.from_pretrained(
             source.place, dtype=dtype, output_loading_info=True, **options, **source.kwargs
         )
         model, found = loaded
-    if found["missing_keys"]:
-        raise ModelError(
-            f"Teacher {source.name!r} lacks weights of a {kind} model ({', '.join(sorted(found['missing_keys'])[:3])} "
-            "...), which would be random numbers; give a model of that kind, or its kind with --set teacher.kind=KIND."
-        )
+    check_complete(source, "Teacher", sorted(found["missing_keys"]), unused=())
     model.eval().requires_grad_(False)
     if "device_map" not in options:
         model.to(device)

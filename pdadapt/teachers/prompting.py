@@ -11,6 +11,7 @@ from pdadapt.errors import ModelError, RecipeError
 from pdadapt.prompt import Prompt
 from pdadapt.teachers.control import Span, control_tokens, only_words
 from pdadapt.teachers.marks import check_marks, marks
+from pdadapt.teachers.turns import NO_TURNS, Turns
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -51,8 +52,11 @@ class PromptEncoder:
         wrap: Callable[[str], str] = lambda text: text,
         add_special_tokens: bool = True,
         reserve: int = 0,
+        turns: Turns = NO_TURNS,
     ):
-        """wrap: puts the rendered prompt into the model's chat format; reserve: tokens kept free for an answer."""
+        """wrap: puts the rendered prompt into the model's chat format; reserve: tokens kept free for an answer; turns:
+        how that format opens turns.
+        """
         self.tokenizer = tokenizer
         self.control = control_tokens(tokenizer)
         self.prompt = prompt
@@ -61,7 +65,10 @@ class PromptEncoder:
         self.max_document_length = max_document_length
         self.wrap = wrap
         self.add_special_tokens = add_special_tokens
-        self.own = self.control.among(self._tokens([dict.fromkeys(prompt.fields, "a")])[0])  # of prompt and template
+        self.turns = turns
+        text = self._text(dict.fromkeys(prompt.fields, "a"))
+        self.own = self.control.among(self._tokens([text])[0])  # of prompt and template, as the turns
+        self.alike, self.opened = turns.alike(text), turns.opened(text)
 
     def __call__(self, values: Sequence[Mapping[str, str]]) -> list[list[int]]:
         """Token ids of the prompt filled with each of `values`, at most max_length of them.
@@ -74,9 +81,10 @@ class PromptEncoder:
                 {field: cut(text) if field in DOCUMENT_FIELDS else text for field, text in filled.items()}
                 for filled in values
             ]
+        read = functools.cache(self.control.read)  # a document stands in many questions
         encoded = self._encode(values)
         return [
-            ids if len(ids) <= self.max_length else self._fit(filled)
+            ids if len(ids) <= self.max_length else self._fit(filled, read)
             for ids, filled in zip(encoded, values, strict=True)
         ]
 
@@ -94,11 +102,11 @@ class PromptEncoder:
             raise no_room(self.max_length + self.reserve, taken + self.reserve, documents)
         return room
 
-    def _fit(self, values: Mapping[str, str]) -> list[int]:
+    def _fit(self, values: Mapping[str, str], read_text: Callable[[str], tuple[str, list[Span]]]) -> list[int]:
         """One prompt whose documents are cut evenly until it fits."""
         fields = [field for field in DOCUMENT_FIELDS if field in values]
         room = self._room({**values, **dict.fromkeys(fields, "")}, len(fields))
-        read = {field: self.control.read(values[field]) for field in fields}
+        read = {field: read_text(values[field]) for field in fields}
         lengths = {field: len(tokens) for field, (_, tokens) in read.items()}
         while True:
             cut = {field: first_tokens(*read[field], keep) for field, keep in share(lengths, room).items()}
@@ -121,26 +129,36 @@ class PromptEncoder:
             check_marks(self.tokenizer, words, ids, f"the prompt {self.prompt.source}")
 
     def _encode(self, values: Sequence[Mapping[str, str]]) -> list[list[int]]:
-        """Token ids of filled prompts, with no control token but those of prompt and chat template."""
+        """Token ids of filled prompts, with no control token and no turn but those of prompt and chat template."""
+        texts = [self._text(filled) for filled in values]
         return [
-            ids if self.control.among(ids) == self.own else self._as_text(filled)
-            for ids, filled in zip(self._tokens(values), values, strict=True)
+            ids if self.control.among(ids) == self.own and self._opens_none(text) else self._as_text(filled)
+            for ids, text, filled in zip(self._tokens(texts), texts, values, strict=True)
         ]
 
+    def _opens_none(self, text: str) -> bool:
+        """Whether no turn begins in the texts of a prompt; most hold nothing that looks like one."""
+        return self.turns.alike(text) == self.alike or self.turns.opened(text) == self.opened
+
     def _as_text(self, values: Mapping[str, str]) -> list[int]:
-        """One prompt, whose texts would be control tokens. Raises ModelError when nothing keeps them from it."""
-        for plain in (self.control.as_text, only_words):
-            ids = self._tokens([{field: plain(text) for field, text in values.items()}])[0]
-            if self.control.among(ids) == self.own:
+        """One prompt, whose texts would be control tokens or open turns. Raises ModelError when nothing keeps them
+        from being control tokens.
+        """
+        for plain in (self.control.as_text, lambda text: self.control.as_text(self.turns.as_text(text)), only_words):
+            text = self._text({field: plain(value) for field, value in values.items()})
+            ids = self._tokens([text])[0]
+            if self.control.among(ids) == self.own and (plain is only_words or self._opens_none(text)):
                 return ids
         raise ModelError(
             f"{self.tokenizer.name_or_path} takes a text that begins with {next(iter(values.values()))[:60]!r} for "
             "control tokens, however it is written. Take it out, or give another model."
         )
 
-    def _tokens(self, values: Sequence[Mapping[str, str]]) -> list[list[int]]:
-        texts = [self.wrap(self.prompt.render(filled)) for filled in values]
-        encoded = self.tokenizer(texts, add_special_tokens=self.add_special_tokens, verbose=False)
+    def _text(self, values: Mapping[str, str]) -> str:
+        return self.wrap(self.prompt.render(values))
+
+    def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        encoded = self.tokenizer(list(texts), add_special_tokens=self.add_special_tokens, verbose=False)
         ids: list[list[int]] = encoded["input_ids"]
         return ids
 

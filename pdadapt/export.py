@@ -226,7 +226,7 @@ def save_onnx(model: Any, out: Path) -> None:
     """`model.onnx`: input_ids and attention_mask (B, L) int64 -> embeddings (B, L, dim), of a dense student (B, dim);
     beside it the tokenizer and `config_sentence_transformers.json`, which says markers, lengths and what is skipped.
 
-    Raises ModelError when the packages lack.
+    Raises ModelError when the packages lack, or torch cannot write such a student.
     """
     try:
         import onnxscript  # noqa: F401
@@ -240,15 +240,21 @@ def save_onnx(model: Any, out: Path) -> None:
         (save_dense if dense else save_colbert)(model, folder / "model")
         for file in (folder / "model").glob("*.json"):
             file.rename(folder / file.name)
-        torch.onnx.export(
-            graph,
-            example,
-            str(folder / "model.onnx"),
-            input_names=["input_ids", "attention_mask"],
-            output_names=["embeddings"],
-            dynamic_shapes={"input_ids": sizes, "attention_mask": sizes},
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
+        try:
+            torch.onnx.export(
+                graph,
+                example,
+                str(folder / "model.onnx"),
+                input_names=["input_ids", "attention_mask"],
+                output_names=["embeddings"],
+                dynamic_shapes={"input_ids": sizes, "attention_mask": sizes},
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # the exporter's own, of pages
+            name = type(model[0].auto_model).__name__
+            raise ModelError(f"torch cannot write a {name} as ONNX. Export it with another --format.") from error
         shutil.rmtree(folder / "model")

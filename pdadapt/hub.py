@@ -49,7 +49,7 @@ def repository(repo: str, revision: str | None) -> Repository:
         raise ModelError(
             f"Model {repo!r} is neither an existing folder nor a hub id such as `google/flan-t5-xl`."
         ) from None
-    except (HTTPError, OSError) as error:
+    except (HTTPError, OSError, ValueError) as error:  # ValueError: of a network's own page in place of an answer
         _refuse_unknown(repo, revision, error)
         for name in FIRST:
             file = try_to_load_from_cache(repo, name, revision=revision)

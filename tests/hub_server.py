@@ -16,16 +16,21 @@ COMMIT = "c0ffee" * 6 + "c0ff"
 
 
 class Hub:
-    """models: the folder of each repository; gated: those whose files nobody may have; asked: paths, in their order."""
+    """models: the folder of each repository; gated: those whose files nobody may have; asked: paths, in their order;
+    portal: whether a network's page of welcome stands before it all.
+    """
 
     def __init__(self) -> None:
         self.models: dict[str, Path] = {}
         self.gated: set[str] = set()
         self.asked: list[str] = []
+        self.portal = False
         self.address = ""
 
     def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and body."""
+        if self.portal:
+            return 200, {"Content-Type": "text/html"}, b"<html>Welcome"
         if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+)(?:/.*)?)?", path):
             repo, what, revision = found.groups()
         elif found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):

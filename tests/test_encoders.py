@@ -14,13 +14,14 @@ from pdadapt.corpus import Corpus, Document
 from pdadapt.encoders import length_limit
 from pdadapt.engines.choose import check_model, load_engine
 from pdadapt.errors import ModelError
+from pdadapt.export import export_checkpoint
 from pdadapt.models import resolve_model
 from pdadapt.outline import ENDLESS, check_encoder, outline
 from pdadapt.progress import Progress
 from pdadapt.recipe import RerankerSettings, RetrieveSettings, TeacherSettings, TrainSettings
 from pdadapt.reranker import load_encoder
 from pdadapt.retrieve import index_corpus, retrieve
-from pdadapt.students import load_student
+from pdadapt.students import load_student, save_student
 from pdadapt.teachers import Point, answers
 from pdadapt.teachers.choose import Teachers, check_teacher
 from pdadapt.train import train
@@ -79,6 +80,13 @@ def test_a_teacher_reads_long_documents_and_each_as_if_it_were_alone(made, tmp_p
     points = [Point("rim hub", text) for text in TEXTS]
     alone = [answers(loaded.score_points, [point])[0] for point in points]
     assert answers(loaded.score_points, points) == pytest.approx(alone, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["bi_encoder", "multi_vector", "cross_encoder"])
+def test_rounding_to_bfloat16_is_not_taken_for_padding_that_is_read(made, kind):
+    folder = made("roberta", head=kind == "cross_encoder")
+    settings = TeacherSettings(model=folder, kind=kind, dtype="bfloat16")
+    assert answers(Teachers(settings)("point").score_points, [Point("rim hub", text) for text in TEXTS])
 
 
 def test_lengths_that_an_encoder_does_not_read_are_refused_before_it_loads(made):
@@ -206,6 +214,14 @@ def test_what_mixes_padding_into_texts_is_refused(made, tmp_path, name):
     ):
         with pytest.raises(ModelError, match="something else of a text when a longer one stands beside it"):
             load()
+
+
+def test_an_architecture_that_has_no_onnx_form_is_said(made, tmp_path):
+    pytest.importorskip("onnxscript")
+    save_student(load_student(made("t5")), tmp_path / "student")
+    with pytest.raises(ModelError, match=r"torch cannot write a T5EncoderModel as ONNX\. Export it with another"):
+        export_checkpoint(str(tmp_path / "student"), tmp_path / "onnx", "onnx")
+    assert not (tmp_path / "onnx").exists() and not list(tmp_path.glob("*.part"))
 
 
 @pytest.mark.parametrize("name", ["xlnet", "deberta"])

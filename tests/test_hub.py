@@ -190,6 +190,13 @@ def test_what_the_hub_does_not_have_or_does_not_give(hub, encoder):
             resolve_model(name).check()
 
 
+def test_a_page_in_place_of_an_answer_is_no_hub(hub, encoder):
+    hub.models["own/bert"] = encoder
+    hub.portal = True
+    with pytest.raises(ModelError, match=r"the hub did not deliver it \(.*\)\. Fetch it where there is a network"):
+        resolve_model("own/bert").check()
+
+
 def test_where_the_hub_cannot_be_asked_the_cache_tells(hub, encoder, monkeypatch):
     hub.models["own/bert"] = encoder
     load_student("own/bert")

@@ -282,9 +282,9 @@ MODELS = {
     "teacher in pickles": ({"llama/model.safetensors": None, "llama/pytorch_model.bin": b"\x80"}, ADAPT, r"holds pickled weights .*\. Convert them with `pdadapt convert \./llama FOLDER`"),
     "teacher that judges points only": ({}, f"{ADAPT} --teacher ./encoder", r"judges documents one by one only; pairs need .*--pair-teacher"),
     "teacher in bits without a GPU": ({}, f"{ADAPT} --set teacher.quantize=8bit", r"teacher\.quantize=8bit needs a GPU .*; leave it out"),
-    "GGUF of an unknown kind": ({"x.gguf": gguf("zebra")}, f"{ADAPT} --teacher ./x.gguf", r"Teacher './x\.gguf' does not load .*zebra is not supported yet\); give another model"),
-    "GGUF that is none": ({"x.gguf": b"\x89PNG" * 99}, f"{ADAPT} --teacher ./x.gguf", r"Teacher './x\.gguf' does not load .*magic.*\); give another model"),
-    "GGUF that is cut short": ({"x.gguf": cut(gguf("llama"))}, f"{ADAPT} --teacher ./x.gguf", r"Teacher './x\.gguf' does not load .*\); give another model"),
+    "GGUF of an unknown kind": ({"x.gguf": gguf("zebra")}, f"{ADAPT} --teacher ./x.gguf", r"teacher './x\.gguf' does not load .*zebra is not supported yet\); give another model"),
+    "GGUF that is none": ({"x.gguf": b"\x89PNG" * 99}, f"{ADAPT} --teacher ./x.gguf", r"teacher './x\.gguf' does not load .*magic.*\); give another model"),
+    "GGUF that is cut short": ({"x.gguf": cut(gguf("llama"))}, f"{ADAPT} --teacher ./x.gguf", r"teacher './x\.gguf' does not load .*\); give another model"),
     "GGUF as a cross-encoder": ({"x.gguf": gguf("llama")}, f"{ADAPT} --teacher ./x.gguf --set teacher.kind=seq2seq", r"is a GGUF file, so its kind is causal, not seq2seq; leave"),
     "teacher whose architectures are a number": ({"llama/config.json": lambda old: old.replace(b'"architectures": [', b'"architectures": 3, "x": [')}, ADAPT, r"its configuration does not say .*; say it with --set teacher\.kind=KIND"),
     "teacher with a broken chat template": ({"llama/chat_template.jinja": "{% if"}, ADAPT, r"Teacher './llama' cannot be asked \(.*\); give another model"),
@@ -364,7 +364,7 @@ RUN_FILES = {
     "run to re-order of other documents": ({"mine.run": ONE_RUN.replace("d0", "x")}, RERANK, "names document 'x', which the corpus lacks; give the corpus"),
     "run to re-order by a teacher of points only": ({"mine.run": ONE_RUN}, f"{RERANK} --by pairs --teacher ./encoder", "judges documents one by one only; pairs need"),
     "no labels to train on": ({}, "train-msmarco --corpus data --recipe tiny.yaml --set train.lambda_cl=1 --out out", r"train\.lambda_cl needs labeled queries, .*: give qrels/train\.tsv"),
-    "labels to train on of other documents": ({"data/qrels/train.tsv": "q1\td1\t1\nq1\tx\t1\n"}, "train-msmarco --corpus data --recipe tiny.yaml --set train.lambda_cl=1 --out out", "name document 'x', which the corpus does not hold; remove"),
+    "labels to train on of other documents": ({"data/qrels/train.tsv": "q1\td1\t1\nq1\tx\t1\n"}, "train-msmarco --corpus data --recipe tiny.yaml --set train.lambda_cl=1 --strict --out out", r"train\.tsv: the corpus lacks 1 of 2 judged documents: 'x'\. .* leave out --strict"),
     "no labels to fit a reranker to": ({}, "train-reranker --corpus data --recipe tiny.yaml --out out", r"brings no labeled queries to train on: give qrels/train\.tsv"),
 }  # fmt: skip
 

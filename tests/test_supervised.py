@@ -101,7 +101,7 @@ def test_labels_that_are_not_there_are_asked_for_before_any_work(labeled, beir, 
         adapt(supervised(tiny_recipe), load_dataset(str(beir)), tmp_path / "run", Progress())
     file = labeled[0] / "qrels" / "train.tsv"
     file.write_text(file.read_text(encoding="utf-8").replace("d19", "d99"), encoding="utf-8")
-    with pytest.raises(DataError, match="'d99'.* leave out --strict"):
+    with pytest.raises(DataError, match=r"'d99'.* leave out --strict"):
         adapt(supervised(tiny_recipe), load_dataset(str(labeled[0]), strict=True), tmp_path / "run", Progress())
     assert not (tmp_path / "run").exists()
 

@@ -474,7 +474,7 @@ def evaluate(
     if suite and strict:
         raise typer.BadParameter("is for one corpus, not for suites.", param_hint="--strict")
     for name in [*([str(run)] if run else []), *(against or []), *([model] if model else [])]:
-        if name == str(run) or name.endswith(RUN_ENDINGS):
+        if name == str(run) or (name.endswith(RUN_ENDINGS) and not Path(name).exists()):
             check_file(Path(name))
     runs_only = run is not None and qrels is not None
     if not (corpus or suite or runs_only):

@@ -195,16 +195,13 @@ class Cluster:
         finally:
             ray.kill(shelf)
 
-    def teachers(self, settings: TeacherSettings, tasks: Collection[Task]) -> ClusterTeachers:
-        """tasks: those that may be asked."""
-        return ClusterTeachers(self, settings, tasks)
 
-    def encode(
-        self, name: str, student: dict[str, Any], batch_tokens: int | None, shards: Iterable[ShardTexts]
-    ) -> Iterator[tuple[ShardTexts, bytes]]:
-        """Shards of an index (engines.exact), made by a student: what load_student is told, name and settings."""
-        files = _files(name)
-        yield from self.map(functools.partial(_Encoding, name, student, batch_tokens, files), shards)
+def encode_on(
+    cluster: Cluster, name: str, student: dict[str, Any], batch_tokens: int | None, shards: Iterable[ShardTexts]
+) -> Iterator[tuple[ShardTexts, bytes]]:
+    """Shards of an index (engines.exact), made by a student: what load_student is told, name and settings."""
+    files = _files(name)
+    yield from cluster.map(functools.partial(_Encoding, name, student, batch_tokens, files), shards)
 
 
 def _reach(address: str) -> None:

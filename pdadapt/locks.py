@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,10 +24,10 @@ class Holder(NamedTuple):
 
 
 @contextlib.contextmanager
-def locked(folder: Path, shared: bool = False) -> Iterator[None]:
+def locked(folder: Path, shared: bool = False, sharers: Callable[[Path], str] | None = None) -> Iterator[None]:
     """Keep other processes out of this folder. Raises RunError when one is in it.
 
-    shared: but for those that share it too.
+    shared: let in those that share it too. sharers: names the processes that share the folder, for the error.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -39,8 +39,7 @@ def locked(folder: Path, shared: bool = False) -> Iterator[None]:
             fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            shards = ", ".join(f"shard {name}: {who}" for name, who in shards_at_work(folder).items())
-            who = shards or str(_read(lock.read()))
+            who = (sharers and sharers(folder)) or str(_read(lock.read()))
             raise RunError(
                 f"{folder} is in use by another pdadapt ({who}); wait for it, or give another folder."
             ) from None
@@ -62,12 +61,6 @@ def holder(folder: Path) -> Holder | None:
     except FileNotFoundError:
         pass
     return None
-
-
-def shards_at_work(run: Path) -> dict[str, Holder]:
-    """The shards of a run that are being labeled (shards.py), and who is at each."""
-    folders = sorted(run.glob("iteration-*/shards/*.lock"))
-    return {folder.stem: at_it for folder in folders if (at_it := holder(folder))}
 
 
 def _read(text: str) -> Holder:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pdadapt import distributed, evaluate, students, train
+from pdadapt import distributed, evaluate, train
 from pdadapt.agreement import agreement, held_out, says_enough, score_lists
 from pdadapt.answers import answers_of
 from pdadapt.batches import limits
@@ -49,6 +49,7 @@ from pdadapt.retrieve import (
     search,
 )
 from pdadapt.run import Ranked, RunFile, RunFolder, Stage, read_settings, system, write_atomic, write_run
+from pdadapt.students import load_configured, load_student, save_student
 from pdadapt.students.colbert import PCA_DOCUMENTS, get_lengths, set_lengths
 from pdadapt.summary import GENERAL, GENERAL_DEPTH, summarise
 from pdadapt.teachers import Task
@@ -192,12 +193,13 @@ def adapt(
         progress.keep(run.path / "timings.jsonl", run.path / "progress.json")
         limits.remember(run.path / "memory.json")
         if student is not None and not run.student.exists():
-            students.save_student(student, run.student)
+            save_student(student, run.student)
         student = None  # its memory is wanted
+        depth = evaluate.depth(recipe.evaluate)
         for iteration in range(1, recipe.iterations + 1):
             progress.prefix = f"iteration {iteration}: "
             folder = run.iteration(iteration)
-            rank(recipe, dataset.corpus, queries, test_queries, run, iteration - 1, progress, cluster)
+            rank(recipe, dataset.corpus, queries, test_queries, depth, run, iteration - 1, progress, cluster)
             if not (folder / "lists.jsonl").exists():
                 if stop_before_labeling:
                     progress.end()
@@ -214,7 +216,7 @@ def adapt(
                 break
         progress.prefix = ""
         if test_queries:
-            rank(recipe, dataset.corpus, {}, test_queries, run, iteration, progress, cluster)
+            rank(recipe, dataset.corpus, {}, test_queries, depth, run, iteration, progress, cluster)
         best = iteration if learned else iteration - 1
         for number in range(iteration + 1):
             rank_general(recipe, run, number, progress)
@@ -337,7 +339,7 @@ def fit(recipe: Recipe, corpus: Corpus, queries: Queries, run: RunFolder, iterat
         return statistics.fmean(found[DECISIVE].values()) if found[DECISIVE] else 0.0
 
     def attempt(settings: TrainSettings) -> None:
-        model = load_student(recipe, str(run.checkpoint(iteration - 1)))
+        model = load_configured(str(run.checkpoint(iteration - 1)), recipe.student)
         seed, chosen = recipe.seed + iteration, measure if judges else None
         train.train(model, lists, corpus, queries, settings, seed, folder, progress, chosen)
 
@@ -366,7 +368,7 @@ def save_agreement(
     ]
     with progress.task("agreement", len(numbers) * len(lists), "lists") as advance:
         for number in numbers:
-            model = load_student(recipe, str(run.checkpoint(number)))
+            model = load_configured(str(run.checkpoint(number)), recipe.student)
             scores = score_lists(model, lists, corpus, queries, recipe.retrieve.batch_tokens, advance)
             values.append(agreement(lists, scores, recipe.train.temperature))
             for row, scored in zip(rows, scores, strict=True):
@@ -432,7 +434,7 @@ def labeled_relevant(recipe: Recipe, dataset: Dataset, queries: Queries) -> dict
 
 def new_student(recipe: Recipe, corpus: Corpus) -> Any:
     """The student before training, with its projection."""
-    model = load_student(recipe, recipe.student.model, corpus.sample(PCA_DOCUMENTS))
+    model = load_configured(recipe.student.model, recipe.student, corpus.sample(PCA_DOCUMENTS))
     lengths = get_lengths(model)
     set_lengths(model, recipe.train.query_length, recipe.train.document_length)  # found too long now, not later
     set_lengths(model, *lengths)
@@ -450,7 +452,9 @@ def save_lists(
 ) -> None:
     """Label the candidates; a teacher is loaded only if it must be asked, and is gone before training."""
     settings = labeling.recipe.teacher
-    teachers = cluster.teachers(settings, list(keys)) if cluster else Teachers(settings, list(keys), progress)
+    if cluster:
+        from pdadapt.cluster import ClusterTeachers
+    teachers = ClusterTeachers(cluster, settings, list(keys)) if cluster else Teachers(settings, list(keys), progress)
     with LabelStore(store, "points", keys["point"]) as known:
         journal = journal_of(folder / "asked.jsonl", keys, known)
         if not journal.done("texts", 0):
@@ -476,21 +480,18 @@ def save_lists(
     (folder / "asked.jsonl").unlink(missing_ok=True)
 
 
-def load_student(recipe: Recipe, name: str, passages: Sequence[str] = ()) -> Any:
-    return students.load_student(name, **recipe.student.model_dump(exclude={"model"}), passages=passages)
-
-
 def rank(
     recipe: Recipe,
     corpus: Corpus,
     queries: Queries,
     test_queries: Queries,
+    depth: int,
     run: RunFolder,
     iteration: int,
     progress: Progress,
     cluster: Cluster | None = None,
 ) -> None:
-    """Rank the test queries, and the queries to adapt on for the next iteration, with the student of `iteration`.
+    """Rank the test queries to this depth, and the training queries of the next iteration, with the student of `iteration`.
 
     The first candidates may come from another model (retrieve.model), and all from BM25 too, or from it alone
     (retrieve.sources). One index serves all rankings of a model, and is removed when they are on disk.
@@ -511,15 +512,17 @@ def rank(
     for name in dict.fromkeys([student, starter]):
         asked = []
         if test_queries and name == student and not test_file.exists():
-            asked.append((test_file, test_queries, evaluate.depth(recipe.evaluate)))
+            asked.append((test_file, test_queries, depth))
         if wanted and name == starter:
             asked.append((candidates_file, queries, recipe.retrieve.k))
         if asked:
             settings = recipe.student.model_dump(exclude={"model"}) if name == student else starter_settings(recipe)
             encode = None
             if cluster:
-                encode = functools.partial(cluster.encode, name, settings, recipe.retrieve.batch_tokens)
-            engine = make_engine(students.load_student(name, **settings), recipe.retrieve, encode)
+                from pdadapt.cluster import encode_on
+
+                encode = functools.partial(encode_on, cluster, name, settings, recipe.retrieve.batch_tokens)
+            engine = make_engine(load_student(name, **settings), recipe.retrieve, encode)
             index_corpus(engine, corpus, index, progress, {"model": name})
             for file, texts, k in asked:
                 found: Iterable[tuple[str, Ranked]]
@@ -554,7 +557,7 @@ def rank_general(recipe: Recipe, run: RunFolder, iteration: int, progress: Progr
     if not recipe.evaluate.general or file.exists():
         return
     general = load_dataset(GENERAL)
-    engine = Exact(load_student(recipe, str(run.checkpoint(iteration))), recipe.retrieve.batch_tokens)
+    engine = Exact(load_configured(str(run.checkpoint(iteration)), recipe.student), recipe.retrieve.batch_tokens)
     progress.prefix = "general set: "
     with tempfile.TemporaryDirectory() as index:
         index_corpus(engine, general.corpus, Path(index), progress)

@@ -31,10 +31,11 @@ from pdadapt.generation.writers import Asked, load_writer
 from pdadapt.generation.writing import Writing
 from pdadapt.labels import count_labels
 from pdadapt.pairs import Positions, choose_pairs
-from pdadapt.pipeline import check, load_student, many_passes, own_queries, stand_ins, with_precision
+from pdadapt.pipeline import check, many_passes, own_queries, stand_ins, with_precision
 from pdadapt.progress import Progress
 from pdadapt.recipe import PairSettings, Recipe, TrainSettings, load_recipe
 from pdadapt.run import RunFolder, Stage
+from pdadapt.students import load_configured
 from pdadapt.students.colbert import PCA_DOCUMENTS
 from pdadapt.students.encoding import document_batches
 from pdadapt.teachers import Pair, Point, Task, answers, score_of
@@ -143,7 +144,7 @@ def measure(
     with tempfile.TemporaryDirectory() as scratch:
         with stage(progress, "plan: student", len(documents), "documents", rates) as advance:
             start = time.monotonic()
-            model = load_student(recipe, recipe.student.model, corpus.sample(PCA_DOCUMENTS))
+            model = load_configured(recipe.student.model, recipe.student, corpus.sample(PCA_DOCUMENTS))
             rates.load_student = time.monotonic() - start
             measure_encoding(model, documents, chosen, recipe, rates, advance)
         parameters = {"student": count(model[0]), "teacher": 0}

@@ -27,11 +27,12 @@ from pdadapt.engines.choose import check_model, make_engine
 from pdadapt.errors import DataError, ModelError, is_out_of_memory
 from pdadapt.models import loading, resolve_model
 from pdadapt.outline import NEW_HEAD, check_encoder
-from pdadapt.pipeline import PACKAGES, load_student
+from pdadapt.pipeline import PACKAGES
 from pdadapt.progress import Progress
 from pdadapt.recipe import Recipe, RerankerSettings
 from pdadapt.retrieve import index_corpus, retrieve, sample_queries
 from pdadapt.run import Ranking, RunFolder, atomic_folder, read_run, write_run
+from pdadapt.students import load_configured
 from pdadapt.teachers import Pair
 from pdadapt.teachers.choose import TASK
 from pdadapt.teachers.control import control_tokens
@@ -102,7 +103,7 @@ def _relevant(qrels: Qrels, query_id: str) -> list[str]:
 def _candidates(recipe: Recipe, corpus: Corpus, queries: Queries, run: RunFolder, progress: Progress) -> Ranking:
     file, index = run.path / "candidates.run", run.path / "index"
     if not file.exists():
-        model = load_student(recipe, recipe.student.model)
+        model = load_configured(recipe.student.model, recipe.student)
         engine = make_engine(model, recipe.retrieve)
         index_corpus(engine, corpus, index, progress)
         ranking = retrieve(engine, corpus, queries, index, recipe.retrieve.k, progress)

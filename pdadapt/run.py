@@ -36,7 +36,7 @@ from pdadapt.errors import DataError, RunError, reason
 from pdadapt.lines import is_utf8
 from pdadapt.locks import locked
 from pdadapt.recipe import Recipe
-from pdadapt.shard_states import unmerged
+from pdadapt.shard_states import name_shards_at_work, unmerged
 from pdadapt.trec import read_records, read_score
 
 DECIMALS = 6  # of a score in a run file
@@ -131,9 +131,9 @@ class RunFolder:
         """The label store: the run's own, or the one that the recipe shares."""
         return Path(recipe.label_store) if recipe.label_store else self.path / "labels.sqlite"
 
-    def locked(self) -> contextlib.AbstractContextManager[None]:
-        """Keep other processes out of this run."""
-        return locked(self.path)
+    def locked(self, shared: bool = False) -> contextlib.AbstractContextManager[None]:
+        """Keep other processes out of this run; shared: let in those that share it too."""
+        return locked(self.path, shared, name_shards_at_work)
 
     def claim(
         self, recipe: Recipe, origin: dict[str, Any], restart_from: Stage | None = None, staged: bool = True

@@ -5,9 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from pdadapt.locks import shards_at_work
+from pdadapt.locks import Holder, holder
 
 LABELED, MERGED = ".labeled", ".merged"  # marks beside a shard's store: it came to its end; the run's own store has it
+
+
+def shards_at_work(run: Path) -> dict[str, Holder]:
+    """The shards of a run that are being labeled (shards.py), and who is at each."""
+    folders = sorted(run.glob("iteration-*/shards/*.lock"))
+    return {folder.stem: at_it for folder in folders if (at_it := holder(folder))}
+
+
+def name_shards_at_work(run: Path) -> str:
+    """The same as one text; empty when no shard is being labeled."""
+    return ", ".join(f"shard {name}: {who}" for name, who in shards_at_work(run).items())
 
 
 def mark(store: Path, what: str) -> None:

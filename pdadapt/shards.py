@@ -65,7 +65,7 @@ def label_shard(path: Path, shard: Shard, progress: Progress) -> Path:
     chunks = labeling.by_query()
     own_ids = [query_id for ids, _ in chunks[shard.number - 1 :: shard.of] for query_id in ids]
     asked = keys
-    with locked(path, shared=True), locked(lock):
+    with run.locked(shared=True), locked(lock):
         check_shard(file, keys.values())
         if "pair" in keys and by_document(recipe.teacher, "point") and not _has_points(labeling, own_ids, store, keys):
             progress.say(
@@ -112,7 +112,7 @@ def merge_shards(path: Path, files: Sequence[Path] = ()) -> tuple[int, Path]:
     keys = {f"{task}s": key for task, key in teachers.items()}
     store = run.store(recipe)
     count = 0
-    with locked(path):
+    with run.locked():
         for file in found:
             count += merge_labels(file, store, keys)
             if file.resolve().parent.parent.parent == path.resolve():

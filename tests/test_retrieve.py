@@ -11,11 +11,12 @@ from pdadapt.corpus import load_dataset
 from pdadapt.engines.bm25 import BM25
 from pdadapt.engines.exact import Exact
 from pdadapt.errors import DataError
-from pdadapt.pipeline import adapt, load_student
+from pdadapt.pipeline import adapt
 from pdadapt.progress import Progress
 from pdadapt.recipe import load_recipe
 from pdadapt.retrieve import fuse, index_corpus, retrieve
 from pdadapt.run import RunFile
+from pdadapt.students import load_configured
 
 
 def ranked(doc_ids):
@@ -133,7 +134,7 @@ def test_every_iteration_fuses_its_student_with_the_one_ranking_of_bm25(tiny_rec
     assert tasks(out).count("BM25: index") == tasks(out).count("BM25: search") == 1
     bm25 = RunFile(out / "iteration-0" / "bm25.run")
     for iteration, checkpoint in ((1, out / "student"), (2, out / "iteration-1" / "checkpoint")):
-        engine = Exact(load_student(recipe, str(checkpoint)), 64)
+        engine = Exact(load_configured(str(checkpoint), recipe.student), 64)
         index = tmp_path / f"index-{iteration}"
         index_corpus(engine, dataset.corpus, index, Progress())
         own = retrieve(engine, dataset.corpus, dataset.queries, index, 8, Progress())

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from sentence_transformers import MultiVectorEncoder
 
+    from pdadapt.recipe import StudentSettings
+
 
 def load_student(
     name: str,
@@ -33,6 +35,11 @@ def load_student(
     from pdadapt.students.colbert import load_colbert
 
     return load_colbert(name, query_length, document_length, projection, passages, dtype)
+
+
+def load_configured(name: str, settings: StudentSettings, passages: Sequence[str] = ()) -> MultiVectorEncoder:
+    """The student of this name, with the settings of a recipe. Raises ModelError when it does not load."""
+    return load_student(name, **settings.model_dump(exclude={"model"}), passages=passages)
 
 
 def save_student(model: MultiVectorEncoder, folder: Path) -> None:

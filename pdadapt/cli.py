@@ -118,7 +118,7 @@ DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
 def _version(show: bool) -> None:
     if show:
-        _say(f"pdadapt {__version__}")
+        say(f"pdadapt {__version__}")
         raise typer.Exit
 
 
@@ -168,12 +168,12 @@ def adapt(
     """Adapt a retriever to a corpus. The same command again continues a run that was stopped."""
     models = {
         "student.model": student,
-        **_teacher(teacher, endpoint),
+        **teacher_settings(teacher, endpoint),
         "teacher.point.model": point_teacher,
         "teacher.pair.model": pair_teacher,
         "iterations": iterations,
     }
-    chosen = recipe or _default_recipe(_console())
+    chosen = recipe or default_recipe(open_console())
     _run(
         corpus,
         queries,
@@ -219,7 +219,7 @@ def train_msmarco(
     """Train a retriever where some queries are labeled: L_CL on those, distillation on all."""
     models = {
         "student.model": student,
-        **_teacher(teacher, endpoint),
+        **teacher_settings(teacher, endpoint),
         "teacher.point.model": point_teacher,
         "teacher.pair.model": pair_teacher,
         "iterations": iterations,
@@ -247,13 +247,13 @@ def train_reranker(
     from pdadapt.recipe import load_recipe
     from pdadapt.reranker import train_reranker as run_training
 
-    overrides = _overrides(settings, {"reranker.model": model})
-    resolved = load_recipe(recipe or _default_recipe(_console()), overrides)
-    folder = run_training(resolved, load_dataset(corpus, strict=strict), out, _progress())
+    overrides = overrides_of(settings, {"reranker.model": model})
+    resolved = load_recipe(recipe or default_recipe(open_console()), overrides)
+    folder = run_training(resolved, load_dataset(corpus, strict=strict), out, new_progress())
     task = resolved.reranker.task
     teacher = shlex.quote(str(folder))
-    _say(f"Done. Use it with --{task}-teacher {teacher}")
-    _say(f"How well does it rank? pdadapt rerank --corpus CORPUS --run FILE --by {task}s --teacher {teacher}")
+    say(f"Done. Use it with --{task}-teacher {teacher}")
+    say(f"How well does it rank? pdadapt rerank --corpus CORPUS --run FILE --by {task}s --teacher {teacher}")
 
 
 @app.command(epilog="Example: pdadapt queries my/docs.jsonl --out my/queries.jsonl --count 2000 --examples real.txt")
@@ -284,12 +284,12 @@ def queries(
         "generate.count": count,
         "generate.examples": examples and str(examples),
         "student.model": student,
-        **_teacher(teacher, endpoint),
+        **teacher_settings(teacher, endpoint),
     }
-    console = _console()
-    resolved = load_recipe(recipe or _default_recipe(console), _overrides(settings, options))
+    console = open_console()
+    resolved = load_recipe(recipe or default_recipe(console), overrides_of(settings, options))
     dataset = load_dataset(corpus, strict=strict)
-    dataset.notices.say(_progress().say)
+    dataset.notices.say(new_progress().say)
     if passages:
         dataset = split_documents(dataset, passages)
 
@@ -298,10 +298,10 @@ def queries(
     from pdadapt.tables import queries_table
 
     store = Path(resolved.label_store) if resolved.label_store else out.with_suffix(".labels.sqlite")
-    report = write_queries(prepare(resolved, dataset, out, store, _progress()))
+    report = write_queries(prepare(resolved, dataset, out, store, new_progress()))
     console.print(queries_table(report))
     same = ["--passages", passages] if passages else []
-    _say(f"Use them with {shlex.join(['pdadapt', 'adapt', '--corpus', corpus, '--queries', str(out), *same])}")
+    say(f"Use them with {shlex.join(['pdadapt', 'adapt', '--corpus', corpus, '--queries', str(out), *same])}")
 
 
 def _run(
@@ -323,8 +323,8 @@ def _run(
     from pdadapt.passages import split_documents
     from pdadapt.recipe import load_recipe
 
-    console = _console()
-    overrides = _overrides(settings, options)
+    console = open_console()
+    overrides = overrides_of(settings, options)
     resolved = load_recipe(recipe, overrides)
     dataset = load_dataset(corpus, queries, resolved.evaluate.split, strict)
     if passages:
@@ -334,7 +334,7 @@ def _run(
     from pdadapt.pipeline import adapt as run_adapt
     from pdadapt.tables import agreement_summary, comparison_table, label_summary
 
-    progress = _progress()
+    progress = new_progress()
     progress.say(dataset.summary)
     dataset.notices.say(progress.say)
     restart: Any = restart_from.value if restart_from else None
@@ -383,7 +383,7 @@ def _run(
     console.print(f"Report: {folder / 'report.html'}")
 
 
-def _teacher(model: str | None, endpoints: list[str] | None) -> dict[str, Any]:
+def teacher_settings(model: str | None, endpoints: list[str] | None) -> dict[str, Any]:
     """The settings that --teacher and --endpoint stand for."""
     if not endpoints:
         return {"teacher.model": model}
@@ -391,7 +391,7 @@ def _teacher(model: str | None, endpoints: list[str] | None) -> dict[str, Any]:
     return {"teacher.model": first, "teacher.endpoints": more}
 
 
-def _overrides(settings: list[str] | None, options: dict[str, Any]) -> dict[str, Any]:
+def overrides_of(settings: list[str] | None, options: dict[str, Any]) -> dict[str, Any]:
     """The settings that a command changes: those of --set, and options (None where not given).
 
     A teacher that is given stands for those of points and pairs that the recipe may name. Raises BadParameter when
@@ -491,7 +491,7 @@ def evaluate(
     if json_file:
         check_place(json_file)
     named = measures.replace(",", " ").split() if measures else None
-    overrides = _overrides(settings, {"evaluate.measures": named, "evaluate.split": split})
+    overrides = overrides_of(settings, {"evaluate.measures": named, "evaluate.split": split})
     tree = apply_overrides({}, overrides)
     resolved = parse_recipe(tree, "--set", overrides)
     split = resolved.evaluate.split
@@ -502,7 +502,7 @@ def evaluate(
     shown = [BASELINE, *asked] if bm25 and (corpus or suite) and BASELINE not in asked else asked
     names, last = list(map(last_checkpoint, shown)), len(shown) - 1
     pairs = [(i, last) for i in range(len(shown) - len(asked) if against else 0, last)]
-    progress, console = _progress(), _console()
+    progress, console = new_progress(), open_console()
 
     def measure(dataset: Dataset, chosen: EvaluateSettings, folder: Path) -> dict[str, Any]:
         dataset = split_documents(dataset, passages) if passages else dataset
@@ -583,11 +583,11 @@ def search(
     from pdadapt.passages import split_documents
     from pdadapt.recipe import apply_overrides, parse_recipe
 
-    overrides = _overrides(settings, {})
+    overrides = overrides_of(settings, {})
     tree = apply_overrides({}, overrides)
     resolved = parse_recipe(tree, "--set", overrides)
     dataset = load_dataset(corpus, strict=strict)
-    dataset.notices.say(_progress().say)
+    dataset.notices.say(new_progress().say)
     if passages:
         dataset = split_documents(dataset, passages)
 
@@ -596,7 +596,7 @@ def search(
     from pdadapt.search import Searcher, show, side_by_side
 
     student = resolved.student.model_dump(include={"dtype", *tree.get("student", {})} - {"model"})
-    progress, console = _progress(), _console()
+    progress, console = new_progress(), open_console()
     searchers = []
     shown = (compare, model) if compare else (model,)
     for name in shown:
@@ -631,8 +631,8 @@ def label(
         asked = parse_shard(shard)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--shard") from None
-    file = label_shard(run, asked, _progress())
-    _say(f"Shard {shard} is labeled: {file}. When all are: pdadapt labels merge {shlex.quote(str(run))}")
+    file = label_shard(run, asked, new_progress())
+    say(f"Shard {shard} is labeled: {file}. When all are: pdadapt labels merge {shlex.quote(str(run))}")
 
 
 @app.command(epilog="Example: pdadapt status runs/mine")
@@ -643,7 +643,7 @@ def status(
     """Say how a run stands, also while another process is at it: what it does, labels, losses, measures."""
     from pdadapt.status import show_status
 
-    _console().print(show_status(run))
+    open_console().print(show_status(run))
 
 
 @app.command(epilog="Example: pdadapt report runs/mine")
@@ -654,7 +654,7 @@ def report(
     """Make the page of a run anew (RUN/report.html), of one that has not finished with what there is."""
     from pdadapt.report import write_report
 
-    _say(str(write_report(run)))
+    say(str(write_report(run)))
 
 
 class ExportFormat(StrEnum):
@@ -683,9 +683,9 @@ def export(
     quiet_libraries()
     if not (push_to_hub and out.exists()):
         export_checkpoint(model, out, file_format.value)
-        _say(f"Wrote {out}")
+        say(f"Wrote {out}")
     if push_to_hub:
-        _say(f"Uploaded to {push(out, push_to_hub)}")
+        say(f"Uploaded to {push(out, push_to_hub)}")
 
 
 @app.command(epilog="Example: pdadapt convert castorini/duot5-3b-msmarco duot5-3b-msmarco")
@@ -697,8 +697,8 @@ def convert(
     """Write a model's pickled weights as safetensors, which hold no code, beside its configuration and tokenizer."""
     from pdadapt.convert import convert as convert_model
 
-    convert_model(model, out, _progress())
-    _say(f"Wrote {out}")
+    convert_model(model, out, new_progress())
+    say(f"Wrote {out}")
 
 
 class By(StrEnum):
@@ -745,18 +745,18 @@ def rerank(
     from pdadapt.retrieve import without_itself
     from pdadapt.run import check_place, read_run, write_run
 
-    console = _console()
+    console = open_console()
     target = out or run.with_name(f"{run.stem}-{by.value}.run")
     if target.resolve() == run.resolve():
         raise typer.BadParameter("is the run itself; give another file.", param_hint="--out")
     if aggregate and by is By.points:
         raise typer.BadParameter("is for --by pairs; points are an order already.", param_hint="--aggregate")
     check_place(target)
-    overrides = _overrides(settings, {"teacher.model": teacher, "evaluate.split": split})
-    resolved = load_recipe(recipe or _default_recipe(console), overrides)
+    overrides = overrides_of(settings, {"teacher.model": teacher, "evaluate.split": split})
+    resolved = load_recipe(recipe or default_recipe(console), overrides)
     dataset = load_dataset(corpus, queries, resolved.evaluate.split, strict)
     dataset = judge(dataset, qrels) if qrels else dataset
-    dataset.notices.say(_progress().say)
+    dataset.notices.say(new_progress().say)
     answers = answers_of(dataset)
     if dataset.qrels:
         parse_measures(resolved.evaluate.measures, answers)
@@ -771,7 +771,7 @@ def rerank(
     key = teacher_key(resolved.teacher, task)
     store = Path(resolved.label_store) if resolved.label_store else run.with_suffix(".labels.sqlite")
     check_teacher(resolved.teacher, task, {known[query_id] for query_id in ranking if query_id in known}, store)
-    progress = _progress()
+    progress = new_progress()
     if own:
         progress.say(f"{run} ranks the query itself for {own:,} of {len(ranking):,} queries: left out.")
     reranked, figures = rerank_run(
@@ -826,7 +826,7 @@ def labels_export(
     target = out or run / f"labels.{file_format.value}"
     store = label_store(run)
     count = export_labels(store, target, file_format.value)
-    _say(f"Wrote {count:,} labels, all that {store} holds, to {target}")
+    say(f"Wrote {count:,} labels, all that {store} holds, to {target}")
 
 
 @labels_app.command("import")
@@ -845,7 +845,7 @@ def labels_import(
     count = import_labels(file, store, name)
     teacher = f"--teacher {shlex.quote(f'imported:{name}')}" if name else "the teacher that gave them"
     quoted = shlex.quote(f"label_store={store}")
-    _say(f"Took {count:,} labels into {store}; use them with {teacher} --set {quoted}")
+    say(f"Took {count:,} labels into {store}; use them with {teacher} --set {quoted}")
 
 
 @labels_app.command("merge")
@@ -865,7 +865,7 @@ def labels_merge(
 
     count, store = merge_shards(run, files or [])
     said = " ".join(filter(None, [f"{store} took in {count:,} labels.", shard_summary(run)]))
-    _say(f"{said} The same `pdadapt adapt` goes on with them, and asks itself what is missing.")
+    say(f"{said} The same `pdadapt adapt` goes on with them, and asks itself what is missing.")
 
 
 @labels_app.command("show")
@@ -877,7 +877,7 @@ def labels_show(
     """Show what the teachers said about one query: documents, pairs, and where they contradict each other."""
     from pdadapt.label_files import label_tables
 
-    _console().print(label_tables(run, query))
+    open_console().print(label_tables(run, query))
 
 
 @app.command(epilog="Example: pdadapt datasets")
@@ -894,10 +894,10 @@ def datasets(debug: DebugOption = False) -> None:
         tests = ", ".join(f"{split} {number:,}" if number else split for split, number in found.tests.items())
         recipe = found.name if found.name in recipes else ""
         table.add_row(found.name, documents, f"{found.queries:,}" if found.queries else "", tests, recipe)
-    _console().print(table)
+    open_console().print(table)
     for name, number in PAPER_QUERIES.items():
-        _say(f"{name}: published figures are on {number:,} test queries, of which ir_datasets has fewer.")
-    _say(
+        say(f"{name}: published figures are on {number:,} test queries, of which ir_datasets has fewer.")
+    say(
         "They are downloaded when first used, but for licensed ones: --corpus NAME says how to get those. Other ids of "
         "ir_datasets do too (https://ir-datasets.com), as well as your own files."
     )
@@ -918,7 +918,7 @@ def setup_colbert(debug: DebugOption = False) -> None:
 def _set_up(engine: str) -> None:
     from pdadapt.engines.environment import set_up
 
-    _say(f"Ready in {set_up(engine)}: --set retrieve.engine={engine}")
+    say(f"Ready in {set_up(engine)}: --set retrieve.engine={engine}")
 
 
 @recipes_app.callback()
@@ -929,7 +929,7 @@ def recipes(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         for name in recipe_names():
             first = recipe_path(name).read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
-            _say(f"{name:24} {first}")
+            say(f"{name:24} {first}")
 
 
 @recipes_app.command("settings")
@@ -942,7 +942,7 @@ def recipes_settings(debug: DebugOption = False) -> None:
     for key, default, meaning in all_settings():
         value = "null" if default is None else list(default) if isinstance(default, tuple) else default
         table.add_row(key, str(value), meaning)
-    _console().print(table)
+    open_console().print(table)
 
 
 @recipes_app.command("show")
@@ -967,20 +967,20 @@ def recipes_copy(name: str, file: Path, debug: DebugOption = False) -> None:
         raise RecipeError(f"{file} exists already; give another name.") from None
     except OSError as error:
         raise RecipeError(f"{file} cannot be written ({error.strerror}); give another name.") from None
-    _say(f"Wrote {file}; use it with --recipe {shlex.quote(str(file))}")
+    say(f"Wrote {file}; use it with --recipe {shlex.quote(str(file))}")
 
 
-def _console() -> Console:
+def open_console() -> Console:
     from pdadapt.terminal import console
 
     return console()
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     typer.echo(printable(text))
 
 
-def _progress() -> Progress:
+def new_progress() -> Progress:
     from pdadapt.distributed import rank
     from pdadapt.progress import Progress, quiet_libraries
     from pdadapt.terminal import console
@@ -989,7 +989,7 @@ def _progress() -> Progress:
     return Progress(console(quiet=True) if rank() > 0 else None)
 
 
-def _default_recipe(console: Console) -> str:
+def default_recipe(console: Console) -> str:
     import torch
 
     if torch.cuda.is_available():

@@ -200,8 +200,8 @@ def encode_on(
     cluster: Cluster, name: str, student: dict[str, Any], batch_tokens: int | None, shards: Iterable[ShardTexts]
 ) -> Iterator[tuple[ShardTexts, bytes]]:
     """Shards of an index (engines.exact), made by a student: what load_student is told, name and settings."""
-    files = _files(name)
-    yield from cluster.map(functools.partial(_Encoding, name, student, batch_tokens, files), shards)
+    files = model_files(name)
+    yield from cluster.map(functools.partial(EncodeShard, name, student, batch_tokens, files), shards)
 
 
 def _reach(address: str) -> None:
@@ -236,7 +236,7 @@ class ClusterTeachers:
         if kind in ("endpoint", "imported"):
             return Teachers(self.settings, self.tasks)(task)
         tasks = [each for each in self.tasks if model_of(self.settings, each) == model]  # as Teachers loads it
-        files = _files(model.model)
+        files = model_files(model.model)
         changes: dict[str, Any] = {
             **model.model_dump(),
             "kind": kind,
@@ -248,13 +248,13 @@ class ClusterTeachers:
                 files[f"{each}.txt"] = Path(asked.prompt).read_bytes()
             changes[each] = asked.model_copy(update={"model": None, "kind": "auto"})
         settings = self.settings.model_copy(update=changes)
-        return _Asking(self.cluster, functools.partial(_Judging, settings, tasks, task, files))
+        return TaskPrompt(self.cluster, functools.partial(AnswerChunk, settings, tasks, task, files))
 
     def free(self) -> None:
         """There is nothing to give back."""
 
 
-class _Asking:
+class TaskPrompt:
     def __init__(self, cluster: Cluster, make: Callable[[], Work]):
         self.cluster = cluster
         self.make = make
@@ -266,13 +266,13 @@ class _Asking:
     score_pairs = score_points
 
 
-class _Judging:
+class AnswerChunk:
     """A teacher in a worker."""
 
     def __init__(self, settings: TeacherSettings, tasks: Collection[Task], task: Task, files: Files):
         """settings: of one model for all the tasks, which it is loaded for."""
-        with _unpacked(files) as folder:
-            changes: dict[str, Any] = {"model": _placed(settings.model, folder)}
+        with unpacked(files) as folder:
+            changes: dict[str, Any] = {"model": placed(settings.model, folder)}
             for each in tasks:
                 if f"{each}.txt" in files:
                     changes[each] = asked_of(settings, each).model_copy(update={"prompt": str(folder / f"{each}.txt")})
@@ -285,19 +285,19 @@ class _Judging:
         return json.dumps([scores[question] for question in chunk.asked]).encode()
 
 
-class _Encoding:
+class EncodeShard:
     """A student in a worker."""
 
     def __init__(self, name: str, student: dict[str, Any], batch_tokens: int | None, files: Files):
-        with _unpacked(files) as folder:
-            self.model = load_student(_placed(name, folder), **student)
+        with unpacked(files) as folder:
+            self.model = load_student(placed(name, folder), **student)
         self.batch_tokens = batch_tokens
 
     def __call__(self, shard: ShardTexts) -> bytes:
         return encode_shard(self.model, shard, self.batch_tokens)
 
 
-def _files(model: str) -> Files:
+def model_files(model: str) -> Files:
     """Of a model that is a folder or a file here, which other machines may not have."""
     source = resolve_model(model)
     if not source.is_local or model.startswith("package:"):
@@ -306,7 +306,7 @@ def _files(model: str) -> Files:
     return {f"model/{file.relative_to(folder)}": file.read_bytes() for file in source.files()}
 
 
-def _placed(model: str, folder: Path) -> str:
+def placed(model: str, folder: Path) -> str:
     """The model's name where its files, if there are some, are unpacked into this folder."""
     own = folder / "model"
     if not own.is_dir():
@@ -315,7 +315,7 @@ def _placed(model: str, folder: Path) -> str:
 
 
 @contextlib.contextmanager
-def _unpacked(files: Files) -> Iterator[Path]:
+def unpacked(files: Files) -> Iterator[Path]:
     """A folder that holds them, for as long as a model is loaded from it."""
     with tempfile.TemporaryDirectory() as folder:
         for name, content in files.items():

@@ -308,11 +308,11 @@ def _load_beir(folder: Path, split: str, notices: Notices) -> Dataset:
     corpus = read_corpus(corpus_file, notices)
     queries, answers = read_questions(queries_file, notices)
     qrels_file, train_file = find_qrels(folder, split), find_qrels(folder, "train")
-    test_queries, qrels = _judged(qrels_file, queries, corpus, notices)
+    test_queries, qrels = read_judgments_of(qrels_file, queries, corpus, notices)
     train_queries = {query_id: text for query_id, text in queries.items() if query_id not in test_queries}
 
     def train_qrels() -> Qrels:
-        found = _judged(train_file, queries, corpus, notices, "training")[1] if split != "train" else {}
+        found = read_judgments_of(train_file, queries, corpus, notices, "training")[1] if split != "train" else {}
         return {query_id: judged for query_id, judged in found.items() if query_id in train_queries}
 
     return Dataset(
@@ -342,11 +342,11 @@ def _load_msmarco(folder: Path, split: str, notices: Notices) -> Dataset:
             raise DataError(f"{found}, or leave out --split (evaluate.split).")
         notices.add("split", f"{found}, to measure with them.", f"{found}, or leave out --strict.")
     test_queries, qrels = (
-        _judged(qrels_file, read_queries(test_file, notices), corpus, notices) if test_file else ({}, {})
+        read_judgments_of(qrels_file, read_queries(test_file, notices), corpus, notices) if test_file else ({}, {})
     )
 
     def train_qrels() -> Qrels:
-        return _judged(one_of(folder, "qrels.train", QRELS), queries, corpus, notices, "training")[1]
+        return read_judgments_of(one_of(folder, "qrels.train", QRELS), queries, corpus, notices, "training")[1]
 
     qrels_from = str(qrels_file.relative_to(folder)) if qrels_file else ""
     return Dataset(_name(folder), corpus, queries, test_queries, qrels, train_qrels, queries_file.name, qrels_from)
@@ -379,7 +379,7 @@ def judge(dataset: Dataset, qrels_file: Path) -> Dataset:
         )
     check_file(qrels_file)
     dataset.notices.discard("split")
-    test_queries, qrels = _judged(qrels_file, queries, dataset.corpus, dataset.notices)
+    test_queries, qrels = read_judgments_of(qrels_file, queries, dataset.corpus, dataset.notices)
     return replace(dataset, test_queries=test_queries, qrels=qrels, qrels_from=path_text(qrels_file))
 
 
@@ -391,7 +391,7 @@ def read_judged(qrels_file: Path, strict: bool = False) -> Dataset:
     return Dataset(name, Corpus([]), {}, dict.fromkeys(qrels, ""), qrels, qrels_from=qrels_from, notices=notices)
 
 
-def _judged(
+def read_judgments_of(
     file: Path | None, queries: Queries, corpus: Corpus, notices: Notices, kind: str = "test"
 ) -> tuple[Queries, Qrels]:
     """Those of the queries that the file judges, and how; nothing when there is no such file."""

@@ -491,7 +491,7 @@ def rank(
     progress: Progress,
     cluster: Cluster | None = None,
 ) -> None:
-    """Rank the test queries to this depth, and the training queries of the next iteration, with the student of `iteration`.
+    """Rank test queries to this depth, and training queries for the next iteration, with the student of `iteration`.
 
     The first candidates may come from another model (retrieve.model), and all from BM25 too, or from it alone
     (retrieve.sources). One index serves all rankings of a model, and is removed when they are on disk.

@@ -92,7 +92,7 @@ def check_teacher(settings: TeacherSettings, task: Task, queries: Collection[str
             f"{own} --name {model.model.removeprefix(IMPORTED)}`, and use that store with --set label_store={own}."
         )
     if kind == "endpoint" and not labeled:
-        teacher = _load_endpoint(model, settings, [task])
+        teacher = load_endpoint(model, settings, [task])
         teacher.check(queries)
     if kind in (*LANGUAGE_MODELS, "cross_encoder", "bi_encoder", "multi_vector"):
         check_architecture(model, kind)
@@ -312,7 +312,7 @@ class Teachers:
             return (BiEncoderTeacher if kind == "bi_encoder" else MultiVectorTeacher)(model)
         asked = [task for task in self.tasks if model_of(self.settings, task) == model]
         if kind == "endpoint":
-            return _load_endpoint(model, self.settings, asked, self.progress)
+            return load_endpoint(model, self.settings, asked, self.progress)
         point = self.settings.point if "point" in asked else None
         pair = self.settings.pair if "pair" in asked else None
         if kind == "seq2seq":
@@ -324,7 +324,7 @@ class Teachers:
         return CausalTeacher(model, point, pair)
 
 
-def _load_endpoint(
+def load_endpoint(
     model: ModelSettings, settings: TeacherSettings, tasks: Collection[Task], progress: Progress | None = None
 ) -> Any:
     from pdadapt.teachers.endpoint import EndpointTeacher

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from pdadapt.cli import _overrides
+from pdadapt.cli import overrides_of
 from pdadapt.recipe import load_recipe
 from pdadapt.teachers.choose import model_of
 
@@ -86,12 +86,12 @@ def test_settings_are_listed():
 
 
 def test_a_teacher_that_is_given_stands_for_those_that_the_recipe_names():
-    given = _overrides(None, {"teacher.model": "x", "teacher.pair.model": "y", "iterations": None})
+    given = overrides_of(None, {"teacher.model": "x", "teacher.pair.model": "y", "iterations": None})
     recipe = load_recipe("msmarco", given)
     assert (model_of(recipe.teacher, "point").model, model_of(recipe.teacher, "pair").model) == ("x", "y")
-    recipe = load_recipe("msmarco", _overrides(["teacher.point.model=z"], {"teacher.model": "x"}))
+    recipe = load_recipe("msmarco", overrides_of(["teacher.point.model=z"], {"teacher.model": "x"}))
     assert (model_of(recipe.teacher, "point").model, model_of(recipe.teacher, "pair").model) == ("z", "x")
-    assert _overrides(["seed=1"], {"teacher.model": None}) == {"seed": 1}
+    assert overrides_of(["seed=1"], {"teacher.model": None}) == {"seed": 1}
 
 
 def test_evaluate_compares_two_models_and_leaves_their_runs(beir, encoder, stanford, tmp_path):

@@ -64,10 +64,10 @@ def test_the_default_is_the_paper_with_a_cap_and_the_best_state():
 
 def test_the_default_of_the_commands_is_for_any_corpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert cli._default_recipe(Console()) == "default"
+    assert cli.default_recipe(Console()) == "default"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with (console := Console(width=200)).capture() as said:
-        assert cli._default_recipe(console) == "small"
+        assert cli.default_recipe(console) == "small"
     assert "Recipe `default` needs one GPU" in said.get()
 
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from pdadapt import ask
 from pdadapt.ask import Coming
 from pdadapt.cli import app
-from pdadapt.cluster import Cluster, Shelf, _files, _placed, _unpacked
+from pdadapt.cluster import Cluster, Shelf, model_files, placed, unpacked
 from pdadapt.corpus import load_dataset
 from pdadapt.errors import ModelError
 from pdadapt.label_files import read_labels
@@ -135,11 +135,11 @@ def test_a_model_travels_as_what_it_was_taken_for(t5, tmp_path):
     shutil.copytree(t5, folder)
     (folder / "other.Q4.gguf").touch()
     (folder / ".env").write_text("KEY=secret", encoding="utf-8")
-    files = _files(str(folder))
+    files = model_files(str(folder))
     assert "model/model.safetensors" in files and not any("env" in name for name in files)
-    with _unpacked(files) as unpacked:
-        assert resolve_model(_placed(str(folder), unpacked)).gguf_file is None
-        assert _placed("org/name", unpacked / "elsewhere") == "org/name"
+    with unpacked(files) as unpacked:
+        assert resolve_model(placed(str(folder), unpacked)).gguf_file is None
+        assert placed("org/name", unpacked / "elsewhere") == "org/name"
 
 
 def test_without_a_cluster_it_says_how_to_begin_one(tiny_recipe, beir, tmp_path):

@@ -137,9 +137,9 @@ def test_a_model_travels_as_what_it_was_taken_for(t5, tmp_path):
     (folder / ".env").write_text("KEY=secret", encoding="utf-8")
     files = model_files(str(folder))
     assert "model/model.safetensors" in files and not any("env" in name for name in files)
-    with unpacked(files) as unpacked:
-        assert resolve_model(placed(str(folder), unpacked)).gguf_file is None
-        assert placed("org/name", unpacked / "elsewhere") == "org/name"
+    with unpacked(files) as folder_there:
+        assert resolve_model(placed(str(folder), folder_there)).gguf_file is None
+        assert placed("org/name", folder_there / "elsewhere") == "org/name"
 
 
 def test_without_a_cluster_it_says_how_to_begin_one(tiny_recipe, beir, tmp_path):

@@ -25,13 +25,13 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
 
-from pdadapt.corpus import load_dataset
-from pdadapt.models import resolve_model
-from pdadapt.plan import pairs_of
-from pdadapt.progress import quiet_libraries
-from pdadapt.recipe import PairSettings, TeacherSettings
-from pdadapt.teachers import Pair, Point, answers, score_of
-from pdadapt.teachers.choose import Teachers
+from pdadapt.data.load import load_dataset
+from pdadapt.models.source import resolve_model
+from pdadapt.planning.measure import pairs_of
+from pdadapt.runtime.progress import quiet_libraries
+from pdadapt.settings.schema import PairSettings, TeacherSettings
+from pdadapt.teachers.base import Pair, Point, answers, score_of
+from pdadapt.teachers.load import Teachers
 from pdadapt.teachers.packed import grow, prefixes
 
 FLAN = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "decoder_start_token_id": 0, "d_kv": 64}

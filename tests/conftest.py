@@ -60,7 +60,7 @@ def _few_threads():
 @pytest.fixture(autouse=True)
 def _no_limits():
     """What one test found out about memory is not remembered by the next."""
-    from pdadapt.batches import limits
+    from pdadapt.models.memory import limits
 
     limits.remember(None)
 
@@ -225,7 +225,7 @@ def stanford(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def engine_environment() -> Callable[[str], Path]:
     """Makes sure of an engine's environment, for which several GB may be downloaded, or skips."""
-    from pdadapt.engines.environment import environment_folder, set_up
+    from pdadapt.retrieval.engines.environment import environment_folder, set_up
 
     def get(engine: str) -> Path:
         if not (environment_folder(engine) / "ready").exists() and "PDADAPT_BUILD_ENVIRONMENTS" not in os.environ:
@@ -358,6 +358,6 @@ def kill_while_saving():
 
 def asked_at_once(questions):
     """As one chunk."""
-    from pdadapt.ask import Questions
+    from pdadapt.labeling.ask import Questions
 
     return Questions([(questions, len(questions))], lambda chunk: chunk)

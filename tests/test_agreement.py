@@ -8,16 +8,19 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
-from pdadapt.agreement import MEASURES, agreement, held_out, pairs, says_enough, score_lists
-from pdadapt.cli import app
-from pdadapt.corpus import load_dataset
-from pdadapt.pipeline import adapt, by_teacher_alone
-from pdadapt.progress import Progress
-from pdadapt.recipe import TrainSettings, load_recipe
-from pdadapt.run import RunFolder, last_checkpoint, read_run
+from pdadapt.cli.app import app
+from pdadapt.data.load import load_dataset
+from pdadapt.data.run_file import read_run
+from pdadapt.evaluation.agreement import MEASURES, agreement, by_teacher_alone, pairs, says_enough, score_lists
+from pdadapt.evaluation.held_out import held_out
+from pdadapt.labeling.training_list import TrainingList, read_lists
+from pdadapt.pipeline import adapt
+from pdadapt.runs.folder import RunFolder, last_checkpoint
+from pdadapt.runtime.progress import Progress
+from pdadapt.settings.recipes import load_recipe
+from pdadapt.settings.schema import TrainSettings
 from pdadapt.students.colbert import load_colbert
-from pdadapt.train import train
-from pdadapt.training_lists import TrainingList, read_lists
+from pdadapt.training.trainer import train
 
 
 def test_the_share_held_out_is_drawn_by_the_seed_and_never_more_than_500():
@@ -86,7 +89,7 @@ def test_training_brings_agreement(stanford, beir, tmp_path):
 
 
 def test_without_judgments_the_report_shows_the_queries_held_out(tiny_recipe, beir, tmp_path, monkeypatch):
-    monkeypatch.setattr("pdadapt.agreement.LEAST", 1)
+    monkeypatch.setattr("pdadapt.evaluation.held_out.LEAST", 1)
     dataset = replace(load_dataset(str(beir)), test_queries={}, qrels={})
     settings = {"train.held_out": 0.5, "train.learning_rate": 0.1, "train.steps": 8, "iterations": 1}
     metrics = adapt(load_recipe(str(tiny_recipe), settings), dataset, tmp_path / "run", Progress())
@@ -121,7 +124,7 @@ def test_without_judgments_the_report_shows_the_queries_held_out(tiny_recipe, be
 def test_iterations_end_when_agreement_does_not_rise_and_the_better_student_is_kept(
     tiny_recipe, beir, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("pdadapt.agreement.LEAST", 1)
+    monkeypatch.setattr("pdadapt.evaluation.held_out.LEAST", 1)
     dataset = load_dataset(str(beir))
     still = {"train.held_out": 0.25, "train.learning_rate": 1e-30, "train.weight_decay": 0, "train.steps": 1}
     out = tmp_path / "run"

@@ -21,11 +21,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from pdadapt import cli
-from pdadapt.corpus import load_dataset
+from pdadapt.cli import main
+from pdadapt.data.load import load_dataset
 from pdadapt.pipeline import adapt
-from pdadapt.progress import Progress
-from pdadapt.recipe import load_recipe
+from pdadapt.runtime.progress import Progress
+from pdadapt.settings.recipes import load_recipe
 from pdadapt.teachers import servers
 from pdadapt.teachers.language_model import load_tokenizer
 
@@ -477,7 +477,7 @@ def pdadapt(arguments, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["pdadapt", *shlex.split(arguments)])
     capsys.readouterr()
     with pytest.raises(SystemExit) as stopped:
-        cli.run()
+        main.run()
     return stopped.value.code, *capsys.readouterr()
 
 

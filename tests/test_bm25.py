@@ -5,13 +5,14 @@ import pytest
 import Stemmer
 from typer.testing import CliRunner
 
-from pdadapt.cli import app
-from pdadapt.corpus import Corpus, Document
-from pdadapt.engines.bm25 import BM25, split_unspaced
-from pdadapt.engines.choose import index_origin
-from pdadapt.progress import Progress
-from pdadapt.recipe import RetrieveSettings
-from pdadapt.retrieve import index_corpus, rank_by_bm25, retrieve
+from pdadapt.cli.app import app
+from pdadapt.data.corpus import Corpus, Document
+from pdadapt.retrieval.candidates import rank_by_bm25
+from pdadapt.retrieval.engines.bm25 import BM25, split_unspaced
+from pdadapt.retrieval.engines.load import index_origin
+from pdadapt.retrieval.search import index_corpus, retrieve
+from pdadapt.runtime.progress import Progress
+from pdadapt.settings.schema import RetrieveSettings
 
 
 def tokens(text):

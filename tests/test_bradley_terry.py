@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import expit
 
-from pdadapt.bradley_terry import contradictions, fit, most_informative
+from pdadapt.labeling.bradley_terry import contradictions, fit, most_informative
 
 labels = st.integers(2, 8).flatmap(
     lambda size: st.tuples(

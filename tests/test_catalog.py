@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pdadapt.catalog import FORUMS, find, load_named
-from pdadapt.cli import app
-from pdadapt.corpus import Document, load_dataset
+from pdadapt.cli.app import app
+from pdadapt.data.catalog import FORUMS, find, load_named
+from pdadapt.data.corpus import Document
+from pdadapt.data.load import load_dataset
 from pdadapt.errors import DataError
 from pdadapt.pipeline import adapt
-from pdadapt.progress import Progress
-from pdadapt.recipe import load_recipe
+from pdadapt.runtime.progress import Progress
+from pdadapt.settings.recipes import load_recipe
 
 CORPUS = '{"_id": "d1", "title": "", "text": "rim spoke"}\n{"_id": "d2", "title": "", "text": "pad rotor"}\n'
 QUERIES = '{"_id": "q1", "text": "rim"}\n{"_id": "q2", "text": "pad"}\n{"_id": "q3", "text": "hub"}\n'

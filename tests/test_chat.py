@@ -13,12 +13,20 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from pdadapt.errors import ModelError
 from pdadapt.generation.writers import check_writer, encoders
-from pdadapt.prompt import POINT_FIELDS, Prompt, load_prompt
-from pdadapt.recipe import GenerateSettings, ModelSettings, PairSettings, PointSettings, Recipe, TeacherSettings
-from pdadapt.teachers import Point, answers
+from pdadapt.labeling.check import check_teacher
+from pdadapt.settings.prompt import POINT_FIELDS, Prompt, load_prompt
+from pdadapt.settings.schema import (
+    GenerateSettings,
+    ModelSettings,
+    PairSettings,
+    PointSettings,
+    Recipe,
+    TeacherSettings,
+)
+from pdadapt.teachers.base import Point, answers
 from pdadapt.teachers.chat import begins_thought, chat_format, opens_thought
-from pdadapt.teachers.choose import Teachers, check_teacher
 from pdadapt.teachers.language_model import asking
+from pdadapt.teachers.load import Teachers
 from pdadapt.teachers.prompting import PromptEncoder
 
 TURN = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"

@@ -5,16 +5,18 @@ import json
 import pytest
 
 from pdadapt import pipeline
-from pdadapt.checks import Checks, check_points
-from pdadapt.corpus import load_dataset
+from pdadapt.data.load import load_dataset
 from pdadapt.errors import RecipeError
-from pdadapt.progress import Progress
-from pdadapt.recipe import TrainSettings, load_recipe
-from pdadapt.run import RunFolder
-from pdadapt.students import save_student
+from pdadapt.labeling.training_list import TrainingList, write_lists
+from pdadapt.runs.folder import RunFolder
+from pdadapt.runtime.progress import Progress
+from pdadapt.settings.recipes import load_recipe
+from pdadapt.settings.schema import TrainSettings
 from pdadapt.students.colbert import get_lengths, load_colbert
-from pdadapt.train import train
-from pdadapt.training_lists import TrainingList, write_lists
+from pdadapt.students.load import save_student
+from pdadapt.training import stage
+from pdadapt.training.early_stopping import Checks, check_points
+from pdadapt.training.trainer import train
 
 
 def settings(**more):
@@ -147,7 +149,7 @@ def test_where_no_query_can_choose_the_last_state_is_kept_and_that_is_said(
     write_lists(run.iteration(1) / "lists.jsonl", lists)
     values = {"steps": 4, "batch_size": 2, "n_way": 3, "checks": 2, "held_out": 0.5, "lambda_pair": 0}
     recipe = load_recipe("demo", {"student.model": str(stanford), **{f"train.{key}": values[key] for key in values}})
-    pipeline.fit(recipe, corpus, texts, run, 1, Progress())
+    stage.fit(recipe, corpus, texts, run, 1, Progress())
     assert said in " ".join(capsys.readouterr().err.split())
     assert run.checkpoint(1).exists() and not (run.iteration(1) / "checks.jsonl").exists()
 

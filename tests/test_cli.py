@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from pdadapt.cli import overrides_of
-from pdadapt.recipe import load_recipe
-from pdadapt.teachers.choose import model_of
+from pdadapt.cli.options import overrides_of
+from pdadapt.settings.recipes import load_recipe
+from pdadapt.teachers.kind import model_of
 
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "140", "OMP_NUM_THREADS": "1"}
 
@@ -119,8 +119,8 @@ def test_evaluate_without_judgments_says_what_is_missing(beir, encoder, tmp_path
 
 
 def test_evaluate_keeps_the_lengths_of_the_checkpoint_unless_told(beir, stanford, tmp_path):
-    from pdadapt.students.checkpoint import save_colbert
     from pdadapt.students.colbert import get_lengths, load_colbert
+    from pdadapt.students.pylate import save_colbert
 
     save_colbert(load_colbert(str(stanford), query_length=64, document_length=200), tmp_path / "model")
     assert get_lengths(load_colbert(str(tmp_path / "model"))) == (64, 200)

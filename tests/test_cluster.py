@@ -11,18 +11,19 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from pdadapt import ask
-from pdadapt.ask import Coming
-from pdadapt.cli import app
-from pdadapt.cluster import Cluster, Shelf, model_files, placed, unpacked
-from pdadapt.corpus import load_dataset
+from pdadapt.cli.app import app
+from pdadapt.data.load import load_dataset
 from pdadapt.errors import ModelError
-from pdadapt.label_files import read_labels
-from pdadapt.models import resolve_model
+from pdadapt.labeling import ask
+from pdadapt.labeling.ask import Coming
+from pdadapt.labeling.exchange import read_labels
+from pdadapt.models.source import resolve_model
+from pdadapt.models.transfer import model_files, placed, unpacked
 from pdadapt.pipeline import adapt
-from pdadapt.progress import Progress
-from pdadapt.recipe import load_recipe
-from pdadapt.teachers import Chunk, Point
+from pdadapt.runtime.progress import Progress
+from pdadapt.runtime.ray_cluster import Cluster, Shelf
+from pdadapt.settings.recipes import load_recipe
+from pdadapt.teachers.base import Chunk, Point
 
 ray = pytest.importorskip("ray")
 

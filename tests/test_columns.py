@@ -6,10 +6,13 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from pdadapt.columns import header
-from pdadapt.corpus import Document, read_corpus, read_qrels, read_queries
+from pdadapt.data.columns import header
+from pdadapt.data.corpus import Document
+from pdadapt.data.documents import read_corpus
+from pdadapt.data.queries import read_queries
+from pdadapt.data.run_file import read_run
+from pdadapt.data.trec import read_qrels
 from pdadapt.errors import DataError
-from pdadapt.run import read_run
 
 DOCUMENTS = [Document("d1", "Rims", "true the rim"), Document("d2", "", "bleed the brake")]
 NAMES = [

@@ -10,20 +10,21 @@ from sentence_transformers import CrossEncoder
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from pdadapt.corpus import Document
+from pdadapt.data.corpus import Document
 from pdadapt.generation.writers import encoders
-from pdadapt.models import resolve_model
-from pdadapt.prompt import PAIR_FIELDS, POINT_FIELDS, Prompt, load_prompt
-from pdadapt.recipe import GenerateSettings, ModelSettings, PairSettings, PointSettings, TeacherSettings
-from pdadapt.reranker import Example, _rows
-from pdadapt.teachers import Pair, Point, answers
-from pdadapt.teachers.choose import Teachers, check_teacher
+from pdadapt.labeling.check import check_teacher
+from pdadapt.models.source import resolve_model
+from pdadapt.settings.prompt import PAIR_FIELDS, POINT_FIELDS, Prompt, load_prompt
+from pdadapt.settings.schema import GenerateSettings, ModelSettings, PairSettings, PointSettings, TeacherSettings
+from pdadapt.teachers.base import Pair, Point, answers
 from pdadapt.teachers.control import SERVED, ControlTokens, without_markup
 from pdadapt.teachers.cross_encoder import fit as fit_pair
 from pdadapt.teachers.cross_encoder import join
 from pdadapt.teachers.endpoint import fit
 from pdadapt.teachers.language_model import asking
+from pdadapt.teachers.load import Teachers
 from pdadapt.teachers.prompting import PromptEncoder
+from pdadapt.training.reranker import Example, _rows
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"

@@ -15,15 +15,15 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import AutoModel, T5ForConditionalGeneration
 from typer.testing import CliRunner
 
-from pdadapt.cli import app
-from pdadapt.convert import convert
+from pdadapt.cli.app import app
 from pdadapt.errors import ModelError, RunError
-from pdadapt.models import resolve_model
-from pdadapt.progress import Progress
-from pdadapt.recipe import TeacherSettings
-from pdadapt.students import load_student
-from pdadapt.teachers import Pair, answers
-from pdadapt.teachers.choose import Teachers
+from pdadapt.models.convert import convert
+from pdadapt.models.source import resolve_model
+from pdadapt.runtime.progress import Progress
+from pdadapt.settings.schema import TeacherSettings
+from pdadapt.students.load import load_student
+from pdadapt.teachers.base import Pair, answers
+from pdadapt.teachers.load import Teachers
 
 
 def pickle(folder, target, **options):

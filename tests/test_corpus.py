@@ -5,9 +5,13 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 
-from pdadapt.corpus import Document, data_hashes, load_dataset, read_corpus, read_qrels, read_queries, read_sources
+from pdadapt.data.corpus import Document, data_hashes
+from pdadapt.data.documents import read_corpus
+from pdadapt.data.load import load_dataset
+from pdadapt.data.passages import reload
+from pdadapt.data.queries import read_queries, read_sources
+from pdadapt.data.trec import read_qrels
 from pdadapt.errors import DataError
-from pdadapt.passages import reload
 
 
 def test_title_and_text_are_joined_once_and_the_same_way():
@@ -30,7 +34,7 @@ def test_what_was_read_is_read_again_from_elsewhere(tmp_path, monkeypatch):
     assert data_hashes(again, again.queries) == data_hashes(dataset, dataset.queries)
 
     read = []
-    monkeypatch.setattr("pdadapt.corpus.read_queries", lambda file, _: read.append(str(file)) or {"q": "a query"})
+    monkeypatch.setattr("pdadapt.data.queries.read_queries", lambda file, _: read.append(str(file)) or {"q": "a query"})
     source = load_dataset(str(folder), Path("hf:org/name")).source
     reload(source)
     assert read == ["hf:org/name"] * 2, "a name on the hub is no path"

@@ -6,15 +6,17 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
-from pdadapt.corpus import load_dataset
-from pdadapt.engines.exact import Exact
+from pdadapt.data.load import load_dataset
 from pdadapt.errors import ModelError
-from pdadapt.progress import Progress
-from pdadapt.recipe import TrainSettings
-from pdadapt.retrieve import index_corpus, retrieve
-from pdadapt.students import load_student, save_student
-from pdadapt.train import ListCollator, PairDistillLoss, train
-from pdadapt.training_lists import TrainingList
+from pdadapt.labeling.training_list import TrainingList
+from pdadapt.retrieval.engines.exact import Exact
+from pdadapt.retrieval.search import index_corpus, retrieve
+from pdadapt.runtime.progress import Progress
+from pdadapt.settings.schema import TrainSettings
+from pdadapt.students.load import load_student, save_student
+from pdadapt.training.batch import ListCollator
+from pdadapt.training.pairdistill_loss import PairDistillLoss
+from pdadapt.training.trainer import train
 
 TEXTS = ["rim spoke hub", "pad rotor", "chain cable lever derailleur"]
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pdadapt import distributed
-from pdadapt.corpus import load_dataset
+from pdadapt.data.load import load_dataset
 from pdadapt.errors import RunError
-from pdadapt.locks import locked
+from pdadapt.runtime.locks import locked
+from pdadapt.training import distributed
 
 SCRIPT = Path(__file__).with_name("training_script.py")
 

@@ -10,11 +10,14 @@ from sentence_transformers.util import maxsim
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from pdadapt.errors import ModelError, RecipeError
-from pdadapt.recipe import PairSettings, PointSettings, TeacherSettings
+from pdadapt.labeling.check import check_teacher
+from pdadapt.settings.schema import PairSettings, PointSettings, TeacherSettings
 from pdadapt.students.colbert import load_colbert
-from pdadapt.teachers import Pair, Point, answers
-from pdadapt.teachers.choose import Teachers, check_teacher, model_of, teacher_key
+from pdadapt.teachers.base import Pair, Point, answers
 from pdadapt.teachers.cross_encoder import Reading, cut
+from pdadapt.teachers.kind import model_of
+from pdadapt.teachers.label_key import teacher_key
+from pdadapt.teachers.load import Teachers
 
 POINTS = [
     Point(query, document)

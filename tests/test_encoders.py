@@ -10,22 +10,23 @@ from safetensors.torch import load_file, save_file
 from tiny_encoders import COUNTED, ENCODERS, RELATIVE, make_encoder, make_tokenizer
 from transformers import DebertaConfig, DebertaModel, GPT2Config, GPT2LMHeadModel
 
-from pdadapt.corpus import Corpus, Document
-from pdadapt.encoders import length_limit
-from pdadapt.engines.choose import check_model, load_engine
+from pdadapt.data.corpus import Corpus, Document
 from pdadapt.errors import ModelError
-from pdadapt.export import export_checkpoint
-from pdadapt.models import resolve_model
-from pdadapt.outline import ENDLESS, check_encoder, outline
-from pdadapt.progress import Progress
-from pdadapt.recipe import RerankerSettings, RetrieveSettings, TeacherSettings, TrainSettings
-from pdadapt.reranker import load_encoder
-from pdadapt.retrieve import index_corpus, retrieve
-from pdadapt.students import load_student, save_student
-from pdadapt.teachers import Point, answers
-from pdadapt.teachers.choose import Teachers, check_teacher
-from pdadapt.train import train
-from pdadapt.training_lists import TrainingList
+from pdadapt.labeling.check import check_teacher
+from pdadapt.labeling.training_list import TrainingList
+from pdadapt.models.encoders import length_limit
+from pdadapt.models.outline import ENDLESS, check_encoder, outline
+from pdadapt.models.source import resolve_model
+from pdadapt.reporting.export import export_checkpoint
+from pdadapt.retrieval.engines.load import check_model, load_engine
+from pdadapt.retrieval.search import index_corpus, retrieve
+from pdadapt.runtime.progress import Progress
+from pdadapt.settings.schema import RerankerSettings, RetrieveSettings, TeacherSettings, TrainSettings
+from pdadapt.students.load import load_student, save_student
+from pdadapt.teachers.base import Point, answers
+from pdadapt.teachers.load import Teachers
+from pdadapt.training.reranker import load_encoder
+from pdadapt.training.trainer import train
 
 LONG = "rim spoke hub nipple tension true wobble " * 40
 TEXTS = ["rim spoke hub", "pad rotor lever", LONG, "chain cassette, hanger."]

@@ -10,17 +10,21 @@ from pathlib import Path
 import pytest
 from conftest import asked_at_once
 
-from pdadapt import interrupt
-from pdadapt.ask import ask_missing
 from pdadapt.errors import ModelError, RecipeError
-from pdadapt.labels import LabelStore
-from pdadapt.models import resolve_model
-from pdadapt.progress import Progress
-from pdadapt.prompt import POINT_FIELDS, Prompt
-from pdadapt.recipe import ModelSettings, PairSettings, PointSettings, TeacherSettings
-from pdadapt.teachers import Chunk, Pair, Point, answers, endpoint, servers
-from pdadapt.teachers.choose import Teachers, check_teacher, model_of, teacher_key
+from pdadapt.labeling.ask import ask_missing
+from pdadapt.labeling.check import check_teacher
+from pdadapt.labeling.store import LabelStore
+from pdadapt.models.source import resolve_model
+from pdadapt.runtime import interrupt
+from pdadapt.runtime.progress import Progress
+from pdadapt.settings.prompt import POINT_FIELDS, Prompt
+from pdadapt.settings.schema import ModelSettings, PairSettings, PointSettings, TeacherSettings
+from pdadapt.teachers import endpoint, servers
+from pdadapt.teachers.base import Chunk, Pair, Point, answers
 from pdadapt.teachers.endpoint import EndpointTeacher, fit, log_sum, served_model
+from pdadapt.teachers.kind import model_of
+from pdadapt.teachers.label_key import teacher_key
+from pdadapt.teachers.load import Teachers
 from pdadapt.teachers.servers import authorization
 
 POINTS = [

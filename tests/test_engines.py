@@ -1,10 +1,11 @@
 import pytest
 import torch
 
-from pdadapt.corpus import Corpus, Document, load_dataset
-from pdadapt.engines import exact
-from pdadapt.progress import Progress
-from pdadapt.retrieve import index_corpus, retrieve, sample_queries
+from pdadapt.data.corpus import Corpus, Document
+from pdadapt.data.load import load_dataset
+from pdadapt.retrieval.engines import exact
+from pdadapt.retrieval.search import index_corpus, retrieve, sample_queries
+from pdadapt.runtime.progress import Progress
 from pdadapt.students.colbert import load_colbert
 from pdadapt.students.encoding import encode_documents
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from pdadapt.corpus import load_dataset
-from pdadapt.engines import environment
-from pdadapt.engines.choose import load_engine
+from pdadapt.data.load import load_dataset
 from pdadapt.errors import ModelError
-from pdadapt.progress import Progress
-from pdadapt.recipe import RetrieveSettings
-from pdadapt.retrieve import index_corpus, retrieve
+from pdadapt.retrieval.engines import environment
+from pdadapt.retrieval.engines.load import load_engine
+from pdadapt.retrieval.search import index_corpus, retrieve
+from pdadapt.runtime.progress import Progress
+from pdadapt.settings.schema import RetrieveSettings
 
 QUICK = 20  # seconds, in which a worker that is watched has ended; it would wait for ever
 

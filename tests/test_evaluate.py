@@ -7,28 +7,18 @@ import ir_measures
 import pytest
 from typer.testing import CliRunner
 
-from pdadapt import retrieve
-from pdadapt.answers import Answers
-from pdadapt.cli import app
-from pdadapt.corpus import Corpus, Dataset, Document
+from pdadapt.cli.app import app
+from pdadapt.data.answers import Answers
+from pdadapt.data.corpus import Corpus, Dataset, Document
+from pdadapt.data.run_file import in_order, read_run
 from pdadapt.errors import DataError, RecipeError
-from pdadapt.evaluate import (
-    _parse,
-    aggregate,
-    compare,
-    compare_two,
-    depth,
-    evaluate,
-    holm,
-    most_changed,
-    paired_test,
-    parse_measures,
-    per_query,
-)
-from pdadapt.locks import locked
-from pdadapt.progress import Progress
-from pdadapt.recipe import EvaluateSettings, RetrieveSettings
-from pdadapt.run import in_order, read_run
+from pdadapt.evaluation.evaluate import evaluate, most_changed
+from pdadapt.evaluation.measures import _parse, aggregate, depth, parse_measures, per_query
+from pdadapt.evaluation.significance import compare, compare_two, holm, paired_test
+from pdadapt.retrieval import search
+from pdadapt.runtime.locks import locked
+from pdadapt.runtime.progress import Progress
+from pdadapt.settings.schema import EvaluateSettings, RetrieveSettings
 
 QRELS = {"q1": {"a": 2, "b": 1, "c": 0}, "q2": {"x": 1}, "q3": {"z": 1}}
 RANKING = {"q1": [("c", 3.0), ("a", 2.0), ("b", 1.0)], "q2": [("y", 2.0), ("x", 1.0)]}
@@ -215,13 +205,13 @@ def test_near_ties_are_ordered_alike_for_every_measure(scores):
 
 def test_a_model_and_the_run_that_it_left_have_the_same_figures(beir, stanford, tmp_path, monkeypatch):
     """Be its scores so near that the run file, with its six decimals, does not tell them apart."""
-    found = retrieve.retrieve_documents
+    found = search.retrieve_documents
 
     def nearly_alike(*arguments):
         ranking = found(*arguments)
         return {q: [(doc_id, 1.0 - place * 1e-7) for place, (doc_id, _) in enumerate(r)] for q, r in ranking.items()}
 
-    monkeypatch.setattr("pdadapt.evaluate.retrieve_documents", nearly_alike)
+    monkeypatch.setattr("pdadapt.evaluation.evaluate.retrieve_documents", nearly_alike)
     command = ["evaluate", "--corpus", str(beir), "--no-bm25", "--measures", "RR@10 nDCG@10 AP Success@5 P@3"]
     command += ["--out", str(tmp_path / "out")]
     shown = []

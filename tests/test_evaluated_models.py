@@ -15,15 +15,16 @@ from sentence_transformers.sparse_encoder.modules import MLMTransformer, SpladeP
 from transformers import BertForMaskedLM
 from typer.testing import CliRunner
 
-from pdadapt.cli import app
-from pdadapt.corpus import Corpus, Document, load_dataset
-from pdadapt.engines.bm25 import BM25
-from pdadapt.engines.choose import load_engine
+from pdadapt.cli.app import app
+from pdadapt.data.corpus import Corpus, Document
+from pdadapt.data.load import load_dataset
 from pdadapt.errors import DataError, ModelError
-from pdadapt.models import model_type, resolve_model
-from pdadapt.progress import Progress
-from pdadapt.recipe import RetrieveSettings
-from pdadapt.retrieve import index_corpus, retrieve
+from pdadapt.models.source import model_type, resolve_model
+from pdadapt.retrieval.engines.bm25 import BM25
+from pdadapt.retrieval.engines.load import load_engine
+from pdadapt.retrieval.search import index_corpus, retrieve
+from pdadapt.runtime.progress import Progress
+from pdadapt.settings.schema import RetrieveSettings
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,7 @@ def test_bm25_is_the_same_in_blocks_and_says_where_there_are_no_words(beir, tmp_
     dataset = load_dataset(str(beir))
     found = []
     for block in (10_000, 3):
-        monkeypatch.setattr("pdadapt.engines.bm25.BLOCK", block)
+        monkeypatch.setattr("pdadapt.retrieval.engines.bm25.BLOCK", block)
         index_corpus(BM25(), dataset.corpus, tmp_path / str(block), Progress())
         found.append(retrieve(BM25(), dataset.corpus, dataset.test_queries, tmp_path / str(block), 20, Progress()))
     for query_id, ranked in found[0].items():

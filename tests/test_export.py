@@ -10,15 +10,15 @@ import pytest
 import torch
 from sentence_transformers import MultiVectorEncoder, SentenceTransformer
 
-from pdadapt.corpus import load_dataset
+from pdadapt.data.load import load_dataset
 from pdadapt.errors import ModelError, RunError
-from pdadapt.export import export_checkpoint
 from pdadapt.pipeline import adapt
-from pdadapt.progress import Progress
-from pdadapt.recipe import load_recipe
-from pdadapt.students.checkpoint import save_colbert
+from pdadapt.reporting.export import export_checkpoint
+from pdadapt.runtime.progress import Progress
+from pdadapt.settings.recipes import load_recipe
 from pdadapt.students.colbert import load_colbert
 from pdadapt.students.dense import load_dense, save_dense
+from pdadapt.students.pylate import save_colbert
 
 QUERIES = ["wheel spoke tension", "brake"]
 DOCUMENTS = ["rim spoke , hub nipple tension !", "pad", "chain cassette derailleur . " * 8]

@@ -8,7 +8,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from pdadapt.corpus import load_dataset
+from pdadapt.data.load import load_dataset
 from pdadapt.errors import DataError
 
 JUDGED = {"q1": {"d1": 2, "d2": 0}}

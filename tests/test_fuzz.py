@@ -11,14 +11,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pdadapt.columns import NAMES
-from pdadapt.corpus import read_corpus, read_qrels, read_queries
+from pdadapt.data.columns import NAMES
+from pdadapt.data.documents import read_corpus
+from pdadapt.data.queries import read_queries
+from pdadapt.data.run_file import read_run, write_run
+from pdadapt.data.trec import read_qrels
 from pdadapt.errors import PdadaptError
-from pdadapt.label_files import COLUMNS, import_labels, read_labels
-from pdadapt.labels import LabelStore, is_labeled
-from pdadapt.prompt import POINT_FIELDS, load_prompt
-from pdadapt.recipe import Recipe, all_settings, load_recipe, parse_override
-from pdadapt.run import read_run, write_run
+from pdadapt.labeling.exchange import COLUMNS, import_labels, read_labels
+from pdadapt.labeling.store import LabelStore, is_labeled
+from pdadapt.settings.prompt import POINT_FIELDS, load_prompt
+from pdadapt.settings.recipes import all_settings, load_recipe, parse_override
+from pdadapt.settings.schema import Recipe
 
 fuzz = settings(
     max_examples=250,

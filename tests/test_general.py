@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from pdadapt.corpus import load_dataset
+from pdadapt.data.load import load_dataset
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,10 @@ import pytest
 from typer.testing import CliRunner
 
 from pdadapt import pipeline
-from pdadapt.batches import limits
-from pdadapt.cli import app
-from pdadapt.corpus import Corpus, Dataset, Document, load_dataset, read_queries
+from pdadapt.cli.app import app
+from pdadapt.data.corpus import Corpus, Dataset, Document
+from pdadapt.data.load import load_dataset
+from pdadapt.data.queries import read_queries
 from pdadapt.errors import DataError, RecipeError, RunError
 from pdadapt.generation import sources
 from pdadapt.generation.filters import clean
@@ -25,15 +26,16 @@ from pdadapt.generation.notes import Notes
 from pdadapt.generation.stage import find_documents, judge, write_queries
 from pdadapt.generation.writers import Asked
 from pdadapt.generation.writing import check_as_asked, prepare
-from pdadapt.label_files import read_labels
-from pdadapt.labels import LabelStore
-from pdadapt.locks import holder, locked
+from pdadapt.labeling.exchange import read_labels
+from pdadapt.labeling.shards import Shard, label_shard, merge_shards
+from pdadapt.labeling.store import LabelStore
+from pdadapt.models.memory import limits
 from pdadapt.pipeline import adapt
-from pdadapt.plan import plan
-from pdadapt.progress import Progress
-from pdadapt.recipe import load_recipe
-from pdadapt.shards import Shard, label_shard, merge_shards
-from pdadapt.teachers.choose import teacher_key
+from pdadapt.planning.plan import plan
+from pdadapt.runtime.locks import holder, locked
+from pdadapt.runtime.progress import Progress
+from pdadapt.settings.recipes import load_recipe
+from pdadapt.teachers.label_key import teacher_key
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "120"}
 COUNT = {"generate.count": 12, "generate.max_tokens": 24}

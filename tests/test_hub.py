@@ -16,14 +16,15 @@ import torch
 from huggingface_hub import constants, hf_api
 from safetensors.torch import load_file
 
-from pdadapt.engines.choose import check_model
 from pdadapt.errors import ModelError
-from pdadapt.hub import download, how_to_fetch, repository
-from pdadapt.models import resolve_model
-from pdadapt.outline import check_encoder
-from pdadapt.recipe import ModelSettings, RetrieveSettings, TeacherSettings
-from pdadapt.students import load_student
-from pdadapt.teachers.choose import check_teacher, teacher_kind
+from pdadapt.labeling.check import check_teacher
+from pdadapt.models.hub import download, how_to_fetch, repository
+from pdadapt.models.outline import check_encoder
+from pdadapt.models.source import resolve_model
+from pdadapt.retrieval.engines.load import check_model
+from pdadapt.settings.schema import ModelSettings, RetrieveSettings, TeacherSettings
+from pdadapt.students.load import load_student
+from pdadapt.teachers.kind import teacher_kind
 
 REPOSITORY = """
 .gitattributes LICENSE README.md config.json generation_config.json special_tokens_map.json tokenizer_config.json

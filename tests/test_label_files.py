@@ -5,17 +5,17 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from pdadapt.cli import app
-from pdadapt.corpus import load_dataset
+from pdadapt.cli.app import app
+from pdadapt.data.load import load_dataset
 from pdadapt.errors import DataError, ModelError, RunError
-from pdadapt.label_files import _texts, export_labels, import_labels, label_tables, read_labels
-from pdadapt.labels import LabelStore
+from pdadapt.labeling.exchange import _texts, export_labels, import_labels, label_tables, read_labels
+from pdadapt.labeling.store import LabelStore
+from pdadapt.labeling.training_list import TrainingList, read_lists
 from pdadapt.pipeline import adapt
-from pdadapt.progress import Progress
-from pdadapt.recipe import load_recipe
-from pdadapt.tables import label_summary
-from pdadapt.teachers.choose import teacher_key
-from pdadapt.training_lists import TrainingList, read_lists
+from pdadapt.reporting.tables import label_summary
+from pdadapt.runtime.progress import Progress
+from pdadapt.settings.recipes import load_recipe
+from pdadapt.teachers.label_key import teacher_key
 
 
 @pytest.fixture(scope="module")

@@ -13,19 +13,22 @@ from conftest import asked_at_once
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pdadapt import labels
-from pdadapt.ask import Journal, Questions, ask_missing, in_chunks
-from pdadapt.bradley_terry import fit
-from pdadapt.corpus import Corpus, Document, load_dataset
+from pdadapt.data.corpus import Corpus, Document
+from pdadapt.data.load import load_dataset
+from pdadapt.data.run_file import RunFile, write_run
 from pdadapt.errors import DataError, ModelError
-from pdadapt.label import Labeling, Orders, ask_teachers, asked_orders, journal_of, make_lists, point_labels
-from pdadapt.labels import LabelStore, is_labeled
-from pdadapt.pairs import choose_pairs, count_pairs, standardise
-from pdadapt.progress import Progress
-from pdadapt.recipe import Recipe
-from pdadapt.run import RunFile, write_run
-from pdadapt.teachers import Point
-from pdadapt.training_lists import TrainingList, around_pairs, read_lists, write_lists
+from pdadapt.labeling.ask import Questions, ask_missing, in_chunks
+from pdadapt.labeling.bradley_terry import fit
+from pdadapt.labeling.journal import Journal
+from pdadapt.labeling.pairs import choose_pairs, count_pairs, standardise
+from pdadapt.labeling.position_bias import Orders, asked_orders
+from pdadapt.labeling.questions import Labeling, point_labels
+from pdadapt.labeling.stage import ask_teachers, journal_of, make_lists
+from pdadapt.labeling.store import LabelStore, is_labeled
+from pdadapt.labeling.training_list import TrainingList, around_pairs, read_lists, write_lists
+from pdadapt.runtime.progress import Progress
+from pdadapt.settings.schema import Recipe
+from pdadapt.teachers.base import Point
 
 KEYS = {"point": "p", "pair": "q"}
 
@@ -117,12 +120,12 @@ def test_a_writer_waits_for_its_turn_and_says_what_keeps_it(tmp_path, monkeypatc
     with LabelStore(file, "points", "t") as store:
         busy = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
         busy.execute("BEGIN IMMEDIATE")
-        release = threading.Timer(2.5 * labels.TURN, busy.rollback)
+        release = threading.Timer(2.5 * store.TURN, busy.rollback)
         release.start()
         store.add([(("q", "d"), 1.0)])  # longer than SQLite itself waits
         release.join()
         assert store.get(("q", "d")) == 1.0
-        monkeypatch.setattr(labels, "PATIENCE", 0.1)
+        monkeypatch.setattr(store, "PATIENCE", 0.1)
         busy.execute("BEGIN IMMEDIATE")
         writes = (
             lambda: store.add([(("q", "e"), 1.0)]),

@@ -9,11 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from pdadapt.corpus import Document, load_dataset, read_corpus, read_qrels, read_queries
-from pdadapt.errors import DataError, explain
-from pdadapt.label_files import import_labels, read_labels
-from pdadapt.recipe import Recipe
-from pdadapt.run import RunError, RunFolder, read_run, write_atomic
+from pdadapt.data.corpus import Document
+from pdadapt.data.documents import read_corpus
+from pdadapt.data.load import load_dataset
+from pdadapt.data.queries import read_queries
+from pdadapt.data.run_file import read_run
+from pdadapt.data.trec import read_qrels
+from pdadapt.errors import DataError, RunError, explain
+from pdadapt.labeling.exchange import import_labels, read_labels
+from pdadapt.runs.folder import RunFolder
+from pdadapt.runtime.files import write_atomic
+from pdadapt.settings.schema import Recipe
 
 CAFE = os.fsdecode(b"caf\xe9")
 

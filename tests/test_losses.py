@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from pdadapt.losses import contrastive_loss, kd_loss, pair_loss
+from pdadapt.training.losses import contrastive_loss, kd_loss, pair_loss
 
 NAN = math.nan
 

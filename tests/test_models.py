@@ -5,13 +5,14 @@ import shutil
 import pytest
 from tiny_encoders import make_encoder
 
-from pdadapt.engines.choose import check_model
 from pdadapt.errors import ModelError
-from pdadapt.models import resolve_model, transformer_of
-from pdadapt.recipe import RetrieveSettings, TeacherSettings
-from pdadapt.students import load_student
-from pdadapt.teachers import Point, answers
-from pdadapt.teachers.choose import Teachers, check_teacher
+from pdadapt.labeling.check import check_teacher
+from pdadapt.models.source import resolve_model, transformer_of
+from pdadapt.retrieval.engines.load import check_model
+from pdadapt.settings.schema import RetrieveSettings, TeacherSettings
+from pdadapt.students.load import load_student
+from pdadapt.teachers.base import Point, answers
+from pdadapt.teachers.load import Teachers
 
 
 def test_a_hub_id_with_and_without_a_revision():

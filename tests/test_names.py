@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from pdadapt.cli import app
-from pdadapt.corpus import load_dataset
-from pdadapt.engines.choose import index_folder
-from pdadapt.names import LONGEST, file_names
-from pdadapt.passages import split_documents
-from pdadapt.recipe import RetrieveSettings
-from pdadapt.run import read_run, write_run
+from pdadapt.cli.app import app
+from pdadapt.data.load import load_dataset
+from pdadapt.data.passages import split_documents
+from pdadapt.data.run_file import read_run, write_run
+from pdadapt.retrieval.engines.load import index_folder
+from pdadapt.runtime.names import LONGEST, file_names
+from pdadapt.settings.schema import RetrieveSettings
 
 
 def test_names_are_as_plain_as_they_can_be_and_differ():

@@ -11,11 +11,14 @@ import pyarrow.parquet
 import pytest
 from typer.testing import CliRunner
 
-from pdadapt.cli import app
-from pdadapt.corpus import Document, data_hashes, load_dataset, read_corpus, read_queries, relevant_documents
+from pdadapt.cli.app import app
+from pdadapt.data.corpus import Document, data_hashes, relevant_documents
+from pdadapt.data.documents import read_corpus
+from pdadapt.data.load import load_dataset
+from pdadapt.data.notices import Notices
+from pdadapt.data.passages import reload
+from pdadapt.data.queries import read_queries
 from pdadapt.errors import DataError
-from pdadapt.notices import Notices
-from pdadapt.passages import reload
 
 KEPT = [Document("d1", "", "rim"), Document("d4", "only a title", ""), Document("d6", "T", "pad")]
 ROWS = [
@@ -249,7 +252,7 @@ def test_a_sentence_is_said_once_and_another_takes_its_place():
 
 
 def test_qrels_that_are_given_take_the_place_of_those_that_lack_queries(messy, beir):
-    from pdadapt.corpus import judge
+    from pdadapt.data.judgments import judge
 
     dataset = judge(load_dataset(str(messy)), beir / "qrels" / "test.tsv")
     assert [sentence for sentence in dataset.notices.sentences if "judged" in sentence] == []

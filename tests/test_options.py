@@ -7,7 +7,7 @@ import typer
 from test_output import commands
 from typer.testing import CliRunner
 
-from pdadapt.cli import app
+from pdadapt.cli.app import app
 
 
 def once_only():
@@ -42,7 +42,7 @@ def test_a_long_form_and_one_with_an_equals_sign_count_as_one():
 
 
 def test_a_short_form_counts_with_its_long_one():
-    from pdadapt.options import Commands
+    from pdadapt.cli.commands import Commands
 
     letters = Commands()
 

@@ -13,14 +13,15 @@ from rich.console import Console
 from test_cli import ENVIRONMENT, pdadapt
 from typer.testing import CliRunner
 
-from pdadapt.cli import app
-from pdadapt.corpus import Document
-from pdadapt.printing import ERRORS, encodable, printable, shorten
-from pdadapt.report import write_report
-from pdadapt.search import Found, excerpt, show, side_by_side
-from pdadapt.suites import Row, rich_table, write_tables
-from pdadapt.tables import changed_queries, comparison_table, plan_table, queries_table
-from pdadapt.terminal import Name, WholeTable, console, plain
+from pdadapt.cli.app import app
+from pdadapt.data.corpus import Document
+from pdadapt.evaluation.suites import Row, rich_table, write_tables
+from pdadapt.planning.table import plan_table
+from pdadapt.reporting.report import write_report
+from pdadapt.reporting.tables import changed_queries, comparison_table, queries_table
+from pdadapt.retrieval.explain import Found, excerpt, show, side_by_side
+from pdadapt.runtime.printing import ERRORS, encodable, printable, shorten
+from pdadapt.runtime.terminal import Name, WholeTable, console, plain
 
 NAMES = ("[/old]", "[bold]x", "[link=x]y[/link]", ":warning:", "[red", "\\[x]")
 STEERING = "\x1b[31mred\x1b[0m \x07bell\rback \x9b1m \u202eover\u202c \u2028line \x7f"
@@ -96,7 +97,7 @@ def metrics(systems):
 def plan():
     from types import SimpleNamespace as Some
 
-    from pdadapt.costs import Cost
+    from pdadapt.planning.costs import Cost
 
     shape = Some(documents=12345, queries=6789, test_queries=432)
     costs = [Cost("label pairs", 432100, "prompts", 98765.0, 87654321), Cost("train", 12345, "steps", 54.3)]

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig, MistralForCausalLM
 
-from pdadapt.recipe import TeacherSettings
-from pdadapt.teachers import Pair, answers
-from pdadapt.teachers.choose import Teachers
+from pdadapt.settings.schema import TeacherSettings
+from pdadapt.teachers.base import Pair, answers
+from pdadapt.teachers.load import Teachers
 from pdadapt.teachers.packed import LEAST_SHARED, Plan, common_prefix, grow, prefixes
 
 

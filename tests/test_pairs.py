@@ -2,9 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pdadapt.bradley_terry import fit
-from pdadapt.pairs import choose_pairs, count_pairs, pairs_of_round
-from pdadapt.recipe import PairSettings
+from pdadapt.labeling.bradley_terry import fit
+from pdadapt.labeling.pairs import choose_pairs, count_pairs, pairs_of_round
+from pdadapt.settings.schema import PairSettings
 
 STRATEGIES = ("window", "random", "adjacent", "cycles", "uncertain", "active")
 

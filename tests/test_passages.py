@@ -1,13 +1,14 @@
 import pytest
 
-from pdadapt.cli import app
-from pdadapt.corpus import Corpus, Document, load_dataset
-from pdadapt.engines.bm25 import BM25
-from pdadapt.engines.exact import Exact
+from pdadapt.cli.app import app
+from pdadapt.data.corpus import Corpus, Document
+from pdadapt.data.load import load_dataset
+from pdadapt.data.passages import Passages, best_passages, split_documents
 from pdadapt.errors import DataError
-from pdadapt.passages import Passages, best_passages, split_documents
-from pdadapt.progress import Progress
-from pdadapt.retrieve import index_corpus, retrieve, retrieve_documents
+from pdadapt.retrieval.engines.bm25 import BM25
+from pdadapt.retrieval.engines.exact import Exact
+from pdadapt.retrieval.search import index_corpus, retrieve, retrieve_documents
+from pdadapt.runtime.progress import Progress
 from pdadapt.students.colbert import load_colbert
 
 

@@ -8,14 +8,15 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from pdadapt.corpus import load_dataset
-from pdadapt.costs import Rates, Shape, cheaper, costs, disk, prompts, total
+from pdadapt.data.load import load_dataset
 from pdadapt.errors import PdadaptError, RunError
 from pdadapt.pipeline import adapt
-from pdadapt.plan import plan
-from pdadapt.progress import Progress
-from pdadapt.recipe import Recipe, load_recipe
-from pdadapt.tables import plan_table
+from pdadapt.planning.costs import Rates, Shape, cheaper, costs, disk, prompts, total
+from pdadapt.planning.plan import plan
+from pdadapt.planning.table import plan_table
+from pdadapt.runtime.progress import Progress
+from pdadapt.settings.recipes import load_recipe
+from pdadapt.settings.schema import Recipe
 
 RATES = Rates(
     start=6.0,

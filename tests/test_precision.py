@@ -26,10 +26,10 @@ from transformers import (
     T5ForSequenceClassification,
 )
 
-from pdadapt.recipe import TeacherSettings
+from pdadapt.settings.schema import TeacherSettings
 from pdadapt.students.colbert import load_colbert
-from pdadapt.teachers import Point, answers
-from pdadapt.teachers.choose import Teachers
+from pdadapt.teachers.base import Point, answers
+from pdadapt.teachers.load import Teachers
 
 TEXTS = ["rim", "pad rotor", "chain cog valve"]
 DOCUMENTS = [" ".join([TEXTS[i % 3]] * (1 + i // 3)) for i in range(24)]

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from pdadapt.errors import RecipeError
 from pdadapt.generation.writers import writing_prompts
-from pdadapt.prompt import LIKELIHOOD_FIELDS, PAIR_FIELDS, POINT_FIELDS, Prompt, load_prompt
-from pdadapt.recipe import GenerateSettings, QueryKind
+from pdadapt.settings.prompt import LIKELIHOOD_FIELDS, PAIR_FIELDS, POINT_FIELDS, Prompt, load_prompt
+from pdadapt.settings.schema import GenerateSettings, QueryKind
 
 
 def test_the_shipped_prompts_are_the_papers():

@@ -5,9 +5,10 @@ import json
 
 import pytest
 
-from pdadapt.corpus import Document, read_corpus
+from pdadapt.data.corpus import Document
+from pdadapt.data.documents import read_corpus
+from pdadapt.data.records import LineFile, read_rows, read_text
 from pdadapt.errors import DataError
-from pdadapt.readers import LineFile, read_rows, read_text
 
 TEXTS = ["plain", "", "Umlaute äöü ß", "日本語 🚲", "a\u2028b \x0b c", "tabs are spaces here", "x" * 5000]
 

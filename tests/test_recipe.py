@@ -2,10 +2,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from pdadapt import cli
+from pdadapt.cli import options
 from pdadapt.errors import RecipeError
-from pdadapt.recipe import TrainSettings, all_settings, load_recipe, parse_override, recipe_names, recipe_path
-from pdadapt.train import count_steps
+from pdadapt.settings.recipes import all_settings, load_recipe, parse_override, recipe_names, recipe_path
+from pdadapt.settings.schema import TrainSettings
+from pdadapt.training.trainer import count_steps
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -64,10 +65,10 @@ def test_the_default_is_the_paper_with_a_cap_and_the_best_state():
 
 def test_the_default_of_the_commands_is_for_any_corpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert cli.default_recipe(Console()) == "default"
+    assert options.default_recipe(Console()) == "default"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with (console := Console(width=200)).capture() as said:
-        assert cli.default_recipe(console) == "small"
+        assert options.default_recipe(console) == "small"
     assert "Recipe `default` needs one GPU" in said.get()
 
 

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 import pytest
 
 from pdadapt.errors import RunError
-from pdadapt.report import write_report
+from pdadapt.reporting.report import write_report
 
 EVIL = "<script>alert('x')</script><img src=http://x.example/y> & \"quoted\""
 

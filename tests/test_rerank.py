@@ -6,12 +6,12 @@ import pytest
 from scipy.optimize import minimize
 from typer.testing import CliRunner
 
-from pdadapt.cli import app
-from pdadapt.corpus import load_dataset
+from pdadapt.cli.app import app
+from pdadapt.data.load import load_dataset
+from pdadapt.data.run_file import in_order, read_run, write_run
 from pdadapt.errors import DataError
-from pdadapt.progress import Progress
-from pdadapt.rerank import aggregate_pairs, rerank, spread, win_matrix
-from pdadapt.run import in_order, read_run, write_run
+from pdadapt.labeling.rerank import aggregate_pairs, rerank, spread, win_matrix
+from pdadapt.runtime.progress import Progress
 
 
 class Judge:

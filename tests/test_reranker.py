@@ -9,16 +9,17 @@ import torch
 from safetensors.torch import load_file
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 
-from pdadapt.corpus import load_dataset
+from pdadapt.data.load import load_dataset
+from pdadapt.data.run_file import read_run
 from pdadapt.errors import DataError, ModelError, RecipeError
 from pdadapt.pipeline import adapt
-from pdadapt.progress import Progress
-from pdadapt.recipe import load_recipe
-from pdadapt.reranker import make_examples, train_reranker
-from pdadapt.run import read_run
-from pdadapt.teachers import Pair, Point, answers
-from pdadapt.teachers.choose import Teachers, teacher_key
+from pdadapt.runtime.progress import Progress
+from pdadapt.settings.recipes import load_recipe
+from pdadapt.teachers.base import Pair, Point, answers
 from pdadapt.teachers.cross_encoder import join
+from pdadapt.teachers.label_key import teacher_key
+from pdadapt.teachers.load import Teachers
+from pdadapt.training.reranker import make_examples, train_reranker
 
 
 @pytest.fixture

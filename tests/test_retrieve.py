@@ -7,16 +7,17 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from pdadapt.corpus import load_dataset
-from pdadapt.engines.bm25 import BM25
-from pdadapt.engines.exact import Exact
+from pdadapt.data.load import load_dataset
+from pdadapt.data.run_file import RunFile
 from pdadapt.errors import DataError
 from pdadapt.pipeline import adapt
-from pdadapt.progress import Progress
-from pdadapt.recipe import load_recipe
-from pdadapt.retrieve import fuse, index_corpus, retrieve
-from pdadapt.run import RunFile
-from pdadapt.students import load_configured
+from pdadapt.retrieval.engines.bm25 import BM25
+from pdadapt.retrieval.engines.exact import Exact
+from pdadapt.retrieval.fusion import fuse
+from pdadapt.retrieval.search import index_corpus, retrieve
+from pdadapt.runtime.progress import Progress
+from pdadapt.settings.recipes import load_recipe
+from pdadapt.students.load import load_configured
 
 
 def ranked(doc_ids):

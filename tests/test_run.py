@@ -7,9 +7,11 @@ import sys
 
 import pytest
 
+from pdadapt.data.run_file import RunFile, read_run, write_run
 from pdadapt.errors import RunError
-from pdadapt.recipe import Recipe
-from pdadapt.run import RunFile, RunFolder, atomic_folder, last_checkpoint, read_run, write_atomic, write_run
+from pdadapt.runs.folder import RunFolder, last_checkpoint
+from pdadapt.runtime.files import atomic_folder, write_atomic
+from pdadapt.settings.schema import Recipe
 
 
 def test_a_ranking_survives_the_trec_file(tmp_path):

@@ -23,12 +23,13 @@ from transformers import (
     XLNetModel,
 )
 
-from pdadapt.engines.choose import check_model
-from pdadapt.recipe import PairSettings, PointSettings, RetrieveSettings, TeacherSettings
-from pdadapt.students import load_student, save_student
-from pdadapt.teachers import Pair, Point, answers
-from pdadapt.teachers.choose import Teachers, check_teacher
+from pdadapt.labeling.check import check_teacher
+from pdadapt.retrieval.engines.load import check_model
+from pdadapt.settings.schema import PairSettings, PointSettings, RetrieveSettings, TeacherSettings
+from pdadapt.students.load import load_student, save_student
+from pdadapt.teachers.base import Pair, Point, answers
 from pdadapt.teachers.language_model import load_tokenizer
+from pdadapt.teachers.load import Teachers
 from pdadapt.teachers.prompting import label_ids
 
 T5_PIECES = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}

@@ -11,26 +11,25 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pdadapt import ask, labels
-from pdadapt import label as labeling
-from pdadapt.cli import app
-from pdadapt.corpus import load_dataset
+from pdadapt.cli.app import app
+from pdadapt.data.load import load_dataset
 from pdadapt.errors import DataError, RunError
-from pdadapt.label_files import read_labels
-from pdadapt.labels import LabelStore, merge_labels, open_frozen
-from pdadapt.locks import locked
+from pdadapt.labeling import ask, questions, store
+from pdadapt.labeling.exchange import read_labels
+from pdadapt.labeling.shards import Shard, label_shard, merge_shards, parse_shard
+from pdadapt.labeling.store import LabelStore, merge_labels, open_frozen
 from pdadapt.pipeline import adapt
-from pdadapt.progress import Progress
-from pdadapt.recipe import load_recipe
-from pdadapt.shards import Shard, label_shard, merge_shards, parse_shard
-from pdadapt.teachers.choose import Teachers
+from pdadapt.runtime.locks import locked
+from pdadapt.runtime.progress import Progress
+from pdadapt.settings.recipes import load_recipe
+from pdadapt.teachers.load import Teachers
 
 
 @pytest.fixture
 def few(monkeypatch):
     """Small chunks, so that there are shards to make."""
     monkeypatch.setattr(ask, "CHUNK", 12)
-    monkeypatch.setattr(labeling, "BY_DOCUMENT", 1)
+    monkeypatch.setattr(questions, "BY_DOCUMENT", 1)
 
 
 def begin(recipe, beir, out):
@@ -120,7 +119,7 @@ def test_labels_of_another_precision_are_refused_since_they_would_never_serve(tm
 
 
 def test_a_merge_copies_in_blocks_and_all_of_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(labels, "BLOCK", 3)
+    monkeypatch.setattr(store, "BLOCK", 3)
     shard, target, keys = tmp_path / "shard.sqlite", tmp_path / "l.sqlite", {"points": '"p"', "pairs": '"q"'}
     rows = [((f"q{i % 5}", f"d{i}"), float(i)) for i in range(40)]
     with LabelStore(shard, "points", '"p"') as points, LabelStore(shard, "pairs", '"q"') as pairs:

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from pdadapt.corpus import Document
+from pdadapt.data.corpus import Document
+from pdadapt.data.words import per_word, words
 from pdadapt.generation import sources
 from pdadapt.generation.sources import draw, embed, left_out, overlap, shingles, spread
-from pdadapt.generation.words import per_word, words
-from pdadapt.students import load_student
 from pdadapt.students.encoding import encode_documents
+from pdadapt.students.load import load_student
 
 VOCABULARY = [f"word{number}" for number in range(500)]
 

@@ -13,10 +13,10 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from pdadapt.cli import app
-from pdadapt.progress import Progress
-from pdadapt.run import RunFolder
-from pdadapt.status import progress
+from pdadapt.cli.app import app
+from pdadapt.reporting.status import progress
+from pdadapt.runs.folder import RunFolder
+from pdadapt.runtime.progress import Progress
 
 AT_WORK = """
 import sys, time
@@ -154,7 +154,7 @@ def read(file):
 
 def test_progress_leaves_its_state_now_and_then_and_nothing_at_the_end(tmp_path, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("pdadapt.progress.time", SimpleNamespace(monotonic=lambda: now[0], time=time.time))
+    monkeypatch.setattr("pdadapt.runtime.progress.time", SimpleNamespace(monotonic=lambda: now[0], time=time.time))
     view, file = Progress(Console(quiet=True)), tmp_path / "progress.json"
     view.state, view.prefix = file, "iteration 1: "
     with view.task("train", 10, "steps") as advance:

@@ -9,9 +9,9 @@ from sentence_transformers import MultiVectorEncoder
 from transformers import AutoModel, AutoTokenizer
 
 from pdadapt.errors import ModelError
-from pdadapt.models import is_colbert, resolve_model
-from pdadapt.students.checkpoint import save_colbert
+from pdadapt.models.source import is_colbert, resolve_model
 from pdadapt.students.colbert import load_colbert
+from pdadapt.students.pylate import save_colbert
 
 QUERY, DOCUMENT = "spoke tension", "rim spoke, hub. pad rotor!"
 

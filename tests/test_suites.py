@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pdadapt import catalog, suites
-from pdadapt.answers import Answers, words
-from pdadapt.catalog import lengths_of
-from pdadapt.cli import app
-from pdadapt.corpus import Corpus, Document
-from pdadapt.suites import PUBLISHED, SUITES, Row, Task, averages, write_tables
+from pdadapt.cli.app import app
+from pdadapt.data import catalog
+from pdadapt.data.answers import Answers, words
+from pdadapt.data.catalog import lengths_of
+from pdadapt.data.corpus import Corpus, Document
+from pdadapt.evaluation import suites
+from pdadapt.evaluation.suites import PUBLISHED, SUITES, Row, Task, averages, write_tables
 
 
 def test_the_suites_are_the_papers():
@@ -116,7 +117,7 @@ def test_a_suite_measures_anew_what_has_changed(beir, tmp_path, monkeypatch, fil
 def test_a_suite_measures_a_downloaded_set_anew_when_its_judgments_changed(tmp_path, monkeypatch):
     home = Path(os.environ["IR_DATASETS_HOME"]) / "beir" / "quora"
     read = []
-    monkeypatch.setattr("pdadapt.catalog.IrDocuments.__init__", counted(read, catalog.IrDocuments.__init__))
+    monkeypatch.setattr("pdadapt.data.catalog.IrDocuments.__init__", counted(read, catalog.IrDocuments.__init__))
 
     def pack(grade):
         shutil.rmtree(home, ignore_errors=True)

@@ -5,13 +5,13 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from pdadapt.cli import app
-from pdadapt.corpus import load_dataset
+from pdadapt.cli.app import app
+from pdadapt.data.load import load_dataset
 from pdadapt.errors import DataError
+from pdadapt.labeling.training_list import read_lists
 from pdadapt.pipeline import adapt
-from pdadapt.progress import Progress
-from pdadapt.recipe import load_recipe, recipe_names
-from pdadapt.training_lists import read_lists
+from pdadapt.runtime.progress import Progress
+from pdadapt.settings.recipes import load_recipe, recipe_names
 
 
 @pytest.fixture

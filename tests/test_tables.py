@@ -3,8 +3,8 @@ from types import SimpleNamespace
 
 from rich.console import Console
 
-from pdadapt.progress import Progress
-from pdadapt.tables import comparison_table, label_summary, short_names
+from pdadapt.reporting.tables import comparison_table, label_summary, short_names
+from pdadapt.runtime.progress import Progress
 
 
 def test_the_table_shows_each_system_the_change_and_p():
@@ -49,7 +49,7 @@ def test_the_label_summary_tells_how_far_pairs_can_be_trusted():
 
 def test_without_a_terminal_long_work_says_every_minute_how_far_it_is(monkeypatch):
     clock = iter(range(0, 10_000, 40))
-    monkeypatch.setattr("pdadapt.progress.time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    monkeypatch.setattr("pdadapt.runtime.progress.time", SimpleNamespace(monotonic=lambda: float(next(clock))))
     console = Console(width=200, file=io.StringIO())
     with Progress(console).task("label points", 10, "prompts") as advance:
         for _ in range(10):
@@ -61,7 +61,7 @@ def test_without_a_terminal_long_work_says_every_minute_how_far_it_is(monkeypatc
 
 def test_what_an_earlier_run_did_says_nothing_of_the_rate(monkeypatch):
     clock = iter(range(0, 10_000, 40))
-    monkeypatch.setattr("pdadapt.progress.time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    monkeypatch.setattr("pdadapt.runtime.progress.time", SimpleNamespace(monotonic=lambda: float(next(clock))))
     console = Console(width=200, file=io.StringIO())
     with Progress(console).task("train", 10, "steps") as advance:
         advance(6, earlier=True)

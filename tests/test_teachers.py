@@ -20,13 +20,16 @@ from transformers import (
     T5EncoderModel,
 )
 
-from pdadapt.batches import Budget, limits
 from pdadapt.errors import ModelError, RecipeError
-from pdadapt.prompt import PAIR_FIELDS, POINT_FIELDS, Prompt, load_prompt
-from pdadapt.recipe import ModelSettings, PairSettings, PointSettings, TeacherSettings
-from pdadapt.teachers import Chunk, Pair, Point, answers
-from pdadapt.teachers.choose import Teachers, check_teacher, teacher_key, teacher_kind
-from pdadapt.teachers.language_model import chat_format
+from pdadapt.labeling.check import check_teacher
+from pdadapt.models.memory import Budget, limits
+from pdadapt.settings.prompt import PAIR_FIELDS, POINT_FIELDS, Prompt, load_prompt
+from pdadapt.settings.schema import ModelSettings, PairSettings, PointSettings, TeacherSettings
+from pdadapt.teachers.base import Chunk, Pair, Point, answers
+from pdadapt.teachers.chat import chat_format
+from pdadapt.teachers.kind import teacher_kind
+from pdadapt.teachers.label_key import teacher_key
+from pdadapt.teachers.load import Teachers
 from pdadapt.teachers.prompting import PromptEncoder, label_ids, share, tokenised
 
 POINTS = [

@@ -8,27 +8,20 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pdadapt.bradley_terry import fit
-from pdadapt.corpus import load_dataset
+from pdadapt.data.load import load_dataset
 from pdadapt.errors import ModelError
-from pdadapt.losses import kd_loss, pair_loss
-from pdadapt.progress import Progress
-from pdadapt.recipe import TrainSettings
-from pdadapt.students import load_student
+from pdadapt.labeling.bradley_terry import fit
+from pdadapt.labeling.training_list import TrainingList
+from pdadapt.runtime.progress import Progress
+from pdadapt.settings.schema import TrainSettings
 from pdadapt.students.colbert import get_lengths, load_colbert
-from pdadapt.train import (
-    ListCollator,
-    PairDistillLoss,
-    chunks,
-    count_steps,
-    kd_target,
-    last_complete,
-    logging_steps,
-    queries_at_once,
-    schedule,
-    train,
-)
-from pdadapt.training_lists import TrainingList
+from pdadapt.students.load import load_student
+from pdadapt.training.batch import ListCollator, kd_target
+from pdadapt.training.losses import kd_loss, pair_loss
+from pdadapt.training.memory import queries_at_once
+from pdadapt.training.pairdistill_loss import PairDistillLoss, chunks
+from pdadapt.training.resume import last_complete, logging_steps
+from pdadapt.training.trainer import count_steps, schedule, train
 
 SETTINGS = TrainSettings(steps=6, batch_size=4, n_way=4, learning_rate=1e-3, save_steps=2)
 

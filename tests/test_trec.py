@@ -8,10 +8,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from pdadapt.corpus import read_qrels
+from pdadapt.data.notices import Notices
+from pdadapt.data.run_file import read_run, write_run
+from pdadapt.data.trec import read_qrels
 from pdadapt.errors import DataError
-from pdadapt.notices import Notices
-from pdadapt.run import read_run, write_run
 
 RANKING = {"q1": [("d1", 2.5), ("d2", 1.0)], "q2": [("d1", -3.0)]}
 ROWS = [{"qid": q, "docno": d, "rank": 1, "score": score} for q, ranked in RANKING.items() for d, score in ranked]

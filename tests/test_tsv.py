@@ -5,9 +5,11 @@ import io
 
 import pytest
 
-from pdadapt.corpus import Document, read_corpus, read_queries
+from pdadapt.data.corpus import Document
+from pdadapt.data.documents import read_corpus
+from pdadapt.data.notices import Notices
+from pdadapt.data.queries import read_queries
 from pdadapt.errors import DataError
-from pdadapt.notices import Notices
 
 
 def write(tmp_path, text, name="c.tsv"):

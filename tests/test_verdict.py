@@ -2,7 +2,7 @@
 
 import pytest
 
-from pdadapt.verdict import verdict
+from pdadapt.evaluation.verdict import verdict
 
 
 def found(change, p, before=0.5):

@@ -8,12 +8,12 @@ from conftest import word_tokenizer
 from test_endpoint import serving
 from transformers import BartConfig, BartForConditionalGeneration, GPT2Config, GPT2LMHeadModel
 
-from pdadapt.corpus import Document
+from pdadapt.data.corpus import Document
 from pdadapt.errors import ModelError, RecipeError
 from pdadapt.generation import writers
 from pdadapt.generation.sampling import Sampler
 from pdadapt.generation.writers import Asked, check_writer, load_writer, writer_identity
-from pdadapt.recipe import Recipe
+from pdadapt.settings.schema import Recipe
 
 DOCUMENTS = ["spoke nipple tension rim", "pad rotor caliper", "tube valve bead puncture patch", "chain hanger cog"]
 ASKED = [Asked(number, "question", Document("", "", text)) for number, text in enumerate(DOCUMENTS)]

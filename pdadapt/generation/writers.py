@@ -9,19 +9,19 @@ from typing import Any, NamedTuple, Protocol
 import httpx
 import torch
 
-from pdadapt.batches import Budget
-from pdadapt.corpus import Document
-from pdadapt.device import default_device
+from pdadapt.data.corpus import Document
 from pdadapt.errors import ModelError, RecipeError
 from pdadapt.generation.filters import CUT
 from pdadapt.generation.mix import KINDS
 from pdadapt.generation.sampling import Sampler
-from pdadapt.models import loading, resolve_model
-from pdadapt.prompt import WRITING_FIELDS, Prompt, load_prompt
-from pdadapt.recipe import GenerateSettings, ModelSettings, QueryKind, Recipe
+from pdadapt.models.device import default_device
+from pdadapt.models.memory import Budget
+from pdadapt.models.source import loading, resolve_model
+from pdadapt.settings.prompt import WRITING_FIELDS, Prompt, load_prompt
+from pdadapt.settings.schema import GenerateSettings, ModelSettings, QueryKind, Recipe
 from pdadapt.teachers.chat import chat_format
-from pdadapt.teachers.choose import LANGUAGE_MODELS, check_architecture, teacher_kind
 from pdadapt.teachers.endpoint import addresses, fit, served_model
+from pdadapt.teachers.kind import LANGUAGE_MODELS, check_architecture, teacher_kind
 from pdadapt.teachers.language_model import gpu_budget, load_language_model, load_tokenizer, pad
 from pdadapt.teachers.prompting import PromptEncoder
 from pdadapt.teachers.servers import Servers

@@ -10,13 +10,13 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import maxsim
 
-from pdadapt.batches import Budget
-from pdadapt.device import default_device, pick_dtype
-from pdadapt.encoders import settle
-from pdadapt.models import is_colbert, loading, resolve_model
-from pdadapt.recipe import ModelSettings
-from pdadapt.students.colbert import length_limit, load_colbert, set_lengths
-from pdadapt.teachers import Chunk, Point, Scores
+from pdadapt.models.device import default_device, pick_dtype
+from pdadapt.models.encoders import length_limit, settle
+from pdadapt.models.memory import Budget
+from pdadapt.models.source import is_colbert, loading, resolve_model
+from pdadapt.settings.schema import ModelSettings
+from pdadapt.students.colbert import load_colbert, set_lengths
+from pdadapt.teachers.base import Chunk, Point, Scores
 from pdadapt.teachers.control import control_tokens
 from pdadapt.teachers.marks import check_marks, marks
 from pdadapt.teachers.precision import float32_behind_body

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 import torch
 
-from pdadapt.recipe import ModelSettings, PairSettings, PointSettings
-from pdadapt.teachers import Chunk, Scores
+from pdadapt.settings.schema import ModelSettings, PairSettings, PointSettings
+from pdadapt.teachers.base import Chunk, Scores
 from pdadapt.teachers.chat import may_think
 from pdadapt.teachers.language_model import ANSWER_ROOM, Asking, LanguageModelTeacher, pad
 from pdadapt.teachers.packed import ATTENTION, Plan, grow, prefixes

@@ -11,15 +11,15 @@ from typing import Any
 
 import torch
 
-from pdadapt.batches import Budget
-from pdadapt.device import default_device, pick_dtype
-from pdadapt.encoders import settle
 from pdadapt.errors import ModelError, RecipeError
-from pdadapt.models import ModelSource, has_modules, loading, resolve_model
-from pdadapt.recipe import ModelSettings
-from pdadapt.teachers import Chunk, Pair, Point, Scores, Task
-from pdadapt.teachers.choose import TASK
+from pdadapt.models.device import default_device, pick_dtype
+from pdadapt.models.encoders import settle
+from pdadapt.models.memory import Budget
+from pdadapt.models.source import ModelSource, has_modules, loading, resolve_model
+from pdadapt.settings.schema import ModelSettings
+from pdadapt.teachers.base import Chunk, Pair, Point, Scores, Task
 from pdadapt.teachers.control import Span, control_tokens
+from pdadapt.teachers.kind import TASK
 from pdadapt.teachers.language_model import load_tokenizer
 from pdadapt.teachers.marks import check_marks, marks
 from pdadapt.teachers.precision import float32_behind_body

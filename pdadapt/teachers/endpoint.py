@@ -18,9 +18,9 @@ from urllib.parse import urldefrag
 import httpx
 
 from pdadapt.errors import ModelError, RecipeError, reason
-from pdadapt.prompt import PAIR_FIELDS, POINT_FIELDS, Prompt, load_prompt
-from pdadapt.recipe import ModelSettings, PairSettings, PointSettings
-from pdadapt.teachers import Chunk, Pair, Point, Scores, answers
+from pdadapt.settings.prompt import PAIR_FIELDS, POINT_FIELDS, Prompt, load_prompt
+from pdadapt.settings.schema import ModelSettings, PairSettings, PointSettings
+from pdadapt.teachers.base import Chunk, Pair, Point, Scores, answers
 from pdadapt.teachers.chat import begins_thought
 from pdadapt.teachers.control import without_markup
 from pdadapt.teachers.prompting import DOCUMENT_FIELDS, SMALLEST_CUT, no_room, share

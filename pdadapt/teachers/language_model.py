@@ -17,14 +17,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from pdadapt.batches import Budget
-from pdadapt.device import default_device, pick_dtype
 from pdadapt.errors import ModelError
-from pdadapt.models import ModelSource, resolve_model
-from pdadapt.outline import check_complete, loading_part
-from pdadapt.prompt import LIKELIHOOD_FIELDS, PAIR_FIELDS, POINT_FIELDS, load_prompt
-from pdadapt.recipe import ModelSettings, PairSettings, PointSettings
-from pdadapt.teachers import Chunk, Scores
+from pdadapt.models.device import default_device, pick_dtype
+from pdadapt.models.memory import Budget
+from pdadapt.models.outline import check_complete, loading_part
+from pdadapt.models.source import ModelSource, resolve_model
+from pdadapt.settings.prompt import LIKELIHOOD_FIELDS, PAIR_FIELDS, POINT_FIELDS, load_prompt
+from pdadapt.settings.schema import ModelSettings, PairSettings, PointSettings
+from pdadapt.teachers.base import Chunk, Scores
 from pdadapt.teachers.chat import begins_thought, chat_format
 from pdadapt.teachers.prompting import PromptEncoder, label_ids, tokenised
 from pdadapt.teachers.turns import NO_TURNS

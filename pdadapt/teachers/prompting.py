@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pdadapt.errors import ModelError, RecipeError
-from pdadapt.prompt import Prompt
+from pdadapt.settings.prompt import Prompt
 from pdadapt.teachers.control import Span, control_tokens, only_words
 from pdadapt.teachers.marks import check_marks, marks
 from pdadapt.teachers.turns import NO_TURNS, Turns

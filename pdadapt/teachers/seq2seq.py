@@ -18,7 +18,7 @@ from transformers.activations import NewGELUActivation
 from transformers.models.mt5.modeling_mt5 import MT5DenseGatedActDense, MT5LayerNorm
 from transformers.models.t5.modeling_t5 import T5DenseGatedActDense, T5LayerNorm
 
-from pdadapt.recipe import ModelSettings, PairSettings, PointSettings
+from pdadapt.settings.schema import ModelSettings, PairSettings, PointSettings
 from pdadapt.teachers.language_model import LanguageModelTeacher, pad
 from pdadapt.teachers.packed import ATTENTION, Plan, Segment
 

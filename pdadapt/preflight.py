@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pdadapt.data.answers import answers_of
 from pdadapt.data.corpus import Dataset, Queries, data_hashes, fingerprint
@@ -28,9 +28,6 @@ from pdadapt.settings.schema import Recipe, TrainSettings
 from pdadapt.teachers.base import Task
 from pdadapt.teachers.label_key import teacher_keys
 from pdadapt.training import distributed, memory, trainer
-
-if TYPE_CHECKING:
-    pass
 
 PAPER_PASSES = 174  # 30,000 steps of 32 queries over FiQA's 5,500
 

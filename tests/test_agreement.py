@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
-from pdadapt.cli.app import app
+from pdadapt.cli.main import app
 from pdadapt.data.load import load_dataset
 from pdadapt.data.run_file import read_run
 from pdadapt.evaluation.agreement import MEASURES, agreement, by_teacher_alone, pairs, says_enough, score_lists

@@ -5,7 +5,7 @@ import pytest
 import Stemmer
 from typer.testing import CliRunner
 
-from pdadapt.cli.app import app
+from pdadapt.cli.main import app
 from pdadapt.data.corpus import Corpus, Document
 from pdadapt.retrieval.candidates import rank_by_bm25
 from pdadapt.retrieval.engines.bm25 import BM25, split_unspaced

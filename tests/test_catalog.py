@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pdadapt.cli.app import app
+from pdadapt.cli.main import app
 from pdadapt.data.catalog import FORUMS, find, load_named
 from pdadapt.data.corpus import Document
 from pdadapt.data.load import load_dataset

@@ -15,7 +15,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import AutoModel, T5ForConditionalGeneration
 from typer.testing import CliRunner
 
-from pdadapt.cli.app import app
+from pdadapt.cli.main import app
 from pdadapt.errors import ModelError, RunError
 from pdadapt.models.convert import convert
 from pdadapt.models.source import resolve_model

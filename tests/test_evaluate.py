@@ -7,7 +7,7 @@ import ir_measures
 import pytest
 from typer.testing import CliRunner
 
-from pdadapt.cli.app import app
+from pdadapt.cli.main import app
 from pdadapt.data.answers import Answers
 from pdadapt.data.corpus import Corpus, Dataset, Document
 from pdadapt.data.run_file import in_order, read_run

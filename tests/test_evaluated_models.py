@@ -15,7 +15,7 @@ from sentence_transformers.sparse_encoder.modules import MLMTransformer, SpladeP
 from transformers import BertForMaskedLM
 from typer.testing import CliRunner
 
-from pdadapt.cli.app import app
+from pdadapt.cli.main import app
 from pdadapt.data.corpus import Corpus, Document
 from pdadapt.data.load import load_dataset
 from pdadapt.errors import DataError, ModelError

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pdadapt import pipeline
-from pdadapt.cli.app import app
+from pdadapt.cli.main import app
 from pdadapt.data.corpus import Corpus, Dataset, Document
 from pdadapt.data.load import load_dataset
 from pdadapt.data.queries import read_queries

@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from pdadapt.cli.app import app
+from pdadapt.cli.main import app
 from pdadapt.data.load import load_dataset
 from pdadapt.errors import DataError, ModelError, RunError
 from pdadapt.labeling.exchange import _texts, export_labels, import_labels, label_tables, read_labels

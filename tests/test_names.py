@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from pdadapt.cli.app import app
+from pdadapt.cli.main import app
 from pdadapt.data.load import load_dataset
 from pdadapt.data.passages import split_documents
 from pdadapt.data.run_file import read_run, write_run

@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 from typer.testing import CliRunner
 
-from pdadapt.cli.app import app
+from pdadapt.cli.main import app
 from pdadapt.data.corpus import Document, data_hashes, relevant_documents
 from pdadapt.data.documents import read_corpus
 from pdadapt.data.load import load_dataset

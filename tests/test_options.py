@@ -7,7 +7,7 @@ import typer
 from test_output import commands
 from typer.testing import CliRunner
 
-from pdadapt.cli.app import app
+from pdadapt.cli.main import app
 
 
 def once_only():

@@ -13,7 +13,7 @@ from rich.console import Console
 from test_cli import ENVIRONMENT, pdadapt
 from typer.testing import CliRunner
 
-from pdadapt.cli.app import app
+from pdadapt.cli.main import app
 from pdadapt.data.corpus import Document
 from pdadapt.evaluation.suites import Row, rich_table, write_tables
 from pdadapt.planning.table import plan_table

@@ -1,6 +1,6 @@
 import pytest
 
-from pdadapt.cli.app import app
+from pdadapt.cli.main import app
 from pdadapt.data.corpus import Corpus, Document
 from pdadapt.data.load import load_dataset
 from pdadapt.data.passages import Passages, best_passages, split_documents

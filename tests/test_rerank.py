@@ -6,7 +6,7 @@ import pytest
 from scipy.optimize import minimize
 from typer.testing import CliRunner
 
-from pdadapt.cli.app import app
+from pdadapt.cli.main import app
 from pdadapt.data.load import load_dataset
 from pdadapt.data.run_file import in_order, read_run, write_run
 from pdadapt.errors import DataError

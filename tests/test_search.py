@@ -4,7 +4,7 @@ from conftest import bert_config, bert_tokenizer
 from transformers import BertModel
 from typer.testing import CliRunner
 
-from pdadapt.cli.app import app
+from pdadapt.cli.main import app
 from pdadapt.data.corpus import Document
 from pdadapt.retrieval.explain import SHOWN, Found, excerpt, matched_words
 from pdadapt.students.colbert import load_colbert

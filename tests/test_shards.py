@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pdadapt.cli.app import app
+from pdadapt.cli.main import app
 from pdadapt.data.load import load_dataset
 from pdadapt.errors import DataError, RunError
 from pdadapt.labeling import ask, questions, store

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from pdadapt.cli.app import app
+from pdadapt.cli.main import app
 from pdadapt.reporting.status import progress
 from pdadapt.runs.folder import RunFolder
 from pdadapt.runtime.progress import Progress

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pdadapt.cli.app import app
+from pdadapt.cli.main import app
 from pdadapt.data import catalog
 from pdadapt.data.answers import Answers, words
 from pdadapt.data.catalog import lengths_of

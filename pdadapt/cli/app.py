@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from pdadapt import __version__
 from pdadapt.cli.commands import Commands
 from pdadapt.cli.options import say
-
-if TYPE_CHECKING:
-    pass
 
 app = Commands(
     help="Adapt a ColBERT retriever to your corpus without relevance judgments: an LLM judges documents one by one and "
@@ -22,6 +19,8 @@ app = Commands(
 )
 recipes_app = Commands(help="List, show and copy the shipped recipes.", invoke_without_command=True)
 labels_app = Commands(help="Export, import and show what teachers said.", no_args_is_help=True)
+app.add_typer(recipes_app, name="recipes")
+app.add_typer(labels_app, name="labels")
 
 
 def _version(show: bool) -> None:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import shlex
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from pdadapt.cli.app import app, labels_app
 from pdadapt.cli.options import DebugOption, new_progress, open_console, say
 from pdadapt.data.lines import check_file
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command(epilog="Example: pdadapt label runs/mine --shard 3/16; all sixteen done, pdadapt labels merge runs/mine")

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 import typer
 
-from pdadapt.cli.app import app, labels_app, recipes_app
+from pdadapt.cli import adapt, evaluate, labels, recipes, runs  # noqa: F401  (their commands register themselves)
+from pdadapt.cli.app import app
 from pdadapt.errors import explain
 from pdadapt.runtime.printing import printable
-
-if TYPE_CHECKING:
-    pass
-
-app.add_typer(recipes_app, name="recipes")
-
-
-app.add_typer(labels_app, name="labels")
 
 
 def run() -> None:

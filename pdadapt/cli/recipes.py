@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
 from pdadapt.cli.app import app, recipes_app
 from pdadapt.cli.options import DebugOption, open_console, say
 from pdadapt.runtime.printing import printable
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command(epilog="Example: pdadapt datasets")

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from pdadapt.cli.app import app
 from pdadapt.cli.options import DebugOption, new_progress, open_console, say
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command(epilog="Example: pdadapt status runs/mine")

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from scipy.special import expit
 from scipy.stats import kendalltau
@@ -25,9 +25,6 @@ from pdadapt.settings.schema import Recipe
 from pdadapt.students.encoding import encode_documents
 from pdadapt.students.load import load_configured
 from pdadapt.teachers.label_key import teacher_key
-
-if TYPE_CHECKING:
-    pass
 
 MEASURES = (DECISIVE, "rank correlation", "nDCG@10")
 

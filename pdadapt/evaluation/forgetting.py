@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pdadapt.data.load import load_dataset
 from pdadapt.data.run_file import write_run
@@ -14,9 +13,6 @@ from pdadapt.runs.folder import RunFolder
 from pdadapt.runtime.progress import Progress
 from pdadapt.settings.schema import Recipe
 from pdadapt.students.load import load_configured
-
-if TYPE_CHECKING:
-    pass
 
 
 def rank_general(recipe: Recipe, run: RunFolder, iteration: int, progress: Progress) -> None:

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 
 from pdadapt.settings.schema import Recipe
-
-if TYPE_CHECKING:
-    pass
 
 LEAST, MOST = 20, 500  # queries: fewer say nothing, so they had better teach; more see no difference worth having
 

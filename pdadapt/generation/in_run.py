@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pdadapt.data.corpus import Dataset
 from pdadapt.data.load import with_queries
@@ -21,9 +20,6 @@ from pdadapt.runtime.files import read_settings
 from pdadapt.runtime.progress import Progress
 from pdadapt.settings.schema import Recipe
 from pdadapt.training import distributed
-
-if TYPE_CHECKING:
-    pass
 
 
 def write_own_queries(

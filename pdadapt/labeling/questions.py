@@ -8,7 +8,6 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from pdadapt.data.corpus import Corpus, Dataset, Queries, relevant_documents
 from pdadapt.data.run_file import RunFile
@@ -22,9 +21,6 @@ from pdadapt.labeling.training_list import TrainingList, around_pairs, derive
 from pdadapt.settings.schema import Recipe
 from pdadapt.teachers.base import Pair, Point
 from pdadapt.teachers.kind import by_document
-
-if TYPE_CHECKING:
-    pass
 
 BY_DOCUMENT = 8  # times as many questions in a chunk: its queries are many, and encoded once for all of it
 TEXTS = 4_096  # of documents kept at hand: more than one query's

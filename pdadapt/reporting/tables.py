@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Group
 from rich.table import Column, Table
 
 from pdadapt.runtime.format import p_value
 from pdadapt.runtime.terminal import Name, WholeTable, plain
-
-if TYPE_CHECKING:
-    pass
 
 TESTS = {"p": "p_holm", "p (t)": "p_t_holm"}  # the randomisation test's, the t-test's
 ONE_TEST = ("p",)

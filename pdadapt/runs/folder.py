@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urldefrag
 
 import yaml
@@ -32,9 +32,6 @@ from pdadapt.runs.shards import name_shards_at_work, unmerged
 from pdadapt.runtime.files import read_settings, write_atomic
 from pdadapt.runtime.locks import locked
 from pdadapt.settings.schema import Recipe
-
-if TYPE_CHECKING:
-    pass
 
 PACKAGES = ("pdadapt", "torch", "transformers", "sentence-transformers")
 BEGINNINGS = (

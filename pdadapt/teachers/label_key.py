@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pdadapt.errors import RecipeError
 from pdadapt.models.device import dtype_here
@@ -15,9 +15,6 @@ from pdadapt.settings.prompt import LIKELIHOOD_FIELDS, PAIR_FIELDS, POINT_FIELDS
 from pdadapt.settings.schema import PointSettings, Recipe, TeacherSettings
 from pdadapt.teachers.base import Task
 from pdadapt.teachers.kind import IMPORTED, LANGUAGE_MODELS, PAIR_KINDS, TASK, has_bits, model_of, teacher_kind
-
-if TYPE_CHECKING:
-    pass
 
 
 def teacher_keys(recipe: Recipe) -> dict[Task, str]:

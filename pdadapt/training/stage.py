@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pdadapt.data.corpus import Corpus, Queries
 from pdadapt.evaluation.agreement import agreement, by_teacher_alone, says_enough, score_lists
@@ -14,9 +14,6 @@ from pdadapt.runtime.progress import Progress
 from pdadapt.settings.schema import Recipe, TrainSettings
 from pdadapt.students.load import load_configured
 from pdadapt.training import memory, trainer
-
-if TYPE_CHECKING:
-    pass
 
 
 def fit(recipe: Recipe, corpus: Corpus, queries: Queries, run: RunFolder, iteration: int, progress: Progress) -> None:

@@ -22,8 +22,8 @@ demo: install
 	$(BIN)/pdadapt adapt --corpus demo --recipe demo --out runs/demo
 
 test: install
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --ignore tests/test_cluster.py
-	$(BIN)/pytest tests/test_cluster.py  # which takes both cores itself
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --ignore tests/runtime/test_cluster.py
+	$(BIN)/pytest tests/runtime/test_cluster.py  # which takes both cores itself
 
 lint: install
 	$(BIN)/ruff check .

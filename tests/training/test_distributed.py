@@ -17,7 +17,7 @@ from pdadapt.errors import RunError
 from pdadapt.runtime.locks import locked
 from pdadapt.training import distributed
 
-SCRIPT = Path(__file__).with_name("training_script.py")
+SCRIPT = Path(__file__).parents[1] / "training_script.py"
 
 
 LAUNCHER = "-m torch.distributed.run --standalone --nproc-per-node={}"

@@ -287,7 +287,7 @@ def test_less_memory_or_less_time_learns_the_same(data, stanford, tmp_path, way)
 
 
 def test_killed_while_saving_it_goes_on_to_the_same_bytes(stanford, beir, tmp_path, kill_while_saving):
-    script = Path(__file__).with_name("training_script.py")
+    script = Path(__file__).parents[1] / "training_script.py"
     checkpoints = []
     for kills in (0, 3):
         out = tmp_path / str(kills)

@@ -6,8 +6,8 @@ import shutil
 import pytest
 import torch
 from conftest import make_llama
+from serving import serving
 from test_control import CHATML, chat_tokenizer
-from test_endpoint import serving
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 

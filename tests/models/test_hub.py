@@ -69,7 +69,7 @@ def copy(source, target, *without):
 
 def environment(hub, tmp_path, offline=False):
     own = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": str(int(offline))}
-    return {**os.environ, **own, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    return {**os.environ, **own, "PYTHONPATH": str(Path(__file__).parents[2])}
 
 
 def pdadapt(arguments, environment, folder):

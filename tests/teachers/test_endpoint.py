@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import asked_at_once
+from serving import serving
 
 from pdadapt.errors import ModelError, RecipeError
 from pdadapt.labeling.ask import ask_missing
@@ -31,17 +32,6 @@ POINTS = [
     Point(f"spoke {word}", document) for word in ("hub", "rim") for document in ("pad rotor", "", "chain {query}")
 ]
 PAIRS = [Pair(p.query, p.document, "valve bead") for p in POINTS]
-
-
-@contextlib.contextmanager
-def serving(script, *arguments):
-    """A server process; what it prints first says where it listens."""
-    command = [sys.executable, str(Path(__file__).with_name(script)), *map(str, arguments)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    yield process.stdout.readline().strip()
-    process.kill()
-    process.wait()
-    process.stdout.close()
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import word_tokenizer
-from test_endpoint import serving
+from serving import serving
 from transformers import BartConfig, BartForConditionalGeneration, GPT2Config, GPT2LMHeadModel
 
 from pdadapt.data.corpus import Document
@@ -75,7 +75,7 @@ def test_greedy_it_writes_what_the_model_itself_would(llama, t5_untied):
 
     for model, kind in ((llama, AutoModelForCausalLM), (t5_untied, AutoModelForSeq2SeqLM)):
         tokenizer, plain = AutoTokenizer.from_pretrained(model), kind.from_pretrained(model)
-        template = (Path(__file__).parent.parent / "prompts" / "query-question.txt").read_text(encoding="utf-8").strip()
+        template = (Path(__file__).parents[2] / "prompts" / "query-question.txt").read_text(encoding="utf-8").strip()
         for number, text in written(recipe(model, temperature=0)):
             prompt = template.replace("{document}", DOCUMENTS[number])
             if kind is AutoModelForCausalLM:

@@ -39,7 +39,7 @@ def folder(tmp_path):
     [
         ("qrels/test.tsv", BEIR),
         ("qrels/test.TSV", BEIR),
-        ("qrels/test.tsv.gz", gzip.compress(BEIR)),
+        ("qrels/test.tsv.gz", gzip.compress(BEIR, mtime=0)),
         ("qrels/test.txt", TREC),
         ("qrels/test.qrels", TREC),
         ("qrels/test", TREC),
@@ -49,7 +49,7 @@ def folder(tmp_path):
         ("qrels.test.tsv", BEIR),
         ("test.qrels", TREC),
         ("qrels.txt", TREC),
-        ("qrels.tsv.gz", gzip.compress(BEIR)),
+        ("qrels.tsv.gz", gzip.compress(BEIR, mtime=0)),
     ],
 )
 def test_judgments_are_found_whatever_their_format(folder, name, content):
@@ -77,7 +77,7 @@ def test_a_split_with_a_dot_is_a_split_of_its_own(folder):
 
 @pytest.mark.parametrize("name", ["qrels/dev.tsv", "qrels.dev.txt", "my.qrels", "qrels/validation.tsv.gz"])
 def test_test_queries_are_not_adapted_on_without_a_word(folder, name):
-    (folder / name).write_bytes(gzip.compress(BEIR) if name.endswith("gz") else BEIR)
+    (folder / name).write_bytes(gzip.compress(BEIR, mtime=0) if name.endswith("gz") else BEIR)
     if "/" not in name:
         (folder / "qrels").rmdir()
     dataset = load_dataset(str(folder))
@@ -140,7 +140,7 @@ def test_a_folder_without_judgments_or_for_training_only_has_nothing_to_say(fold
     (folder / "qrels").mkdir()
     (folder / "qrels" / "train.tsv").write_bytes(BEIR)
     (folder / "qrels" / "README.md").write_text("by hand", encoding="utf-8")
-    (folder / "qrels.train.tsv.gz").write_bytes(gzip.compress(BEIR))
+    (folder / "qrels.train.tsv.gz").write_bytes(gzip.compress(BEIR, mtime=0))
     assert not load_dataset(str(folder)).notices.sentences
 
 
@@ -198,7 +198,7 @@ def test_ms_marcos_splits_are_checked_too(tmp_path):
 
 def test_ms_marcos_files_may_be_packed(tmp_path):
     for name, text in MS_MARCO.items():
-        (tmp_path / f"{name}.gz").write_bytes(gzip.compress(text.encode()))
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
     dataset = load_dataset(str(tmp_path))
     assert (dataset.qrels, dataset.train_qrels) == ({"9": {"1": 1}}, {"7": {"1": 1}})
     assert dataset.queries == {"7": "what is a rim"} and dataset.corpus["1"].text == "rim spoke"

@@ -37,7 +37,7 @@ TREC = "q1 Q0 d1 1 2.5 t\n\n  \t\nq1\tQ0\td2\t2\t1\tt with words\r\n\nq2 Q0 d1 1
         ("x.run", b"\n" + TREC.encode()),
         ("x.run", TREC.encode("utf-8-sig")),
         ("x.run", TREC.encode("utf-16")),
-        ("x.run.gz", gzip.compress(TREC.encode())),
+        ("x.run.gz", gzip.compress(TREC.encode(), mtime=0)),
         ("x.run", f"# by hand\n{TREC}\n#\n".encode()),
         ("x.tsv", lines("\t", ROWS[0]).encode()),
         ("x.csv", lines(",", ROWS[0]).encode()),

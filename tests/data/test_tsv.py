@@ -79,7 +79,7 @@ def test_the_quotes_of_a_csv_writer_are_no_text(tmp_path, quoting, header, packe
     csv.writer(text, delimiter="\t", quoting=quoting).writerows([*header, *ROWS])
     file = write(tmp_path, text.getvalue())
     if packed:
-        (tmp_path / "c.tsv.gz").write_bytes(gzip.compress(file.read_bytes()))
+        (tmp_path / "c.tsv.gz").write_bytes(gzip.compress(file.read_bytes(), mtime=0))
         file = tmp_path / "c.tsv.gz"
     corpus = read_corpus(file)
     assert [[document.doc_id, document.contents] for document in corpus] == ROWS[:3], "and one is blank"

@@ -32,7 +32,7 @@ from pdadapt.runtime.files import read_settings, write_atomic
 from pdadapt.runtime.locks import locked
 from pdadapt.students.colbert import PCA_DOCUMENTS
 from pdadapt.students.load import load_student
-from pdadapt.teachers.base import Point
+from pdadapt.teachers.base import Point, score_of
 from pdadapt.teachers.kind import model_of
 from pdadapt.teachers.label_key import teacher_key
 from pdadapt.teachers.load import Teachers
@@ -211,7 +211,7 @@ def judged(writing: Writing, points: dict[int, Point]) -> dict[int, float | None
     questions = Questions(chunks, lambda asked: map(names.__getitem__, asked))
     key, name = teacher_key(settings, "point"), model_of(settings, "point").model
     with LabelStore(writing.store, "points", key, name) as labels:
-        ask_missing(questions, labels, lambda: teachers("point").score_points, writing.progress, "label sources")
+        ask_missing(questions, labels, lambda: score_of(teachers("point"), "point"), writing.progress, "label sources")
         found = {number: labels.get(point) for number, point in points.items()}
     teachers.free()
     return found

@@ -12,7 +12,7 @@ from pdadapt.errors import ModelError
 from pdadapt.labeling.journal import Journal
 from pdadapt.labeling.store import LabelStore
 from pdadapt.runtime.progress import Progress
-from pdadapt.teachers.base import CHUNK, Chunk, Question, Score, Task
+from pdadapt.teachers.base import QUESTIONS_PER_CHUNK, Chunk, Question, Score, Task
 
 CHUNKS, LEAST_CHUNK = 64, 256  # as many as that, if they are not smaller than that
 
@@ -113,10 +113,10 @@ def check_answers(missing: int, of: int, task: Task) -> None:
 
 
 def in_chunks(ordered: Iterable[str], sizes: Mapping[str, int], times: int = 1) -> list[tuple[Sequence[str], int]]:
-    """Ids in their order, cut where so many come together that their questions are enough: CHUNK, that many times, or
+    """Ids in their order, cut where their questions are enough: QUESTIONS_PER_CHUNK, that many times, or
     less where there are few in all, so that many workers have something to do.
     """
-    enough = min(times * CHUNK, max(LEAST_CHUNK, sum(sizes.values()) // CHUNKS))
+    enough = min(times * QUESTIONS_PER_CHUNK, max(LEAST_CHUNK, sum(sizes.values()) // CHUNKS))
     chunks: list[tuple[Sequence[str], int]] = []
     ids: list[str] = []
     total = 0

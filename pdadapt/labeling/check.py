@@ -14,12 +14,12 @@ from pdadapt.models.source import (
 from pdadapt.settings.schema import TeacherSettings
 from pdadapt.teachers.base import Task
 from pdadapt.teachers.kind import (
-    IMPORTED,
+    IMPORTED_PREFIX,
     LANGUAGE_MODELS,
-    asked_of,
     check_architecture,
     check_precision,
     model_of,
+    task_settings,
     teacher_kind,
 )
 from pdadapt.teachers.label_key import teacher_key
@@ -36,24 +36,25 @@ def check_teacher(settings: TeacherSettings, task: Task, queries: Collection[str
     check_precision(settings)
     model = model_of(settings, task)
     kind = teacher_kind(model)
-    asked = asked_of(settings, task)
+    asked = task_settings(settings, task)
     labeled = is_labeled(store, teacher_key(settings, task))
     if kind == "imported" and not labeled:
         own = store if store.exists() else Path("labels.sqlite")
+        name = model.model.removeprefix(IMPORTED_PREFIX)
         raise DataError(
             f"{store} holds no {task} labels of {model.model}; bring them with `pdadapt labels import FILE --store "
-            f"{own} --name {model.model.removeprefix(IMPORTED)}`, and use that store with --set label_store={own}."
+            f"{own} --name {name}`, and use that store with --set label_store={own}."
         )
     if kind == "endpoint" and not labeled:
         teacher = load_endpoint(model, settings, [task])
         teacher.check(queries)
     if kind in (*LANGUAGE_MODELS, "cross_encoder", "bi_encoder", "multi_vector"):
         check_architecture(model, kind)
-    from pdadapt.teachers.language_model import asking, load_tokenizer
+    from pdadapt.teachers.language_model import load_tokenizer, task_prompt
 
     with loading(f"Teacher {model.model!r} cannot be asked"):  # its chat template may be no good
         if kind in LANGUAGE_MODELS:
-            encode = asking(load_tokenizer(model.model), kind, model, asked).encode
+            encode = task_prompt(load_tokenizer(model.model), kind, model, asked).encode
             encode.check_queries(queries)
             encode.check()
         if kind == "cross_encoder":
@@ -62,6 +63,6 @@ def check_teacher(settings: TeacherSettings, task: Task, queries: Collection[str
             check_prompt(model, task, queries)
         source = resolve_model(model.model) if kind in ("bi_encoder", "multi_vector") else None
         if source and source.is_local and (Path(source.path) / "tokenizer_config.json").is_file():
-            from pdadapt.teachers.marks import marks
+            from pdadapt.teachers.marks import mark_words
 
-            marks(load_tokenizer(model.model), 1)
+            mark_words(load_tokenizer(model.model), 1)

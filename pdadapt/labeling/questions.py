@@ -20,7 +20,7 @@ from pdadapt.labeling.store import Labels, LabelStore
 from pdadapt.labeling.training_list import TrainingList, around_pairs, derive
 from pdadapt.settings.schema import Recipe
 from pdadapt.teachers.base import Pair, Point
-from pdadapt.teachers.kind import by_document
+from pdadapt.teachers.kind import groups_by_document
 
 BY_DOCUMENT = 8  # times as many questions in a chunk: its queries are many, and encoded once for all of it
 TEXTS = 4_096  # of documents kept at hand: more than one query's
@@ -66,7 +66,7 @@ class Labeling:
 
     def points(self) -> Questions:
         """Every candidate of every query."""
-        if by_document(self.recipe.teacher, "point"):
+        if groups_by_document(self.recipe.teacher, "point"):
             asking: dict[str, list[str]] = {}
             for query_id in self.ranking:
                 for doc_id, _ in self.candidates(query_id):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain, permutations
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from pdadapt.labeling.ask import Questions, ask_missing, check_answers, in_chunk
 from pdadapt.labeling.position_bias import Orders
 from pdadapt.labeling.store import LabelStore
 from pdadapt.runtime.progress import Progress
-from pdadapt.teachers.base import Pair, Point, Task, score_of
+from pdadapt.teachers.base import Pair, Point, Task, TeacherLoader, score_of
 
 Aggregate = Literal["wins", "bradley-terry"]
 
@@ -30,7 +30,7 @@ def rerank(
     top: int,
     store_file: Path,
     key: str,
-    teachers: Callable[[Task], Any],
+    teachers: TeacherLoader,
     progress: Progress,
     name: str = "",
 ) -> tuple[Ranking, dict[str, float]]:

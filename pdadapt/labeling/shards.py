@@ -27,7 +27,7 @@ from pdadapt.runtime.locks import holder, locked
 from pdadapt.runtime.progress import Progress
 from pdadapt.settings.schema import Recipe
 from pdadapt.teachers.base import Task
-from pdadapt.teachers.kind import by_document
+from pdadapt.teachers.kind import groups_by_document
 from pdadapt.teachers.label_key import teacher_keys
 from pdadapt.teachers.load import Teachers
 
@@ -72,7 +72,11 @@ def label_shard(path: Path, shard: Shard, progress: Progress) -> Path:
     asked = keys
     with run.locked(shared=True), locked(lock):
         check_shard(file, keys.values())
-        if "pair" in keys and by_document(recipe.teacher, "point") and not _has_points(labeling, own_ids, store, keys):
+        if (
+            "pair" in keys
+            and groups_by_document(recipe.teacher, "point")
+            and not _has_points(labeling, own_ids, store, keys)
+        ):
             progress.say(
                 "This teacher's points are asked by document, pairs by query: these are points. When all shards have "
                 f"come to their end, `pdadapt labels merge {path}`, then the same again asks about pairs."

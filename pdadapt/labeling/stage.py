@@ -6,9 +6,9 @@ import contextlib
 import itertools
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pdadapt.data.corpus import fingerprint
 from pdadapt.errors import RunError
@@ -21,7 +21,7 @@ from pdadapt.labeling.store import LabelStore
 from pdadapt.labeling.training_list import TrainingList, write_lists
 from pdadapt.runtime.files import write_atomic
 from pdadapt.runtime.progress import Progress
-from pdadapt.teachers.base import Task
+from pdadapt.teachers.base import Task, TeacherLoader, score_of
 from pdadapt.teachers.kind import model_of
 from pdadapt.teachers.load import Teachers
 
@@ -38,7 +38,7 @@ def ask_teachers(
     labeling: Labeling,
     store_file: Path,
     keys: Mapping[Task, str],
-    teachers: Callable[[Any], Any],
+    teachers: TeacherLoader,
     progress: Progress,
     journal: Journal | None = None,
     shard: tuple[int, int] = (1, 1),
@@ -59,7 +59,7 @@ def ask_teachers(
         asked["points_asked"] = ask_missing(
             labeling.points().shard(*shard),
             points,
-            lambda: teachers("point").score_points,
+            lambda: score_of(teachers("point"), "point"),
             progress,
             "label points",
             journal,
@@ -70,7 +70,7 @@ def ask_teachers(
                     asked["pair_prompts_asked"] += ask_missing(
                         labeling.pairs(points, pairs, number).shard(*shard),
                         pairs,
-                        lambda: teachers("pair").score_pairs,
+                        lambda: score_of(teachers("pair"), "pair"),
                         progress,
                         name,
                         journal,

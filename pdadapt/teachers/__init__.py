@@ -1,1 +1,1 @@
-"""Teachers judge documents one by one (points) and two by two (pairs)."""
+"""Teachers judge single documents (points) and pairs of documents (pairs)."""

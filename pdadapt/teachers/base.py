@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, cast
 
 Task = Literal["point", "pair"]
-CHUNK = 2_048  # questions, about, in a chunk
+QUESTIONS_PER_CHUNK = 2_048  # approximately
 
 
 class Point(NamedTuple):
@@ -26,41 +26,61 @@ class Pair(NamedTuple):
 
 
 Question = tuple[str, ...]  # a Point or a Pair
-Scores = list[tuple[Any, float | None]]  # (question, its score); None: the teacher gave no answer
+Scores = list[tuple[Any, float | None]]  # (question, score); the score is None if the teacher gave no answer
 
 
 class Chunk(NamedTuple):
-    """Questions that a teacher composes its batches from, in an order of its own, so that these are the same whoever
-    asks them, and a stage that was stopped goes on with the batches that it would have come to.
+    """Questions from which a teacher composes its batches.
+
+    The teacher orders a chunk itself, so the batches do not depend on who asks. A stage that was stopped continues with
+    the batches that it would have asked next.
     """
 
-    asked: Sequence[Any]  # no two alike
-    whole: Sequence[Any]  # with those that were answered before, for texts that are encoded once for all
+    asked: Sequence[Any]  # distinct questions that need a score
+    questions: Sequence[Any]  # these and the questions answered earlier: a teacher may encode all their texts at once
 
 
 class PointTeacher(Protocol):
     def score_points(self, chunks: Iterable[Chunk]) -> Iterator[Scores]:
-        """Yield scores batch by batch, in whatever order is quickest within a chunk; higher is more relevant."""
+        """Yield the scores of `Point` questions batch by batch. A higher score means more relevant.
+
+        The order within a chunk is whatever is fastest.
+        """
 
 
 class PairTeacher(Protocol):
     def score_pairs(self, chunks: Iterable[Chunk]) -> Iterator[Scores]:
-        """Yield log-odds that a is the more relevant document, likewise."""
+        """Yield, batch by batch, the log-odds that document a is more relevant than document b.
+
+        The order within a chunk is whatever is fastest.
+        """
 
 
-Score = Callable[[Iterable[Chunk]], Iterator[Scores]]  # score_points or score_pairs of a teacher
+Teacher = PointTeacher | PairTeacher
 
 
-def score_of(teacher: Any, task: Task) -> Score:
-    """The teacher's method for points or for pairs."""
-    found: Score = teacher.score_points if task == "point" else teacher.score_pairs
-    return found
+class TeacherLoader(Protocol):
+    """Loads the teacher of a task when it is first needed."""
+
+    def __call__(self, task: Task) -> Teacher:
+        """Return a PointTeacher for `point`, a PairTeacher for `pair`. Raises ModelError if it cannot be loaded."""
+
+    def free(self) -> None:
+        """Release the memory of the loaded teacher."""
+
+
+Score = Callable[[Iterable[Chunk]], Iterator[Scores]]  # a teacher's score_points or score_pairs
+
+
+def score_of(teacher: Teacher, task: Task) -> Score:
+    """Return the teacher's method for the task."""
+    return cast(PointTeacher, teacher).score_points if task == "point" else cast(PairTeacher, teacher).score_pairs
 
 
 def answers(score: Score, questions: Sequence[Question]) -> list[float | None]:
-    """The scores of these questions, in their order."""
+    """Return the scores of the questions, in their order. Equal questions are asked once."""
     distinct = list(dict.fromkeys(questions))
-    chunks = [distinct[start : start + CHUNK] for start in range(0, len(distinct), CHUNK)]
+    chunks = [distinct[start : start + QUESTIONS_PER_CHUNK] for start in range(0, len(distinct), QUESTIONS_PER_CHUNK)]
     batches = score(Chunk(chunk, chunk) for chunk in chunks)
-    found = dict(itertools.chain.from_iterable(batches))
-    return [found[question] for question in questions]
+    scores = dict(itertools.chain.from_iterable(batches))
+    return [scores[question] for question in questions]

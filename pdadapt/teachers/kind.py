@@ -1,4 +1,4 @@
-"""What kind of teacher a model is, and whether its files agree."""
+"""Tell what kind of teacher a model is, and check that its files fit that kind."""
 
 from __future__ import annotations
 
@@ -17,61 +17,67 @@ from pdadapt.models.source import (
 from pdadapt.settings.schema import ModelSettings, PairSettings, PointSettings, TeacherSettings
 from pdadapt.teachers.base import Task
 
-TASK = "pdadapt_task"  # in a cross-encoder's config.json: point, also when it is not there, or pair
+TASK_KEY = "pdadapt_task"  # a key of a cross-encoder's config.json: "point" (the default) or "pair"
 LANGUAGE_MODELS = ("seq2seq", "causal")
 PAIR_KINDS = ("seq2seq", "causal", "endpoint", "imported")
-IMPORTED = "imported:"
-GENERATORS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
-ENCODERS = ("Model", "ForMaskedLM", "ForPreTraining")
+IMPORTED_PREFIX = "imported:"
+GENERATOR_CLASSES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+ENCODER_CLASSES = ("Model", "ForMaskedLM", "ForPreTraining")
 
 
-def asked_of(settings: TeacherSettings, task: Task) -> PointSettings | PairSettings:
-    """How a task is put to its teacher."""
+def task_settings(settings: TeacherSettings, task: Task) -> PointSettings | PairSettings:
+    """Return the settings that say how a teacher is asked for a task."""
     return settings.point if task == "point" else settings.pair
 
 
 def model_of(settings: TeacherSettings, task: Task) -> ModelSettings:
-    """The model that judges points or pairs: the task's own, or the teacher's."""
-    own = asked_of(settings, task)
-    shared = settings.model_dump(include=set(ModelSettings.model_fields))
-    if own.model:
-        shared |= {"model": own.model, "kind": own.kind, "endpoints": ()}
-    elif own.kind != "auto":
-        shared |= {"kind": own.kind}
-    return ModelSettings.model_validate(shared)
+    """Return the model that judges points or pairs: the task's own model if it has one, else the teacher's."""
+    task_model = task_settings(settings, task)
+    chosen = settings.model_dump(include=set(ModelSettings.model_fields))
+    if task_model.model:
+        chosen |= {"model": task_model.model, "kind": task_model.kind, "endpoints": ()}
+    elif task_model.kind != "auto":
+        chosen |= {"kind": task_model.kind}
+    return ModelSettings.model_validate(chosen)
 
 
 def teacher_kind(settings: ModelSettings) -> str:
-    """As set, or as the name and the configuration say; weights are not loaded. Raises RecipeError when they do not."""
+    """Return the kind that the settings name, or tell it from the model's name and config.json. Loads no weights.
+
+    Raises RecipeError if the kind cannot be told.
+    """
     if settings.kind != "auto":
         return settings.kind
     if settings.model.startswith(("http://", "https://")):
         return "endpoint"
-    if settings.model.startswith(IMPORTED):
+    if settings.model.startswith(IMPORTED_PREFIX):
         return "imported"
     source = resolve_model(settings.model)
     if source.gguf_file:
         return "causal"
     config = read_config(source)
-    found = " ".join(architectures(source))
-    if "ForSequenceClassification" in found:
+    classes = " ".join(architectures(source))
+    if "ForSequenceClassification" in classes:
         return "cross_encoder"
-    encodes_and_decodes = config.get("is_encoder_decoder") and "EncoderModel" not in found
-    generates = encodes_and_decodes or any(mark in found for mark in GENERATORS)
+    encodes_and_decodes = config.get("is_encoder_decoder") and "EncoderModel" not in classes
+    generates = encodes_and_decodes or any(name in classes for name in GENERATOR_CLASSES)
     if generates and not has_modules(source):
         return "seq2seq" if encodes_and_decodes else "causal"
     if is_colbert(source):
         return "multi_vector"
-    if has_modules(source) or found.endswith(ENCODERS):
+    if has_modules(source) or classes.endswith(ENCODER_CLASSES):
         return "bi_encoder"
     raise RecipeError(
         f"What kind of teacher {settings.model!r} is, its configuration does not say (architectures: "
-        f"{found or 'none'}); say it with --set teacher.kind=KIND."
+        f"{classes or 'none'}); say it with --set teacher.kind=KIND."
     )
 
 
 def check_architecture(model: ModelSettings, kind: str) -> None:
-    """Raises ModelError when the configuration contradicts the kind."""
+    """Check that a model's configuration, tokenizer and list of weights fit the kind. Loads no weights.
+
+    Raises ModelError if they do not.
+    """
     source = resolve_model(model.model)
     if source.gguf_file:
         if kind != "causal":
@@ -81,13 +87,14 @@ def check_architecture(model: ModelSettings, kind: str) -> None:
         return
     source.check()
     config = read_config(source)
-    found = " ".join(architectures(source)) or "none"
+    classes = " ".join(architectures(source)) or "none"
     decodes = bool(config.get("is_encoder_decoder"))
-    generates = not decodes and any(mark in found for mark in GENERATORS)
-    wrong = {"seq2seq": not decodes, "causal": not generates, "cross_encoder": "ForSequenceClassification" not in found}
-    if wrong.get(kind):
+    generates = not decodes and any(name in classes for name in GENERATOR_CLASSES)
+    classifies = "ForSequenceClassification" in classes
+    fits = {"seq2seq": decodes, "causal": generates, "cross_encoder": classifies}
+    if not fits.get(kind, True):
         raise ModelError(
-            f"Teacher {source.name!r} is no {kind} model (architectures: {found}); leave teacher.kind out, or give a "
+            f"Teacher {source.name!r} is no {kind} model (architectures: {classes}); leave teacher.kind out, or give a "
             "model of that kind."
         )
     outputs = len(config.get("id2label") or (0, 1))
@@ -102,15 +109,15 @@ def check_architecture(model: ModelSettings, kind: str) -> None:
 
 
 def _check_language_model(source: ModelSource, kind: str, max_length: int) -> None:
-    """Raises ModelError when it does not load, or reads less than max_length tokens."""
+    """Raises ModelError if weights are missing, the tokenizer does not fit, or max_length exceeds the model's limit."""
     from pdadapt.teachers.language_model import load_tokenizer
 
-    what = "Teacher"
-    model, missing = outline(source, what, "AutoModelForSeq2SeqLM" if kind == "seq2seq" else "AutoModelForCausalLM")
-    check_complete(source, what, missing, unused=())
+    role = "Teacher"
+    model, missing = outline(source, role, "AutoModelForSeq2SeqLM" if kind == "seq2seq" else "AutoModelForCausalLM")
+    check_complete(source, role, missing, unused=())
     tokenizer = load_tokenizer(source.name)
-    check_vocabulary(source, what, model, tokenizer)
-    check_offsets(source, what, tokenizer)
+    check_vocabulary(source, role, model, tokenizer)
+    check_offsets(source, role, tokenizer)
     limit = positions(model)
     if limit is not None and max_length > limit:
         raise ModelError(
@@ -119,17 +126,20 @@ def _check_language_model(source: ModelSource, kind: str, max_length: int) -> No
         )
 
 
-def has_bits(settings: ModelSettings, kind: str) -> bool:
-    """Whether `quantize` means something for this model: a language model in safetensors."""
+def can_quantize(settings: ModelSettings, kind: str) -> bool:
+    """Whether `quantize` applies to this model: only language models in safetensors can be quantized."""
     return kind in LANGUAGE_MODELS and not settings.model.endswith(".gguf")
 
 
 def check_precision(settings: TeacherSettings) -> None:
-    """Raises RecipeError or ModelError when no teacher, or not on this machine, can be loaded in so few bits."""
+    """Check that `quantize` can be used for one of the teachers and on this machine.
+
+    Raises RecipeError if it applies to no teacher, ModelError if the GPU or bitsandbytes is missing.
+    """
     if not settings.quantize:
         return
     models = [model_of(settings, "point"), model_of(settings, "pair")]
-    if not any(has_bits(model, teacher_kind(model)) for model in models):
+    if not any(can_quantize(model, teacher_kind(model)) for model in models):
         names = " and ".join(dict.fromkeys(repr(model.model) for model in models))
         raise RecipeError(f"teacher.quantize works for language models in safetensors, not for {names}; leave it out.")
     if not torch.cuda.is_available():
@@ -142,8 +152,8 @@ def check_precision(settings: TeacherSettings) -> None:
         raise ModelError("teacher.quantize needs bitsandbytes; run `pip install 'pdadapt[gpu]'`.") from None
 
 
-def by_document(settings: TeacherSettings, task: Task) -> bool:
-    """Whether questions about one document had better come together: the teacher reads it once for all of them."""
+def groups_by_document(settings: TeacherSettings, task: Task) -> bool:
+    """Whether the teacher encodes a document once for all its questions, so that these should be asked together."""
     kind = teacher_kind(model_of(settings, task))
     likelihood = settings.point.scoring == "query_likelihood"
     return task == "point" and (kind in ("bi_encoder", "multi_vector") or likelihood)

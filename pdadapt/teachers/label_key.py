@@ -1,4 +1,4 @@
-"""The identity of a label: what makes two labels comparable."""
+"""The key of a label in the label store: two labels are comparable if their keys are equal."""
 
 from __future__ import annotations
 
@@ -14,22 +14,32 @@ from pdadapt.models.source import (
 from pdadapt.settings.prompt import LIKELIHOOD_FIELDS, PAIR_FIELDS, POINT_FIELDS, load_prompt
 from pdadapt.settings.schema import PointSettings, Recipe, TeacherSettings
 from pdadapt.teachers.base import Task
-from pdadapt.teachers.kind import IMPORTED, LANGUAGE_MODELS, PAIR_KINDS, TASK, has_bits, model_of, teacher_kind
+from pdadapt.teachers.kind import (
+    IMPORTED_PREFIX,
+    LANGUAGE_MODELS,
+    PAIR_KINDS,
+    TASK_KEY,
+    can_quantize,
+    model_of,
+    teacher_kind,
+)
 
 
 def teacher_keys(recipe: Recipe) -> dict[Task, str]:
-    """The label store's keys of the tasks that a teacher is asked."""
+    """Return the label store's keys of the tasks for which teachers are asked."""
     tasks: list[Task] = ["point", "pair"] if recipe.teacher.pair.asked else ["point"]
     return {task: teacher_key(recipe.teacher, task) for task in tasks}
 
 
-READING = 2  # of how texts become a model's input, and its output a score: labels of two ways are not mixed
+# Increase this when the code changes how texts become a model's input, or its output a score. Labels of two versions
+# are never mixed.
+READING_VERSION = 2
 
 
 def teacher_key(settings: TeacherSettings, task: Task) -> str:
-    """What a label depends on besides its texts, as JSON: the label store's key.
+    """Return the label store's key as JSON. It holds everything that a label depends on, except the texts.
 
-    Raises RecipeError or ModelError when the teacher cannot do what is asked; nothing is loaded.
+    Loads no model. Raises RecipeError or ModelError if the teacher cannot be used for the task.
     """
     model = model_of(settings, task)
     if model.endpoints and not model.model.startswith(("http://", "https://")):
@@ -38,7 +48,7 @@ def teacher_key(settings: TeacherSettings, task: Task) -> str:
             "the model behind it (--endpoint http://HOST/v1#NAME)."
         )
     kind = teacher_kind(model)
-    pairwise = kind == "cross_encoder" and read_config(resolve_model(model.model)).get(TASK) == "pair"
+    pairwise = kind == "cross_encoder" and read_config(resolve_model(model.model)).get(TASK_KEY) == "pair"
     if task == "point" and pairwise:
         raise RecipeError(
             f"The cross_encoder {model.model!r} was trained to judge pairs only; give it with --pair-teacher, and "
@@ -52,22 +62,22 @@ def teacher_key(settings: TeacherSettings, task: Task) -> str:
         )
     key: dict[str, Any] = {"task": task, "kind": kind}
     if kind == "imported":
-        return json.dumps({**key, "model": model.model.removeprefix(IMPORTED)}, sort_keys=True)
+        return json.dumps({**key, "model": model.model.removeprefix(IMPORTED_PREFIX)}, sort_keys=True)
     if kind == "endpoint":
-        from pdadapt.teachers.endpoint import addresses, served_model
+        from pdadapt.teachers.endpoint import served_model, server_urls
 
-        addresses(model)
+        server_urls(model)
         key |= {"model": served_model(model.model)}
     else:
         key |= {
             "model": resolve_model(model.model).identity(),
             "dtype": dtype_here(model.dtype),
-            "quantize": model.quantize if has_bits(model, kind) else None,
+            "quantize": model.quantize if can_quantize(model, kind) else None,
             "max_length": model.max_length,
         }
     if kind == "endpoint":
         key |= {"max_length": model.max_length}
-    key |= {"max_document_length": model.max_document_length, "reading": READING}
+    key |= {"max_document_length": model.max_document_length, "reading": READING_VERSION}
     if kind in LANGUAGE_MODELS or kind == "endpoint":
         key |= _prompt_key(settings, task, kind)
     return json.dumps(key, sort_keys=True)

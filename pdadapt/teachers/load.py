@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pdadapt.models.device import release
 from pdadapt.runtime.progress import Progress
 from pdadapt.settings.schema import ModelSettings, TeacherSettings
-from pdadapt.teachers.base import Chunk, Scores, Task
+from pdadapt.teachers.base import Chunk, Scores, Task, Teacher
 from pdadapt.teachers.kind import check_precision, model_of, teacher_kind
+
+if TYPE_CHECKING:
+    from pdadapt.teachers.endpoint import EndpointTeacher
 
 
 class ImportedTeacher:
-    """Labels made elsewhere: what was not imported has no answer."""
+    """Stands for labels that were imported. Questions without an imported label get no answer."""
 
     def score_points(self, chunks: Iterable[Chunk]) -> Iterator[Scores]:
+        """Yield None for every question."""
         for chunk in chunks:
             yield [(question, None) for question in chunk.asked]
 
@@ -23,19 +27,19 @@ class ImportedTeacher:
 
 
 class Teachers:
-    """Loads the teacher of a task when it is first asked; one model at a time is in memory."""
+    """A TeacherLoader that keeps one model in memory at a time."""
 
     def __init__(
         self, settings: TeacherSettings, tasks: Collection[Task] = ("point", "pair"), progress: Progress | None = None
     ):
-        """tasks: those that may be asked."""
+        """Load nothing yet. tasks: the tasks for which a teacher may be loaded."""
         self.progress = progress or Progress()
         self.settings = settings
         self.tasks = tasks
-        self._loaded: tuple[ModelSettings, Any] | None = None
+        self._loaded: tuple[ModelSettings, Teacher] | None = None
 
-    def __call__(self, task: Task) -> Any:
-        """A PointTeacher for `point`, a PairTeacher for `pair`. Raises ModelError when it does not load."""
+    def __call__(self, task: Task) -> Teacher:
+        """Return a PointTeacher for `point`, a PairTeacher for `pair`. Raises ModelError if it cannot be loaded."""
         model = model_of(self.settings, task)
         if self._loaded is None or self._loaded[0] != model:
             self.free()
@@ -45,11 +49,11 @@ class Teachers:
         return self._loaded[1]
 
     def free(self) -> None:
-        """Give the memory back."""
+        """Release the memory of the loaded teacher."""
         self._loaded = None
         release()
 
-    def _load(self, model: ModelSettings) -> Any:
+    def _load(self, model: ModelSettings) -> Teacher:
         check_precision(self.settings)
         kind = teacher_kind(model)
         if kind == "imported":
@@ -62,11 +66,11 @@ class Teachers:
             from pdadapt.teachers.bi_encoder import BiEncoderTeacher, MultiVectorTeacher
 
             return (BiEncoderTeacher if kind == "bi_encoder" else MultiVectorTeacher)(model)
-        asked = [task for task in self.tasks if model_of(self.settings, task) == model]
+        tasks = [task for task in self.tasks if model_of(self.settings, task) == model]
         if kind == "endpoint":
-            return load_endpoint(model, self.settings, asked, self.progress)
-        point = self.settings.point if "point" in asked else None
-        pair = self.settings.pair if "pair" in asked else None
+            return load_endpoint(model, self.settings, tasks, self.progress)
+        point = self.settings.point if "point" in tasks else None
+        pair = self.settings.pair if "pair" in tasks else None
         if kind == "seq2seq":
             from pdadapt.teachers.seq2seq import Seq2SeqTeacher
 
@@ -78,7 +82,8 @@ class Teachers:
 
 def load_endpoint(
     model: ModelSettings, settings: TeacherSettings, tasks: Collection[Task], progress: Progress | None = None
-) -> Any:
+) -> EndpointTeacher:
+    """Return the teacher behind a server, with the prompts of the given tasks. No server is asked."""
     from pdadapt.teachers.endpoint import EndpointTeacher
 
     say = (progress or Progress()).say

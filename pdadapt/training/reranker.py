@@ -37,8 +37,8 @@ from pdadapt.settings.schema import Recipe, RerankerSettings
 from pdadapt.students.load import load_configured
 from pdadapt.teachers.base import Pair
 from pdadapt.teachers.control import control_tokens
-from pdadapt.teachers.cross_encoder import join
-from pdadapt.teachers.kind import TASK
+from pdadapt.teachers.cross_encoder import join_pair
+from pdadapt.teachers.kind import TASK_KEY
 from pdadapt.training.resume import Watch, last_complete, logging_steps
 from pdadapt.training.trainer import set_dropout
 
@@ -203,7 +203,7 @@ def fit(
     with atomic_folder(folder / "model") as target:
         model.save_pretrained(str(target))
         config = json.loads((target / "config.json").read_text(encoding="utf-8"))
-        config |= {TASK: settings.task}
+        config |= {TASK_KEY: settings.task}
         (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
@@ -242,5 +242,5 @@ def _rows(
         if len(texts) == 1:
             query, document = as_text(query), as_text(document)
         else:
-            query, document = join(model.tokenizer, Pair(query, *texts), model.max_length)
+            query, document = join_pair(model.tokenizer, Pair(query, *texts), model.max_length)
         yield {"query": query, "document": document, "label": label}

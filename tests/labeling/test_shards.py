@@ -28,7 +28,7 @@ from pdadapt.teachers.load import Teachers
 @pytest.fixture
 def few(monkeypatch):
     """Small chunks, so that there are shards to make."""
-    monkeypatch.setattr(ask, "CHUNK", 12)
+    monkeypatch.setattr(ask, "QUESTIONS_PER_CHUNK", 12)
     monkeypatch.setattr(questions, "BY_DOCUMENT", 1)
 
 

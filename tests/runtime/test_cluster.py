@@ -43,7 +43,7 @@ def nodes():
 
 
 def test_labels_and_index_of_a_cluster_are_those_of_one_process(nodes, tiny_recipe, beir, tmp_path, monkeypatch):
-    monkeypatch.setattr(ask, "CHUNK", 12)
+    monkeypatch.setattr(ask, "QUESTIONS_PER_CHUNK", 12)
     recipe = load_recipe(str(tiny_recipe), {"train.steps": 1, "iterations": 2})
     dataset = load_dataset(str(beir))
     adapt(recipe, dataset, tmp_path / "one", Progress())
@@ -77,7 +77,7 @@ class Watching(Progress):
 
 def test_a_killed_worker_and_a_lost_node_cost_time_alone(nodes, tiny_recipe, beir, tmp_path, monkeypatch):
     """While points are labeled a worker gets SIGKILL; while pairs are, a node is taken away."""
-    monkeypatch.setattr(ask, "CHUNK", 12)
+    monkeypatch.setattr(ask, "QUESTIONS_PER_CHUNK", 12)
     recipe = load_recipe(str(tiny_recipe), {"train.steps": 1})
     dataset = load_dataset(str(beir))
     adapt(recipe, dataset, tmp_path / "one", Progress())

@@ -25,7 +25,7 @@ from pdadapt.settings.schema import (
 )
 from pdadapt.teachers.base import Point, answers
 from pdadapt.teachers.chat import begins_thought, chat_format, opens_thought
-from pdadapt.teachers.language_model import asking
+from pdadapt.teachers.language_model import task_prompt
 from pdadapt.teachers.load import Teachers
 from pdadapt.teachers.prompting import PromptEncoder
 
@@ -265,7 +265,7 @@ def test_a_thought_whose_tag_is_many_tokens_is_known_by_all_of_them(chat_llama):
         teacher._padded_logits = lambda prompts, _, ids=ids, size=size: torch.nn.functional.one_hot(
             torch.tensor([ids[len(prompts[0]) - size]]), len(teacher.tokenizer)
         )
-        assert begins_thought(teacher._first_token(teacher.point)) == thinks
+        assert begins_thought(teacher._answer_start(teacher.point)) == thinks
 
 
 @pytest.mark.parametrize("served", ["thinking", "apart"])
@@ -346,21 +346,21 @@ def test_a_document_opens_no_turn_that_is_plain_text(name, chat_llama, tmp_path)
     template, forged = DIALOGS[name]
     tokenizer = AutoTokenizer.from_pretrained(templated(chat_llama, tmp_path, template))
     settings = ModelSettings(model=str(tmp_path), max_length=900)
-    encode = asking(tokenizer, "causal", settings, PointSettings()).encode
+    encode = task_prompt(tokenizer, "causal", settings, PointSettings()).encode
     generate = encoders(tokenizer, "causal", settings, GenerateSettings())["question"]
     for text in forged:
         for values in ({"query": "q", "document": text}, {"query": text, "document": "d"}):
             told = encode.wrap(encode.prompt.render(values))
             found = tokenizer.decode(encode([values])[0])
             assert found != told and found.replace(" ", "") == told.replace(" ", ""), "but for spaces, all is there"
-            assert encode.turns.opened(found) == encode.opened < encode.turns.opened(told)
+            assert encode.turns.count_turns(found) == encode.frame_turns < encode.turns.count_turns(told)
         found = tokenizer.decode(generate([{"document": text}])[0])
         assert f": {text}" not in found and text.replace(" ", "") in found.replace(" ", "")
     values = {"query": PLAIN, "document": PLAIN}
     assert tokenizer.decode(encode([values])[0]) == encode.wrap(encode.prompt.render(values))
     encode.check()
     long = encode([{"query": "q", "document": f"{forged[0]}\n" * 200}])[0]
-    assert len(long) <= 900 and encode.turns.opened(tokenizer.decode(long)) == encode.opened
+    assert len(long) <= 900 and encode.turns.count_turns(tokenizer.decode(long)) == encode.frame_turns
 
 
 def test_turns_that_control_tokens_open_need_no_other_look(chat_llama):
@@ -370,7 +370,7 @@ def test_turns_that_control_tokens_open_need_no_other_look(chat_llama):
 def test_a_document_is_read_once_however_many_of_its_questions_are_too_long(chat_llama):
     tokenizer = AutoTokenizer.from_pretrained(chat_llama)
     settings = ModelSettings(model=str(chat_llama), max_length=400)
-    encode = asking(tokenizer, "causal", settings, PairSettings()).encode
+    encode = task_prompt(tokenizer, "causal", settings, PairSettings()).encode
     documents = [f"{i} rim hub " * 60 for i in range(6)]
     asked = [{"query": "q", "document_a": a, "document_b": b} for a, b in itertools.permutations(documents, 2)]
     alone = [encode([one])[0] for one in asked]

@@ -17,11 +17,10 @@ from pdadapt.models.source import resolve_model
 from pdadapt.settings.prompt import PAIR_FIELDS, POINT_FIELDS, Prompt, load_prompt
 from pdadapt.settings.schema import GenerateSettings, ModelSettings, PairSettings, PointSettings, TeacherSettings
 from pdadapt.teachers.base import Pair, Point, answers
-from pdadapt.teachers.control import SERVED, ControlTokens, without_markup
-from pdadapt.teachers.cross_encoder import fit as fit_pair
-from pdadapt.teachers.cross_encoder import join
-from pdadapt.teachers.endpoint import fit
-from pdadapt.teachers.language_model import asking
+from pdadapt.teachers.control import SERVED_MARKUP, ControlTokens, without_markup
+from pdadapt.teachers.cross_encoder import cut_texts, join_pair
+from pdadapt.teachers.endpoint import fit_prompt
+from pdadapt.teachers.language_model import task_prompt
 from pdadapt.teachers.load import Teachers
 from pdadapt.teachers.prompting import PromptEncoder
 from pdadapt.training.reranker import Example, _rows
@@ -89,7 +88,7 @@ def piece_t5(tmp_path_factory):
 def encoder_of(folder, kind, task="point", **options):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     of = PairSettings() if task == "pair" else PointSettings()
-    return tokenizer, asking(tokenizer, kind, ModelSettings(model=str(folder), **options), of).encode
+    return tokenizer, task_prompt(tokenizer, kind, ModelSettings(model=str(folder), **options), of).encode
 
 
 def specials(tokenizer, ids):
@@ -227,10 +226,10 @@ def test_a_cross_encoder_reads_separators_of_texts_as_text(kind, cross_encoder):
     tokenizer = AutoTokenizer.from_pretrained(cross_encoder)
     texts = "spoke [SEP]", "rim [SEP] hub [CLS]", "[PAD] pad [MASK]"
     if kind == "pair":
-        asked = join(tokenizer, Pair(*texts), 100)
+        asked = join_pair(tokenizer, Pair(*texts), 100)
         assert asked == ("spoke [ SEP]", "rim [ SEP] hub [ CLS] [SEP] [ PAD] pad [ MASK]")
     else:
-        query, documents = fit_pair(tokenizer, texts[0], [texts[1]], 100)
+        query, documents = cut_texts(tokenizer, texts[0], [texts[1]], 100)
         asked = (query, *documents)
         assert asked == ("spoke [ SEP]", "rim [ SEP] hub [ CLS]")
     found = tokenizer.convert_ids_to_tokens(tokenizer(*asked)["input_ids"])
@@ -291,7 +290,7 @@ def test_a_retriever_as_a_teacher_reads_them_as_text(kind, request):
 def test_a_served_model_gets_no_markup_of_a_text(markup):
     prompt = load_prompt("a-b", PAIR_FIELDS)
     values = {"query": f"spoke {markup}", "document_a": f"rim{markup}hub", "document_b": f"{markup}\n{markup}"}
-    text = fit(prompt, values, 500, None)
+    text = fit_prompt(prompt, values, 500, None)
     assert markup not in text and text.count(markup[:1] + " " + markup[1:]) == 4
     assert markup[1:] not in without_markup(markup + markup).replace(f" {markup[1:]}", "")
 
@@ -303,7 +302,9 @@ def test_a_served_model_gets_ordinary_texts_as_they_are():
         "<div></div><br/> so User: a says [citation] x>>2<<3 the assistant: B <a@b.org>\n# Title\n\nUsers: many"
     )
     assert without_markup(text) == text
-    assert fit(load_prompt("yes-no", POINT_FIELDS), {"query": text, "document": text}, 500, None).count(text) == 2
+    assert (
+        fit_prompt(load_prompt("yes-no", POINT_FIELDS), {"query": text, "document": text}, 500, None).count(text) == 2
+    )
 
 
 @pytest.mark.parametrize(
@@ -319,7 +320,7 @@ def test_a_served_model_gets_no_turn_of_a_text(turn):
     "nested", ["<|<|im_end|>", "<|x<|im_end|>", "<|a|<|end|>", "<|[THINK]|>", "<USER:x>", "<|" * 9 + "x|>"]
 )
 def test_markup_within_markup_is_broken_too(nested):
-    assert not SERVED.search(without_markup(nested)) and without_markup(nested).replace(" ", "") == nested
+    assert not SERVED_MARKUP.search(without_markup(nested)) and without_markup(nested).replace(" ", "") == nested
 
 
 SIGNS = [
@@ -350,7 +351,7 @@ SIGNS += ["USER:", "\n\nUser:", "###", "s", "_", "~b", "◁", "▷", "＜", "ans
 @given(st.lists(st.sampled_from(SIGNS), max_size=12).map("".join))
 def test_nothing_that_looks_like_markup_is_left_of_any_text(text):
     found = without_markup(text)
-    assert not SERVED.search(found) and "".join(found.split()) == "".join(text.split())
+    assert not SERVED_MARKUP.search(found) and "".join(found.split()) == "".join(text.split())
     assert without_markup(found) == found
 
 
@@ -383,7 +384,7 @@ def test_real_tokenizers_read_the_case_that_was_reported_as_text(tmp_path):
         assert control.as_text(documents[0]) == documents[0]
         if kind == "causal":
             check_teacher(TeacherSettings(model=name), "pair", {"chain skips"}, tmp_path / "l.sqlite")
-            encode = asking(tokenizer, kind, ModelSettings(model=name), PointSettings()).encode
+            encode = task_prompt(tokenizer, kind, ModelSettings(model=name), PointSettings()).encode
             found = [control.among(ids) for ids in encode([{"query": "chain", "document": text} for text in documents])]
         else:
             found = [control.among(tokenizer.encode(control.as_text(text))) for text in documents]

@@ -14,7 +14,7 @@ from pdadapt.labeling.check import check_teacher
 from pdadapt.settings.schema import PairSettings, PointSettings, TeacherSettings
 from pdadapt.students.colbert import load_colbert
 from pdadapt.teachers.base import Pair, Point, answers
-from pdadapt.teachers.cross_encoder import Reading, cut
+from pdadapt.teachers.cross_encoder import TextReader, cut_question
 from pdadapt.teachers.kind import model_of
 from pdadapt.teachers.label_key import teacher_key
 from pdadapt.teachers.load import Teachers
@@ -55,10 +55,10 @@ def test_a_cross_encoder_tokenises_the_texts_of_a_batch_at_once_and_cuts_them_as
         asked = [Point("squeal rotor", text) for text in texts]
     else:
         asked = [Pair("squeal rotor", *two) for two in itertools.pairwise(texts)]
-    reading = Reading(tokenizer)
+    reading = TextReader(tokenizer)
     reading.ahead({text for question in asked for text in question})
-    alone = [cut(tokenizer, question, 64, 20) for question in asked]
-    assert [cut(tokenizer, question, 64, 20, reading) for question in asked] == alone
+    alone = [cut_question(tokenizer, question, 64, 20) for question in asked]
+    assert [cut_question(tokenizer, question, 64, 20, reading) for question in asked] == alone
 
     calls = []
     call = type(tokenizer).__call__

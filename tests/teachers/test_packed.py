@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig, Mis
 from pdadapt.settings.schema import TeacherSettings
 from pdadapt.teachers.base import Pair, answers
 from pdadapt.teachers.load import Teachers
-from pdadapt.teachers.packed import LEAST_SHARED, Plan, common_prefix, grow, prefixes
+from pdadapt.teachers.packed import MIN_SHARED_TOKENS, AttentionPlan, build_tree, common_prefix, shared_prefixes
 
 
 def beginnings():
@@ -27,7 +27,7 @@ def beginnings():
 @given(beginnings())
 def test_each_prompt_is_read_whole_along_its_branch(prompts):
     prompts = sorted(prompts)
-    tree = grow(prompts, prefixes(prompts, [1] * len(prompts)))
+    tree = build_tree(prompts, shared_prefixes(prompts, [1] * len(prompts)))
     assert len(tree.last) == len(prompts) and len(set(tree.last)) == len(prompts)
     ends = {segment.stop - 1: segment for segment in tree.segments}
     for prompt, last in zip(prompts, tree.last, strict=True):
@@ -38,21 +38,21 @@ def test_each_prompt_is_read_whole_along_its_branch(prompts):
 
 
 def test_a_long_common_beginning_is_kept_once_and_a_short_one_is_not_worth_it():
-    long, short = list(range(100, 100 + 3 * LEAST_SHARED)), list(range(100, 100 + LEAST_SHARED - 1))
+    long, short = list(range(100, 100 + 3 * MIN_SHARED_TOKENS)), list(range(100, 100 + MIN_SHARED_TOKENS - 1))
     for beginning, tokens in ((long, len(long) + 2), (short, 2 * len(short) + 2)):
         prompts = [[*beginning, 1], [*beginning, 2]]
-        assert len(grow(prompts, prefixes(prompts, [1, 1])).tokens) == tokens
+        assert len(build_tree(prompts, shared_prefixes(prompts, [1, 1])).tokens) == tokens
     prompts = [[*long, 1], [*long, 1, 2, 3]]  # one is the beginning of the other: each keeps its own last token
-    assert prefixes(prompts, [1, 3]) == [0, len(long)]
+    assert shared_prefixes(prompts, [1, 3]) == [0, len(long)]
     assert common_prefix([1, 2, 3], [1, 2, 4], 3) == 2
 
 
 def test_alike_segments_are_padded_together_on_a_gpu_and_the_padding_is_never_seen():
     prompts = [[7] * 10, [8] * 11, [9] * 30]
-    tree = grow(prompts, prefixes(prompts, [1] * 3))
-    plan = Plan(tree.segments, tree.positions, torch.device("cpu"))
+    tree = build_tree(prompts, shared_prefixes(prompts, [1] * 3))
+    plan = AttentionPlan(tree.segments, tree.positions, torch.device("cpu"))
     assert [len(group.queries) for group in plan.groups] == [1, 1, 1]
-    on_gpu = Plan(tree.segments, tree.positions, torch.device("cpu"), slack=1.25)
+    on_gpu = AttentionPlan(tree.segments, tree.positions, torch.device("cpu"), slack=1.25)
     assert [tuple(group.queries.shape) for group in on_gpu.groups] == [(2, 11), (1, 30)]
     mask = on_gpu.masks(None)[0]
     assert not mask[0, 0, :10, 10].any() and mask[0, 0, 10].all()  # row 10 of the first is padding
@@ -82,7 +82,7 @@ def alone(folder, questions):
 @pytest.mark.parametrize("slack", [1.0, 1.25, 3.0])
 @pytest.mark.parametrize("budget", [1, 200, 100_000])
 def test_prompts_that_share_their_beginning_score_as_if_alone(llama, budget, slack, monkeypatch):
-    monkeypatch.setitem(Plan.__init__.__kwdefaults__, "slack", slack)
+    monkeypatch.setitem(AttentionPlan.__init__.__kwdefaults__, "slack", slack)
     teacher = Teachers(TeacherSettings(model=str(llama), dtype="float32", batch_tokens=budget))("pair")
     assert teacher.packs
     found = answers(teacher.score_pairs, QUESTIONS)
@@ -115,7 +115,7 @@ def test_an_architecture_that_cannot_be_packed_is_padded(llama, monkeypatch):
     from pdadapt.teachers import packed
 
     expected = list(alone(llama, QUESTIONS))
-    monkeypatch.setattr(packed, "UNSUPPORTED", ("scaling", "dropout"))  # as if the architecture asked for more
+    monkeypatch.setattr(packed, "UNSUPPORTED_ARGUMENTS", ("scaling", "dropout"))  # as if the architecture asked for more
     teacher = Teachers(TeacherSettings(model=str(llama), dtype="float32"))("pair")
     assert not teacher.packs
     found = answers(teacher.score_pairs, QUESTIONS)

@@ -30,7 +30,7 @@ from pdadapt.teachers.chat import chat_format
 from pdadapt.teachers.kind import teacher_kind
 from pdadapt.teachers.label_key import teacher_key
 from pdadapt.teachers.load import Teachers
-from pdadapt.teachers.prompting import PromptEncoder, label_ids, share, tokenised
+from pdadapt.teachers.prompting import PromptEncoder, label_ids, share_tokens, tokenised
 
 POINTS = [
     Point("spoke tension", "rim spoke hub"),
@@ -314,9 +314,9 @@ def test_max_document_length_cuts_each_document_alone(llama):
 
 
 def test_share_gives_the_rest_of_the_short_to_the_long():
-    assert share({"a": 100, "b": 100}, 50) == {"a": 25, "b": 25}
-    assert share({"a": 100, "b": 10}, 50) == {"a": 40, "b": 10}
-    assert share({"a": 3, "b": 4}, 50) == {"a": 3, "b": 4}
+    assert share_tokens({"a": 100, "b": 100}, 50) == {"a": 25, "b": 25}
+    assert share_tokens({"a": 100, "b": 10}, 50) == {"a": 40, "b": 10}
+    assert share_tokens({"a": 3, "b": 4}, 50) == {"a": 3, "b": 4}
 
 
 def test_prompts_are_tokenised_in_chunks_ahead_of_the_work():

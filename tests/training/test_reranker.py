@@ -16,7 +16,7 @@ from pdadapt.pipeline import adapt
 from pdadapt.runtime.progress import Progress
 from pdadapt.settings.recipes import load_recipe
 from pdadapt.teachers.base import Pair, Point, answers
-from pdadapt.teachers.cross_encoder import join
+from pdadapt.teachers.cross_encoder import join_pair
 from pdadapt.teachers.label_key import teacher_key
 from pdadapt.teachers.load import Teachers
 from pdadapt.training.reranker import make_examples, train_reranker
@@ -93,13 +93,15 @@ def test_two_long_documents_are_cut_evenly_and_the_query_is_whole(cross_encoder)
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(cross_encoder)
-    query, text = join(tokenizer, Pair("wheel spoke", "rim hub " * 100, "pad"), 40)
+    query, text = join_pair(tokenizer, Pair("wheel spoke", "rim hub " * 100, "pad"), 40)
     assert query == "wheel spoke"
     first, second = text.split(tokenizer.sep_token)
     assert second.strip() == "pad" and len(first.split()) > 25
-    first, second = join(tokenizer, Pair("wheel spoke", "rim " * 100, "pad " * 100), 40)[1].split(tokenizer.sep_token)
+    first, second = join_pair(tokenizer, Pair("wheel spoke", "rim " * 100, "pad " * 100), 40)[1].split(
+        tokenizer.sep_token
+    )
     assert abs(len(first.split()) - len(second.split())) <= 1
-    assert len(tokenizer(*join(tokenizer, Pair("wheel spoke", "rim " * 100, "pad " * 100), 40))["input_ids"]) <= 40
+    assert len(tokenizer(*join_pair(tokenizer, Pair("wheel spoke", "rim " * 100, "pad " * 100), 40))["input_ids"]) <= 40
 
 
 def test_without_labels_it_says_so(beir, tiny_recipe, encoder, tmp_path):

@@ -227,9 +227,8 @@ def test_documents_are_cut_evenly_by_bytes_and_nothing_else_is():
     assert fit_prompt(prompt, {"query": "q", "document": kept}, 100, None) == f"q | {kept}"
     assert fit_prompt(prompt, {"query": "q", "document": "x" * 1_000}, 33, None) == "q | " + "x" * 128
     assert fit_prompt(prompt, {"query": "q", "document": "x" * 1_000}, 100, 2) == "q | " + "x" * 8
-    kanji = fit_prompt(
-        prompt, {"query": "q", "document": "\u8eca" * 1_000}, 33, None
-    )  # no white space, three bytes each
+    long = "\u8eca" * 1_000  # no white space, three bytes each
+    kanji = fit_prompt(prompt, {"query": "q", "document": long}, 33, None)
     assert kanji == "q | " + "\u8eca" * 42
     query = "long " * 40
     assert query in fit_prompt(prompt, {"query": query, "document": "x" * 1_000}, 64, None)

@@ -115,7 +115,7 @@ def test_an_architecture_that_cannot_be_packed_is_padded(llama, monkeypatch):
     from pdadapt.teachers import packed
 
     expected = list(alone(llama, QUESTIONS))
-    monkeypatch.setattr(packed, "UNSUPPORTED_ARGUMENTS", ("scaling", "dropout"))  # as if the architecture asked for more
+    monkeypatch.setattr(packed, "UNSUPPORTED_ARGUMENTS", ("scaling", "dropout"))  # these the architecture passes
     teacher = Teachers(TeacherSettings(model=str(llama), dtype="float32"))("pair")
     assert not teacher.packs
     found = answers(teacher.score_pairs, QUESTIONS)

@@ -20,6 +20,7 @@ os.environ["IR_DATASETS_HOME"] = tempfile.mkdtemp()  # read as ir_datasets is im
 
 import pytest
 import torch
+from golden_files import FOLDER, GoldenFile
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
     BertConfig,
@@ -50,6 +51,21 @@ PROMPT_WORDS = list(dict.fromkeys(PROMPT_TEXT.split()))
 CHAT = (
     "{% for m in messages %}user : {{ m['content'] }} {% endfor %}{% if add_generation_prompt %}assistant :{% endif %}"
 )
+
+
+def pytest_addoption(parser):
+    parser.addoption("--golden", action="store_true", help="write the golden files under tests/golden")
+
+
+def pytest_configure(config):
+    if config.getoption("--golden") and config.getoption("numprocesses", None):
+        raise pytest.UsageError("--golden writes files that tests share; leave out --numprocesses")
+
+
+@pytest.fixture
+def golden(request) -> Callable[[str], GoldenFile]:
+    """A golden file by its path below tests/golden."""
+    return lambda path: GoldenFile(FOLDER / path, write=request.config.getoption("--golden"))
 
 
 @pytest.fixture(autouse=True)

@@ -12,10 +12,10 @@ from pdadapt.runtime.files import resource_folder
 ROOT = Path(__file__).parent.parent
 SCRIPT = """
 import pdadapt, pathlib
-from pdadapt.corpus import load_dataset
-from pdadapt.models import resource_folder
-from pdadapt.prompt import POINT_FIELDS, load_prompt
-from pdadapt.recipe import load_recipe
+from pdadapt.data.load import load_dataset
+from pdadapt.runtime.files import resource_folder
+from pdadapt.settings.prompt import POINT_FIELDS, load_prompt
+from pdadapt.settings.recipes import load_recipe
 assert pathlib.Path(pdadapt.__file__).is_relative_to({target!r}), pdadapt.__file__
 assert resource_folder("recipes").is_relative_to({target!r})
 load_prompt("yes-no", POINT_FIELDS), load_recipe("demo")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from golden_files import schema
 from sentence_transformers import SentenceTransformer
 
 from pdadapt.data.corpus import Corpus, Document
@@ -74,6 +75,13 @@ def test_one_command_leaves_a_run_folder_that_can_be_read(finished, beir):
     assert "nDCG@10" in (out / "report.html").read_text(encoding="utf-8") and not (out / "progress.json").exists()
     assert not list(out.rglob("*.part")) and not list(out.rglob("index"))
     assert Path(metrics["checkpoint"]).is_dir()
+
+
+def test_metrics_json_has_the_keys_and_types_that_others_read(finished, golden):
+    out, _ = finished
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    golden("schemas.txt").check("metrics.json", schema(metrics, maps=["$.measures", "$.most_changed"]))
+    golden("schemas.txt").check_names(["metrics.json"])
 
 
 def test_the_same_command_again_says_it_is_finished(finished, tiny_recipe, beir):

@@ -95,7 +95,7 @@ def test_two_runs_on_one_store_lose_no_pair_and_choose_by_the_same_points(labele
 WRITER = """
 import sys
 from pathlib import Path
-from pdadapt.labels import LabelStore
+from pdadapt.labeling.store import LabelStore
 
 own = float(sys.argv[2])
 with LabelStore(Path(sys.argv[1]), "points", "t") as store:
@@ -206,9 +206,9 @@ def test_batches_are_committed_one_by_one_even_through_kill_9(tmp_path):
     script = f"""
 import time
 from pathlib import Path
-from pdadapt.labels import LabelStore, is_labeled
-from pdadapt.ask import Questions, ask_missing
-from pdadapt.progress import Progress
+from pdadapt.labeling.store import LabelStore, is_labeled
+from pdadapt.labeling.ask import Questions, ask_missing
+from pdadapt.runtime.progress import Progress
 def slow(chunks):
     for i in range(0, len((asked := next(chunks).asked)), 2):
         yield [(asked[i], float(i)), (asked[i + 1], float(i + 1))]

@@ -150,7 +150,7 @@ def test_a_store_that_was_left_in_the_middle_is_read_whole(tmp_path):
     leave = f"""
 import os
 from pathlib import Path
-from pdadapt.labels import LabelStore
+from pdadapt.labeling.store import LabelStore
 
 store = LabelStore(Path({str(store)!r}), "points", "key")
 store.add([(("q", "d"), 1.5)])

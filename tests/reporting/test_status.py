@@ -18,11 +18,12 @@ from pdadapt.reporting.status import progress
 from pdadapt.runs.folder import RunFolder
 from pdadapt.runtime.progress import Progress
 
+GOLDEN = "status.txt"
 AT_WORK = """
 import sys, time
 from pathlib import Path
-from pdadapt.progress import Progress
-from pdadapt.run import RunFolder
+from pdadapt.runtime.progress import Progress
+from pdadapt.runs.folder import RunFolder
 
 run = RunFolder(Path(sys.argv[1]))
 with run.locked():
@@ -44,6 +45,13 @@ def status_of(run):
     said = CliRunner().invoke(app, ["status", str(run)], env={"COLUMNS": "140"})
     assert said.exit_code == 0, said.output
     return said.output
+
+
+def golden_status(run):
+    """The status in a terminal of 80 columns, wherever the run is."""
+    said = CliRunner().invoke(app, ["status", str(run)], env={"COLUMNS": "80"})
+    assert said.exit_code == 0, said.output
+    return said.output.replace(str(run), "RUN")
 
 
 def files(folder):
@@ -88,6 +96,17 @@ def test_a_finished_run_says_what_came_of_it(small_run):
     ):
         assert part in said, part
     assert files(small_run) == before
+
+
+def test_the_whole_status_in_80_columns(small_run, golden):
+    golden(GOLDEN).check("finished", golden_status(small_run))
+    (small_run / "metrics.json").unlink()
+    golden(GOLDEN).check("stopped after a task", golden_status(small_run))
+    for file in (small_run / "iteration-1").iterdir():
+        file.unlink()
+    (small_run / "iteration-1" / "candidates.run").touch()
+    golden(GOLDEN).check("waiting for labels", golden_status(small_run))
+    golden(GOLDEN).check_names(["finished", "stopped after a task", "waiting for labels"])
 
 
 def test_a_run_that_goes_on_elsewhere_says_where_how_far_and_how_fast(small_run, at_work):

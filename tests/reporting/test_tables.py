@@ -1,10 +1,123 @@
+"""Tables and summaries in a terminal: whole ones in tests/golden/tables.txt, and single rules."""
+
 import io
 from types import SimpleNamespace
 
+import pytest
 from rich.console import Console
 
-from pdadapt.reporting.tables import comparison_table, label_summary, short_names
+from pdadapt.planning.costs import Cost, Shape
+from pdadapt.planning.plan import Plan
+from pdadapt.planning.table import plan_table
+from pdadapt.reporting.tables import (
+    agreement_summary,
+    changed_queries,
+    comparison_table,
+    label_summary,
+    queries_table,
+    short_names,
+)
 from pdadapt.runtime.progress import Progress
+from pdadapt.runtime.terminal import console, plain
+
+GOLDEN = "tables.txt"
+
+
+def comparison(system, change, interval, p):
+    """Of a system with the first one."""
+    figures = {"base": 0, "system": system, "change": change, "interval": interval, "p": p, "p_holm": 2 * p}
+    return figures | {"p_t_holm": 3 * p, "wins": 700, "ties": 300, "losses": 200}
+
+
+def measured(*means):
+    """Metrics of so many systems on a test set."""
+    comparisons = [comparison(1, 0.1, [0.05, 0.15], 0.0001), comparison(2, -0.0125, None, 0.2)][: len(means) - 1]
+    return {
+        "corpus": "scifact",
+        "test_queries": 1200,
+        "documents": 5183,
+        "measures": {
+            "nDCG@10": {"means": means, "comparisons": comparisons},
+            "R@100": {"means": [mean + 0.25 for mean in means], "comparisons": comparisons},
+        },
+        "most_changed": [
+            {"query_id": "q1", "query": "how to true a wheel", "nDCG@10": [0.25, 1.0], "top": [["d7", "d12"], ["d1"]]},
+            {"query_id": "q2", "query": "", "nDCG@10": [0.5, 0.125], "top": [["d3"], ["d4", "d5"]]},
+        ],
+    }
+
+
+PLAN = Plan(
+    shape=Shape(documents=12345, queries=6789, test_queries=432),
+    costs=[
+        Cost("index", 24690, "documents", 4321.0, 3456789),
+        Cost("label pairs", 432100, "prompts", 98765.0, 87654321),
+        Cost("train", 1234, "steps", 654.3),
+        Cost("load models", 8, "models", 9.5),
+    ],
+    memory={"student": 4_321_000_000, "teacher": 12_345_000_000},
+    memory_all=64_000_000_000,
+    disk={"index": 7.8e9, "labels": 12.5e6, "lists": 250e3},
+    disk_free=91_000_000_000,
+    labeled={"point": 1357, "pair": 0},
+    cheaper={"--set teacher.pair.order=random": 54321.0, "a teacher of half the parameters (--teacher)": 40000.0},
+    paper={"FiQA": 45_678.0, "MS MARCO": 987_654.0},
+    fit=(9, 16),
+)
+WRITTEN = {
+    "kinds": {
+        "question": {"written": 12345, "kept": 6543, "duplicate": 802, "not found again": 5000},
+        "keywords": {"written": 2345, "kept": 1234, "copied": 1111},
+    },
+    "documents": {"looked_at": 1000, "fit": 900, "left_out": {"too short": 90, "same text": 10}},
+    "examples": {"kept": ["how to true a wheel", "brake pads that squeal"]},
+    "kept": 7777,
+    "wanted": 9999,
+}
+FEW_LABELS = {"points": 1600, "points_asked": 0, "pairs": 0, "pair_prompts_asked": 0}
+LABELS = {
+    "points": 1600,
+    "points_asked": 1234,
+    "pairs": 50,
+    "pairs_derived": 50,
+    "flip_rate": 0.9,
+    "position_bias": 1.25,
+    "disagreement": 0.31,
+    "triples": 2345,
+    "circles": 67,
+    "points_unanswered": 12,
+    "pairs_unanswered": 3,
+}
+AGREEMENT = {
+    "pair accuracy": {"means": [0.5, 0.75], "comparisons": [{"p": 0.031}]},
+    "Kendall's tau": {"means": [0.125, 0.25, 0.375], "comparisons": [{"p": 0.5}, {"p": 0.0001}]},
+}
+PRINTED = {
+    "comparison of one system": comparison_table(measured(0.5), ["colbertv2.0"]),
+    "comparison of two systems": comparison_table(measured(0.5, 0.6), ["base", "adapted"]),
+    "comparison of three systems": comparison_table(
+        measured(0.5, 0.6, 0.4875), ["bm25", "iteration 1", "a-checkpoint-with-a-long-name/iteration-2"]
+    ),
+    "comparison of runs without a corpus": comparison_table(measured(0.5, 0.6) | {"documents": 0}, ["a.run", "b.run"]),
+    "queries that changed most": changed_queries(measured(0.5, 0.6), ["base", "adapted"]),
+    "plan": plan_table(PLAN),
+    "written queries": queries_table(WRITTEN),
+    "labels, few": plain(label_summary(FEW_LABELS)),
+    "labels, with all that can be said": plain(label_summary(LABELS)),
+    "agreement": plain(agreement_summary(AGREEMENT)),
+    "agreement that nothing is known of": plain(agreement_summary({})),
+}
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_what_a_terminal_of_80_columns_shows(name, golden):
+    terminal = console(width=80, file=io.StringIO())
+    terminal.print(PRINTED[name])
+    golden(GOLDEN).check(name, terminal.file.getvalue())
+
+
+def test_each_golden_text_is_printed_here(golden):
+    golden(GOLDEN).check_names(PRINTED)
 
 
 def test_the_table_shows_each_system_the_change_and_p():

@@ -159,7 +159,7 @@ def test_a_folder_in_use_is_locked_and_a_dead_process_leaves_no_lock(tmp_path):
     script = f"""
 import sys, time
 from pathlib import Path
-from pdadapt.run import RunFolder
+from pdadapt.runs.folder import RunFolder
 with RunFolder(Path({str(tmp_path)!r})).locked():
     print("in", flush=True)
     time.sleep(60)

@@ -1,12 +1,13 @@
 # make demo   install into .venv and adapt a retriever to the demo corpus
 # make test   install and run the tests
 # make lint   ruff and mypy
+# make docs   build the documentation as a site, in build/site
 
 TORCH ?= torch==2.13.0
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test lint install clean
+.PHONY: demo test lint docs install clean
 
 install: .venv/installed
 
@@ -29,6 +30,10 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: install
+	$(BIN)/pip install --quiet --editable ".[docs]"
+	$(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf .venv runs build dist

@@ -22,8 +22,8 @@ import typer
 from conftest import TOPICS
 from typer.testing import CliRunner
 
-from pdadapt.cli import app
-from pdadapt.recipe import all_settings, parse_override
+from pdadapt.cli.main import app
+from pdadapt.settings.recipes import all_settings, parse_override
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

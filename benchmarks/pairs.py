@@ -191,8 +191,7 @@ def mean_and_sd(of_seeds: Sequence[PerQuery]) -> tuple[str, str]:
 def against(base: Sequence[PerQuery], other: Sequence[PerQuery]) -> tuple[str, str, str]:
     """The change of the mean over the queries, half of its 95 % interval, and p; a query's value is its seeds' mean."""
     change = compare_two(mean_of(base), mean_of(other), 10_000, 0)
-    low, high = change["interval"] or (0.0, 0.0)
-    return f"{change['change']:+.4f}", f"{(high - low) / 2:.4f}", f"{change['p']:.3f}"
+    return f"{change.change:+.4f}", f"{change.margin or 0.0:.4f}", f"{change.p:.3f}"
 
 
 def source_rows(name: str, options: argparse.Namespace) -> Iterator[list[object]]:
@@ -213,7 +212,7 @@ def source_rows(name: str, options: argparse.Namespace) -> Iterator[list[object]
         cells: list[object] = [name, " + ".join(sources)]
         for measure, values in found.items():
             change = compare_two(found_by["student"][measure], values, 10_000, 0)
-            cells += [f"{statistics.fmean(values.values()):.4f}", f"{change['change']:+.4f}", f"{change['p']:.3f}"]
+            cells += [f"{statistics.fmean(values.values()):.4f}", f"{change.change:+.4f}", f"{change.p:.3f}"]
         yield cells
 
 

@@ -12,9 +12,10 @@ from pdadapt.data.load import with_queries
 from pdadapt.data.run_file import RunFile
 from pdadapt.errors import RunError
 from pdadapt.evaluation import measures
-from pdadapt.evaluation.agreement import has_agreement, has_learned, save_agreement
+from pdadapt.evaluation.agreement import has_learned, save_agreement
 from pdadapt.evaluation.forgetting import rank_general
 from pdadapt.evaluation.held_out import held_out
+from pdadapt.evaluation.results import RunMetrics
 from pdadapt.evaluation.summary import summarise
 from pdadapt.generation.in_run import write_own_queries
 from pdadapt.labeling.questions import Labeling
@@ -47,18 +48,19 @@ def adapt(
     restart_from: Stage | None = None,
     stop_before_labeling: bool = False,
     cluster: Cluster | None = None,
-) -> dict[str, Any]:
-    """Adapt the student to the dataset's corpus, `recipe.iterations` times; returns what metrics.json holds.
+) -> RunMetrics | None:
+    """Adapt the student to the dataset's corpus, `recipe.iterations` times; returns its metrics.json.
 
     Everything the run needs is checked before any work; killed at any moment, the same call goes on from there.
-    restart_from: the stage from which a run of other settings may be made anew. stop_before_labeling: return nothing
-    when candidates wait for labels, which others make (shards.py). cluster: where documents are encoded and labeled.
+    restart_from: the stage from which a run of other settings may be made anew. stop_before_labeling: return None when
+    candidates wait for labels, which others make (shards.py). cluster: where documents are encoded and labeled.
     Raises PdadaptError on anything the user can mend.
     """
     any_precision = recipe.teacher.dtype == "auto"
     recipe = with_precision(recipe, RunFolder(out))
     if distributed.rank() > 0:
-        return join_training(recipe, dataset, RunFolder(out), progress)
+        join_training(recipe, dataset, RunFolder(out), progress)
+        return None
     if stop_before_labeling and distributed.processes() > 1:
         raise RunError(
             "--stop-before-labeling is for one process, since the others wait for labels: begin without the launcher, "
@@ -101,13 +103,13 @@ def adapt(
             if not (folder / "lists.jsonl").exists():
                 if stop_before_labeling:
                     progress.end()
-                    return {}
+                    return None
                 labeling = Labeling(RunFile(folder / "candidates.run"), dataset.corpus, queries, recipe, job.relevant)
                 save_lists(labeling, job.keys, run.store(recipe), folder, progress, cluster)
             if not run.checkpoint(iteration).exists():
                 fit(recipe, dataset.corpus, queries, run, iteration, progress)
             shutil.rmtree(folder / "trainer", ignore_errors=True)
-            if kept_out and not has_agreement(folder, iteration):
+            if kept_out and not (folder / "agreement.json").exists():
                 save_agreement(recipe, dataset.corpus, queries, run, iteration, progress)
             learned = not kept_out or has_learned(folder)
             if not learned:
@@ -119,13 +121,13 @@ def adapt(
         for number in range(iteration + 1):
             rank_general(recipe, run, number, progress)
         metrics = summarise(recipe, dataset, run, len(queries), test_queries, iteration, best)
-        write_atomic(run.metrics_file, json.dumps(metrics, indent=2) + "\n")
+        write_atomic(run.metrics_file, json.dumps(metrics.to_json(), indent=2) + "\n")
         progress.end()
         write_report(run.path)
     return metrics
 
 
-def join_training(recipe: Recipe, dataset: Dataset, run: RunFolder, progress: Progress) -> dict[str, Any]:
+def join_training(recipe: Recipe, dataset: Dataset, run: RunFolder, progress: Progress) -> None:
     """What the ranks other than 0 do: their part of each training, as soon as rank 0 has left its lists."""
     distributed.take_device()
     distributed.wait_until(run.recipe_file.exists, run.path)
@@ -142,7 +144,6 @@ def join_training(recipe: Recipe, dataset: Dataset, run: RunFolder, progress: Pr
             distributed.wait_until((run.iteration(iteration) / "agreement.json").exists, run.path)
             if not has_learned(run.iteration(iteration)):
                 break
-    return {}
 
 
 def new_student(recipe: Recipe, corpus: Corpus) -> Any:

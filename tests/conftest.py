@@ -305,6 +305,7 @@ def small_run(tmp_path) -> Path:
     comparison |= {"change": 0.25, "interval": [0.05, 0.45], "wins": 1, "ties": 1, "losses": 1}
     measured = {"nDCG@10": {"means": [0.5, 0.75], "comparisons": [comparison]}}
     labels = {"points": 1234, "points_asked": 1000, "pairs": 3, "pair_prompts_asked": 6, "flip_rate": 0.5}
+    labels |= {"points_unanswered": 0}
     labels |= {"position_bias": -1.5, "disagreement": 1 / 3}
     documents = [{"doc_id": "d1", "title": "Rims", "text": "true the rim", "grade": 2}]
     documents += [{"doc_id": "d2", "title": "", "text": "bleed the brake", "grade": None}]

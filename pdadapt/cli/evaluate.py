@@ -6,7 +6,7 @@ import json
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -114,6 +114,7 @@ def evaluate(
     from pdadapt.data.load import load_dataset
     from pdadapt.data.passages import split_documents
     from pdadapt.evaluation import evaluate
+    from pdadapt.evaluation.results import Metrics
     from pdadapt.retrieval.engines.load import BASELINE, check_model
     from pdadapt.runs.folder import last_checkpoint
     from pdadapt.runtime.files import check_place, write_atomic
@@ -136,7 +137,7 @@ def evaluate(
     pairs = [(i, last) for i in range(len(shown) - len(asked) if against else 0, last)]
     progress, console = new_progress(), open_console()
 
-    def measure(dataset: Dataset, chosen: EvaluateSettings, folder: Path) -> dict[str, Any]:
+    def measure(dataset: Dataset, chosen: EvaluateSettings, folder: Path) -> Metrics:
         dataset = split_documents(dataset, passages) if passages else dataset
         retrieval = resolved.retrieve
         return evaluate.evaluate(
@@ -147,7 +148,7 @@ def evaluate(
         from pdadapt.evaluation.suites import rich_table, run_suite, write_tables
         from pdadapt.retrieval.engines.load import identity
 
-        def of_suite(dataset: Dataset, wanted: Sequence[str], folder: Path) -> dict[str, Any]:
+        def of_suite(dataset: Dataset, wanted: Sequence[str], folder: Path) -> Metrics:
             return measure(dataset, resolved.evaluate.model_copy(update={"measures": tuple(wanted)}), folder)
 
         folder = out or Path("runs") / f"evaluate-{suite.value}"
@@ -185,9 +186,9 @@ def evaluate(
     few = ["against", "model" if model else "run"][-len(asked) :]
     systems = short_names(shown) if len(asked) > 2 else shown[: -len(asked)] + few
     if json_file:
-        write_atomic(json_file, json.dumps(metrics, indent=2) + "\n")
+        write_atomic(json_file, json.dumps(metrics.to_json(), indent=2) + "\n")
     console.print(comparison_table(metrics, systems))
-    if metrics["most_changed"]:
+    if metrics.most_changed:
         console.print(changed_queries(metrics, systems))
     console.print(f"Run files, every query's values and metrics.json: {folder}")
 
@@ -345,18 +346,20 @@ def rerank(
     write_run(target, reranked.items(), f"reranked-{by.value}")
     judged = {query_id: dataset.qrels[query_id] for query_id in ranking if query_id in dataset.qrels}
     if judged:
+        from pdadapt.evaluation.results import Metrics
         from pdadapt.reporting.tables import comparison_table
 
         pair = [{query_id: found[query_id] for query_id in judged} for found in (ranking, reranked)]
         measures = compare(pair, judged, resolved.evaluate, resolved.seed, answers=answers)
-        counts = {"corpus": dataset.name, "documents": len(dataset.corpus), "test_queries": len(judged)}
-        console.print(comparison_table({**counts, "measures": measures}, ["run", "reranked"]))
+        systems = ("run", "reranked")
+        metrics = Metrics(dataset.name, len(dataset.corpus), len(judged), systems, measures, most_changed=())
+        console.print(comparison_table(metrics, systems))
     else:
         split = resolved.evaluate.split
         missing = f"No judgments of these queries (qrels/{split}.tsv) came with the corpus: nothing was measured."
         console.print(missing)
     if figures["unanswered"]:
         console.print(f"The teacher gave no answer to {figures['unanswered']:,} {by.value}.")
-    if said := order_summary(figures).removeprefix("; "):
+    if said := order_summary(figures.get("flip_rate"), figures.get("position_bias")):
         console.print(f"Of the pairs {said}.")
     console.print(f"Wrote {target}; labels are kept in {store}")

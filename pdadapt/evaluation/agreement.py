@@ -14,19 +14,21 @@ from scipy.stats import kendalltau
 from sklearn.metrics import ndcg_score
 
 from pdadapt.data.corpus import Corpus, Queries
-from pdadapt.evaluation import significance
-from pdadapt.evaluation.held_out import DECISIVE, held_out, judging
+from pdadapt.evaluation.held_out import DECISIVE_MEASURE, held_out, judging
+from pdadapt.evaluation.results import measures_from_json, measures_to_json
+from pdadapt.evaluation.significance import compare_values
 from pdadapt.labeling.store import LabelStore
 from pdadapt.labeling.training_list import TrainingList, derive, read_lists
+from pdadapt.runs.artefacts import read_json
 from pdadapt.runs.folder import RunFolder, system
-from pdadapt.runtime.files import read_settings, write_atomic
+from pdadapt.runtime.files import write_atomic
 from pdadapt.runtime.progress import Progress
 from pdadapt.settings.schema import Recipe
 from pdadapt.students.encoding import encode_documents
 from pdadapt.students.load import load_configured
 from pdadapt.teachers.label_key import teacher_key
 
-MEASURES = (DECISIVE, "rank correlation", "nDCG@10")
+MEASURES = (DECISIVE_MEASURE, "rank correlation", "nDCG@10")
 
 
 def score_lists(
@@ -117,8 +119,8 @@ def save_agreement(
                 row["students"][system(number)] = {"scores": scored, "agreement": agreed}
     write_atomic(folder / "held-out.jsonl", (json.dumps(row) + "\n" for row in rows))
     pair = (0, len(numbers) - 1)
-    found = significance.compare_values(values, recipe.evaluate, recipe.seed, [pair]) if values[0][DECISIVE] else {}
-    write_atomic(folder / "agreement.json", json.dumps(found, indent=2) + "\n")
+    measured = compare_values(values, recipe.evaluate, recipe.seed, [pair]) if values[0][DECISIVE_MEASURE] else {}
+    write_atomic(folder / "agreement.json", json.dumps(measures_to_json(measured), indent=2) + "\n")
 
 
 def by_teacher_alone(
@@ -145,16 +147,7 @@ def compared_students(iteration: int) -> list[int]:
     return list(dict.fromkeys([0, iteration - 1, iteration]))
 
 
-def has_agreement(folder: Path, iteration: int) -> bool:
-    """Whether the agreement is there, with all students (an earlier version left the base out)."""
-    file = folder / "agreement.json"
-    found = read_settings(file) if file.exists() else None
-    return found is not None and all(
-        len(values["means"]) == len(compared_students(iteration)) for values in found.values()
-    )
-
-
 def has_learned(folder: Path) -> bool:
-    """Whether the agreement rose in this iteration; without queries that could tell, it is taken to have."""
-    found = read_settings(folder / "agreement.json")
-    return not found or found[DECISIVE]["means"][-1] > found[DECISIVE]["means"][-2]
+    """Whether the agreement rose in this iteration. True if no held-out query says enough to tell."""
+    result = read_json(folder / "agreement.json", measures_from_json).get(DECISIVE_MEASURE)
+    return result is None or result.means[-1] > result.means[-2]

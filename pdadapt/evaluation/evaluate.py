@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from pdadapt.data.answers import answers_of
-from pdadapt.data.corpus import Dataset
+from pdadapt.data.corpus import Dataset, Queries
 from pdadapt.data.run_file import Ranking, as_written, read_run, write_run
 from pdadapt.data.trec import Qrels
 from pdadapt.errors import DataError
+from pdadapt.evaluation.changed import largest_changes
 from pdadapt.evaluation.measures import PerQuery, depth, parse_measures, per_query
+from pdadapt.evaluation.results import ChangedRanking, Metrics
 from pdadapt.evaluation.significance import compare_values
 from pdadapt.retrieval.engines.load import BASELINE, check_model
 from pdadapt.retrieval.search import open_index, retrieve_documents, sample_queries, without_itself
@@ -24,25 +26,11 @@ from pdadapt.runtime.printing import printable
 from pdadapt.runtime.progress import Progress
 from pdadapt.settings.schema import EvaluateSettings, RetrieveSettings
 
-MOST_CHANGED = 10  # queries that are shown
-
-
-def most_changed(base: PerQuery, other: PerQuery) -> list[str]:
-    """The queries whose value differs most, the greatest difference first; those that do not differ are left out."""
-    change = {query_id: abs(other[query_id] - base[query_id]) for query_id in base}
-    ordered = sorted((query_id for query_id in change if change[query_id]), key=lambda query_id: -change[query_id])
-    return ordered[:MOST_CHANGED]
-
-
-def gained_and_lost(base: PerQuery, other: PerQuery) -> dict[str, list[str]]:
-    """The queries that `gained` most and those that `lost` most."""
-    higher = {query_id: max(base[query_id], value) for query_id, value in other.items()}
-    lower = {query_id: min(base[query_id], value) for query_id, value in other.items()}
-    return {"gained": most_changed(base, higher), "lost": most_changed(base, lower)}
+TOP_DOCUMENTS = 3  # shown of each query that changed
 
 
 def write_values(path: Path, systems: Sequence[str], values: Sequence[Mapping[str, PerQuery]]) -> None:
-    """The value of every query, measure and system: a TSV file with a header."""
+    """Write the value of every query, measure and system to a TSV file with a header."""
     columns = (" ".join(printable(system).split()) for system in systems)
     lines = [
         "\t".join([query_id, name, *(f"{system[name][query_id]:.6f}" for system in values)])
@@ -63,20 +51,21 @@ def evaluate(
     progress: Progress,
     pairs: Sequence[tuple[int, int]],
     indexes: Path | None = None,
-) -> dict[str, Any]:
-    """Rank the test queries with each system and compare pairs of them, given by their places.
+) -> Metrics:
+    """Rank the test queries with each system and compare pairs of systems, given by their positions.
 
-    systems: models, `bm25`, or TREC run files. student: settings of the student that were asked for (lengths,
-    projection, dtype); else the checkpoint's. indexes: a folder where indexes are kept; None: they go. Left under
-    `out`: a run file of each model, `queries.tsv` with the value of every query, measure and system, and metrics.json,
-    which is returned.
+    systems: models, `bm25`, or TREC run files. student: settings of the student (lengths, projection, dtype) that
+    replace those of the checkpoint. indexes: the folder to keep indexes in; None removes them.
 
-    Raises DataError when the corpus brings no judgments, ModelError when a model does not load.
+    Leaves under `out` a run file of each model, `queries.tsv` with the value of every query, measure and system, and
+    metrics.json with what is returned.
+
+    Raises DataError when the corpus has no judgments, ModelError when a model does not load.
     """
     if not dataset.qrels:
         raise DataError(
-            f"Corpus {dataset.name!r} brings no judgments for split {settings.split!r}; evaluation needs a "
-            f"BEIR folder with qrels/{settings.split}.tsv, or --queries and --qrels."
+            f"Corpus {dataset.name!r} has no judgments for split {settings.split!r}. Give a BEIR folder with "
+            f"qrels/{settings.split}.tsv, or --queries and --qrels."
         )
     answers = answers_of(dataset)
     parse_measures(settings.measures, answers)
@@ -113,29 +102,41 @@ def evaluate(
                 ranking = {query_id: as_written(ranked) for query_id, ranked in ranking.items()}
             rankings.append(ranking)
     values = [per_query(ranking, qrels, settings.measures, answers) for ranking in rankings]
-    metrics = {
-        "corpus": dataset.name,
-        "documents": len(dataset.corpus.whole),
-        "test_queries": len(queries),
-        "models": list(systems),
-        "measures": compare_values(values, settings, seed, pairs),
-        "most_changed": [],
-    }
-    if pairs:
-        first = settings.measures[0]
-        two = pairs[0]
-        metrics["most_changed"] = [
-            {
-                "query_id": query_id,
-                "query": queries[query_id],
-                first: [values[i][first][query_id] for i in two],
-                "top": [[doc_id for doc_id, _ in rankings[i][query_id][:3]] for i in two],
-            }
-            for query_id in most_changed(*(values[i][first] for i in two))
-        ]
+    metrics = Metrics(
+        corpus=dataset.name,
+        documents=len(dataset.corpus.whole),
+        test_queries=len(queries),
+        models=tuple(systems),
+        measures=compare_values(values, settings, seed, pairs),
+        most_changed=changed_rankings(queries, rankings, values, settings.measures[0], pairs[0]) if pairs else (),
+    )
     write_values(out / "queries.tsv", systems, values)
-    write_atomic(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    write_atomic(out / "metrics.json", json.dumps(metrics.to_json(), indent=2) + "\n")
     return metrics
+
+
+def changed_rankings(
+    queries: Queries,
+    rankings: Sequence[Ranking],
+    values: Sequence[Mapping[str, PerQuery]],
+    measure: str,
+    pair: tuple[int, int],
+) -> tuple[ChangedRanking, ...]:
+    """The queries whose values differ most between two systems, given by their positions."""
+    base, other = pair
+
+    def top(system: int, query_id: str) -> tuple[str, ...]:
+        return tuple(doc_id for doc_id, _ in rankings[system][query_id][:TOP_DOCUMENTS])
+
+    return tuple(
+        ChangedRanking(
+            query_id=query_id,
+            query=queries[query_id],
+            values=(values[base][measure][query_id], values[other][measure][query_id]),
+            top=(top(base, query_id), top(other, query_id)),
+        )
+        for query_id in largest_changes(values[base][measure], values[other][measure])
+    )
 
 
 def check_run(name: str, ranking: Ranking, dataset: Dataset, qrels: Qrels, progress: Progress) -> None:

@@ -18,6 +18,8 @@ from pdadapt.data.corpus import Dataset, Queries, fingerprint
 from pdadapt.data.load import load_dataset
 from pdadapt.data.trec import Qrels
 from pdadapt.errors import DataError, RecipeError
+from pdadapt.evaluation.results import Metrics
+from pdadapt.runs.artefacts import read_json
 from pdadapt.runtime.files import write_atomic
 from pdadapt.runtime.printing import markdown, printable
 from pdadapt.runtime.terminal import WholeTable, plain
@@ -118,7 +120,7 @@ def run_suite(
     data: Path | None,
     out: Path,
     settings: Mapping[str, Any],
-    measure: Callable[[Dataset, Sequence[str], Path], Mapping[str, Any]],
+    measure: Callable[[Dataset, Sequence[str], Path], Metrics],
     say: Callable[[str], None],
 ) -> tuple[list[Row], list[str]]:
     """Measure on every corpus of the suite that can be had; what was measured so before, of the same data, is read from
@@ -130,7 +132,7 @@ def run_suite(
     which figures are not of the paper's queries.
     """
     tests = SUITES[suite]
-    found: dict[str, Mapping[str, Any]] = {}
+    found: dict[str, Metrics] = {}
     skipped: dict[str, str] = {}
     for name in dict.fromkeys(corpus for test in tests for corpus in test.corpora):
         wanted = list(dict.fromkeys(test.measure for test in tests if name in test.corpora))
@@ -147,7 +149,7 @@ def run_suite(
                 hashes = _hashes(*(load_test(name) or ({}, {})))
             asked = json.dumps({"measures": wanted, "hashes": hashes, **settings}, sort_keys=True)
             if asked_file.exists() and metrics_file.exists() and asked_file.read_text(encoding="utf-8") == asked:
-                found[name] = json.loads(metrics_file.read_text(encoding="utf-8"))
+                found[name] = read_json(metrics_file, Metrics.from_json)
                 say(f"{name}: measured before, of the same data.")
                 continue
             dataset = dataset or load_dataset(name)
@@ -161,14 +163,14 @@ def run_suite(
     rows = []
     for test in tests:
         if all(name in found for name in test.corpora):
-            means = [found[name]["measures"][test.measure]["means"] for name in test.corpora]
+            means = [found[name].measures[test.measure].means for name in test.corpora]
             values = [100 * fmean(system) for system in zip(*means, strict=True)]
             published = PUBLISHED.get((test.name, test.measure), (None, None))
             rows.append(Row(test.name, test.measure, [*values, *published], test.group))
     notes = [
         f"{name}: these are {counted:,} test queries, and the paper's figures are on {all_of_them:,}."
         for name, all_of_them in PAPER_QUERIES.items()
-        if name in found and (counted := found[name]["test_queries"]) != all_of_them
+        if name in found and (counted := found[name].test_queries) != all_of_them
     ]
     return rows + averages(rows), [f"Skipped {name}: {reason}" for name, reason in skipped.items()] + notes
 

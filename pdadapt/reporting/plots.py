@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from scipy.special import expit
 
+from pdadapt.evaluation.results import Measures
+
 WIDTH, HEIGHT = 4.72, 2.9  # inches: 340 x 209 points, a phone's width
 LETTERS = 20  # of a name beside a plot
 BINS = 30
@@ -54,12 +56,12 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def changes(measures: Mapping[str, Any], system: int, name: str) -> str:
-    """Each measure's change from the base, with its 95 % interval; zero is marked."""
+def changes(measures: Measures, system: int, name: str) -> str:
+    """The change of each measure from the base with its 95 % interval. Zero is marked."""
     found = {}
-    for measure, values in measures.items():
-        comparison = next(one for one in values["comparisons"] if one.get("system", 1) == system)
-        found[measure] = comparison["change"], comparison["interval"] or [comparison["change"]] * 2
+    for measure, result in measures.items():
+        comparison = result.against_base(system)
+        found[measure] = comparison.change, comparison.interval or (comparison.change, comparison.change)
 
     def draw(axes: Axes) -> None:
         for row, (change, (low, high)) in enumerate(found.values()):

@@ -12,15 +12,18 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from pdadapt.errors import RunError
-from pdadapt.evaluation.held_out import DECISIVE
+from pdadapt.evaluation.held_out import DECISIVE_MEASURE
+from pdadapt.evaluation.results import Comparison, Measures, MostChanged
+from pdadapt.evaluation.verdict import HARMED, HELPED
 from pdadapt.reporting import plots
-from pdadapt.runs.record import Iteration, Record, read_agreed, read_labels, read_record, read_values, stage_of
+from pdadapt.reporting.record import Iteration, Record, read_agreed, read_labels, read_record, read_values, stage_of
+from pdadapt.reporting.tables import change_text, query_counts
 from pdadapt.runtime.files import write_atomic
 from pdadapt.runtime.format import duration, p_value, speed
 from pdadapt.runtime.printing import printable
 
 TEMPLATE = Path(__file__).with_suffix(".html.jinja")
-OUTCOMES = {"helped": "good", "harmed": "bad"}  # other verdicts have no colour
+OUTCOME_TONES = {HELPED: "good", HARMED: "bad"}  # other outcomes have no colour
 
 
 class Table(NamedTuple):
@@ -60,36 +63,30 @@ def page(record: Record) -> str:
         finalize=lambda value: printable(value) if type(value) is str else value,
     )
     environment.filters |= {"duration": duration, "speed": speed}
-    metrics = record.metrics
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         record=record,
-        **verdict(record),
+        **headline(record),
         facts=facts(record),
-        measures=comparison_table(compared(metrics.get("measures", {}), record.systems)),
+        measures=base_and_adapted(compared(record.measures, record.systems)),
         measure_plots=list(measure_plots(record)),
-        agreement=comparison_table(by_iteration([iteration.agreement for iteration in record.iterations])),
+        agreement=base_and_adapted(by_iteration([iteration.agreement for iteration in record.iterations])),
         agreement_plots=list(agreement_plots(record)),
-        general=comparison_table(by_iteration(metrics.get("general", []))),
+        general=base_and_adapted(by_iteration(record.general)),
         labels=label_table(record.iterations),
         iteration_plots=[(iteration.number, list(iteration_plots(iteration))) for iteration in record.iterations],
-        changed={kind: metrics.get("most_changed", {}).get(kind, []) for kind in ("gained", "lost")},
-        measure=next(iter(metrics.get("measures", {})), DECISIVE),
-        costs=costs(record.timings),
+        changed=record.metrics.most_changed if record.metrics else MostChanged((), ()),
+        measure=next(iter(record.measures), DECISIVE_MEASURE),
+        times=stage_times(record.timings),
         origin=list(flat(record.origin)),
     )
 
 
-def verdict(record: Record) -> dict[str, str]:
-    """The sentence that stands first, and its colour."""
-    found = record.metrics.get("verdict", {})
-    if not record.finished:
-        return {
-            "sentence": f"Not finished yet: last seen {record.stopped_at()}. This is what there is so far.",
-            "tone": "",
-        }
-    if not found:
-        return {"sentence": "No verdict was recorded; the same `pdadapt adapt` again adds it.", "tone": ""}
-    return {"sentence": found["sentence"], "tone": OUTCOMES.get(found["outcome"], "")}
+def headline(record: Record) -> dict[str, str]:
+    """The sentence at the top of the page, and its colour."""
+    if record.metrics and record.finished:
+        verdict = record.metrics.verdict
+        return {"sentence": verdict.sentence, "tone": OUTCOME_TONES.get(verdict.outcome, "")}
+    return {"sentence": f"Not finished yet: last seen {record.stopped_at()}. This is what there is so far.", "tone": ""}
 
 
 def facts(record: Record) -> list[tuple[str, str]]:
@@ -106,7 +103,7 @@ def facts(record: Record) -> list[tuple[str, str]]:
         ("Queries", written(record.written)),
         ("Student", str(recipe.get("student", {}).get("model", ""))),
         ("Teacher", ", ".join(sorted(filter(None, teachers)))),
-        ("Checkpoint", str(record.metrics.get("checkpoint", ""))),
+        ("Checkpoint", record.metrics.checkpoint if record.metrics else ""),
     ]
     return [(name, text) for name, text in found if text]
 
@@ -129,50 +126,50 @@ def _asks_pairs(teacher: Mapping[str, Any]) -> bool:
     return bool(pair.get("per_query")) and pair.get("scoring") == "labels"
 
 
-class Comparison(NamedTuple):
+class Compared(NamedTuple):
+    """A comparison with the names and values that the page shows."""
+
     measure: str
     system: str
-    base: float
+    base_value: float
     value: float
-    change: Mapping[str, Any]  # what evaluate.compare_two says
+    comparison: Comparison
 
 
-def compared(measures: Mapping[str, Any], systems: Sequence[str]) -> Iterator[Comparison]:
-    """Every comparison there is, measure by measure. systems: what those are called whose means there are."""
-    for measure, found in measures.items():
-        for one in found["comparisons"]:
-            base, system = one.get("base", 0), one.get("system", 1)
-            yield Comparison(measure, systems[system], found["means"][base], found["means"][system], one)
+def compared(measures: Measures, systems: Sequence[str]) -> Iterator[Compared]:
+    """Every comparison, measure by measure. systems: names of the systems, in the order of `means`."""
+    for measure, result in measures.items():
+        for one in result.comparisons:
+            yield Compared(measure, systems[one.system], *result.before_and_after(one), one)
 
 
-def by_iteration(found: Sequence[Mapping[str, Any]]) -> list[Comparison]:
-    """The comparison of each iteration, those of a measure together."""
+def by_iteration(found: Sequence[Measures]) -> list[Compared]:
+    """The comparison of each iteration, grouped by measure."""
     every = [
-        comparison
+        one
         for number, measures in enumerate(found, 1)
-        for comparison in compared(measures, [f"iteration {number}"] * 3)
+        for one in compared(measures, [f"iteration {number}"] * 3)  # at most: base, iteration before, this iteration
     ]
-    order = list(dict.fromkeys(comparison.measure for comparison in every))
-    return sorted(every, key=lambda comparison: order.index(comparison.measure))
+    order = list(dict.fromkeys(one.measure for one in every))
+    return sorted(every, key=lambda one: order.index(one.measure))
 
 
-def comparison_table(comparisons: Iterable[Comparison]) -> Table:
-    """Base and adapted, with the change; of which iteration, where there are several."""
+def base_and_adapted(comparisons: Iterable[Compared]) -> Table:
+    """The values of base and adapted with the change, and the iteration where there are several."""
     every = list(comparisons)
-    several = len({comparison.system for comparison in every}) > 1
-    rows = []
-    for measure, system, base, value, change in every:
-        queries = " / ".join(f"{change[kind]:,}" for kind in ("wins", "ties", "losses") if kind in change)
-        p = p_value(change.get("p_holm", change["p"]))
-        name = f"{measure}, {system}" if several else measure
-        rows.append((name, signed(f"{base:.4f}"), signed(f"{value:.4f}"), change_text(change), p, queries))
+    several = len({one.system for one in every}) > 1
+    rows = [
+        (
+            f"{one.measure}, {one.system}" if several else one.measure,
+            signed(f"{one.base_value:.4f}"),
+            signed(f"{one.value:.4f}"),
+            signed(change_text(one.comparison)),
+            p_value(one.comparison.p_holm),
+            query_counts(one.comparison, " / "),
+        )
+        for one in every
+    ]
     return Table(("", "base", "adapted", "change ± 95 %", "p", "rose / same / fell"), rows)
-
-
-def change_text(change: Mapping[str, Any]) -> str:
-    found = change.get("change", 0.0)
-    low, high = change.get("interval") or (0.0, 0.0)
-    return signed(f"{found:+.4f}" + (f" ± {(high - low) / 2:.4f}" if change.get("interval") else ""))
 
 
 def signed(text: str) -> str:
@@ -182,7 +179,7 @@ def signed(text: str) -> str:
 
 def measure_plots(record: Record) -> Iterator[Plot]:
     """The measures' changes, and the first one's query by query."""
-    measures = record.metrics.get("measures", {})
+    measures = record.measures
     if not measures:
         return
     shown = record.systems[record.shown]
@@ -196,10 +193,10 @@ def measure_plots(record: Record) -> Iterator[Plot]:
 
 def agreement_plots(record: Record) -> Iterator[Plot]:
     """What each query held out gained, of the iteration shown."""
-    before, after = read_agreed(record, DECISIVE) if record.shown else ((), ())
+    before, after = read_agreed(record, DECISIVE_MEASURE) if record.shown else ((), ())
     if before:
         of = f" of iteration {record.shown}" if len(record.iterations) > 1 else ""
-        svg = plots.gains(before, after, DECISIVE, "queries held out", "agreement-gains")
+        svg = plots.gains(before, after, DECISIVE_MEASURE, "queries held out", "agreement-gains")
         yield Plot(f"Gain{of}, query by query", Markup(svg))
 
 
@@ -217,14 +214,14 @@ LABEL_ROWS = {  # of labels.json: what the page calls it, and how it is written
     "triples": ("three documents judged two by two", "{:,}"),
     "circles": ("of them circles: a over b over c over a", "{:,}"),
 }
-SILENT = (
+HIDDEN_IF_ZERO = (
     "points_unanswered",
     "pairs_derived",
     "pair_prompts_asked",
     "pairs_unanswered",
     "triples",
     "circles",
-)  # that are left out where 0
+)
 
 
 def label_table(iterations: Sequence[Iteration]) -> Table:
@@ -232,8 +229,8 @@ def label_table(iterations: Sequence[Iteration]) -> Table:
     labeled = [iteration for iteration in iterations if iteration.labels]
     rows = []
     for key, (name, form) in LABEL_ROWS.items():
-        found = [one.labels.get(key) for one in labeled]
-        if any(found) or (key not in SILENT and found.count(None) < len(found)):
+        found = [getattr(one.labels, key) for one in labeled]
+        if any(found) or (key not in HIDDEN_IF_ZERO and found.count(None) < len(found)):
             rows.append(
                 (name, *("" if value is None else signed(form.format(value)).replace("%", " %") for value in found))
             )
@@ -244,7 +241,7 @@ def iteration_plots(iteration: Iteration) -> Iterator[Plot]:
     """What the teacher said, and the loss."""
     name = f"iteration-{iteration.number}"
     points, pairs = read_labels(iteration.lists)
-    derived = bool(iteration.labels.get("pairs_derived"))
+    derived = bool(iteration.labels and iteration.labels.pairs_derived)
     if points:
         yield Plot("Point labels", Markup(plots.point_labels(points, f"{name}-points")))
     if pairs:
@@ -260,21 +257,23 @@ def iteration_plots(iteration: Iteration) -> Iterator[Plot]:
         yield Plot("Agreement with the teacher", Markup(plots.checks(iteration.checks, f"{name}-checks")), note)
 
 
-class Cost(NamedTuple):
+class StageTime(NamedTuple):
+    """The time and the work of a stage in all iterations and starts of the run."""
+
     stage: str
     seconds: float
     units: int
     unit: str
 
 
-def costs(timings: Iterable[Mapping[str, Any]]) -> list[Cost]:
-    """What every stage took, all iterations and starts of the run together."""
-    found: dict[str, Cost] = {}
+def stage_times(timings: Iterable[Mapping[str, Any]]) -> list[StageTime]:
+    """Sum timings.jsonl by stage."""
+    times: dict[str, StageTime] = {}
     for row in timings:
         stage = stage_of(row["task"])
-        before = found.get(stage, Cost(stage, 0.0, 0, row["unit"]))
-        found[stage] = before._replace(seconds=before.seconds + row["seconds"], units=before.units + row["units"])
-    return list(found.values())
+        before = times.get(stage, StageTime(stage, 0.0, 0, row["unit"]))
+        times[stage] = before._replace(seconds=before.seconds + row["seconds"], units=before.units + row["units"])
+    return list(times.values())
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pdadapt.data.corpus import Corpus, Queries
 from pdadapt.evaluation.agreement import agreement, by_teacher_alone, says_enough, score_lists
-from pdadapt.evaluation.held_out import DECISIVE, held_out, judging
+from pdadapt.evaluation.held_out import DECISIVE_MEASURE, held_out, judging
 from pdadapt.labeling.training_list import read_lists
 from pdadapt.runs.folder import RunFolder
 from pdadapt.runtime.progress import Progress
@@ -35,7 +35,7 @@ def fit(recipe: Recipe, corpus: Corpus, queries: Queries, run: RunFolder, iterat
     def measure(student: Any) -> float:
         scores = score_lists(student, judges, corpus, queries, recipe.retrieve.batch_tokens)
         found = agreement(judges, scores, recipe.train.temperature)
-        return statistics.fmean(found[DECISIVE].values()) if found[DECISIVE] else 0.0
+        return statistics.fmean(found[DECISIVE_MEASURE].values()) if found[DECISIVE_MEASURE] else 0.0
 
     def attempt(settings: TrainSettings) -> None:
         model = load_configured(str(run.checkpoint(iteration - 1)), recipe.student)

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import typer
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 
 from pdadapt.cli.main import app
 from pdadapt.data.corpus import Document
+from pdadapt.evaluation.results import ChangedRanking, Comparison, MeasureResult, Metrics
 from pdadapt.evaluation.suites import Row, rich_table, write_tables
 from pdadapt.planning.table import plan_table
 from pdadapt.reporting.report import write_report
@@ -77,21 +79,15 @@ def shown(renderable, width, encoding="utf-8"):
     return raw.getvalue().decode(encoding)
 
 
-COMPARISON = {"base": 0, "change": 0.1234, "interval": [0.0234, 0.2234], "p": 0.0312, "p_holm": 0.0412}
-COMPARISON |= {"p_t_holm": 0.0512, "wins": 123, "ties": 45, "losses": 67}
+COMPARISON = Comparison(0, 1, 0.1234, (0.0234, 0.2234), 0.0312, 0.0222, 123, 45, 67, p_holm=0.0412, p_t_holm=0.0512)
 
 
 def metrics(systems):
-    comparisons = [COMPARISON | {"system": i} for i in range(1, systems)]
-    means = [0.5111 + i for i in range(systems)]
-    changed = [{"query_id": "q", "query": NAMES[0], "nDCG@10": [0.25, 0.75], "top": [[NAMES[1]], [NAMES[2], "d"]]}]
-    return {
-        "corpus": NAMES[0],
-        "test_queries": 1235,
-        "documents": 56789,
-        "measures": {"nDCG@10": {"means": means, "comparisons": comparisons}},
-        "most_changed": changed,
-    }
+    comparisons = tuple(replace(COMPARISON, system=i) for i in range(1, systems))
+    means = tuple(0.5111 + i for i in range(systems))
+    changed = ChangedRanking("q", NAMES[0], (0.25, 0.75), ((NAMES[1],), (NAMES[2], "d")))
+    measures = {"nDCG@10": MeasureResult(means, comparisons)}
+    return Metrics(NAMES[0], 56789, 1235, ("a",) * systems, measures, (changed,))
 
 
 def plan():

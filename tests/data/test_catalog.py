@@ -159,7 +159,7 @@ def test_adaptation_reads_no_judgment(beir, tiny_recipe, tmp_path):
     dataset = load_dataset(str(beir))
     sealed = replace(dataset, qrels=Sealed(dataset.qrels), read_train_qrels=untouchable)
     metrics = adapt(load_recipe(str(tiny_recipe), {"train.steps": 1}), sealed, tmp_path / "run", Progress())
-    assert metrics["measures"]["nDCG@10"]["means"]
+    assert metrics.measures["nDCG@10"].means
 
 
 def test_the_list_says_how_many_queries_there_are():

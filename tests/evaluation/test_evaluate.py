@@ -12,7 +12,8 @@ from pdadapt.data.answers import Answers
 from pdadapt.data.corpus import Corpus, Dataset, Document
 from pdadapt.data.run_file import in_order, read_run
 from pdadapt.errors import DataError, RecipeError
-from pdadapt.evaluation.evaluate import evaluate, most_changed
+from pdadapt.evaluation.changed import largest_changes
+from pdadapt.evaluation.evaluate import evaluate
 from pdadapt.evaluation.measures import _parse, aggregate, depth, parse_measures, per_query
 from pdadapt.evaluation.significance import compare, compare_two, holm, paired_test
 from pdadapt.retrieval import search
@@ -60,9 +61,9 @@ def test_compare_tests_every_ranking_against_the_first():
     better = {**RANKING, "q3": [("z", 1.0)]}
     settings = EvaluateSettings(measures=("RR@10",), resamples=100)
     found = compare([RANKING, RANKING, better], QRELS, settings, seed=1)["RR@10"]
-    assert found["means"] == pytest.approx([1 / 3, 1 / 3, 2 / 3])
-    assert [one["p"] for one in found["comparisons"]] == [1.0, 1.0]
-    assert [(one["base"], one["system"]) for one in found["comparisons"]] == [(0, 1), (0, 2)]
+    assert found.means == pytest.approx([1 / 3, 1 / 3, 2 / 3])
+    assert [one.p for one in found.comparisons] == [1.0, 1.0]
+    assert [(one.base, one.system) for one in found.comparisons] == [(0, 1), (0, 2)]
 
 
 def test_measures_are_trec_evals_on_ties_ungraded_and_unjudged_documents():
@@ -103,18 +104,18 @@ def test_a_comparison_is_the_paired_t_test_by_hand():
     differences = [0.2, 0.0, 0.3, -0.1]
     center = sum(differences) / 4
     error = math.sqrt(sum((value - center) ** 2 for value in differences) / 3 / 4)
-    assert found["change"] == pytest.approx(center)
-    assert found["interval"] == pytest.approx([center - 3.182446 * error, center + 3.182446 * error])
-    assert (found["wins"], found["ties"], found["losses"]) == (2, 1, 1)
-    assert 0.3 < found["p_t"] < 0.5  # t = 1.095, 3 degrees of freedom: .353
-    assert compare_two(base, base, 100, 1)["interval"] is None
+    assert found.change == pytest.approx(center)
+    assert found.interval == pytest.approx([center - 3.182446 * error, center + 3.182446 * error])
+    assert (found.wins, found.ties, found.losses) == (2, 1, 1)
+    assert 0.3 < found.p_t < 0.5  # t = 1.095, 3 degrees of freedom: .353
+    assert compare_two(base, base, 100, 1).interval is None
 
 
 def test_a_difference_that_is_the_same_for_all_is_no_chance():
     base = {str(i): 0.1 * i for i in range(10)}
     found = compare_two(base, {key: value + 1.0 for key, value in base.items()}, 1_000, 1)
-    assert found["p_t"] < 1e-6 and found["wins"] == 10
-    assert compare_two(base, base, 1_000, 1)["p_t"] == 1.0
+    assert found.p_t < 1e-6 and found.wins == 10
+    assert compare_two(base, base, 1_000, 1).p_t == 1.0
 
 
 def test_two_evaluations_do_not_share_a_folder(beir, tmp_path):
@@ -156,8 +157,8 @@ def test_holms_correction_by_hand():
 def test_the_most_changed_queries_come_first_and_unchanged_ones_not_at_all():
     base = {f"q{i}": 0.5 for i in range(20)}
     other = base | {"q3": 0.1, "q7": 1.0, "q9": 0.6}
-    assert most_changed(base, other) == ["q7", "q3", "q9"]
-    assert len(most_changed(base, {query_id: i / 20 for i, query_id in enumerate(base)})) == 10
+    assert largest_changes(base, other) == ["q7", "q3", "q9"]
+    assert len(largest_changes(base, {query_id: i / 20 for i, query_id in enumerate(base)})) == 10
 
 
 def test_anyones_runs_are_measured_and_compared_without_a_corpus(tmp_path):
@@ -327,7 +328,7 @@ def evaluated(tmp_path, run, dataset, capsys):
         Progress(),
         [],
     )
-    return metrics["measures"]["RR@10"]["means"], " ".join(capsys.readouterr().err.split())
+    return list(metrics.measures["RR@10"].means), " ".join(capsys.readouterr().err.split())
 
 
 def test_what_a_given_run_lacks_is_said_and_one_of_other_documents_is_refused(tmp_path, capsys):

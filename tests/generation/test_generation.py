@@ -382,7 +382,7 @@ def test_adapt_writes_the_queries_that_a_corpus_lacks(tiny_recipe, beir, tmp_pat
     assert sorted(texts) == sorted(row["_id"] for row in rows(out / "queries.jsonl"))
     dataset, progress = load_dataset(str(beir / "corpus.jsonl")), Progress()
     recipe = load_recipe(str(tiny_recipe), COUNT)
-    assert adapt(recipe, dataset, out, progress)["queries"] == 12 and not progress.tasks, "nothing is left to do"
+    assert adapt(recipe, dataset, out, progress).queries == 12 and not progress.tasks, "nothing is left to do"
     assert plan(recipe, dataset, out, progress) is None
     with pytest.raises(RunError, match=r"generate\.count was 12, now 13"):
         adapt(load_recipe(str(tiny_recipe), COUNT | {"generate.count": 13}), dataset, out, progress)
@@ -399,7 +399,7 @@ def test_a_run_whose_queries_were_given_gets_no_others(tiny_recipe, beir, tmp_pa
     with pytest.raises(RunError, match=r"a run of the queries in .*q\.txt; give them with --queries"):
         adapt(recipe, load_dataset(corpus), tmp_path / "run", Progress())
     changed = load_recipe(str(tiny_recipe), {"generate.count": 99, "train.steps": 1})
-    assert adapt(changed, load_dataset(corpus, tmp_path / "q.txt"), tmp_path / "run", Progress())["queries"] == 3
+    assert adapt(changed, load_dataset(corpus, tmp_path / "q.txt"), tmp_path / "run", Progress()).queries == 3
 
 
 def test_a_run_of_its_own_queries_takes_them_as_given(tiny_recipe, t5_untied, beir, tmp_path):
@@ -427,7 +427,7 @@ def test_a_run_of_its_own_queries_takes_them_as_given(tiny_recipe, t5_untied, be
     with pytest.raises(RunError, match=r"generate\.model"):
         run(generate__model=str(t5_untied), seed=3, student__query_length=16)
     given = load_recipe(str(tiny_recipe), settings | {"generate.count": 5, "seed": 3, "student.query_length": 16})
-    assert adapt(given, load_dataset(str(beir / "corpus.jsonl"), out / "queries.jsonl"), out, Progress())["queries"]
+    assert adapt(given, load_dataset(str(beir / "corpus.jsonl"), out / "queries.jsonl"), out, Progress()).queries
     (out / "queries.jsonl").unlink()
     with pytest.raises(RunError, match=r"a run of the queries in .*/run/queries\.jsonl, which is gone; give them"):
         run()
@@ -448,7 +448,7 @@ def test_while_queries_are_written_nobody_else_is_at_the_run(tiny_recipe, beir, 
     monkeypatch.setattr(pipeline, "write_queries", try_beside)
     out.mkdir()
     (out / "memory.json").write_text("{}", encoding="utf-8")  # of one that was killed as it wrote
-    assert adapt(recipe, load_dataset(corpus), out, Progress(), stop_before_labeling=True) == {}
+    assert adapt(recipe, load_dataset(corpus), out, Progress(), stop_before_labeling=True) is None
     assert (out / "queries.jsonl").exists()
 
 
@@ -470,7 +470,7 @@ def test_the_source_is_a_label_for_the_contrastive_loss_alone_also_in_shards(tin
     assert not any(entry["relevant"] for entry in lists)
     recipe = load_recipe(str(tiny_recipe), settings | {"train.lambda_cl": 1.0})
     out = tmp_path / "labeled"
-    assert adapt(recipe, corpus, out, Progress(), stop_before_labeling=True) == {}
+    assert adapt(recipe, corpus, out, Progress(), stop_before_labeling=True) is None
     label_shard(out, Shard(1, 1), Progress())
     merge_shards(out)
     adapt(recipe, corpus, out, Progress())

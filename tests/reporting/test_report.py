@@ -180,7 +180,7 @@ def test_a_run_that_was_stopped_while_training_has_a_page_of_what_there_is(small
 
 
 def test_without_judgments_the_page_says_that_nothing_was_measured(small_run):
-    change_metrics(small_run, measures={}, most_changed={}, test_queries=0)
+    change_metrics(small_run, measures={}, most_changed={"gained": [], "lost": []}, test_queries=0)
     (small_run / "queries.tsv").unlink()
     page = page_of(small_run)
     assert "came without judgments, so nothing was measured" in page.text and "pair accuracy" in page.text
@@ -217,18 +217,6 @@ def test_of_several_iterations_each_has_its_rows_and_plots(small_run):
     assert len(page.all("svg")) == 2 + 2 * 4
 
 
-def test_a_page_of_an_older_version_says_that_it_has_no_verdict(small_run):
-    metrics = change_metrics(small_run)
-    kept = {key: metrics[key] for key in ("corpus", "documents", "queries", "test_queries", "iteration", "checkpoint")}
-    kept |= {key: metrics[key] for key in ("labels", "agreement", "measures")}
-    (small_run / "metrics.json").write_text(json.dumps(kept), encoding="utf-8")
-    (small_run / "run.json").write_text('{"corpus": "small"}', encoding="utf-8")
-    (small_run / "queries.tsv").unlink()
-    page = page_of(small_run)
-    assert "No verdict was recorded" in page.text and "nDCG@10 0.5000 0.7500" in page.text
-    assert "small: 20 documents, 2 queries to adapt on, 3 to test on." in page.text
-
-
 def test_checks_during_training_have_their_plot(small_run):
     rows = '{"step": 10, "value": 0.75}\n{"step": 20, "value": 0.5}\n'
     (small_run / "iteration-1" / "checks.jsonl").write_text(rows, encoding="utf-8")
@@ -254,7 +242,7 @@ def test_labels_and_losses_without_any_spread_have_their_plots(small_run):
 
 
 def test_a_folder_that_is_no_run_is_said_and_left_alone(tmp_path, small_run):
-    with pytest.raises(RunError, match="holds no run; give the folder of a `pdadapt adapt`"):
+    with pytest.raises(RunError, match=r"holds no run\. Give the folder of a `pdadapt adapt`"):
         write_report(tmp_path)
     assert not (tmp_path / "report.html").exists()
     with pytest.raises(RunError, match="holds no run"):
@@ -270,7 +258,16 @@ def test_a_line_of_timings_that_a_kill_has_torn_is_left_out(small_run):
     assert write_report(small_run).exists()
 
 
-@pytest.mark.parametrize("name", ["metrics.json", "run.json", "iteration-1/lists.jsonl"])
+@pytest.mark.parametrize(("name", "key"), [("metrics.json", "verdict"), ("iteration-1/labels.json", "points")])
+def test_a_file_that_lacks_a_value_is_named_with_the_value(small_run, name, key):
+    tree = json.loads((small_run / name).read_text(encoding="utf-8"))
+    del tree[key]
+    (small_run / name).write_text(json.dumps(tree), encoding="utf-8")
+    with pytest.raises(RunError, match=rf"{re.escape(name)} lacks '{key}'\. Remove the file and repeat"):
+        write_report(small_run)
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "run.json", "iteration-1/labels.json", "iteration-1/lists.jsonl"])
 def test_a_damaged_file_is_named(small_run, name):
     (small_run / name).write_text('{"task": \n', encoding="utf-8")
     with pytest.raises(RunError, match=rf"{re.escape(name)} is damaged"):

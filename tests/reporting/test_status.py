@@ -154,7 +154,7 @@ def test_a_folder_that_is_no_run_is_said_and_left_alone(tmp_path):
         [sys.executable, "-m", "pdadapt", "status", str(tmp_path)], capture_output=True, text=True, env=os.environ
     )
     assert process.returncode == 1
-    assert process.stderr == f"Error: {tmp_path} holds no run; give the folder of a `pdadapt adapt`.\n"
+    assert process.stderr == f"Error: {tmp_path} holds no run. Give the folder of a `pdadapt adapt`.\n"
     assert not list(tmp_path.iterdir())
 
 

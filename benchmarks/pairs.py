@@ -32,7 +32,7 @@ import matplotlib.pyplot as plt
 
 from pdadapt.data.corpus import Dataset
 from pdadapt.data.load import load_dataset
-from pdadapt.data.run_file import RunFile, read_run
+from pdadapt.data.run_file import TrecRunFile, read_run
 from pdadapt.data.trec import Qrels
 from pdadapt.evaluation.measures import PerQuery, per_query
 from pdadapt.evaluation.significance import compare_two
@@ -135,7 +135,7 @@ def judge(recipe: Recipe, dataset: Dataset, out: Path) -> None:
 
 
 def labeling_of(recipe: Recipe, dataset: Dataset, out: Path) -> Labeling:
-    return Labeling(RunFile(out / "iteration-1" / "candidates.run"), dataset.corpus, dataset.queries, recipe)
+    return Labeling(TrecRunFile(out / "iteration-1" / "candidates.run"), dataset.corpus, dataset.queries, recipe)
 
 
 def order(entry: TrainingList, recipe: Recipe) -> list[tuple[str, float]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pdadapt.data.corpus import Corpus, Dataset
 from pdadapt.data.load import with_queries
-from pdadapt.data.run_file import RunFile
+from pdadapt.data.run_file import TrecRunFile
 from pdadapt.errors import RunError
 from pdadapt.evaluation import measures
 from pdadapt.evaluation.agreement import has_learned, save_agreement
@@ -20,7 +20,7 @@ from pdadapt.evaluation.summary import summarise
 from pdadapt.generation.in_run import write_own_queries
 from pdadapt.labeling.questions import Labeling
 from pdadapt.labeling.stage import save_lists
-from pdadapt.models.memory import limits
+from pdadapt.models.memory import batch_limits
 from pdadapt.preflight import check, many_passes, say_precision, with_precision
 from pdadapt.reporting.report import write_report
 from pdadapt.retrieval.candidates import rank
@@ -37,7 +37,7 @@ from pdadapt.training import distributed
 from pdadapt.training.stage import fit
 
 if TYPE_CHECKING:
-    from pdadapt.runtime.ray_cluster import Cluster
+    from pdadapt.runtime.ray_cluster import RayCluster
 
 
 def adapt(
@@ -47,7 +47,7 @@ def adapt(
     progress: Progress,
     restart_from: Stage | None = None,
     stop_before_labeling: bool = False,
-    cluster: Cluster | None = None,
+    cluster: RayCluster | None = None,
 ) -> RunMetrics | None:
     """Adapt the student to the dataset's corpus, `recipe.iterations` times; returns its metrics.json.
 
@@ -90,8 +90,8 @@ def adapt(
     with run.locked():
         if said := run.claim(recipe, job.origin, restart_from):
             progress.say(said)
-        progress.keep(run.path / "timings.jsonl", run.path / "progress.json")
-        limits.remember(run.path / "memory.json")
+        progress.log_to(run.path / "timings.jsonl", run.path / "progress.json")
+        batch_limits.remember(run.path / "memory.json")
         if student is not None and not run.student.exists():
             save_student(student, run.student)
         student = None  # its memory is wanted
@@ -102,9 +102,11 @@ def adapt(
             rank(recipe, dataset.corpus, queries, test_queries, depth, run, iteration - 1, progress, cluster)
             if not (folder / "lists.jsonl").exists():
                 if stop_before_labeling:
-                    progress.end()
+                    progress.clear_state()
                     return None
-                labeling = Labeling(RunFile(folder / "candidates.run"), dataset.corpus, queries, recipe, job.relevant)
+                labeling = Labeling(
+                    TrecRunFile(folder / "candidates.run"), dataset.corpus, queries, recipe, job.relevant
+                )
                 save_lists(labeling, job.keys, run.store(recipe), folder, progress, cluster)
             if not run.checkpoint(iteration).exists():
                 fit(recipe, dataset.corpus, queries, run, iteration, progress)
@@ -122,7 +124,7 @@ def adapt(
             rank_general(recipe, run, number, progress)
         metrics = summarise(recipe, dataset, run, len(queries), test_queries, iteration, best)
         write_atomic(run.metrics_file, json.dumps(metrics.to_json(), indent=2) + "\n")
-        progress.end()
+        progress.clear_state()
         write_report(run.path)
     return metrics
 
@@ -133,7 +135,7 @@ def join_training(recipe: Recipe, dataset: Dataset, run: RunFolder, progress: Pr
     distributed.wait_until(run.recipe_file.exists, run.path)
     if not dataset.queries:
         dataset = with_queries(dataset, run.written_queries)
-    limits.remember(run.path / "memory.json")
+    batch_limits.remember(run.path / "memory.json")
     queries = sample_queries(dataset.queries, recipe.retrieve.max_queries, recipe.seed)
     kept_out = held_out(queries, recipe.train.held_out, recipe.seed)
     for iteration in range(1, recipe.iterations + 1):

@@ -246,9 +246,9 @@ def _run(
         return
     workers = None
     if cluster:
-        from pdadapt.runtime.ray_cluster import Cluster
+        from pdadapt.runtime.ray_cluster import RayCluster
 
-        workers = Cluster(cluster)
+        workers = RayCluster(cluster)
         progress.say(f"Ray cluster {workers.address}: room for {workers.slots()} workers, a {workers.kind} each.")
     metrics = run_adapt(resolved, dataset, folder, progress, restart, stop_before_labeling, workers)
     if metrics is None:

@@ -110,19 +110,19 @@ def evaluate(
     if not (corpus or suite) and (models := [name for name in against or [] if not Path(name).is_file()]):
         raise DataError(f"{models[0]} is no run file, and a model is measured on a --corpus; give one.")
     from pdadapt.data.corpus import Dataset
-    from pdadapt.data.judgments import judge, read_judged
+    from pdadapt.data.judgments import load_qrels_only, with_qrels
     from pdadapt.data.load import load_dataset
     from pdadapt.data.passages import split_documents
     from pdadapt.evaluation import evaluate
     from pdadapt.evaluation.results import Metrics
     from pdadapt.retrieval.engines.load import BASELINE, check_model
     from pdadapt.runs.folder import last_checkpoint
-    from pdadapt.runtime.files import check_place, write_atomic
+    from pdadapt.runtime.files import check_parent_folder, write_atomic
     from pdadapt.settings.recipes import apply_overrides, parse_recipe
     from pdadapt.settings.schema import EvaluateSettings
 
     if json_file:
-        check_place(json_file)
+        check_parent_folder(json_file)
     named = measures.replace(",", " ").split() if measures else None
     overrides = overrides_of(settings, {"evaluate.measures": named, "evaluate.split": split})
     tree = apply_overrides({}, overrides)
@@ -176,10 +176,10 @@ def evaluate(
 
     if corpus is None:
         assert qrels is not None  # else refused above
-        dataset = read_judged(qrels, strict)
+        dataset = load_qrels_only(qrels, strict)
     else:
         dataset = load_dataset(corpus, queries, split, strict)
-        dataset = judge(dataset, qrels) if qrels else dataset
+        dataset = with_qrels(dataset, qrels) if qrels else dataset
     dataset.notices.say(progress.say)
     folder = out or Path("runs") / f"evaluate-{dataset.name.replace('/', '-')}"
     metrics = measure(dataset, resolved.evaluate, folder)
@@ -288,14 +288,14 @@ def rerank(
     debug: DebugOption = False,
 ) -> None:
     """Re-order a run with a teacher, and measure it where there are judgments. Stopped, it goes on from its labels."""
-    from pdadapt.data.answers import answers_of
-    from pdadapt.data.judgments import judge
+    from pdadapt.data.answers import answer_matcher
+    from pdadapt.data.judgments import with_qrels
     from pdadapt.data.load import load_dataset
     from pdadapt.data.run_file import read_run, write_run
     from pdadapt.evaluation.measures import parse_measures
     from pdadapt.evaluation.significance import compare
     from pdadapt.retrieval.search import without_itself
-    from pdadapt.runtime.files import check_place
+    from pdadapt.runtime.files import check_parent_folder
     from pdadapt.settings.recipes import load_recipe
 
     console = open_console()
@@ -304,13 +304,13 @@ def rerank(
         raise typer.BadParameter("is the run itself; give another file.", param_hint="--out")
     if aggregate and by is By.points:
         raise typer.BadParameter("is for --by pairs; points are an order already.", param_hint="--aggregate")
-    check_place(target)
+    check_parent_folder(target)
     overrides = overrides_of(settings, {"teacher.model": teacher, "evaluate.split": split})
     resolved = load_recipe(recipe or default_recipe(console), overrides)
     dataset = load_dataset(corpus, queries, resolved.evaluate.split, strict)
-    dataset = judge(dataset, qrels) if qrels else dataset
+    dataset = with_qrels(dataset, qrels) if qrels else dataset
     dataset.notices.say(new_progress().say)
-    answers = answers_of(dataset)
+    answers = answer_matcher(dataset)
     if dataset.qrels:
         parse_measures(resolved.evaluate.measures, answers)
     known = dataset.test_queries | dataset.queries

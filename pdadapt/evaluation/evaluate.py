@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pdadapt.data.answers import answers_of
+from pdadapt.data.answers import answer_matcher
 from pdadapt.data.corpus import Dataset, Queries
-from pdadapt.data.run_file import Ranking, as_written, read_run, write_run
+from pdadapt.data.run_file import Ranking, as_read_back, read_run, write_run
 from pdadapt.data.trec import Qrels
 from pdadapt.errors import DataError
 from pdadapt.evaluation.changed import largest_changes
@@ -67,7 +67,7 @@ def evaluate(
             f"Corpus {dataset.name!r} has no judgments for split {settings.split!r}. Give a BEIR folder with "
             f"qrels/{settings.split}.tsv, or --queries and --qrels."
         )
-    answers = answers_of(dataset)
+    answers = answer_matcher(dataset)
     parse_measures(settings.measures, answers)
     queries = sample_queries(dataset.test_queries, settings.max_queries, seed)
     qrels = {query_id: dataset.qrels[query_id] for query_id in queries}
@@ -99,12 +99,12 @@ def evaluate(
                         f"BM25 finds no document for {missed:,} of {len(ranking):,} queries: none shares a word with "
                         "the query. BM25 is no measure for a model here."
                     )
-                ranking = {query_id: as_written(ranked) for query_id, ranked in ranking.items()}
+                ranking = {query_id: as_read_back(ranked) for query_id, ranked in ranking.items()}
             rankings.append(ranking)
     values = [per_query(ranking, qrels, settings.measures, answers) for ranking in rankings]
     metrics = Metrics(
         corpus=dataset.name,
-        documents=len(dataset.corpus.whole),
+        documents=len(dataset.corpus.unsplit),
         test_queries=len(queries),
         models=tuple(systems),
         measures=compare_values(values, settings, seed, pairs),
@@ -155,7 +155,7 @@ def check_run(name: str, ranking: Ranking, dataset: Dataset, qrels: Qrels, progr
     doc_ids = dict.fromkeys(doc_id for entries in ranked.values() for doc_id, _ in entries)
     if len(dataset.corpus):
         blank = dataset.notices.blank["document"]
-        lacking = [doc_id for doc_id in dataset.corpus.whole.lacking(doc_ids) if doc_id not in blank]
+        lacking = [doc_id for doc_id in dataset.corpus.unsplit.missing_ids(doc_ids) if doc_id not in blank]
         if len(lacking) == len(doc_ids):
             raise DataError(
                 f"{name} ranks none of the corpus' documents, but such as {lacking[0]!r}. Check its document ids, or "

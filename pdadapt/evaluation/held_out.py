@@ -26,7 +26,7 @@ def count_held_out(queries: int, share: float) -> int:
 
 def judging(kept_out: set[str], recipe: Recipe) -> set[str]:
     """The held-out queries that judge a training: half of them where the other half chose its best state."""
-    return set(sorted(kept_out)[::2]) if recipe.train.checked else kept_out
+    return set(sorted(kept_out)[::2]) if recipe.train.keeps_best else kept_out
 
 
 def agreed_values(rows: Iterable[Mapping[str, Any]], student: str, measure: str) -> dict[str, float]:

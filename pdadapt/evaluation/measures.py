@@ -10,8 +10,8 @@ from typing import Any
 import ir_measures
 import numpy as np
 
-from pdadapt.data.answers import Answers
-from pdadapt.data.run_file import Ranked, Ranking, in_order
+from pdadapt.data.answers import AnswerMatcher
+from pdadapt.data.run_file import Ranked, Ranking, in_trec_order
 from pdadapt.data.trec import Qrels
 from pdadapt.errors import RecipeError, reason
 from pdadapt.settings.schema import EvaluateSettings
@@ -22,7 +22,7 @@ DEEPEST = 1_000  # documents a query, as the field's runs have
 COUNTS = ("NumRet", "NumRel", "NumRelRet", "NumQ")
 
 
-def parse_measures(names: Sequence[str], answers: Answers | None = None) -> dict[ir_measures.Measure, list[str]]:
+def parse_measures(names: Sequence[str], answers: AnswerMatcher | None = None) -> dict[ir_measures.Measure, list[str]]:
     """ir-measures' measures and what each was called (AP and MAP are one); Answer@k is our own.
 
     Raises RecipeError naming the measure that ir-measures does not know, or Answer@k where no answers are known.
@@ -82,7 +82,7 @@ def _calculate(
 
 
 def per_query(
-    ranking: Ranking, qrels: Qrels, names: Sequence[str], answers: Answers | None = None
+    ranking: Ranking, qrels: Qrels, names: Sequence[str], answers: AnswerMatcher | None = None
 ) -> dict[str, PerQuery]:
     """Each measure's value for every judged query; a judged query that the ranking lacks counts 0.
 
@@ -95,7 +95,7 @@ def per_query(
     for measure, called in measures.items():
         cutoff, plain = _without_cutoff(measure)
         by_cutoff.setdefault(cutoff, {})[plain] = called
-    ranking = {query_id: in_order(ranked) for query_id, ranked in ranking.items()}
+    ranking = {query_id: in_trec_order(ranked) for query_id, ranked in ranking.items()}
     for cutoff, of_run in by_cutoff.items():
         run = {query_id: _as_scores(ranked[:cutoff]) for query_id, ranked in ranking.items() if ranked}
         for metric in _calculate(", ".join(names), list(of_run), qrels, run):

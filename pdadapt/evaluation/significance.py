@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from scipy.stats import permutation_test, ttest_1samp
 
-from pdadapt.data.answers import Answers
+from pdadapt.data.answers import AnswerMatcher
 from pdadapt.data.run_file import Ranking
 from pdadapt.data.trec import Qrels
 from pdadapt.evaluation.measures import PerQuery, aggregate, per_query
@@ -79,7 +79,7 @@ def compare(
     settings: EvaluateSettings,
     seed: int,
     pairs: Sequence[tuple[int, int]] | None = None,
-    answers: Answers | None = None,
+    answers: AnswerMatcher | None = None,
 ) -> Measures:
     """Measure every ranking and compare pairs of them. See compare_values."""
     values = [per_query(ranking, qrels, settings.measures, answers) for ranking in rankings]

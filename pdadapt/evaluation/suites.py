@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from rich.table import Column, Table
 
-from pdadapt.data.catalog import DOMAINS, FORUMS, PAPER_QUERIES, lengths_of, load_test
+from pdadapt.data.catalog import CQADUPSTACK_FORUMS, LOTTE_DOMAINS, PAPER_QUERY_COUNTS, load_test_queries, token_lengths
 from pdadapt.data.corpus import Dataset, Queries, fingerprint
 from pdadapt.data.load import load_dataset
 from pdadapt.data.trec import Qrels
@@ -54,13 +54,13 @@ BEIR_11 = _tests(
 BEIR_13 = (*BEIR_11, *_tests("nDCG@10", "nq", "quora", group="BEIR"))
 BEIR_18 = (
     *BEIR_13,
-    Task("cqadupstack", "nDCG@10", tuple(f"cqadupstack/{forum}" for forum in FORUMS), "BEIR"),
+    Task("cqadupstack", "nDCG@10", tuple(f"cqadupstack/{forum}" for forum in CQADUPSTACK_FORUMS), "BEIR"),
     *_tests("nDCG@10", "robust04", "signal1m", "trec-news", "bioasq", group="BEIR"),
 )
 LOTTE = tuple(
     Task(name, "Success@5", (name,), "" if domain == "pooled" else f"LoTTE {kind}")
     for kind in ("search", "forum")
-    for domain in DOMAINS
+    for domain in LOTTE_DOMAINS
     for name in (f"lotte/{domain}/{kind}",)
 )
 MSMARCO = (
@@ -142,11 +142,11 @@ def run_suite(
         dataset = None
         try:
             if own.exists():
-                dataset = replace(load_dataset(str(own)), lengths=lengths_of(name))
+                dataset = replace(load_dataset(str(own)), lengths=token_lengths(name))
                 hashes = {"corpus": dataset.corpus.fingerprint, **_hashes(dataset.test_queries, dataset.qrels)}
                 hashes["answers"] = fingerprint((key, json.dumps(right)) for key, right in dataset.answers.items())
             else:  # its downloads are checked by their digests
-                hashes = _hashes(*(load_test(name) or ({}, {})))
+                hashes = _hashes(*(load_test_queries(name) or ({}, {})))
             asked = json.dumps({"measures": wanted, "hashes": hashes, **settings}, sort_keys=True)
             if asked_file.exists() and metrics_file.exists() and asked_file.read_text(encoding="utf-8") == asked:
                 found[name] = read_json(metrics_file, Metrics.from_json)
@@ -169,7 +169,7 @@ def run_suite(
             rows.append(Row(test.name, test.measure, [*values, *published], test.group))
     notes = [
         f"{name}: these are {counted:,} test queries, and the paper's figures are on {all_of_them:,}."
-        for name, all_of_them in PAPER_QUERIES.items()
+        for name, all_of_them in PAPER_QUERY_COUNTS.items()
         if name in found and (counted := found[name].test_queries) != all_of_them
     ]
     return rows + averages(rows), [f"Skipped {name}: {reason}" for name, reason in skipped.items()] + notes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from pdadapt.data.answers import answers_of
+from pdadapt.data.answers import answer_matcher
 from pdadapt.data.corpus import Dataset, Queries
 from pdadapt.data.load import load_dataset
 from pdadapt.data.run_file import Ranking, read_run
@@ -42,7 +42,7 @@ def summarise(
     return RunMetrics(
         corpus=dataset.name,
         summary=" ".join([dataset.summary, *dataset.notices.sentences]),
-        documents=len(dataset.corpus.whole),
+        documents=len(dataset.corpus.unsplit),
         queries=queries,
         test_queries=len(test_queries),
         iteration=best,
@@ -81,12 +81,14 @@ def compare_test(
     """The measures of every student on the test queries, and the queries that changed most. Leaves queries.tsv."""
     qrels = {query_id: dataset.qrels[query_id] for query_id in test_queries}
     rankings: list[Ranking] = [read_run(run.iteration(number) / "test.run") for number in range(done + 1)]
-    values = [per_query(ranking, qrels, recipe.evaluate.measures, answers_of(dataset)) for ranking in rankings]
+    values = [per_query(ranking, qrels, recipe.evaluate.measures, answer_matcher(dataset)) for ranking in rankings]
     write_values(run.values_file, [system(number) for number in range(done + 1)], values)
 
     def documents(query_id: str, iteration: int) -> tuple[ShownDocument, ...]:
         ranked = rankings[iteration].get(query_id, [])[:SHOWN_DOCUMENTS]
-        return tuple(judged_document(dataset.corpus.whole[doc_id], qrels[query_id].get(doc_id)) for doc_id, _ in ranked)
+        return tuple(
+            judged_document(dataset.corpus.unsplit[doc_id], qrels[query_id].get(doc_id)) for doc_id, _ in ranked
+        )
 
     first = recipe.evaluate.measures[0]
     changed = most_changed(values[0][first], values[shown][first], test_queries, documents, shown)

@@ -89,7 +89,7 @@ def model_card(run: Path, file_format: Format) -> str:
     origin = read_settings(run / "run.json")
     recipe = (run / "recipe.yaml").read_text(encoding="utf-8")
     settings = Recipe.model_validate(yaml.safe_load(recipe))
-    tasks: list[Task] = ["point", "pair"] if settings.teacher.pair.asked else ["point"]
+    tasks: list[Task] = ["point", "pair"] if settings.teacher.pair.asks_teacher else ["point"]
     return CARD.format(
         library="sentence-transformers" if file_format != "stanford" else "colbert",
         corpus=markdown(metrics.corpus),

@@ -28,7 +28,7 @@ def fit(recipe: Recipe, corpus: Corpus, queries: Queries, run: RunFolder, iterat
     chosen_by = read_lists(folder / "lists.jsonl", choosing.__contains__) if choosing else ()
     held = by_teacher_alone(recipe, corpus, queries, run, chosen_by)
     judges = [entry for entry in held if says_enough(entry, recipe.train.temperature)]
-    if recipe.train.checked and not judges:
+    if recipe.train.keeps_best and not judges:
         why = "The teacher tells no documents of the queries held out apart" if held else "No queries are held out"
         progress.say(f"{why}, so the last state of the training is kept, not the best.")
 

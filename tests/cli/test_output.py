@@ -293,8 +293,8 @@ def test_a_reader_that_leaves_ends_it_without_a_word(arguments, tmp_path):
 
 def test_ctrl_c_that_stopped_the_reader_too_ends_it_as_ever():
     imports = "import os, signal; from pdadapt.runtime.interrupt import *"
-    script = f"{imports}; end_when_asked(); os.kill(os.getpid(), signal.SIGINT)"
-    ending = f"try:\n    {script}\nexcept Stopped as stopped: end(stopped.args[0])"
+    script = f"{imports}; install_signal_handlers(); os.kill(os.getpid(), signal.SIGINT)"
+    ending = f"try:\n    {script}\nexcept Stopped as stopped: exit_at_once(stopped.args[0])"
     with subprocess.Popen([sys.executable, "-c", ending], stderr=subprocess.PIPE) as process:
         process.stderr.close()
     assert process.returncode == 130

@@ -8,9 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from pdadapt.cli.main import app
-from pdadapt.data.answers import Answers
+from pdadapt.data.answers import AnswerMatcher
 from pdadapt.data.corpus import Corpus, Dataset, Document
-from pdadapt.data.run_file import in_order, read_run
+from pdadapt.data.run_file import in_trec_order, read_run
 from pdadapt.errors import DataError, RecipeError
 from pdadapt.evaluation.changed import largest_changes
 from pdadapt.evaluation.evaluate import evaluate
@@ -199,9 +199,9 @@ def test_near_ties_are_ordered_alike_for_every_measure(scores):
         values = per_query(ranking, {"q": {doc_id: 1}}, names)
         assert {values[name]["q"] for name in names if name.endswith("@1") or name == "Rprec"} == {first}
         assert values["RR"]["q"] == values["AP"]["q"] == pytest.approx(1.0 if first else 1 / 3)
-    answers = Answers(Corpus([Document("c", "", "Paris"), Document("a", "", "Rome")]), {"q": ("Paris",)})
+    answers = AnswerMatcher(Corpus([Document("c", "", "Paris"), Document("a", "", "Rome")]), {"q": ("Paris",)})
     assert per_query(ranking, {"q": {"c": 1}}, ["Answer@1"], answers)["Answer@1"] == {"q": 1.0}
-    assert [doc_id for doc_id, _ in in_order(ranking["q"])] == ["c", "b", "a"]
+    assert [doc_id for doc_id, _ in in_trec_order(ranking["q"])] == ["c", "b", "a"]
 
 
 def test_a_model_and_the_run_that_it_left_have_the_same_figures(beir, stanford, tmp_path, monkeypatch):

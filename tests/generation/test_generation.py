@@ -29,7 +29,7 @@ from pdadapt.generation.writing import check_as_asked, prepare
 from pdadapt.labeling.exchange import read_labels
 from pdadapt.labeling.shards import Shard, label_shard, merge_shards
 from pdadapt.labeling.store import LabelStore
-from pdadapt.models.memory import limits
+from pdadapt.models.memory import batch_limits
 from pdadapt.pipeline import adapt
 from pdadapt.planning.plan import plan
 from pdadapt.runtime.locks import holder, locked
@@ -436,11 +436,11 @@ def test_a_run_of_its_own_queries_takes_them_as_given(tiny_recipe, t5_untied, be
 def test_while_queries_are_written_nobody_else_is_at_the_run(tiny_recipe, beir, tmp_path, monkeypatch):
     corpus, out = str(beir / "corpus.jsonl"), tmp_path / "run"
     recipe = load_recipe(str(tiny_recipe), COUNT)
-    limits.found = {"of another run": 1}
+    batch_limits.found = {"of another run": 1}
     (tmp_path / "q.txt").write_text("spoke tension\npad squeal\nchain cable\n", encoding="utf-8")
 
     def try_beside(writing):
-        assert holder(out) and limits.file == out / "memory.json" and not limits.found
+        assert holder(out) and batch_limits.file == out / "memory.json" and not batch_limits.found
         with pytest.raises(RunError, match="in use by another"):
             adapt(recipe, load_dataset(corpus, tmp_path / "q.txt"), out, Progress())
         return write_queries(writing)

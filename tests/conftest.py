@@ -323,7 +323,7 @@ def small_run(tmp_path) -> Path:
         "general": [{"nDCG@10": measured["nDCG@10"] | {"means": [0.8125, 0.8125]}}],
         "measures": measured,
         "most_changed": {"gained": [changed | {"documents": [documents[::-1], documents]}], "lost": []},
-        "verdict": {"outcome": "helped", "sentence": "Helped: nDCG@10 went 0.500 → 0.750."},
+        "verdict": {"outcome": "helped", "sentence": "Helped: nDCG@10 0.500 → 0.750 (p = 0.031)."},
     }
     lists = [
         {"query_id": "q7", "doc_ids": ["d1", "d2"], "points": [2.0, None], "pairs": [[0, 1, 0.7]]},

@@ -96,8 +96,8 @@ def evaluate(
                 missed = sum(not ranked for ranked in ranking.values())
                 if name == BASELINE and 2 * missed > len(ranking):
                     progress.say(
-                        f"BM25 finds no document for {missed:,} of {len(ranking):,} queries: none shares a word with "
-                        "the query. BM25 is no measure for a model here."
+                        f"BM25 finds no document for {missed:,} of {len(ranking):,} queries, since no document shares "
+                        "a word with them. It is not a useful baseline here."
                     )
                 ranking = {query_id: as_read_back(ranked) for query_id, ranked in ranking.items()}
             rankings.append(ranking)
@@ -140,13 +140,13 @@ def changed_rankings(
 
 
 def check_run(name: str, ranking: Ranking, dataset: Dataset, qrels: Qrels, progress: Progress) -> None:
-    """Say which judged queries a run lacks, and how many of its documents nobody knows.
+    """Report judged queries that a run lacks, and its documents that the corpus lacks.
 
-    Raises DataError when it is of other queries or documents.
+    Raises DataError when the run is for other queries or documents.
     """
     ranked = {query_id: ranking[query_id] for query_id in qrels if query_id in ranking}
     if not ranked:
-        raise DataError(f"{name} ranks none of the judged queries; check its query ids, or give other qrels.")
+        raise DataError(f"{name} ranks none of the judged queries. Check its query ids, or give other qrels.")
     if absent := [query_id for query_id in qrels if query_id not in ranking]:
         progress.say(
             f"{name} ranks nothing for {len(absent):,} of {len(qrels):,} judged queries (such as {absent[0]!r}). They "
@@ -158,8 +158,8 @@ def check_run(name: str, ranking: Ranking, dataset: Dataset, qrels: Qrels, progr
         lacking = [doc_id for doc_id in dataset.corpus.unsplit.missing_ids(doc_ids) if doc_id not in blank]
         if len(lacking) == len(doc_ids):
             raise DataError(
-                f"{name} ranks none of the corpus' documents, but such as {lacking[0]!r}. Check its document ids, or "
-                "give the corpus that it is of."
+                f"{name} ranks no document of the corpus, but others such as {lacking[0]!r}. Check its document ids, "
+                "or give the corpus of this run."
             )
         if lacking:
             progress.say(
@@ -167,26 +167,26 @@ def check_run(name: str, ranking: Ranking, dataset: Dataset, qrels: Qrels, progr
                 f"{lacking[0]!r}). They count as not relevant."
             )
     elif not any(doc_ids.keys() & judged.keys() for judged in qrels.values()):
-        progress.say(f"{name} ranks no document that is judged. Check its document ids.")
+        progress.say(f"{name} ranks no judged document. Check its document ids.")
 
 
 def _without_itself(name: str, ranking: Ranking, dataset: Dataset, progress: Progress) -> Ranking:
-    """A ranking that was given, under the rule that holds for models: a query that is a document finds not itself."""
-    if not len(dataset.corpus):  # runs and judgments alone
+    """A ranking from a run file under the rule for models: a query that is a document does not find itself."""
+    if not len(dataset.corpus):  # only runs and judgments are given
         own = sum(any(doc_id == query_id for doc_id, _ in ranked) for query_id, ranked in ranking.items())
         if own:
             progress.say(
-                f"{name} ranks a document with the query's own id for {own:,} of {len(ranking):,} queries. It is kept, "
-                "for only texts tell whether it is the query. Give --corpus to have those left out that are."
+                f"{name} ranks a document with the id of the query for {own:,} of {len(ranking):,} queries. It is kept "
+                "since only the texts can show whether it is the query. Give --corpus to leave out such documents."
             )
         return ranking
     known = dataset.without_blank(ranking)
     if blank := sum(len(ranked) - len(known.get(query_id, [])) for query_id, ranked in ranking.items()):
-        progress.say(f"{name} ranks blank documents: {blank:,} entries are left out, as of models.")
+        progress.say(f"{name} ranks blank documents. {blank:,} entries are left out as for models.")
     ranking = {query_id: known.get(query_id, []) for query_id in ranking}
     kept, left_out = without_itself(ranking, dataset.corpus, dataset.test_queries)
     if left_out:
         progress.say(
-            f"{name} ranks the query itself for {left_out:,} of {len(ranking):,} queries: left out, as of models."
+            f"{name} ranks the query itself for {left_out:,} of {len(ranking):,} queries. It is left out as for models."
         )
     return kept

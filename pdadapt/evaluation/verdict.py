@@ -30,11 +30,11 @@ def verdict(
     if agreed:
         outcomes.append(outcome(agreed))
         count = agreed.against_base().queries
-        parts.append(f"on {count:,} queries held out its {DECISIVE_MEASURE} with the teacher went {change(agreed)}")
+        parts.append(f"{DECISIVE_MEASURE} with the teacher on {count:,} held-out queries {change(agreed)}")
     if measures:
         name, result = next(iter(measures.items()))
         outcomes.append(outcome(result, iteration))
-        parts.append(f"{name} on {test_queries:,} judged test queries went {change(result, iteration)}")
+        parts.append(f"{name} on {test_queries:,} judged test queries {change(result, iteration)}")
     decided = outcomes[0] if outcomes else UNKNOWN
     forgot = False
     if general:
@@ -42,10 +42,10 @@ def verdict(
         forgot = outcome(result) == HARMED
         if forgot and not (measures and outcomes[-1] == HELPED):
             decided = HARMED
-        part = f"{name} on the general set went {change(result)}"
-        parts.insert(0 if forgot else len(parts), part + (", so something was forgotten" if forgot else ""))
+        part = f"{name} on the general set {change(result)}"
+        parts.insert(0 if forgot else len(parts), part + (", so the student forgot something" if forgot else ""))
     if not outcomes:
-        parts.insert(0, "no query was held out and there are no judgments")
+        parts.insert(0, "no queries were held out and there are no judgments")
     rests_on_teacher = agreed and not measures and not forgot and decided != NO_DIFFERENCE
     reserved = ", if the teacher judges well" if rests_on_teacher else ""
     return Verdict(decided, f"{decided.capitalize()}{reserved}: {'; '.join(parts)}.")
@@ -60,6 +60,12 @@ def outcome(result: MeasureResult, system: int | None = None) -> str:
 
 
 def change(result: MeasureResult, system: int | None = None) -> str:
+    """The values of the base and a system, or the last one, with the p-value."""
     comparison = result.against_base(system)
     before, after = result.before_and_after(comparison)
-    return f"{before:.3f} → {after:.3f} (p {p_value(comparison.p_holm)})"
+    return f"{before:.3f} → {after:.3f} ({p_equals(comparison.p_holm)})"
+
+
+def p_equals(p: float) -> str:
+    text = p_value(p)
+    return f"p < {text[1:]}" if text.startswith("<") else f"p = {text}"

@@ -1,4 +1,4 @@
-"""A checkpoint for another tool, with a model card; upload to the hub."""
+"""Export a checkpoint for another library with a model card, and upload it to the hub."""
 
 from __future__ import annotations
 
@@ -54,18 +54,21 @@ recipe:
 
 
 def export_checkpoint(name: str, out: Path, file_format: Format) -> None:
-    """Write the student `name` (a run folder, whose newest it is, or a model name) to the new folder `out`, which
-    appears whole or not at all; of a run, a model card (README.md) says what it was made from.
+    """Write a student to the new folder `out`, which appears whole or not at all.
+
+    name: a run folder, or the name of a model. The export of a run has a model card (README.md).
 
     Raises ModelError when the format cannot express the student, RunError when `out` exists.
     """
     if out.exists():
-        raise RunError(f"{out} exists already; give another --out.")
+        raise RunError(f"{out} already exists. Give another --out.")
     card = model_card(Path(name), file_format) if (Path(name) / "metrics.json").is_file() else None
     name = last_checkpoint(name)
     dense = not is_colbert(resolve_model(name))
     if dense and file_format in ("stanford", "pylate"):
-        raise ModelError(f"{name!r} is a dense student, which {file_format} cannot express; use sentence-transformers.")
+        raise ModelError(
+            f"{name!r} is a dense student. {file_format} cannot express it; use --format sentence-transformers."
+        )
     model = load_dense(name) if dense else load_colbert(name)
     with atomic_folder(out) as folder:
         if file_format == "pylate":
@@ -103,7 +106,7 @@ def model_card(run: Path, file_format: Format) -> str:
         pairs=sum(labels.pairs for labels in metrics.labels),
         measures=measures_section(metrics),
         student=settings.student.model,
-        made="fine-tuned" if kept else "as it was, since fine-tuning brought no agreement with the teacher",
+        made="fine-tuned" if kept else "unchanged, since fine-tuning did not improve its agreement with the teacher",
         version=origin["versions"]["pdadapt"],
         recipe=recipe,
     )
@@ -125,9 +128,9 @@ def measures_section(metrics: RunMetrics) -> str:
 
 
 def push(folder: Path, repo: str) -> str:
-    """Upload an exported folder to the Hugging Face hub, as a private repository; returns its address.
+    """Upload an exported folder to a private repository of the Hugging Face hub, and return its address.
 
-    The token is the environment's (HF_TOKEN, or `hf auth login`). Raises ModelError when the hub refuses.
+    The token comes from HF_TOKEN or `hf auth login`. Raises ModelError when the upload fails.
     """
     from httpx import TransportError
     from huggingface_hub import HfApi
@@ -138,6 +141,6 @@ def push(folder: Path, repo: str) -> str:
         HfApi().upload_folder(repo_id=repo, folder_path=folder, commit_message="Add the student")
     except (HfHubHTTPError, HFValidationError, TransportError, OSError) as error:
         raise ModelError(
-            f"The hub did not take {repo!r} ({reason(error)}); {folder} is whole: the same command uploads it later."
+            f"The upload to {repo!r} failed ({reason(error)}). {folder} is complete. Repeat the command to upload it."
         ) from None
     return str(address)

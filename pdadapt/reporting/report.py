@@ -1,4 +1,4 @@
-"""The page that a run leaves: report.html, made from the run folder alone. One file, no script, nothing to load."""
+"""report.html of a run, made from its folder. The page is one file without scripts, and it loads nothing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OUTCOME_TONES = {HELPED: "good", HARMED: "bad"}  # other outcomes have no colour
 
 
 class Table(NamedTuple):
-    """The first cell of a row names it."""
+    """A table of the page. The first cell of each row is its name."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -40,7 +40,7 @@ class Plot(NamedTuple):
 
 
 def write_report(run: Path) -> Path:
-    """Write RUN/report.html, of a run that has not finished with what there is; returns its path.
+    """Write RUN/report.html and return its path. Works on unfinished runs too.
 
     Raises RunError when the folder holds no run of `pdadapt adapt`, is damaged, or cannot be written to.
     """
@@ -49,7 +49,7 @@ def write_report(run: Path) -> Path:
     try:
         write_atomic(target, text)
     except OSError as error:
-        raise RunError(f"{target} cannot be written ({error.strerror}); copy the run folder elsewhere.") from None
+        raise RunError(f"{target} cannot be written ({error.strerror}). Copy the run folder elsewhere.") from None
     return target
 
 
@@ -86,11 +86,14 @@ def headline(record: Record) -> dict[str, str]:
     if record.metrics and record.finished:
         verdict = record.metrics.verdict
         return {"sentence": verdict.sentence, "tone": OUTCOME_TONES.get(verdict.outcome, "")}
-    return {"sentence": f"Not finished yet: last seen {record.stopped_at()}. This is what there is so far.", "tone": ""}
+    return {
+        "sentence": f"Not finished yet: last seen {record.stopped_at()}. The page shows what exists so far.",
+        "tone": "",
+    }
 
 
 def facts(record: Record) -> list[tuple[str, str]]:
-    """What was adapted, by whom, and what came of it."""
+    """Names and values of the run: data, queries, student, teacher, checkpoint."""
     recipe = yaml.safe_load(record.recipe) or {}
     teacher = recipe.get("teacher", {})
     teachers = {
@@ -109,7 +112,7 @@ def facts(record: Record) -> list[tuple[str, str]]:
 
 
 def written(report: Mapping[str, Any]) -> str:
-    """What came of queries that an LLM wrote for the run; nothing where it wrote none."""
+    """How many generated queries were kept and dropped; empty if no queries were generated."""
     if not report:
         return ""
     ends = Counter[str]()
@@ -173,12 +176,12 @@ def base_and_adapted(comparisons: Iterable[Compared]) -> Table:
 
 
 def signed(text: str) -> str:
-    """With a minus sign that is as wide as a plus."""
+    """The text with minus signs that are as wide as plus signs."""
     return text.replace("-", "−")
 
 
 def measure_plots(record: Record) -> Iterator[Plot]:
-    """The measures' changes, and the first one's query by query."""
+    """The change of every measure, and the gain of each query on the first measure."""
     measures = record.measures
     if not measures:
         return
@@ -192,27 +195,27 @@ def measure_plots(record: Record) -> Iterator[Plot]:
 
 
 def agreement_plots(record: Record) -> Iterator[Plot]:
-    """What each query held out gained, of the iteration shown."""
+    """The gain of each held-out query, for the shown iteration."""
     before, after = read_agreed(record, DECISIVE_MEASURE) if record.shown else ((), ())
     if before:
         of = f" of iteration {record.shown}" if len(record.iterations) > 1 else ""
-        svg = plots.gains(before, after, DECISIVE_MEASURE, "queries held out", "agreement-gains")
+        svg = plots.gains(before, after, DECISIVE_MEASURE, "held-out queries", "agreement-gains")
         yield Plot(f"Gain{of}, query by query", Markup(svg))
 
 
-LABEL_ROWS = {  # of labels.json: what the page calls it, and how it is written
+LABEL_ROWS = {  # figures of labels.json: name on the page, format
     "points": ("point labels", "{:,}"),
-    "points_asked": ("of them not in the store before", "{:,}"),
+    "points_asked": ("new: not in the store before", "{:,}"),
     "points_unanswered": ("points without an answer", "{:,}"),
     "pairs": ("pair labels", "{:,}"),
-    "pairs_derived": ("of them derived from the points", "{:,}"),
-    "pair_prompts_asked": ("prompts for them, not in the store before", "{:,}"),
+    "pairs_derived": ("derived from the points", "{:,}"),
+    "pair_prompts_asked": ("new prompts for pairs", "{:,}"),
     "pairs_unanswered": ("pairs without an answer", "{:,}"),
-    "flip_rate": ("flip rate: pairs decided by the order of the two", "{:.1%}"),
-    "position_bias": ("position bias: log-odds for what stands first", "{:+.2f}"),
+    "flip_rate": ("flip rate: pairs whose answer depends on the order", "{:.1%}"),
+    "position_bias": ("position bias: log-odds for the first document", "{:+.2f}"),
     "disagreement": ("pairs that contradict the points", "{:.1%}"),
-    "triples": ("three documents judged two by two", "{:,}"),
-    "circles": ("of them circles: a over b over c over a", "{:,}"),
+    "triples": ("triples of documents with all three pairs judged", "{:,}"),
+    "circles": ("intransitive triples: a over b over c over a", "{:,}"),
 }
 HIDDEN_IF_ZERO = (
     "points_unanswered",
@@ -225,7 +228,7 @@ HIDDEN_IF_ZERO = (
 
 
 def label_table(iterations: Sequence[Iteration]) -> Table:
-    """What the teacher said, a column an iteration."""
+    """Figures of the labels, one column per iteration."""
     labeled = [iteration for iteration in iterations if iteration.labels]
     rows = []
     for key, (name, form) in LABEL_ROWS.items():
@@ -238,22 +241,26 @@ def label_table(iterations: Sequence[Iteration]) -> Table:
 
 
 def iteration_plots(iteration: Iteration) -> Iterator[Plot]:
-    """What the teacher said, and the loss."""
+    """Distributions of the labels, the loss, and the agreement during training."""
     name = f"iteration-{iteration.number}"
     points, pairs = read_labels(iteration.lists)
     derived = bool(iteration.labels and iteration.labels.pairs_derived)
     if points:
         yield Plot("Point labels", Markup(plots.point_labels(points, f"{name}-points")))
     if pairs:
-        note = "Derived from the points: none contradicts them." if derived else "Below zero, pairs contradict points."
+        note = (
+            "Derived from the points, so no pair contradicts them."
+            if derived
+            else "Pairs below zero contradict the points."
+        )
         yield Plot("Pair labels", Markup(plots.pair_labels(pairs, f"{name}-pairs")), note)
     if pairs and not derived:
-        note = "Dashed: as often as the teacher is sure."
+        note = "Dashed: agreement equal to the teacher's confidence."
         yield Plot("Calibration of pairs", Markup(plots.calibration(pairs, f"{name}-calibration")), note)
     if iteration.losses:
         yield Plot("Loss", Markup(plots.losses(iteration.losses, f"{name}-loss")), "Each term with its weight.")
     if iteration.checks:
-        note = "On queries held out of training; the best state is kept."
+        note = "On held-out queries. The best state is kept."
         yield Plot("Agreement with the teacher", Markup(plots.checks(iteration.checks, f"{name}-checks")), note)
 
 
@@ -277,7 +284,7 @@ def stage_times(timings: Iterable[Mapping[str, Any]]) -> list[StageTime]:
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """(dotted key, value) of every leaf."""
+    """The dotted key and the value of every leaf."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
             yield from flat(value, f"{prefix}{key}.")

@@ -17,7 +17,7 @@ from pdadapt.runtime.format import duration, speed
 from pdadapt.runtime.locks import Holder, holder
 from pdadapt.runtime.terminal import plain
 
-SILENT_SECONDS = 60.0  # a running task without news for longer than this is said to be silent
+SILENT_SECONDS = 60.0  # a running task without news for longer than this is reported as silent
 
 
 def show_status(run: Path) -> Group:
@@ -31,8 +31,8 @@ def _parts(record: Record, at_it: Holder | None) -> Iterator[RenderableType]:
     yield plain(standing(record, at_it))
     if not at_it and any(waits_for_labels(iteration) for iteration in record.iterations):
         yield plain(
-            f"Candidates wait for labels: that command, or pdadapt label {run} --shard I/N on many machines, then "
-            f"pdadapt labels merge {run}."
+            f"Candidates are waiting for labels. Repeat that command, or run `pdadapt label {run} --shard I/N` on "
+            f"several machines and then `pdadapt labels merge {run}`."
         )
     if shards := shard_summary(record.path):
         yield plain(shards)
@@ -45,7 +45,7 @@ def _parts(record: Record, at_it: Holder | None) -> Iterator[RenderableType]:
             yield plain(f"Loss of iteration {number}: {loss_summary(iteration.losses[-1])}.")
         if iteration.agreement:
             agreement = agreement_summary(iteration.agreement)
-            yield plain(f"Agreement with the teacher on queries held out, iteration {number}: {agreement}.")
+            yield plain(f"Agreement with the teacher on held-out queries, iteration {number}: {agreement}.")
     for number, measures in enumerate(record.general, 1):
         yield plain(f"On the general set, iteration {number}: {agreement_summary(measures)}.")
     if record.metrics and record.measures:
@@ -65,11 +65,11 @@ def standing(record: Record, at_it: Holder | None) -> str:
         current = str(task.get("pid")) == at_it.pid  # otherwise a process that was stopped left progress.json
         host = at_it.host or (current and task.get("host"))
         who = f"process {at_it.pid}" + (f" on {host}" if host else "")
-        return f"Running ({who}): {progress(task, time.time()) if current else 'it has not said how far it is.'}"
+        return f"Running ({who}): {progress(task, time.time()) if current else 'no progress recorded yet.'}"
     if record.metrics and record.finished:
         return f"Finished. Checkpoint: {record.metrics.checkpoint}"
     command = task.get("command", "the same `pdadapt adapt`")
-    return f"Stopped {record.stopped_at()}. It goes on from there with: {command}"
+    return f"Stopped {record.stopped_at()}. Resume with: {command}"
 
 
 def progress(task: dict[str, Any], now: float) -> str:
@@ -83,7 +83,7 @@ def progress(task: dict[str, Any], now: float) -> str:
     if new > 0 and left > 0:
         parts.append(f"about {duration(task['seconds'] / new * left)} left")
     if silent > SILENT_SECONDS:
-        parts.append(f"silent for {duration(silent)}")
+        parts.append(f"no news for {duration(silent)}")
     return ", ".join(filter(None, parts)) + "."
 
 

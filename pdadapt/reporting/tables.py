@@ -10,6 +10,7 @@ from rich.console import Group
 from rich.table import Column, Table
 
 from pdadapt.evaluation.results import Comparison, Measures, Metrics, RunMetrics
+from pdadapt.evaluation.verdict import p_equals
 from pdadapt.labeling.figures import LabelFigures
 from pdadapt.runtime.format import p_value
 from pdadapt.runtime.terminal import Name, WholeTable, plain
@@ -43,11 +44,12 @@ def comparison_table(metrics: Metrics | RunMetrics, systems: Sequence[str]) -> G
         for row, one in enumerate(result.comparisons):
             pair = f"{systems[one.system]} - {systems[one.base]}"
             changes.add_row("" if row else name, plain(pair), *_change_cells(one, BOTH_TESTS))
-    return Group(plain(title), table, changes, "p's: corrected for so many comparisons (Holm)")
+    return Group(plain(title), table, changes, "p-values are corrected for the number of comparisons (Holm)")
 
 
 def _change_columns(tests: Sequence[str]) -> list[Column]:
-    return [Column(name, justify="right") for name in ("change ± 95 %", *tests, "+/=/-")]
+    counts = "wins/ties/losses" if tests == ONE_TEST else "wins/ties/\nlosses"  # the wider table has less room
+    return [Column(name, justify="right") for name in ("change ± 95 %", *tests, counts)]
 
 
 def _change_cells(comparison: Comparison, tests: Sequence[str]) -> list[str]:
@@ -66,7 +68,7 @@ def query_counts(comparison: Comparison, separator: str = "/") -> str:
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """The last parts of each path, as many as tell them all apart."""
+    """The last parts of each path, as many as are needed to tell the paths apart."""
     parts = [name.split("/") for name in names]
     for kept in range(1, max(map(len, parts), default=0) + 1):
         found = ["/".join(part[-kept:]) for part in parts]
@@ -90,7 +92,7 @@ def changed_queries(metrics: Metrics, systems: Sequence[str]) -> Table:
 
 
 def queries_table(report: Mapping[str, Any]) -> Group:
-    """How many queries of each kind an LLM has written, what became of them, and some that are kept."""
+    """How many queries of each kind an LLM has written, how many were dropped and why, and examples of the rest."""
     kinds: Mapping[str, Mapping[str, int]] = report["kinds"]
     every: Counter[str] = sum(map(Counter, kinds.values()), Counter())
     table = WholeTable("queries", *(Column(kind, justify="right") for kind in [*kinds, "all"]))
@@ -99,15 +101,15 @@ def queries_table(report: Mapping[str, Any]) -> Group:
     documents = report["documents"]
     left_out = ", ".join(f"{number:,} {reason}" for reason, number in documents["left_out"].items())
     lines = [
-        f"Of {documents['looked_at']:,} documents that were looked at {documents['fit']:,} were fit to write about"
-        + (f" ({left_out})." if left_out else "."),
-        "Kept, for example: " + " / ".join(report["examples"]["kept"]),
+        f"{documents['fit']:,} of {documents['looked_at']:,} sampled documents were suitable"
+        + (f" (left out: {left_out})." if left_out else "."),
+        "Examples: " + " / ".join(report["examples"]["kept"]),
     ]
     if report["kept"] < report["wanted"]:
         lines.append(
-            f"{report['kept']:,} of {report['wanted']:,} wanted are kept: every kind was asked of every document, or "
-            "given up, since hardly one was fit to be kept. A better LLM (generate.model), or shorter documents "
-            "(--passages), would bring more."
+            f"Only {report['kept']:,} of {report['wanted']:,} wanted queries were kept. Each kind was tried on every "
+            "document, or dropped because almost no query passed. Use a better LLM (generate.model) or shorter "
+            "documents (--passages)."
         )
     return Group(table, *map(plain, lines))
 
@@ -116,13 +118,13 @@ def label_summary(labels: LabelFigures) -> str:
     """One sentence on the labels: how many were asked for, and how far the pairs can be trusted."""
     text = f"{labels.points:,} points ({labels.points_asked:,} not in the store before), {labels.pairs:,} pairs"
     if labels.pairs_derived:
-        text += " (derived from the points, none asked)"
+        text += " (derived from the points)"
     if bias := order_summary(labels.flip_rate, labels.position_bias):
         text += f"; {bias}"
     if labels.disagreement is not None:
-        text += f"; {labels.disagreement:.0%} disagree with the points"
+        text += f"; {labels.disagreement:.0%} contradict the points"
     if labels.triples:
-        text += f"; {(labels.circles or 0) / labels.triples:.0%} of {labels.triples:,} triples are circles"
+        text += f"; {(labels.circles or 0) / labels.triples:.0%} of {labels.triples:,} triples are cycles"
     unanswered = {"points": labels.points_unanswered, "pairs": labels.pairs_unanswered}
     if any(unanswered.values()):
         text += "; no answer to " + " and ".join(f"{count:,} {name}" for name, count in unanswered.items() if count)
@@ -144,5 +146,5 @@ def agreement_summary(measures: Measures) -> str:
     parts = []
     for name, result in measures.items():
         before, *_, after = result.means
-        parts.append(f"{name} {before:.3f} -> {after:.3f} (p {p_value(result.against_base().p)})")
-    return "; ".join(parts) if parts else "no query held out says enough"
+        parts.append(f"{name} {before:.3f} → {after:.3f} ({p_equals(result.against_base().p)})")
+    return "; ".join(parts) if parts else "no held-out query tells the students apart"

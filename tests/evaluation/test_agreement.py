@@ -11,7 +11,14 @@ from typer.testing import CliRunner
 from pdadapt.cli.main import app
 from pdadapt.data.load import load_dataset
 from pdadapt.data.run_file import read_run
-from pdadapt.evaluation.agreement import MEASURES, agreement, by_teacher_alone, pairs, says_enough, score_lists
+from pdadapt.evaluation.agreement import (
+    AGREEMENT_MEASURES,
+    agreement,
+    by_teacher_alone,
+    pairs,
+    says_enough,
+    score_lists,
+)
 from pdadapt.evaluation.held_out import held_out
 from pdadapt.labeling.training_list import TrainingList, read_lists
 from pdadapt.pipeline import adapt
@@ -43,7 +50,7 @@ def test_agreement_is_one_where_the_teacher_says_what_the_student_does(stanford,
     def measured(points, labels=()):
         entry = TrainingList(query_id, doc_ids, points, list(labels))
         found = agreement([entry], score_lists(model, [entry], dataset.corpus, dataset.queries, 8), 1.0)
-        return [found[name].get(query_id) for name in MEASURES]
+        return [found[name].get(query_id) for name in AGREEMENT_MEASURES]
 
     assert measured(own) == pytest.approx([1.0, 1.0, 1.0])
     opposite = measured([-score for score in own])
@@ -83,7 +90,7 @@ def test_training_brings_agreement(stanford, beir, tmp_path):
     settings = TrainSettings(steps=30, batch_size=4, n_way=6, learning_rate=1e-3, lambda_pair=0, dropout=0)
     train(model, lists, dataset.corpus, dataset.queries, settings, 1, tmp_path, Progress())
     found.append(agreement(lists, score_lists(model, lists, dataset.corpus, dataset.queries, 8), 1.0))
-    for name in MEASURES:
+    for name in AGREEMENT_MEASURES:
         before, after = (sum(values[name].values()) / len(lists) for values in found)
         assert after > before + 0.1, name
 
@@ -117,8 +124,8 @@ def test_without_judgments_the_report_shows_the_queries_held_out(tiny_recipe, be
             assert [by_doc[shown.doc_id][0] for shown in documents] == sorted(student["scores"], reverse=True)[:3]
             assert all(by_doc[shown.doc_id][1] == shown.point for shown in documents)
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert f"Gain in pair accuracy of each of {len(rows)} queries held out" in page
-    assert "Of those held out: their pair accuracy" in page and page.count("point ") >= 3 * len(changed)
+    assert f"Gain in pair accuracy of each of {len(rows)} held-out queries" in page
+    assert "Held-out queries: pair accuracy with the teacher" in page and page.count("point ") >= 3 * len(changed)
 
 
 def test_iterations_end_when_agreement_does_not_rise_and_the_better_student_is_kept(
@@ -151,7 +158,7 @@ def test_iterations_end_when_agreement_does_not_rise_and_the_better_student_is_k
     (out / "iteration-1" / "agreement.json").write_text(json.dumps(rose), encoding="utf-8")
     metrics = adapt(load_recipe(str(tiny_recipe), still | {"iterations": 3}), dataset, out, Progress())
     assert (metrics.iteration, len(metrics.labels)) == (1, 2)
-    assert "pair accuracy with the teacher went 0.500 → 0.600 (p 0.010)" in metrics.verdict.sentence
+    assert "0.500 → 0.600 (p = 0.010)" in metrics.verdict.sentence
     assert last_checkpoint(str(out)) == str(out / "iteration-1" / "checkpoint")
 
 

@@ -27,18 +27,18 @@ def judged(agreement=None, true=None, general=None):
 @pytest.mark.parametrize(
     ("said", "outcome", "words"),
     [
-        (judged(found(0.1, 0.001)), "helped", "pair accuracy with the teacher went 0.500 → 0.600 (p 0.001)"),
-        (judged(found(0.1, 0.001)), "helped", "Helped, if the teacher judges well: on 23 queries held out"),
-        (judged(found(0.1, 0.2)), "no difference", "No difference: on 23 queries held out"),
-        (judged(found(-0.1, 0.01)), "harmed", "Harmed, if the teacher judges well: on 23"),
-        (judged(found(0.1, 0.001), true=found(0.1, 0.01)), "helped", "Helped: on 23 queries held out"),
-        (judged(found(0.1, 0.01), true=found(-0.1, 0.01)), "helped", "on 300 judged test queries went 0.500 → 0.400"),
+        (judged(found(0.1, 0.001)), "helped", "the teacher on 23 held-out queries 0.500 → 0.600 (p = 0.001)"),
+        (judged(found(0.1, 0.001)), "helped", "Helped, if the teacher judges well: pair accuracy"),
+        (judged(found(0.1, 0.2)), "no difference", "No difference: pair accuracy"),
+        (judged(found(-0.1, 0.01)), "harmed", "Harmed, if the teacher judges well: pair accuracy"),
+        (judged(found(0.1, 0.001), true=found(0.1, 0.01)), "helped", "Helped: pair accuracy"),
+        (judged(found(0.1, 0.01), true=found(-0.1, 0.01)), "helped", "on 300 judged test queries 0.500 → 0.400"),
         (judged(true=found(-0.1, 0.01)), "harmed", "Harmed: nDCG@10 on 300 judged"),
-        (judged(found(0.0, 1.0), general=found(-0.2, 1e-4)), "harmed", "0.300 (p <0.001), so something was forgotten"),
-        (judged(found(0.1, 0.01), general=found(-0.2, 1e-4)), "harmed", "something was forgotten"),
-        (judged(found(0.1, 0.01), found(-0.1, 0.3), found(-0.2, 1e-4)), "harmed", "something was forgotten"),
-        (judged(found(0.1, 0.01), found(0.1, 0.01), found(-0.2, 1e-4)), "helped", "something was forgotten"),
-        (judged(general=found(0.0, 1.0)), "unknown", "no query was held out and there are no judgments"),
+        (judged(found(0.0, 1.0), general=found(-0.2, 1e-4)), "harmed", "(p < 0.001), so the student forgot something"),
+        (judged(found(0.1, 0.01), general=found(-0.2, 1e-4)), "harmed", "forgot something"),
+        (judged(found(0.1, 0.01), found(-0.1, 0.3), found(-0.2, 1e-4)), "harmed", "forgot something"),
+        (judged(found(0.1, 0.01), found(0.1, 0.01), found(-0.2, 1e-4)), "helped", "forgot something"),
+        (judged(general=found(0.0, 1.0)), "unknown", "no queries were held out and there are no judgments"),
     ],
 )  # fmt: skip
 def test_the_verdict_is_one_sentence_with_its_paired_tests(said, outcome, words):
@@ -56,5 +56,5 @@ def test_the_verdict_is_of_the_iteration_that_is_shown_with_its_corrected_p(iter
         measures={"nDCG@10": MeasureResult((0.5, 0.55, 0.3), comparisons)},
         test_queries=300,
     )
-    assert said.outcome == outcome and ("forgotten" in said.sentence) == (outcome == "harmed")
-    assert ("0.500 → 0.550 (p 0.060)" if iteration == 1 else "0.500 → 0.300 (p 0.002)") in said.sentence
+    assert said.outcome == outcome and ("forgot" in said.sentence) == (outcome == "harmed")
+    assert ("0.500 → 0.550 (p = 0.060)" if iteration == 1 else "0.500 → 0.300 (p = 0.002)") in said.sentence

@@ -329,7 +329,7 @@ def test_the_command_says_what_was_kept_and_why_the_rest_went(tiny_recipe, beir,
     command = ["queries", str(beir / "corpus.jsonl"), "--out", str(tmp_path / "q.jsonl"), "--recipe", str(tiny_recipe)]
     result = CliRunner().invoke(app, [*command, "--count", "300", "--passages", "words=10,overlap=2"])
     assert result.exit_code == 0, result.output
-    for word in ("question", "title", "kept", "not found again", "of 300 wanted are kept", "Kept, for example: "):
+    for word in ("question", "title", "kept", "not found again", "of 300 wanted queries were kept", "Examples: "):
         assert word in result.output
     assert all("#" in row["doc_id"] for row in rows(tmp_path / "q.jsonl"))
     other = tmp_path / "with spaces" / "q.jsonl"
@@ -365,7 +365,7 @@ def test_adapt_writes_the_queries_that_a_corpus_lacks(tiny_recipe, beir, tmp_pat
     assert running.startswith(f"Running (process {process.pid} ") and " queries" in running
     stopped = CliRunner().invoke(app, ["status", str(out)]).output
     assert CliRunner().invoke(app, ["report", str(out)]).exit_code == 0, "which is none that stops the run"
-    assert stopped.startswith("Stopped at ") and "goes on from there with: pdadapt adapt" in stopped
+    assert stopped.startswith("Stopped at ") and "Resume with: pdadapt adapt" in stopped
     first = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
     assert first.returncode == 0, first.stderr
     assert (

@@ -155,7 +155,7 @@ def test_brackets_in_a_text_are_shown_and_derived_pairs_are_called_so(stanford, 
     metrics = adapt(load_recipe(str(tiny_recipe), changes), load_dataset(str(folder)), tmp_path / "run", Progress())
     figures = metrics.labels[0]
     assert figures.pairs_derived == figures.pairs > 0
-    assert "(derived from the points, none asked)" in label_summary(figures)
+    assert "(derived from the points)" in label_summary(figures)
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(label_tables(tmp_path / "run", "q[/b]"))
     text = console.export_text()

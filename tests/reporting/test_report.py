@@ -64,7 +64,7 @@ def change_metrics(run, **values):
 
 def test_the_page_holds_what_a_run_is_about(small_run):
     page = page_of(small_run)
-    assert page.text.index("Helped: nDCG@10 went 0.500 → 0.750.") < page.text.index("Base against adapted")
+    assert page.text.index("Helped: nDCG@10 0.500 → 0.750 (p = 0.031).") < page.text.index("Base against adapted")
     for part in (
         "small: 20 documents; 2 queries to adapt on.",
         "tiny/student",
@@ -73,8 +73,8 @@ def test_the_page_holds_what_a_run_is_about(small_run):
         "pair accuracy 0.5000 0.7500",
         "nDCG@10 0.8125 0.8125",
         "point labels 1,234",
-        "flip rate: pairs decided by the order of the two 50.0 %",
-        "position bias: log-odds for what stands first −1.50",
+        "flip rate: pairs whose answer depends on the order 50.0 %",
+        "position bias: log-odds for the first document −1.50",
         "pairs that contradict the points 33.3 %",
         "0.25 → 1.00 how to true a wheel",
         "grade 2 Rims true the rim",
@@ -89,7 +89,7 @@ def test_the_page_holds_what_a_run_is_about(small_run):
         assert part in page.text, part
     assert page.plots == {
         "Change from the base to the adapted student with 95 % intervals: nDCG@10 +0.2500",
-        "Gain in nDCG@10 of each of 3 test queries: 1 rose, 1 fell, the others stayed",
+        "Gain in nDCG@10 of each of 3 test queries: 1 rose, 1 fell, the rest stayed",
         "Distribution of 4 point labels: median 1.50, from 0.50 to 3.00",
         "Distribution of the log-odds of 3 pairs: 1 are below zero",
         "Share of the pairs on which the points agree, by the teacher's confidence: "
@@ -162,7 +162,7 @@ def test_a_run_that_has_just_begun_has_a_page(small_run):
     page = page_of(small_run)
     assert "Not finished yet: last seen before its first task." in page.text and "tiny/student" in page.text
     assert not page.plots
-    for title in ("Base against adapted", "Without judgments", "What the teacher said", "Queries that", "Costs"):
+    for title in ("Base against adapted", "Without judgments", "Labels and training", "Queries that", "Costs"):
         assert title not in page.text
 
 
@@ -183,7 +183,7 @@ def test_without_judgments_the_page_says_that_nothing_was_measured(small_run):
     change_metrics(small_run, measures={}, most_changed={"gained": [], "lost": []}, test_queries=0)
     (small_run / "queries.tsv").unlink()
     page = page_of(small_run)
-    assert "came without judgments, so nothing was measured" in page.text and "pair accuracy" in page.text
+    assert "has no judgments, so nothing was measured" in page.text and "pair accuracy" in page.text
     assert len(page.plots) == 4
 
 
@@ -213,7 +213,7 @@ def test_of_several_iterations_each_has_its_rows_and_plots(small_run):
         assert part in page.text
     for part in ("pair accuracy, iteration 2", "iteration 1 iteration 2 point labels 1,234 1,234"):
         assert part in page.text
-    assert "Gain in nDCG@10 of each of 3 test queries: 3 rose, 0 fell, the others stayed" in page.plots
+    assert "Gain in nDCG@10 of each of 3 test queries: 3 rose, 0 fell, the rest stayed" in page.plots
     assert len(page.all("svg")) == 2 + 2 * 4
 
 

@@ -155,7 +155,7 @@ def test_the_label_summary_tells_how_far_pairs_can_be_trusted():
     figures = replace(figures, pairs=50, disagreement=0.31, flip_rate=0.9, position_bias=1.25)
     assert label_summary(figures) == (
         "1,600 points (0 not in the store before), 50 pairs; the answer flips with the order in 90% of them; "
-        "position bias +1.25 log-odds; 31% disagree with the points."
+        "position bias +1.25 log-odds; 31% contradict the points."
     )
     in_random_order = replace(figures, flip_rate=None)
     assert "50 pairs; position bias +1.25 log-odds; 31%" in label_summary(in_random_order)

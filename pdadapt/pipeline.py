@@ -26,8 +26,8 @@ from pdadapt.reporting.report import write_report
 from pdadapt.retrieval.candidates import rank
 from pdadapt.retrieval.engines.load import make_engine
 from pdadapt.retrieval.search import sample_queries
-from pdadapt.runs.changes import Stage
 from pdadapt.runs.folder import RunFolder
+from pdadapt.runs.stages import StageName
 from pdadapt.runtime.files import write_atomic
 from pdadapt.runtime.progress import Progress
 from pdadapt.settings.schema import Recipe
@@ -45,7 +45,7 @@ def adapt(
     dataset: Dataset,
     out: Path,
     progress: Progress,
-    restart_from: Stage | None = None,
+    restart_from: StageName | None = None,
     stop_before_labeling: bool = False,
     cluster: RayCluster | None = None,
 ) -> RunMetrics | None:

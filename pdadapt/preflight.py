@@ -20,8 +20,8 @@ from pdadapt.models.source import resolve_model
 from pdadapt.retrieval.candidates import starter_settings
 from pdadapt.retrieval.engines.load import check_model
 from pdadapt.retrieval.search import sample_queries
-from pdadapt.runs.changes import Stage
 from pdadapt.runs.folder import PACKAGES, RunFolder
+from pdadapt.runs.stages import StageName
 from pdadapt.runtime.files import read_settings
 from pdadapt.runtime.progress import Progress
 from pdadapt.settings.schema import Recipe, TrainSettings
@@ -44,7 +44,7 @@ class Job:
     origin: dict[str, Any]  # what run.json will say
 
 
-def check(recipe: Recipe, dataset: Dataset, out: Path, restart_from: Stage | None = None) -> Job:
+def check(recipe: Recipe, dataset: Dataset, out: Path, restart_from: StageName | None = None) -> Job:
     """Find before any work what would stop it in the middle; nothing is loaded or written.
 
     Raises PdadaptError on anything the user can mend.

@@ -14,8 +14,8 @@ from pdadapt.generation.stage import write_queries
 from pdadapt.generation.writing import Writing, check_as_asked, prepare, work_of
 from pdadapt.models.memory import batch_limits
 from pdadapt.preflight import check
-from pdadapt.runs.changes import Stage
 from pdadapt.runs.folder import RunFolder
+from pdadapt.runs.stages import StageName
 from pdadapt.runtime.files import read_settings
 from pdadapt.runtime.progress import Progress
 from pdadapt.settings.schema import Recipe
@@ -23,7 +23,7 @@ from pdadapt.training import distributed
 
 
 def write_own_queries(
-    recipe: Recipe, dataset: Dataset, run: RunFolder, progress: Progress, restart_from: Stage | None = None
+    recipe: Recipe, dataset: Dataset, run: RunFolder, progress: Progress, restart_from: StageName | None = None
 ) -> Dataset:
     """The dataset with queries that an LLM writes about it, or has written for this run."""
     found = own_queries(recipe, dataset, run, progress, restart_from)
@@ -39,7 +39,7 @@ def write_own_queries(
 
 
 def own_queries(
-    recipe: Recipe, dataset: Dataset, run: RunFolder, progress: Progress, restart_from: Stage | None = None
+    recipe: Recipe, dataset: Dataset, run: RunFolder, progress: Progress, restart_from: StageName | None = None
 ) -> Dataset | Writing:
     """The dataset with the queries that were written for this run; or the writing that is to be done, when all is
     checked that would stop it or the run. Nothing is loaded or written. Raises PdadaptError on what the user can mend.

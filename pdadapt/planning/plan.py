@@ -22,8 +22,8 @@ from pdadapt.labeling.store import count_labels
 from pdadapt.planning.costs import PAPER, Cost, Rates, Shape, cheaper, costs, disk, prompts, scale, total
 from pdadapt.planning.measure import SAMPLE_QUERIES, measure, measure_writing
 from pdadapt.preflight import check, many_passes, with_precision
-from pdadapt.runs.changes import Stage
 from pdadapt.runs.folder import RunFolder
+from pdadapt.runs.stages import StageName
 from pdadapt.runtime.progress import Progress
 from pdadapt.settings.recipes import load_recipe
 from pdadapt.settings.schema import Recipe
@@ -48,7 +48,7 @@ class Plan:
 
 
 def plan(
-    recipe: Recipe, dataset: Dataset, out: Path, progress: Progress, restart_from: Stage | None = None
+    recipe: Recipe, dataset: Dataset, out: Path, progress: Progress, restart_from: StageName | None = None
 ) -> Plan | None:
     """Check everything that the run needs, time a sample of each stage, and add up. Nothing is left behind; None when
     nothing is left to do.

@@ -4,31 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Any, Literal, get_args
+from typing import Any
 
 from pydantic import ValidationError
 
 from pdadapt.errors import RunError
+from pdadapt.runs.stages import stage_that_reads
 from pdadapt.settings.schema import Recipe
 
 Change = tuple[str, Any, Any]  # dotted key, old, new
 
-# Settings, of speed and memory most of them, which may differ when a run goes on: they change no finished artefact.
-FREE = (
-    "teacher.batch_tokens",
-    "teacher.concurrency",
-    "teacher.endpoints",
-    "teacher.compile",
-    "teacher.device_map",
-    "retrieve.batch_tokens",
-    "train.chunk_tokens",
-    "train.gradient_cache",
-    "train.gradient_checkpointing",
-    "train.save_steps",
-    "train.report_to",
-    "evaluate.general",
-)
-WRITING = "generate."  # settings of queries.jsonl, which is compared by its own report
 HASHED = {  # parts of a run's origin of which hashes are kept, which say nothing to a person
     "corpus_sha256": "the corpus",
     "queries_sha256": "the queries",
@@ -41,34 +26,6 @@ HASHED = {  # parts of a run's origin of which hashes are kept, which say nothin
 }
 LABEL_KEYS = "teachers."  # a run's origin holds the keys of its labels, which follow from settings, prompts and weights
 UNCOMPARED = ("versions", "source")  # parts of a run's origin that may differ when it goes on
-Stage = Literal["student", "retrieve", "label", "train", "evaluate"]
-STAGES: tuple[Stage, ...] = get_args(Stage)
-READ_BY: dict[str, Stage] = {  # the first stage that reads a setting, or a part of a run's origin; else: student
-    "retrieve": "retrieve",
-    "retriever": "retrieve",
-    "queries_sha256": "retrieve",
-    "label_store": "label",
-    "teacher": "label",
-    "teachers": "label",
-    "relevant_sha256": "label",
-    "train.n_way": "label",
-    "train.list": "label",
-    "train.temperature": "label",
-    "train.prior_precision": "label",
-    "train": "train",
-    "iterations": "train",
-    "evaluate": "evaluate",
-    "test_queries_sha256": "evaluate",
-}
-KEPT = {  # of the first iteration, when this stage begins anew
-    "label": ("candidates.run",),
-    "train": ("candidates.run", "lists.jsonl", "labels.json", "asked.jsonl"),
-}
-
-
-def read_by(key: str) -> Stage:
-    """The first stage that reads this setting, or this part of a run's origin."""
-    return READ_BY.get(key) or READ_BY.get(key.split(".")[0], STAGES[0])
 
 
 def name_changes(changes: Iterable[Change], staged: bool = False) -> str:
@@ -79,7 +36,9 @@ def name_changes(changes: Iterable[Change], staged: bool = False) -> str:
             return f"{HASHED.get(key, key)} changed"
         return f"{key} was {old!r}, now {new!r}"
 
-    return "; ".join(name(*change) + (f" (stage {read_by(change[0])})" if staged else "") for change in changes)
+    return "; ".join(
+        name(*change) + (f" (stage {stage_that_reads(change[0])})" if staged else "") for change in changes
+    )
 
 
 def with_defaults(tree: Any, run: str) -> dict[str, Any]:

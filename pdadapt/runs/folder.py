@@ -14,37 +14,23 @@ import yaml
 
 from pdadapt.data.lines import has_utf8_name
 from pdadapt.errors import RunError
-from pdadapt.runs.changes import (
-    FREE,
-    KEPT,
-    LABEL_KEYS,
-    STAGES,
-    UNCOMPARED,
-    WRITING,
-    Change,
-    Stage,
-    differences,
-    name_changes,
-    read_by,
-    with_defaults,
-)
+from pdadapt.runs.changes import LABEL_KEYS, UNCOMPARED, Change, differences, name_changes, with_defaults
 from pdadapt.runs.shards import name_shards_at_work, unmerged
+from pdadapt.runs.stages import (
+    MAY_COME_FIRST,
+    RERANKER_FILES,
+    STAGE_NAMES,
+    STAGES,
+    StageName,
+    artefacts_before,
+    is_free,
+    stage_that_reads,
+)
 from pdadapt.runtime.files import read_settings, write_atomic
 from pdadapt.runtime.locks import locked
 from pdadapt.settings.schema import Recipe
 
 PACKAGES = ("pdadapt", "torch", "transformers", "sentence-transformers")
-BEGINNINGS = (
-    "lock",
-    "recipe.yaml",
-    "run.json",
-    "queries.jsonl",
-    "labels.sqlite",
-    "report.html",
-    "timings.jsonl",
-    "progress.json",
-    "memory.json",
-)  # what a run that was killed as it began may have left
 
 
 class RunFolder:
@@ -74,7 +60,7 @@ class RunFolder:
         return locked(self.path, shared, name_shards_at_work)
 
     def claim(
-        self, recipe: Recipe, origin: dict[str, Any], restart_from: Stage | None = None, staged: bool = True
+        self, recipe: Recipe, origin: dict[str, Any], restart_from: StageName | None = None, staged: bool = True
     ) -> str:
         """Begin a run here, or make sure that the one begun here is the same; returns what `check` says.
 
@@ -92,11 +78,11 @@ class RunFolder:
         return said
 
     def check(
-        self, recipe: Recipe, origin: dict[str, Any], restart_from: Stage | None = None, staged: bool = True
+        self, recipe: Recipe, origin: dict[str, Any], restart_from: StageName | None = None, staged: bool = True
     ) -> tuple[str, list[Path]]:
         """Whether a run of these settings can begin or go on here; nothing is touched.
 
-        origin: what the run is made from besides the recipe. `versions` of packages, settings of memory (FREE), and
+        origin: what the run is made from besides the recipe. `versions` of packages, settings of speed and memory, and
         whatever no stage that has begun here reads, may differ. staged: else every stage reads every setting.
         Returns a sentence on what differs, if anything, and what to remove: where something else differs, the results
         of restart_from and of later stages. Raises RunError, naming it, when that stage is not as early as need be.
@@ -104,21 +90,21 @@ class RunFolder:
         if not has_utf8_name(self.path):
             raise RunError(f"{self.path}: no model can be saved there, for the name is not UTF-8; give another --out.")
         if not self.run_file.exists():
-            if self.path.is_dir() and any(not entry.name.startswith(BEGINNINGS) for entry in self.path.iterdir()):
+            if self.path.is_dir() and any(not entry.name.startswith(MAY_COME_FIRST) for entry in self.path.iterdir()):
                 raise RunError(f"{self.path} is not empty and holds no run; give another --out.")
             if restart_from:
                 raise RunError(f"--restart-from: {self.path} holds no run to restart; leave it out, or check --out.")
             return "", []
-        changes = self._changes(json.loads(recipe.model_dump_json()), origin)
-        stages = {key: read_by(key) if staged else STAGES[0] for key, *_ in changes}
+        changes = self._changes(json.loads(recipe.model_dump_json()), origin, staged)
+        stages = {key: stage_that_reads(key) if staged else STAGE_NAMES[0] for key, *_ in changes}
         stale = [change for change in changes if self._has_begun(stages[change[0]])]
         if not stale:
             if changes:
                 return f"Settings that no stage has read yet are changed: {name_changes(changes)}.", []
             same = "No setting that a stage has read is changed, so nothing is made anew."
             return (same if restart_from else ""), []
-        earliest = min((stages[key] for key, *_ in stale), key=STAGES.index)
-        if restart_from is None or STAGES.index(restart_from) > STAGES.index(earliest):
+        earliest = min((stages[key] for key, *_ in stale), key=STAGE_NAMES.index)
+        if restart_from is None or STAGE_NAMES.index(restart_from) > STAGE_NAMES.index(earliest):
             anew = (
                 f"make stage {earliest} and those after it anew with --restart-from {earliest}, or " if staged else ""
             )
@@ -135,27 +121,32 @@ class RunFolder:
             )
         return f"Made anew from stage {restart_from}, since {name_changes(stale)}.", outdated
 
-    def _has_begun(self, stage: Stage) -> bool:
+    def _has_begun(self, stage: StageName) -> bool:
         """Whether the stage, or one after it, has left something, be it half done."""
         return any(path.name != "report.html" and path.suffix != ".part" for path in self.outputs(stage))
 
-    def outputs(self, stage: Stage) -> list[Path]:
-        """What this stage and those after it have left here, the last made first."""
+    def outputs(self, stage: StageName) -> list[Path]:
+        """What this stage and the later ones have left here, newest iteration first.
+
+        Everything in the folder of an iteration counts, unless an earlier stage wrote it. Label and train do not touch
+        iteration-0, which belongs to the base student.
+        """
         folders = sorted(self.path.glob("iteration-*"), key=lambda folder: -int(folder.name.split("-")[1]))
-        found = [self.path / "report.html", self.metrics_file, self.values_file]
-        if stage == "evaluate":
-            found += [folder / name for folder in folders for name in ("test.run", "agreement.json")]
-        elif stage in KEPT:
+        results = [artefact.path for artefact in STAGES[-1].writes]
+        found = [self.path / name for name in results if "/" not in name]
+        if stage == STAGES[-1].name:
+            found += [folder / name.split("/")[1] for folder in folders for name in results if "/" in name]
+        elif stage in ("label", "train"):
             found += [folder for folder in folders if folder.name not in ("iteration-0", "iteration-1")]
-            found += [entry for entry in self.iteration(1).glob("*") if entry.name not in KEPT[stage]]
+            earlier = artefacts_before(stage)
+            found += [entry for entry in self.iteration(1).glob("*") if entry.name not in earlier]
         else:
             found += folders
-        if stage == STAGES[0]:
-            of_reranker = ("model", "trainer", "candidates.run", "index")
-            found += [self.student, *(self.path / name for name in of_reranker)]
+        if stage == STAGE_NAMES[0]:
+            found += [self.student, *(self.path / name for name in RERANKER_FILES)]
         return [path for path in dict.fromkeys(found) if path.exists()]
 
-    def _changes(self, wanted: dict[str, Any], origin: dict[str, Any]) -> list[Change]:
+    def _changes(self, wanted: dict[str, Any], origin: dict[str, Any], staged: bool) -> list[Change]:
         """What differs from the run begun here, but for what may. Raises RunError when that cannot be told."""
         found, begun = read_settings(self.run_file), read_settings(self.recipe_file)
         if ("reranker" in found) != ("reranker" in origin):
@@ -170,7 +161,7 @@ class RunFolder:
             for change in differences(found, {**origin, **{key: found.get(key) for key in UNCOMPARED}})
             if not (change[0].startswith(LABEL_KEYS) and change[0].rpartition(".")[2] in named)  # it is said already
         ]
-        changes = [change for change in changes if change[0] not in FREE and not change[0].startswith(WRITING)]
+        changes = [change for change in changes if not is_free(change[0], staged)]
         return [
             (key, old, new)
             for key, old, new in changes

@@ -14,7 +14,7 @@ from pdadapt.data.run_file import Ranking, as_read_back, read_run, write_run
 from pdadapt.data.trec import Qrels
 from pdadapt.errors import DataError
 from pdadapt.evaluation.changed import largest_changes
-from pdadapt.evaluation.measures import PerQuery, depth, parse_measures, per_query
+from pdadapt.evaluation.measures import PerQuery, parse_measures, per_query
 from pdadapt.evaluation.results import ChangedRanking, Metrics
 from pdadapt.evaluation.significance import compare_values
 from pdadapt.retrieval.engines.load import BASELINE, check_model
@@ -89,7 +89,7 @@ def evaluate(
             else:
                 root = indexes or out / "indexes"
                 engine, index = open_index(name, dataset, student, retrieval, root, progress)
-                ranking = retrieve_documents(engine, dataset.corpus, queries, index, depth(settings), progress)
+                ranking = retrieve_documents(engine, dataset.corpus, queries, index, settings.depth, progress)
                 if indexes is None:
                     shutil.rmtree(root)
                 write_run(out / f"{files[name]}.run", ranking.items(), files[name])

@@ -58,7 +58,7 @@ def own_queries(
         which = f"the queries in {source}" if source else "queries that came with its corpus"
         gone = ", which is gone" if source and not Path(source).exists() else ""
         raise RunError(f"{run.path} holds a run of {which}{gone}; give them with --queries, or give another --out.")
-    check(recipe, stand_ins(dataset, ["any"]), run.path, restart_from)
+    check(recipe, stand_ins(dataset, ["any"]), run.path, progress, restart_from)
     run.check(recipe, {}, restart_from)
     return prepare(recipe, dataset, file, run.store(recipe), progress)
 

@@ -8,9 +8,10 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from pdadapt.data.corpus import fingerprint
+from pdadapt.data.run_file import TrecRunFile
 from pdadapt.errors import RunError
 from pdadapt.labeling.ask import ask_missing, check_answers
 from pdadapt.labeling.bradley_terry import contradictions
@@ -19,14 +20,12 @@ from pdadapt.labeling.position_bias import Orders
 from pdadapt.labeling.questions import Labeling
 from pdadapt.labeling.store import LabelStore
 from pdadapt.labeling.training_list import TrainingList, write_lists
+from pdadapt.runs.context import RunContext
 from pdadapt.runtime.files import write_atomic
 from pdadapt.runtime.progress import Progress
 from pdadapt.teachers.base import Task, TeacherLoader, score_of
 from pdadapt.teachers.kind import model_of
 from pdadapt.teachers.load import Teachers
-
-if TYPE_CHECKING:
-    from pdadapt.runtime.ray_cluster import RayCluster
 
 
 def journal_of(file: Path, keys: Mapping[Task, str], store: LabelStore) -> Journal:
@@ -120,19 +119,19 @@ def make_lists(
         figures |= {name: counts[name] for name in ("triples", "circles")}
 
 
-def save_lists(
-    labeling: Labeling,
-    keys: Mapping[Task, str],
-    store: Path,
-    folder: Path,
-    progress: Progress,
-    cluster: RayCluster | None = None,
-) -> None:
-    """Label the candidates; a teacher is loaded only if it must be asked, and is gone before training."""
-    settings = labeling.recipe.teacher
-    if cluster:
-        from pdadapt.teachers.remote import ClusterTeachers
-    teachers = ClusterTeachers(cluster, settings, list(keys)) if cluster else Teachers(settings, list(keys), progress)
+def label(context: RunContext, iteration: int) -> None:
+    """Ask the teachers about the candidates of an iteration, and write its training lists.
+
+    A teacher is loaded only if it must be asked, and its memory is free before training.
+    """
+    folder = context.run.iteration(iteration)
+    if (folder / "lists.jsonl").exists():
+        return
+    recipe, keys, progress = context.recipe, context.label_keys, context.progress
+    store = context.run.store(recipe)
+    candidates = TrecRunFile(folder / "candidates.run")
+    labeling = Labeling(candidates, context.corpus, context.queries, recipe, context.relevant)
+    teachers = load_teachers(context)
     with LabelStore(store, "points", keys["point"]) as known:
         journal = journal_of(folder / "asked.jsonl", keys, known)
         if not journal.done("texts", 0):
@@ -156,3 +155,13 @@ def save_lists(
 
     write_lists(folder / "lists.jsonl", lists())
     (folder / "asked.jsonl").unlink(missing_ok=True)
+
+
+def load_teachers(context: RunContext) -> Any:
+    """The teachers of this run, here or on its cluster; none is loaded yet."""
+    settings, tasks = context.recipe.teacher, list(context.label_keys)
+    if context.cluster is None:
+        return Teachers(settings, tasks, context.progress)
+    from pdadapt.teachers.remote import ClusterTeachers
+
+    return ClusterTeachers(context.cluster, settings, tasks)

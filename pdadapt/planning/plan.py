@@ -14,7 +14,6 @@ import torch
 
 from pdadapt.data.corpus import Dataset
 from pdadapt.errors import RunError
-from pdadapt.evaluation.held_out import count_held_out
 from pdadapt.generation.in_run import own_queries, stand_ins
 from pdadapt.generation.mix import FEWEST, HOPELESS
 from pdadapt.generation.writing import Writing
@@ -63,18 +62,19 @@ def plan(
     there = dataset if dataset.queries else own_queries(recipe, dataset, RunFolder(out), progress, restart_from)
     writing = there if isinstance(there, Writing) else None
     dataset = stand_ins(dataset, texts_like_queries(recipe, dataset)) if isinstance(there, Writing) else there
-    job = check(recipe, dataset, out, restart_from)
-    _, outdated = job.run.check(recipe, job.origin, restart_from)
-    held = count_held_out(len(job.queries), recipe.train.held_out)
-    if said := many_passes(recipe.train, len(job.queries) - held):
+    context = check(recipe, dataset, out, progress, restart_from)
+    _, outdated = context.run.check(recipe, context.origin, restart_from)
+    if said := many_passes(recipe.train, len(context.queries) - len(context.held_out)):
         progress.say(said)
-    sizes = Shape(len(dataset.corpus), len(job.queries), len(job.test_queries))
-    shape = shape_of(job.run, recipe, sizes, job.keys, outdated)
-    any_rates = Rates(prompt=dict.fromkeys(job.keys, 0.0), prompt_tokens=dict.fromkeys(job.keys, 0.0))
+    sizes = Shape(len(dataset.corpus), len(context.queries), len(context.test_queries))
+    shape = shape_of(context.run, recipe, sizes, context.label_keys, outdated)
+    any_rates = Rates(
+        prompt=dict.fromkeys(context.label_keys, 0.0), prompt_tokens=dict.fromkeys(context.label_keys, 0.0)
+    )
     if not costs(recipe, shape, any_rates):
         return None
     start = time.process_time()
-    rates, parameters = measure(recipe, dataset.corpus, job.queries, list(job.keys), progress)
+    rates, parameters = measure(recipe, dataset.corpus, context.queries, list(context.label_keys), progress)
     rates.start = start
     fit_to_keep = (0, 0)
     if writing:
@@ -87,7 +87,7 @@ def plan(
             "give an --out on a larger one, or fewer queries with --set retrieve.max_queries=N."
         )
     labeled: dict[Task, int] = {
-        task: count_labels(job.run.store(recipe), f"{task}s", key) for task, key in job.keys.items()
+        task: count_labels(context.run.store(recipe), f"{task}s", key) for task, key in context.label_keys.items()
     }
     paper = {
         name: total(costs(theirs, size, scale(theirs, rates, parameters, teachers)))

@@ -6,7 +6,7 @@ import functools
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pdadapt.data.corpus import Corpus, Queries
 from pdadapt.data.run_file import Ranked, TrecRunFile, write_run
@@ -19,37 +19,28 @@ from pdadapt.retrieval.engines.load import (
 )
 from pdadapt.retrieval.fusion import fuse_sources
 from pdadapt.retrieval.search import index_corpus, retrieve_documents, search
-from pdadapt.runs.folder import RunFolder
+from pdadapt.runs.context import RunContext
 from pdadapt.runtime.progress import Progress
 from pdadapt.settings.schema import Recipe, RetrieveSettings
 from pdadapt.students.load import load_student
 
-if TYPE_CHECKING:
-    from pdadapt.runtime.ray_cluster import RayCluster
 
+def retrieve_candidates(context: RunContext, iteration: int, candidates: bool = True) -> None:
+    """Rank the test queries with the student after so many iterations, and the candidates of the next iteration.
 
-def rank(
-    recipe: Recipe,
-    corpus: Corpus,
-    queries: Queries,
-    test_queries: Queries,
-    depth: int,
-    run: RunFolder,
-    iteration: int,
-    progress: Progress,
-    cluster: RayCluster | None = None,
-) -> None:
-    """Rank test queries to this depth, and training queries for the next iteration, with the student of `iteration`.
+    The first candidates may come from another model (retrieve.model). BM25 may add to all candidates, or be their only
+    source (retrieve.sources). One index serves all rankings of a model, and is removed when they are on disk.
 
-    The first candidates may come from another model (retrieve.model), and all from BM25 too, or from it alone
-    (retrieve.sources). One index serves all rankings of a model, and is removed when they are on disk.
+    candidates: False after the last iteration.
     """
+    recipe, run, progress, cluster = context.recipe, context.run, context.progress, context.cluster
+    corpus, queries, test_queries = context.corpus, context.queries, context.test_queries
     test_file = run.iteration(iteration) / "test.run"
     candidates_file = run.iteration(iteration + 1) / "candidates.run"
     student = str(run.checkpoint(iteration))
     starter = student if iteration or not recipe.retrieve.model else recipe.retrieve.model
     index = run.iteration(iteration) / "index"
-    wanted = bool(queries) and not candidates_file.exists()
+    wanted = candidates and not candidates_file.exists()
     bm25 = None
     if wanted and BASELINE in recipe.retrieve.sources:
         bm25 = rank_by_bm25(corpus, queries, run.iteration(0) / "bm25.run", recipe.retrieve.k, progress)
@@ -60,7 +51,7 @@ def rank(
     for name in dict.fromkeys([student, starter]):
         asked = []
         if test_queries and name == student and not test_file.exists():
-            asked.append((test_file, test_queries, depth))
+            asked.append((test_file, test_queries, recipe.evaluate.depth))
         if wanted and name == starter:
             asked.append((candidates_file, queries, recipe.retrieve.k))
         if asked:
@@ -103,11 +94,9 @@ def rank_by_bm25(corpus: Corpus, queries: Queries, file: Path, k: int, progress:
     """BM25's k best of each query: what `file` holds, or made now; its index goes when that is on disk."""
     index = file.with_suffix(".index")
     if not file.exists():
-        stage = progress.prefix
-        progress.prefix = f"{stage}BM25: "
-        engine = load_engine(BASELINE, {}, (), RetrieveSettings())
-        index_corpus(engine, corpus, index, progress, {"model": identity(BASELINE)})
-        write_run(file, (each[:2] for each in search(engine, corpus, queries, index, k, progress)), BASELINE)
-        progress.prefix = stage
+        with progress.within("BM25: "):
+            engine = load_engine(BASELINE, {}, (), RetrieveSettings())
+            index_corpus(engine, corpus, index, progress, {"model": identity(BASELINE)})
+            write_run(file, (each[:2] for each in search(engine, corpus, queries, index, k, progress)), BASELINE)
     shutil.rmtree(index, ignore_errors=True)
     return TrecRunFile(file)

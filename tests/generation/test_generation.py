@@ -14,13 +14,12 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
-from pdadapt import pipeline
 from pdadapt.cli.main import app
 from pdadapt.data.corpus import Corpus, Dataset, Document
 from pdadapt.data.load import load_dataset
 from pdadapt.data.queries import read_queries
 from pdadapt.errors import DataError, RecipeError, RunError
-from pdadapt.generation import sources
+from pdadapt.generation import in_run, sources
 from pdadapt.generation.filters import clean
 from pdadapt.generation.notes import Notes
 from pdadapt.generation.stage import find_documents, judge, write_queries
@@ -445,7 +444,7 @@ def test_while_queries_are_written_nobody_else_is_at_the_run(tiny_recipe, beir, 
             adapt(recipe, load_dataset(corpus, tmp_path / "q.txt"), out, Progress())
         return write_queries(writing)
 
-    monkeypatch.setattr(pipeline, "write_queries", try_beside)
+    monkeypatch.setattr(in_run, "write_queries", try_beside)
     out.mkdir()
     (out / "memory.json").write_text("{}", encoding="utf-8")  # of one that was killed as it wrote
     assert adapt(recipe, load_dataset(corpus), out, Progress(), stop_before_labeling=True) is None

@@ -65,7 +65,7 @@ def finished(tiny_recipe, beir, tmp_path_factory):
     settings = {"train.held_out": 0.5, "train.steps": 2, "retrieve.sources": ["student", "bm25"]}
     recipe, dataset = load_recipe(str(tiny_recipe), settings), load_dataset(str(beir))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pdadapt.evaluation.held_out.LEAST", 1)
+        patch.setattr("pdadapt.evaluation.held_out.MIN_HELD_OUT", 1)
         adapt(recipe, dataset, out, Progress())
         return out, check(recipe, dataset, out, Progress())
 

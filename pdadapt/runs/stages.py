@@ -38,7 +38,7 @@ STAGES = (
         "Save the student before training.",
         reads=("seed", "student", "corpus", "corpus_sha256"),
         free=(),
-        writes=(Artefact("student/", "The student before training, with its projection."),),
+        writes=(Artefact("student/", "The student before training."),),
     ),
     Stage(
         "retrieve",
@@ -46,8 +46,8 @@ STAGES = (
         reads=("retrieve", "retriever", "queries_sha256"),
         free=("retrieve.batch_tokens",),
         writes=(
-            Artefact("iteration-0/bm25.run", "The candidates of BM25, if it is a source, for all iterations."),
-            Artefact("iteration-N/candidates.run", "The candidates of the training queries."),
+            Artefact("iteration-0/bm25.run", "BM25's candidates, for all iterations, if BM25 is a source."),
+            Artefact("iteration-N/candidates.run", "TREC run: the documents that the teacher judges."),
         ),
     ),
     Stage(
@@ -71,11 +71,20 @@ STAGES = (
             "teacher.device_map",
         ),
         writes=(
-            Artefact("labels.sqlite", "The label store: every answer of a teacher. A restart keeps it."),
-            Artefact("iteration-N/asked.jsonl", "The journal of the labeling, while it runs."),
-            Artefact("iteration-N/shards/", "The label stores and journals of shards (`pdadapt label`)."),
-            Artefact("iteration-N/labels.json", "Counts of the labels, position bias, disagreement."),
-            Artefact("iteration-N/lists.jsonl", "The training lists: one query, its documents and labels a line."),
+            Artefact("labels.sqlite", "Every answer of the teacher: tables `teachers`, `points` and `pairs`."),
+            Artefact(
+                "iteration-N/asked.jsonl", "Journal of the questions, to resume. Removed at the end of the stage."
+            ),
+            Artefact("iteration-N/shards/", "The label store and journal of each shard of `pdadapt label`."),
+            Artefact(
+                "iteration-N/labels.json",
+                "Counts of points and pairs, held and asked; flip rate, position bias, disagreement with points.",
+            ),
+            Artefact(
+                "iteration-N/lists.jsonl",
+                "Training lists: `query_id`, `doc_ids` in the teacher's order, `points`, `pairs` (two positions "
+                "and the log-odds), `relevant` (documents that people labeled).",
+            ),
         ),
     ),
     Stage(
@@ -91,11 +100,13 @@ STAGES = (
             "evaluate.general",
         ),
         writes=(
-            Artefact("iteration-N/trainer/", "Resumable states, while the training runs."),
-            Artefact("iteration-N/train.jsonl", "The loss and its terms, step by step."),
+            Artefact("iteration-N/trainer/", "Resumable training states. Removed at the end."),
+            Artefact(
+                "iteration-N/train.jsonl", "The loss curve by term: `step`, `loss`, `kd`, `pair`, `learning_rate`, ..."
+            ),
             Artefact("iteration-N/checks.jsonl", "The agreement with the teacher at each check during training."),
-            Artefact("iteration-N/checkpoint/", "The adapted student, in a form that PyLate and pdadapt load."),
-            Artefact("iteration-N/general.run", "The ranking of the general set by this student (forgetting check)."),
+            Artefact("iteration-N/checkpoint/", "The adapted student, for sentence-transformers 6 and PyLate."),
+            Artefact("iteration-N/general.run", "TREC run on the general set; of iteration 0 that of the base."),
         ),
     ),
     Stage(
@@ -104,27 +115,32 @@ STAGES = (
         reads=("evaluate", "test_queries_sha256"),
         free=(),
         writes=(
-            Artefact("iteration-N/test.run", "The ranking of the test queries by this student."),
-            Artefact("iteration-N/agreement.json", "The agreement with the teacher on held-out queries."),
-            Artefact("iteration-N/held-out.jsonl", "Each held-out list with the scores of every student."),
-            Artefact("metrics.json", "All results of the run."),
-            Artefact("queries.tsv", "The value of each test query, measure and student."),
-            Artefact("report.html", "The report as a page."),
+            Artefact("iteration-N/test.run", "TREC run on the test queries; of iteration 0 that of the base."),
+            Artefact("iteration-N/agreement.json", "Student against teacher on held-out queries, before and after."),
+            Artefact("iteration-N/held-out.jsonl", "The same query by query, with the scores of its documents."),
+            Artefact(
+                "metrics.json",
+                "The results: `checkpoint` (the one to use), `labels`, `agreement`, `general`, `measures`, "
+                "`most_changed`, `verdict` (`outcome` and `sentence`).",
+            ),
+            Artefact("queries.tsv", "The value of every test query, measure and student."),
+            Artefact("report.html", "The results as a page that needs no network."),
         ),
     ),
 )
 OTHER_COMMANDS = ("reranker",)  # settings that no stage of `adapt` reads
 GENERATION = ("generate",)  # settings of queries.jsonl, whose own report compares them
 RUN_FILES = (
-    Artefact("lock", "Locked while a process works on the run."),
-    Artefact("recipe.yaml", "Every setting of the run."),
-    Artefact("run.json", "What the run is made from: hashes of corpus and queries, keys of the labels, versions."),
-    Artefact("queries.jsonl", "The queries that an LLM wrote, if the corpus has none."),
-    Artefact("queries.jsonl.report.json", "What became of the queries that it wrote."),
-    Artefact("timings.jsonl", "The time that each task took."),
-    Artefact("progress.json", "The task that runs now."),
-    Artefact("memory.json", "The batch sizes that fit into memory."),
-    Artefact("iteration-N/index/", "The index of the corpus, while it is searched."),
+    Artefact("lock", "Names the process that uses the folder, and keeps others out."),
+    Artefact("recipe.yaml", "The resolved settings, every one of them."),
+    Artefact("run.json", "What the run was made from: hashes of corpus, queries, models and prompts; versions."),
+    Artefact("queries.jsonl", "Queries that the LLM wrote, if the corpus has none: `_id`, `text`, `doc_id`."),
+    Artefact("queries.jsonl.report.json", "How many queries were written, kept and dropped, with the reasons."),
+    Artefact("queries.jsonl.work/", "Unfinished writing, from which a stopped run resumes. Removed at the end."),
+    Artefact("timings.jsonl", "What each task took: `task`, `units`, `unit`, `seconds`."),
+    Artefact("progress.json", "The task at work, for `pdadapt status`. Removed when the task ends."),
+    Artefact("memory.json", "The batch sizes that fitted, after memory ran out."),
+    Artefact("iteration-N/index/", "The index of the student. Removed when its rankings are written."),
 )
 """What a run writes whatever its stages do."""
 MAY_COME_FIRST = (*(file.path for file in RUN_FILES if "/" not in file.path), "labels.sqlite", "report.html")

@@ -8,7 +8,7 @@ import json
 import math
 import random
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,10 +22,10 @@ from transformers import PrinterCallback, ProgressCallback
 from pdadapt.data.corpus import Corpus, Dataset, Queries, data_hashes, fingerprint, relevant_documents
 from pdadapt.data.run_file import Ranking, read_run, write_run
 from pdadapt.data.trec import Qrels
-from pdadapt.errors import DataError, ModelError, is_out_of_memory
+from pdadapt.errors import DataError, ModelError
 from pdadapt.models.device import default_device, pick_dtype
 from pdadapt.models.encoders import prepare_encoder
-from pdadapt.models.memory import MEMORY_ERRORS, batch_limits
+from pdadapt.models.memory import batch_limits
 from pdadapt.models.outline import UNUSED_BY_CLASSIFIERS, check_encoder
 from pdadapt.models.source import resolve_model, translate_errors
 from pdadapt.retrieval.engines.load import check_model, make_engine
@@ -39,8 +39,11 @@ from pdadapt.teachers.base import Pair
 from pdadapt.teachers.control import control_tokens
 from pdadapt.teachers.cross_encoder import join_pair
 from pdadapt.teachers.kind import TASK_KEY
+from pdadapt.training.memory import retry_smaller
 from pdadapt.training.resume import Watch, last_complete, logging_steps
 from pdadapt.training.trainer import set_dropout
+
+MEMORY_LIMIT = "train reranker"  # name of the limit in memory.json
 
 
 class Example(NamedTuple):
@@ -94,7 +97,14 @@ def train_reranker(recipe: Recipe, dataset: Dataset, out: Path, progress: Progre
                 )
             random.Random(recipe.seed).shuffle(examples)
             fixed = (recipe.reranker, examples, dataset.corpus, queries, recipe.seed, run.path, progress)
-            until_it_fits(recipe.reranker.batch_size, functools.partial(fit, *fixed), progress.say)
+            retry_smaller(
+                MEMORY_LIMIT,
+                functools.partial(examples_at_once, recipe.reranker.batch_size),
+                lambda at_once: at_once // 2,
+                functools.partial(fit, *fixed),
+                progress.say,
+                "examples at once",
+            )
         shutil.rmtree(run.path / "trainer", ignore_errors=True)
     return model
 
@@ -136,18 +146,10 @@ def make_examples(candidates: Ranking, dataset: Dataset, settings: RerankerSetti
                     yield Example(query_id, (relevant, other) if first else (other, relevant), float(first))
 
 
-def until_it_fits(batch_size: int, attempt: Callable[[int], None], say: Callable[[str], None]) -> None:
-    """Train as memory allows: `attempt` again with fewer examples at once when it runs out."""
-    while True:
-        most = batch_limits.get("train reranker", batch_size)
-        at_once = next(count for count in range(most, 0, -1) if batch_size % count == 0)
-        try:
-            return attempt(at_once)
-        except MEMORY_ERRORS as error:
-            if at_once == 1 or not is_out_of_memory(error):
-                raise
-        batch_limits.lower("train reranker", at_once // 2)
-        say(f"Memory ran out: training goes on from its last state with {at_once // 2:,} examples at once.")
+def examples_at_once(batch_size: int) -> int:
+    """The examples whose gradient is computed at once: the largest divisor of the batch that fits into memory."""
+    most = batch_limits.get(MEMORY_LIMIT, batch_size)
+    return next(count for count in range(most, 0, -1) if batch_size % count == 0)
 
 
 def fit(

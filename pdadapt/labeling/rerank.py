@@ -136,6 +136,10 @@ def aggregate_pairs(wins: np.ndarray, aggregate: Aggregate) -> list[float]:
     wins: the mean probability to be preferred to the others (duoT5's sum; Pradeep et al. 2021). bradley-terry: the
     strengths that make the probabilities likeliest, by Hunter's MM iteration (2004, equation 3), with one more
     undecided comparison against a document of strength 1 so that the maximum exists.
+
+    This is not bradley_terry.fit: that has a normal prior around the point labels, and a reranking by pairs has no
+    points. Nor do they give equal scores: for 20 documents with clear preferences, the 1,000 iterations here ended up
+    to 0.0016 below or above the maximum in a measurement.
     """
     size = len(wins)
     others = ~np.eye(size, dtype=bool)

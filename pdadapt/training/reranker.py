@@ -17,7 +17,6 @@ from datasets import Dataset as Rows
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
-from transformers import PrinterCallback, ProgressCallback
 
 from pdadapt.data.corpus import Corpus, Dataset, Queries, data_hashes, fingerprint, relevant_documents
 from pdadapt.data.run_file import Ranking, read_run, write_run
@@ -39,8 +38,9 @@ from pdadapt.teachers.base import Pair
 from pdadapt.teachers.control import control_tokens
 from pdadapt.teachers.cross_encoder import join_pair
 from pdadapt.teachers.kind import TASK_KEY
+from pdadapt.training.arguments import common_arguments, remove_printing
 from pdadapt.training.memory import retry_smaller
-from pdadapt.training.resume import Watch, last_complete, logging_steps
+from pdadapt.training.resume import Watch, last_complete
 from pdadapt.training.trainer import set_dropout
 
 MEMORY_LIMIT = "train reranker"  # name of the limit in memory.json
@@ -173,23 +173,9 @@ def fit(
     steps = settings.steps or max(1, math.ceil(settings.epochs * len(examples) / settings.batch_size))
     states = folder / "trainer"
     arguments = CrossEncoderTrainingArguments(
-        output_dir=str(states),
-        max_steps=steps,
-        per_device_train_batch_size=at_once,
-        gradient_accumulation_steps=settings.batch_size // at_once,
-        learning_rate=settings.learning_rate,
-        warmup_steps=round(settings.warmup * steps),
-        logging_steps=logging_steps(steps, settings.save_steps),
-        logging_first_step=True,
-        save_steps=settings.save_steps,
-        save_total_limit=2,
-        seed=seed,
-        data_seed=seed,
+        **common_arguments(settings, states, steps, at_once, settings.batch_size // at_once, seed),
         bf16=pick_dtype("auto", default_device()) == torch.bfloat16,
         report_to="none",
-        disable_tqdm=True,
-        use_cpu=not torch.cuda.is_available(),
-        dataloader_pin_memory=torch.cuda.is_available(),
     )
     with progress.task("train reranker", steps, "steps") as advance:
         trainer = CrossEncoderTrainer(
@@ -199,8 +185,7 @@ def fit(
             loss=BinaryCrossEntropyLoss(model),
             callbacks=[Watch(advance, folder, "begin anew in another --out with a lower reranker.learning_rate")],
         )
-        for callback in (PrinterCallback, ProgressCallback):
-            trainer.remove_callback(callback)
+        remove_printing(trainer)
         trainer.train(resume_from_checkpoint=last_complete(states))
     with atomic_folder(folder / "model") as target:
         model.save_pretrained(str(target))

@@ -138,8 +138,8 @@ def aggregate_pairs(wins: np.ndarray, aggregate: Aggregate) -> list[float]:
     undecided comparison against a document of strength 1 so that the maximum exists.
 
     This is not bradley_terry.fit: that has a normal prior around the point labels, and a reranking by pairs has no
-    points. Nor do they give equal scores: for 20 documents with clear preferences, the 1,000 iterations here ended up
-    to 0.0016 below or above the maximum in a measurement.
+    points. Nor do they give equal scores: for 20 documents with clear preferences, the strengths after 1,000
+    iterations were up to 0.0016 away from those of the maximum.
     """
     size = len(wins)
     others = ~np.eye(size, dtype=bool)

@@ -60,8 +60,8 @@ def adapt(
         return None
     if stop_before_labeling and distributed.processes() > 1:
         raise RunError(
-            "--stop-before-labeling is for one process, since the others wait for labels: begin without the launcher, "
-            "and give it the run when the labels are there."
+            "--stop-before-labeling works in one process only: others would wait for labels. Start without the "
+            "launcher, and use it when the labels are there."
         )
 
     # Check everything, and load the student, before anything is written.

@@ -40,7 +40,7 @@ PAPER_PASSES = 174  # 30,000 steps of 32 queries over FiQA's 5,500
 def start_context(
     recipe: Recipe, dataset: Dataset, run: RunFolder, progress: Progress, cluster: RayCluster | None = None
 ) -> RunContext:
-    """The context of a run whose teachers and files nobody has checked: what a process that only trains needs."""
+    """The context of a run before any check. A process that only trains needs no more."""
     queries = sample_queries(dataset.queries, recipe.retrieve.max_queries, recipe.seed)
     test_queries = sample_queries(dataset.test_queries, recipe.evaluate.max_queries, recipe.seed)
     kept_out = frozenset(held_out(queries, recipe.train.held_out, recipe.seed))
@@ -55,26 +55,27 @@ def check(
     restart_from: StageName | None = None,
     cluster: RayCluster | None = None,
 ) -> RunContext:
-    """Find before any work what would stop it in the middle; nothing is loaded or written.
+    """Find before any work what would stop the run in the middle. Nothing is loaded or written.
 
     Raises PdadaptError on anything the user can mend.
     """
     if restart_from and distributed.processes() > 1:
         raise RunError(
-            "--restart-from is for one process, since the others could take old results for new ones: begin without "
-            "the launcher, stop it when it trains (Ctrl-C), and go on with the launcher."
+            "--restart-from works in one process only: others could take old results for new ones. Start without the "
+            "launcher, stop it when it trains (Ctrl-C), and resume with the launcher."
         )
     memory.queries_at_once(recipe.train)  # the batch must divide among the processes
     context = start_context(recipe, dataset, RunFolder(out), progress, cluster)
     run, queries = context.run, context.queries
     if not queries:
         raise DataError(
-            f"Corpus {dataset.name!r} brings no queries to adapt on; give some with --queries FILE (one a line, TSV or "
-            "JSONL), or have them written by `pdadapt queries`."
+            f"Corpus {dataset.name!r} has no training queries. Give some with --queries FILE (one per line, TSV or "
+            "JSONL), or write them with `pdadapt queries`."
         )
     if not dataset.corpus.texts_differ:
         raise DataError(
-            f"Corpus {dataset.name!r} holds no two documents that differ, so there is no order to learn; give more."
+            f"All documents of corpus {dataset.name!r} are the same, so there is no order to learn. Give a corpus with "
+            "different documents."
         )
     measures.parse_measures(recipe.evaluate.measures, answer_matcher(dataset))
     keys = teacher_keys(recipe)
@@ -113,11 +114,11 @@ def announce(context: RunContext) -> None:
     recipe, queries, say = context.recipe, context.queries, context.progress.say
     context.dataset.notices.say(say)
     if context.cluster and recipe.retrieve.engine in ("plaid", "colbert"):
-        say(f"Engine {recipe.retrieve.engine} encodes the corpus itself, on this machine; the cluster labels.")
+        say(f"Engine {recipe.retrieve.engine} encodes the corpus on this machine. The cluster only labels.")
     if context.relevant:
         say(f"{len(context.relevant):,} of {len(queries):,} queries are labeled: L_CL learns from their judgments.")
     if recipe.train.held_out and not context.held_out:
-        say("There are too few queries to hold some out: agreement with the teacher will not be measured.")
+        say("There are too few queries to hold some out. Agreement with the teacher will not be measured.")
     if not context.run.metrics_file.exists():
         taught = len(queries) - len(context.held_out)
         if warning := many_passes(recipe.train, taught):
@@ -125,8 +126,9 @@ def announce(context: RunContext) -> None:
 
 
 def with_precision(recipe: Recipe, run: RunFolder) -> Recipe:
-    """The recipe with a precision of the teachers instead of `auto`: the run's, else this machine's. Labels of two
-    precisions are not mixed.
+    """The recipe with the precision of the teachers in place of `auto`: that of the run, or of this machine.
+
+    Labels of two precisions are never mixed.
     """
     if recipe.teacher.dtype != "auto":
         return recipe
@@ -136,17 +138,17 @@ def with_precision(recipe: Recipe, run: RunFolder) -> Recipe:
 
 
 def say_precision(recipe: Recipe, keys: Mapping[Task, str], progress: Progress) -> None:
-    """Say it when the run was begun in another precision than this machine would choose."""
+    """Say so if the run was started in another precision than this machine would choose."""
     begun, here = recipe.teacher.dtype, dtype_name("auto")
     if begun != here and any("dtype" in json.loads(key) for key in keys.values()):
         progress.say(
-            f"The teachers of this run compute in {begun}; on this machine `auto` would be {here}. To label anew in "
-            f"that, add --set teacher.dtype={here} --restart-from label."
+            f"The teachers of this run compute in {begun}. On this machine `auto` means {here}. To label again in "
+            f"{here}, add --set teacher.dtype={here} --restart-from label."
         )
 
 
 def many_passes(settings: TrainSettings, queries: int) -> str:
-    """A sentence for those whose train.steps are far too many for so few queries; else nothing."""
+    """A warning if train.steps is far too large for so few queries; else an empty text."""
     steps = trainer.count_steps(settings, queries)
     passes = steps * settings.batch_size / queries
     if not settings.steps or passes <= 2 * PAPER_PASSES:

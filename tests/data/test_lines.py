@@ -157,7 +157,7 @@ def test_a_run_of_such_a_corpus_names_it_in_text(cafe, tiny_recipe, tmp_path):
     report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert r"caf\xe9: 20 documents" in report and "blank document" in report
     code, said = pdadapt(tmp_path, "adapt", *options, "--out", f"{CAFE}-run")
-    assert code == 1 and "no model can be saved there, for the name is not UTF-8; give another --out" in said
+    assert code == 1 and "the name is not UTF-8, so no model can be saved there. Choose another --out" in said
     assert not (tmp_path / f"{CAFE}-run").exists()
 
 

@@ -368,9 +368,7 @@ def test_adapt_writes_the_queries_that_a_corpus_lacks(tiny_recipe, beir, tmp_pat
     first = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
     assert first.returncode == 0, first.stderr
     assert (
-        "brings no queries" in first.stderr
-        and "writes 12 queries into" in first.stderr
-        and "Checkpoint" in first.stdout
+        "has no queries" in first.stderr and "writes 12 queries into" in first.stderr and "Checkpoint" in first.stdout
     )
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["queries"] == 12 and "queries.jsonl" in metrics["summary"]

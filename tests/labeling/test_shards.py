@@ -187,7 +187,7 @@ def test_a_restart_takes_no_labels_away_that_are_in_shards_alone(tiny_recipe, be
     begin(load_recipe(str(tiny_recipe)), beir, run)
     file = label_shard(run, Shard(1, 1), Progress())
     other = load_recipe(str(tiny_recipe), {"retrieve.k": 3})
-    with pytest.raises(RunError, match=r"has shards whose labels would go \(1-of-1\).*labels merge"):
+    with pytest.raises(RunError, match=r"has shards whose labels would be lost \(1-of-1\).*labels merge"):
         adapt(other, load_dataset(str(beir)), run, Progress(), restart_from="retrieve")
     assert file.exists()
     merge_shards(run, [Path(os.path.relpath(file))])
@@ -238,7 +238,7 @@ def test_labels_of_another_prompt_are_refused_and_nothing_is_taken(tiny_recipe, 
 
 def test_under_a_launcher_nobody_waits_for_labels_that_do_not_come(tiny_recipe, beir, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(RunError, match="--stop-before-labeling is for one process"):
+    with pytest.raises(RunError, match="--stop-before-labeling works in one process only"):
         begin(load_recipe(str(tiny_recipe)), beir, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -88,7 +88,7 @@ def test_the_same_command_again_says_it_is_finished(finished, tiny_recipe, beir)
     out, _ = finished
     before = results(out)
     process = run_command(tiny_recipe, beir, out)
-    assert process.returncode == 0 and "Finished before" in process.stdout and "nDCG@10" in process.stdout
+    assert process.returncode == 0 and "already finished" in process.stdout and "nDCG@10" in process.stdout
     assert results(out) == before
 
 
@@ -158,7 +158,7 @@ def test_without_judgments_there_is_a_checkpoint_and_no_table(tiny_recipe, beir,
         env=ENVIRONMENT,
     )
     assert process.returncode == 0, process.stderr
-    assert "nothing was measured" in process.stdout
+    assert "no measures were computed" in process.stdout
     assert (tmp_path / "run" / "iteration-1" / "checkpoint" / "model.safetensors").exists()
 
 
@@ -217,7 +217,7 @@ def test_a_changed_setting_makes_its_stage_anew_and_asks_no_label_twice(tiny_rec
     same = {name for name in before if before[name] == after[name]}
     assert same == {"iteration-0/test.run", "iteration-1/lists.jsonl", "iteration-1/candidates.run"}
     once_more = run_command(tiny_recipe, beir, out, *rate, "--restart-from", "train")
-    assert "Finished before" in once_more.stdout and results(out) == after
+    assert "already finished" in once_more.stdout and results(out) == after
 
 
 def stopped_at_pairs(recipe, beir, out, monkeypatch):

@@ -149,8 +149,8 @@ def test_iterations_end_when_agreement_does_not_rise_and_the_better_student_is_k
     command = ["adapt", "--corpus", str(beir), "--recipe", str(tiny_recipe), "--out", str(out), "--iterations", "3"]
     said = CliRunner().invoke(app, [*command, *sets])
     assert said.exit_code == 0, said.output
-    assert "Iteration 1 brought no more agreement, so the student as it was is kept for use." in said.output
-    assert "pair accuracy" in said.output and "Finished before" in said.output
+    assert "Iteration 1 did not increase the agreement, so the base student is the result." in said.output
+    assert "pair accuracy" in said.output and "already finished" in said.output
 
     # a run whose agreement rose goes on; the verdict is of the iteration that is kept
     rose = json.loads((out / "iteration-1" / "agreement.json").read_text(encoding="utf-8"))

@@ -183,7 +183,7 @@ def test_anyones_runs_are_measured_and_compared_without_a_corpus(tmp_path):
     missing = CliRunner().invoke(app, [*command, "--run", str(tmp_path / "no")])
     assert "was not found" in str(missing.exception)
     model = CliRunner().invoke(app, [*command, "--run", str(tmp_path / "three"), "--against", "nothere"])
-    assert "nothere is no run file, and a model is measured on a --corpus" in str(model.exception)
+    assert "nothere is not a run file, and a model needs a corpus. Give one with --corpus." in str(model.exception)
     for wrong in (["--run", "x", "--model", "y"], [], ["--model", "m"]):
         assert CliRunner().invoke(app, [*command, *wrong]).exit_code == 2
 
@@ -291,7 +291,9 @@ def test_reranking_leaves_the_query_itself_out(arguments, tiny_recipe, tmp_path)
     command = ["rerank", "--corpus", str(arguments), "--run", str(tmp_path / "theirs.run"), "--top", "2"]
     said = CliRunner().invoke(app, [*command, "--recipe", str(tiny_recipe), "--by", "points"])
     assert said.exit_code == 0, said.output
-    assert "theirs.run ranks the query itself for 2 of 3 queries: left out." in " ".join(said.output.split())
+    assert "theirs.run ranks the query itself for 2 of 3 queries. It is left out there." in " ".join(
+        said.output.split()
+    )
     ranking = read_run(tmp_path / "theirs-points.run")
     assert {query_id: [doc_id for doc_id, _ in ranked] for query_id, ranked in ranking.items()} == {
         "q1": ["d1"],

@@ -121,7 +121,7 @@ def test_the_command_writes_a_run_and_measures_it(beir, tiny_recipe, tmp_path):
     result = CliRunner().invoke(app, [*unjudged, "--split", "dev", "--out", str(tmp_path / "dev.run")])
     assert "no judgments for split 'dev'" in str(result.exception)
     result = CliRunner().invoke(app, [*unjudged, "--out", str(tmp_path / "dev.run")])
-    assert result.exit_code == 0 and "nothing was measured" in result.output
+    assert result.exit_code == 0 and "no measures were computed" in result.output
     for by in ("points", "pairs"):  # also where `adapt` would ask about no pairs, as in recipe `small`
         result = CliRunner().invoke(app, [*command, "--by", by, "--top", "4", "--set", "teacher.pair.per_query=0"])
         assert result.exit_code == 0, result.output

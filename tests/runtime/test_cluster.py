@@ -130,7 +130,7 @@ def test_what_is_no_cluster_is_refused(address, tmp_path):
     result = CliRunner().invoke(
         app, ["adapt", "--corpus", "demo", "--cluster", address, "--out", str(tmp_path / "out")]
     )
-    assert result.exit_code == 2 and "is no cluster: write ray" in " ".join(result.output.split())
+    assert result.exit_code == 2 and "is not the address of a cluster. Write ray" in " ".join(result.output.split())
 
 
 def test_a_model_travels_as_what_it_was_taken_for(t5, tmp_path):

@@ -92,7 +92,7 @@ def test_the_command_on_ms_marcos_files(msmarco, tiny_recipe, tmp_path):
     said = [CliRunner().invoke(app, command) for _ in range(2)]
     assert [found.exit_code for found in said] == [0, 0], said[0].output
     assert "queries.train.tsv" in said[0].output and "nDCG@10" in said[0].output and "Done." in said[0].output
-    assert "Finished before" in said[1].output
+    assert "already finished" in said[1].output
     assert "cl" in json.loads((out / "iteration-1/train.jsonl").read_text(encoding="utf-8").splitlines()[0])
 
 

@@ -14,7 +14,7 @@ from pdadapt.data.run_file import in_trec_order, read_run
 from pdadapt.errors import DataError, RecipeError
 from pdadapt.evaluation.changed import largest_changes
 from pdadapt.evaluation.evaluate import evaluate
-from pdadapt.evaluation.measures import _parse, aggregate, depth, parse_measures, per_query
+from pdadapt.evaluation.measures import _parse, aggregate, parse_measures, per_query
 from pdadapt.evaluation.significance import compare, compare_two, holm, paired_test
 from pdadapt.retrieval import search
 from pdadapt.runtime.locks import locked
@@ -92,7 +92,7 @@ def test_a_measure_is_the_same_under_all_its_names_and_without_results():
 
 @pytest.mark.parametrize(("measures", "k"), [(("nDCG@10",), 100), (("R@500", "P@5"), 500), (("nDCG@10", "AP"), 1000)])
 def test_as_deep_is_ranked_as_the_measures_look(measures, k):
-    assert depth(EvaluateSettings(measures=measures)) == k
+    assert EvaluateSettings(measures=measures).depth == k
 
 
 def test_a_comparison_is_the_paired_t_test_by_hand():

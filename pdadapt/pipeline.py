@@ -26,8 +26,8 @@ from pdadapt.runs.stages import StageName
 from pdadapt.runtime.files import write_atomic
 from pdadapt.runtime.progress import Progress
 from pdadapt.settings.schema import Recipe
-from pdadapt.students.colbert import PCA_DOCUMENTS, get_lengths, set_lengths
-from pdadapt.students.load import load_configured, save_student
+from pdadapt.students.colbert import PROJECTION_SAMPLE, get_lengths, set_lengths
+from pdadapt.students.load import load_student, save_student
 from pdadapt.training import distributed
 from pdadapt.training.stage import train_student
 
@@ -140,7 +140,7 @@ def join_training(recipe: Recipe, dataset: Dataset, run: RunFolder, progress: Pr
 def new_student(context: RunContext) -> Any:
     """The student before training, with its projection. Raises ModelError or RecipeError when it cannot be used."""
     recipe = context.recipe
-    model = load_configured(recipe.student.model, recipe.student, context.corpus.sample(PCA_DOCUMENTS))
+    model = load_student(recipe.student.model, recipe.student, context.corpus.sample(PROJECTION_SAMPLE))
     lengths = get_lengths(model)
     set_lengths(model, recipe.train.query_length, recipe.train.document_length)  # Are these too long? Find out now.
     set_lengths(model, *lengths)

@@ -83,8 +83,8 @@ def check(
         for task in keys:
             check_teacher(recipe.teacher, task, set(queries.values()), run.store(recipe))
     for name in filter(None, (recipe.student.model, recipe.retrieve.model)):
-        kind = recipe.student.kind if name == recipe.student.model else "colbert"
-        check_model(name, {**starter_settings(recipe), "kind": kind}, recipe.retrieve)
+        settings = recipe.student if name == recipe.student.model else starter_settings(recipe)
+        check_model(name, settings.model_dump(), recipe.retrieve)
     relevant = labeled_relevant(recipe, dataset, queries)
     context = replace(context, label_keys=keys, relevant=relevant)
     return replace(context, origin=origin_of(context))

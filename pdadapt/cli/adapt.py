@@ -197,8 +197,8 @@ def queries(
     resolved = load_recipe(recipe or default_recipe(console), changed_settings(settings, options))
     dataset = open_dataset(corpus, strict=strict, passages=passages)
 
+    from pdadapt.generation.job import prepare
     from pdadapt.generation.stage import write_queries
-    from pdadapt.generation.writing import prepare
     from pdadapt.reporting.tables import queries_table
 
     store = Path(resolved.label_store) if resolved.label_store else out.with_suffix(".labels.sqlite")

@@ -218,7 +218,7 @@ def search(
     dataset = open_dataset(corpus, strict=strict, passages=passages)
 
     from pdadapt.retrieval.engines.load import check_model
-    from pdadapt.retrieval.explain import Searcher, show, side_by_side
+    from pdadapt.retrieval.explain import Searcher, show_hits, side_by_side
     from pdadapt.runs.folder import last_checkpoint
 
     progress, console = new_progress(), open_console()
@@ -228,7 +228,7 @@ def search(
     searchers = [Searcher(name, dataset, index, student, recipe.retrieve, progress) for name in models]
     for text in [query] if query else typed_queries(console):
         base, found = searchers[0](text, k), searchers[-1](text, k)
-        console.print(side_by_side(base, found, (compare, model)) if compare else show(found))
+        console.print(side_by_side(base, found, (compare, model)) if compare else show_hits(found))
 
 
 def typed_queries(console: Console) -> Iterator[str]:

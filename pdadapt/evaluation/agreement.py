@@ -23,7 +23,7 @@ from pdadapt.runs.context import RunContext
 from pdadapt.runs.folder import system
 from pdadapt.runtime.files import write_atomic
 from pdadapt.students.encoding import encode_documents
-from pdadapt.students.load import load_configured
+from pdadapt.students.load import load_student
 from pdadapt.teachers.label_key import teacher_key
 
 AGREEMENT_MEASURES = (DECISIVE_MEASURE, "rank correlation", "nDCG@10")
@@ -113,7 +113,7 @@ def measure_agreement(context: RunContext, iteration: int) -> None:
     ]
     with progress.task("agreement", len(numbers) * len(lists), "lists") as advance:
         for number in numbers:
-            model = load_configured(str(run.checkpoint(number)), recipe.student)
+            model = load_student(str(run.checkpoint(number)), recipe.student)
             scores = score_lists(model, lists, context.corpus, context.queries, recipe.retrieve.batch_tokens, advance)
             values.append(agreement(lists, scores, recipe.train.temperature))
             for row, scored in zip(rows, scores, strict=True):

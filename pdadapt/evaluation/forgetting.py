@@ -10,7 +10,7 @@ from pdadapt.data.run_file import write_run
 from pdadapt.retrieval.engines.exact import Exact
 from pdadapt.retrieval.search import index_corpus, retrieve
 from pdadapt.runs.context import RunContext
-from pdadapt.students.load import load_configured
+from pdadapt.students.load import load_student
 
 GENERAL_CORPUS = "general"  # name of the general set, which ships with the package
 GENERAL_MEASURE, GENERAL_DEPTH = "nDCG@10", 10
@@ -23,7 +23,7 @@ def rank_general(context: RunContext, iteration: int) -> None:
     if not recipe.evaluate.general or file.exists():
         return
     general = load_dataset(GENERAL_CORPUS)
-    engine = Exact(load_configured(str(run.checkpoint(iteration)), recipe.student), recipe.retrieve.batch_tokens)
+    engine = Exact(load_student(str(run.checkpoint(iteration)), recipe.student), recipe.retrieve.batch_tokens)
     with progress.within("general set: "), tempfile.TemporaryDirectory() as index:
         index_corpus(engine, general.corpus, Path(index), progress)
         ranking = retrieve(engine, general.corpus, general.test_queries, Path(index), GENERAL_DEPTH, progress)

@@ -13,7 +13,7 @@ from pdadapt.evaluation.results import Metrics
 from pdadapt.evaluation.significance import compare
 from pdadapt.labeling.check import check_teacher
 from pdadapt.labeling.rerank import Aggregate, rerank
-from pdadapt.retrieval.search import without_itself
+from pdadapt.retrieval.search import without_own_documents
 from pdadapt.runtime.progress import Progress
 from pdadapt.settings.schema import Recipe
 from pdadapt.teachers.base import Task
@@ -47,7 +47,7 @@ def rerank_file(
     if dataset.qrels:
         parse_measures(recipe.evaluate.measures, answers)
     queries = dataset.test_queries | dataset.queries
-    ranking, themselves = without_itself(dataset.without_blank(read_run(run)), dataset.corpus, queries)
+    ranking, themselves = without_own_documents(dataset.without_blank(read_run(run)), dataset.corpus, queries)
     key = teacher_key(recipe.teacher, task)
     store = Path(recipe.label_store) if recipe.label_store else run.with_suffix(".labels.sqlite")
     check_teacher(recipe.teacher, task, {queries[query_id] for query_id in ranking if query_id in queries}, store)

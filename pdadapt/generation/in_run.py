@@ -10,8 +10,8 @@ from pathlib import Path
 from pdadapt.data.corpus import Dataset
 from pdadapt.data.load import with_queries
 from pdadapt.errors import RunError
+from pdadapt.generation.job import GenerationJob, check_written_queries, prepare, work_folder
 from pdadapt.generation.stage import write_queries
-from pdadapt.generation.writing import Writing, check_as_asked, prepare, work_of
 from pdadapt.models.memory import batch_limits
 from pdadapt.preflight import check
 from pdadapt.runs.folder import RunFolder
@@ -27,20 +27,20 @@ def write_own_queries(
 ) -> Dataset:
     """The dataset with the queries that an LLM has written for this run, or writes now."""
     found = own_queries(recipe, dataset, run, progress, restart_from)
-    if isinstance(found, Writing):
+    if isinstance(found, GenerationJob):
         progress.say(f"Corpus {dataset.name!r} has no queries, so an LLM writes them first.")
         with run.locked():
             progress.log_to(run.path / "timings.jsonl", run.path / "progress.json")
             batch_limits.remember(run.path / "memory.json")
             write_queries(found)
         return with_queries(dataset, found.out)
-    shutil.rmtree(work_of(run.written_queries), ignore_errors=True)  # A killed process may have left it.
+    shutil.rmtree(work_folder(run.written_queries), ignore_errors=True)  # A killed process may have left it.
     return found
 
 
 def own_queries(
     recipe: Recipe, dataset: Dataset, run: RunFolder, progress: Progress, restart_from: StageName | None = None
-) -> Dataset | Writing:
+) -> Dataset | GenerationJob:
     """The dataset with the queries that were written for this run, or the generation that is still to be done.
 
     Everything that would stop the generation or the run is checked. Nothing is loaded or written. Raises PdadaptError
@@ -48,7 +48,7 @@ def own_queries(
     """
     file = run.written_queries
     if file.exists():
-        check_as_asked(file, recipe)
+        check_written_queries(file, recipe)
         return with_queries(dataset, file)
     if distributed.processes() > 1:
         raise RunError(

@@ -15,8 +15,8 @@ import torch
 from pdadapt.data.corpus import Dataset
 from pdadapt.errors import RunError
 from pdadapt.generation.in_run import own_queries, stand_ins
-from pdadapt.generation.mix import FEWEST, HOPELESS
-from pdadapt.generation.writing import Writing
+from pdadapt.generation.job import GenerationJob
+from pdadapt.generation.kinds import FIRST_BATCH, MAX_PER_KEPT
 from pdadapt.labeling.store import count_labels
 from pdadapt.planning.costs import PAPER, Cost, Rates, Shape, cheaper, costs, disk, prompts, scale, total
 from pdadapt.planning.measure import SAMPLE_QUERIES, measure, measure_writing
@@ -60,8 +60,8 @@ def plan(
         raise RunError(f"{out} cannot be written to; give another --out.")
     recipe = with_precision(recipe, RunFolder(out))
     there = dataset if dataset.queries else own_queries(recipe, dataset, RunFolder(out), progress, restart_from)
-    writing = there if isinstance(there, Writing) else None
-    dataset = stand_ins(dataset, texts_like_queries(recipe, dataset)) if isinstance(there, Writing) else there
+    writing = there if isinstance(there, GenerationJob) else None
+    dataset = stand_ins(dataset, texts_like_queries(recipe, dataset)) if isinstance(there, GenerationJob) else there
     context = check(recipe, dataset, out, progress, restart_from)
     _, outdated = context.run.check(recipe, context.origin, restart_from)
     if said := many_passes(recipe.train, len(context.queries) - len(context.held_out)):
@@ -106,13 +106,14 @@ def texts_like_queries(recipe: Recipe, dataset: Dataset) -> list[str]:
     return [texts[number % len(texts)] for number in range(recipe.generate.count)]
 
 
-def written_first(shape: Shape, writing: Writing, kept: int, tried: int) -> Shape:
+def written_first(shape: Shape, writing: GenerationJob, kept: int, tried: int) -> Shape:
     """With the queries to write for those that are wanted, if as many as of those that were tried are fit by their
     text (of none, so many as are written before it is given up), and the documents to embed.
     """
-    kinds, wanted, (fit, _) = len(writing.shares), writing.recipe.generate.count, writing.fit
-    written = math.ceil(wanted * tried / kept) if kept else HOPELESS * kinds
-    return replace(shape, written=min(max(FEWEST, written), len(fit) * kinds), embedded=len(fit) * (len(fit) > wanted))
+    kinds, wanted, (fit, _) = len(writing.shares), writing.recipe.generate.count, writing.usable_documents
+    written = math.ceil(wanted * tried / kept) if kept else MAX_PER_KEPT * kinds
+    written = min(max(FIRST_BATCH, written), len(fit) * kinds)
+    return replace(shape, written=written, embedded=len(fit) * (len(fit) > wanted))
 
 
 def shape_of(run: RunFolder, recipe: Recipe, sizes: Shape, keys: Mapping[Task, str], outdated: Sequence[Path]) -> Shape:

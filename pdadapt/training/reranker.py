@@ -33,7 +33,7 @@ from pdadapt.runs.folder import PACKAGES, RunFolder
 from pdadapt.runtime.files import atomic_folder
 from pdadapt.runtime.progress import Progress
 from pdadapt.settings.schema import Recipe, RerankerSettings
-from pdadapt.students.load import load_configured
+from pdadapt.students.load import load_student
 from pdadapt.teachers.base import Pair
 from pdadapt.teachers.control import control_tokens
 from pdadapt.teachers.cross_encoder import join_pair
@@ -116,7 +116,7 @@ def _relevant(qrels: Qrels, query_id: str) -> list[str]:
 def _candidates(recipe: Recipe, corpus: Corpus, queries: Queries, run: RunFolder, progress: Progress) -> Ranking:
     file, index = run.path / "candidates.run", run.path / "index"
     if not file.exists():
-        model = load_configured(recipe.student.model, recipe.student)
+        model = load_student(recipe.student.model, recipe.student)
         engine = make_engine(model, recipe.retrieve)
         index_corpus(engine, corpus, index, progress)
         ranking = retrieve(engine, corpus, queries, index, recipe.retrieve.k, progress)

@@ -11,7 +11,7 @@ from pdadapt.evaluation.held_out import DECISIVE_MEASURE, judging
 from pdadapt.labeling.training_list import read_lists
 from pdadapt.runs.context import RunContext
 from pdadapt.settings.schema import TrainSettings
-from pdadapt.students.load import load_configured
+from pdadapt.students.load import load_student
 from pdadapt.training import memory, trainer
 from pdadapt.training.distributed import rank
 
@@ -46,7 +46,7 @@ def _train(context: RunContext, iteration: int) -> None:
 
     def attempt(settings: TrainSettings) -> None:
         trainer.train(
-            load_configured(str(run.checkpoint(iteration - 1)), recipe.student),
+            load_student(str(run.checkpoint(iteration - 1)), recipe.student),
             lists,
             context.corpus,
             context.queries,

@@ -21,7 +21,7 @@ from pdadapt.evaluation.suites import Row, rich_table, write_tables
 from pdadapt.planning.table import plan_table
 from pdadapt.reporting.report import write_report
 from pdadapt.reporting.tables import changed_queries, comparison_table, queries_table
-from pdadapt.retrieval.explain import Found, excerpt, show, side_by_side
+from pdadapt.retrieval.explain import SearchHit, excerpt, show_hits, side_by_side
 from pdadapt.runtime.printing import ERRORS, encodable, printable, shorten
 from pdadapt.runtime.terminal import Name, WholeTable, console, plain
 
@@ -66,7 +66,7 @@ def test_shorten_cuts_a_text_without_spaces():
     assert shorten("很长的文本" * 50, 20, " ...") == "很长的文本很长的文本很长的文本很 ..."
     assert shorten("a b  c", 20, " ...") == "a b c"
     assert shorten("some words that are many", 15, " ...") == "some words ..."
-    found = excerpt(Found(Document("d", "", "漢字" * 500), 1.0, []))
+    found = excerpt(SearchHit(Document("d", "", "漢字" * 500), 1.0, []))
     assert len(found.plain) < 200 and found.plain.endswith(" …")
 
 
@@ -110,8 +110,8 @@ QUERIES = {
     "kept": 6543,
     "wanted": 9999,
 }
-FOUND = [Found(Document(NAMES[1], "", "truing a wheel " * 30), 12.345, [(0, 6)])]
-OTHER = [Found(Document(NAMES[2], "", STEERING), -3.21, [])]
+FOUND = [SearchHit(Document(NAMES[1], "", "truing a wheel " * 30), 12.345, [(0, 6)])]
+OTHER = [SearchHit(Document(NAMES[2], "", STEERING), -3.21, [])]
 TABLES = {
     "one": (comparison_table(metrics(1), ["[/old]/checkpoint"]), "0.5111 1,235 56,789 [/old]"),
     "two": (
@@ -129,7 +129,7 @@ TABLES = {
         rich_table([Row("[x]", "nDCG@10", [50.1, None, 61.2]), Row("average", "R", [10.3, 20.4, 30.5])], ["[/old]"]),
         "50.1 61.2 10.3 20.4 30.5 [/old]",
     ),
-    "search": (show(FOUND + OTHER), "12.345 -3.210 [bold]x"),
+    "search": (show_hits(FOUND + OTHER), "12.345 -3.210 [bold]x"),
     "side by side": (side_by_side(FOUND, OTHER, ("[/old]", "[bold]x")), "12.345 -3.210 [bold]x [/old]"),
 }
 

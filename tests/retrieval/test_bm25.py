@@ -100,4 +100,4 @@ def test_it_is_said_when_bm25_finds_nothing_for_most_queries(beir, tmp_path):
     )
     assert said.exit_code == 0 and "finds no document" not in said.output
     said = CliRunner().invoke(app, ["search", "bm25", "zebra", "--corpus", str(beir), "--index", str(tmp_path / "i")])
-    assert "Nothing is found." in said.output
+    assert "Nothing found." in said.output

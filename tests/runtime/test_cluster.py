@@ -117,7 +117,7 @@ def test_what_a_worker_finds_wrong_is_one_sentence(nodes, tiny_recipe, beir, tmp
     recipe = load_recipe(str(tiny_recipe))
     teachers = ClusterTeachers(RayCluster(), recipe.teacher.model_copy(update={"max_length": 5}), ["point"])
     chunk = Chunk([Point("wheel", "rim")], [Point("wheel", "rim")])
-    with pytest.raises(ModelError, match=r"max_length 5 leaves no room") as caught:
+    with pytest.raises(ModelError, match=r"max_length=5 leaves no room") as caught:
         list(teachers("point").score_points(Coming(iter([chunk]), 1)))
     assert "Traceback" not in str(caught.value)
     settings = recipe.teacher.model_copy(update={"model": "imported:people"})

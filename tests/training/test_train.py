@@ -15,7 +15,7 @@ from pdadapt.labeling.training_list import TrainingList
 from pdadapt.runtime.progress import Progress
 from pdadapt.settings.schema import TrainSettings
 from pdadapt.students.colbert import get_lengths, load_colbert
-from pdadapt.students.load import load_student
+from pdadapt.students.load import load_student_as
 from pdadapt.training.batch import ListCollator, kd_target
 from pdadapt.training.losses import kd_loss, pair_loss
 from pdadapt.training.memory import queries_at_once
@@ -241,7 +241,7 @@ def test_training_stopped_in_the_middle_goes_on_to_the_same_bytes(data, stanford
     start = {"colbert": stanford, "dense": encoder}[kind]
 
     def run(folder, progress):
-        model = load_student(str(start), kind)
+        model = load_student_as(str(start), kind)
         train(model, lists, dataset.corpus, dataset.queries, SETTINGS, 1, folder, progress)
         return (folder / "checkpoint" / "model.safetensors").read_bytes()
 

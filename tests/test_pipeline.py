@@ -275,12 +275,12 @@ def test_a_label_store_that_was_replaced_is_asked_again(tiny_recipe, beir, tmp_p
 def test_labels_that_the_store_lost_are_not_taken_for_unanswered(tiny_recipe, beir, tmp_path, monkeypatch):
     out = tmp_path / "run"
     recipe = load_recipe(str(tiny_recipe), {"train.steps": 1})
-    monkeypatch.setattr(ask, "CHUNKS", 4)
-    monkeypatch.setattr(ask, "LEAST_CHUNK", 1)
+    monkeypatch.setattr(ask, "TARGET_CHUNKS", 4)
+    monkeypatch.setattr(ask, "MIN_CHUNK_QUESTIONS", 1)
     stopped_at_pairs(recipe, beir, out, monkeypatch)
     with sqlite3.connect(out / "labels.sqlite") as database:  # as a backup would be
         database.execute("DELETE FROM points WHERE score > (SELECT avg(score) FROM points)")
-    with pytest.raises(RunError, match=r"labels\.sqlite lacks \d+ labels .* same command again"):
+    with pytest.raises(RunError, match=r"labels\.sqlite lacks \d+ labels .*Repeat the same command"):
         adapt(recipe, load_dataset(str(beir)), out, Progress())
     assert not (out / "iteration-1" / "lists.jsonl").exists()
     labels = adapt(recipe, load_dataset(str(beir)), out, Progress()).labels[0]

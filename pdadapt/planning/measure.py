@@ -19,7 +19,7 @@ from pdadapt.generation.filters import clean, fault, languages
 from pdadapt.generation.job import GenerationJob
 from pdadapt.generation.kinds import quotas
 from pdadapt.generation.writers import QueryRequest, load_writer
-from pdadapt.labeling.bradley_terry import fit
+from pdadapt.labeling.bradley_terry import fit_strengths
 from pdadapt.labeling.pairs import Positions, choose_pairs
 from pdadapt.labeling.training_list import TrainingList, around_pairs
 from pdadapt.planning.costs import Rates
@@ -179,7 +179,7 @@ def measure_labeling(
 def pairs_of(settings: PairSettings, size: int, seed: str) -> Positions:
     """Pairs such as a run asks about, of a list whose labels are not known."""
     points = [-float(place) for place in range(size)]
-    chosen = choose_pairs(settings, points, points, seed, lambda asked: fit(points, [], 1.0, 1.0))
+    chosen = choose_pairs(settings, points, points, seed, lambda asked: fit_strengths(points, [], 1.0, 1.0))
     return list(itertools.chain.from_iterable(chosen))
 
 

@@ -16,7 +16,7 @@ from pdadapt.data.queries import read_queries
 from pdadapt.data.run_file import read_run
 from pdadapt.data.trec import read_qrels
 from pdadapt.errors import DataError, RunError, explain
-from pdadapt.labeling.exchange import import_labels, read_labels
+from pdadapt.labeling.exchange import import_labels, read_label_rows
 from pdadapt.runs.folder import RunFolder
 from pdadapt.runtime.files import write_atomic
 from pdadapt.settings.schema import Recipe
@@ -30,7 +30,7 @@ def has_one_document(file):
 
 def has_one_label(file):
     store = file.with_name("labels.sqlite")
-    return import_labels(file, store, "me") == 1 and [row["document"] for row in read_labels(store)] == ["日本"]
+    return import_labels(file, store, "me") == 1 and [row["document"] for row in read_label_rows(store)] == ["日本"]
 
 
 READERS = {

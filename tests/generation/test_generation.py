@@ -25,7 +25,7 @@ from pdadapt.generation.filters import clean
 from pdadapt.generation.job import check_written_queries, prepare
 from pdadapt.generation.stage import find_documents, judge_queries, write_queries
 from pdadapt.generation.writers import QueryRequest
-from pdadapt.labeling.exchange import read_labels
+from pdadapt.labeling.exchange import read_label_rows
 from pdadapt.labeling.shards import Shard, label_shard, merge_shards
 from pdadapt.labeling.store import LabelStore
 from pdadapt.models.memory import batch_limits
@@ -250,8 +250,8 @@ def test_examples_say_which_kinds_are_asked_and_are_not_written_again(tiny_recip
 
 def test_the_teacher_may_have_the_last_word_and_is_not_asked_again(tiny_recipe, corpus, tmp_path):
     report = generate(tiny_recipe, corpus, tmp_path, least_point=0.0)
-    scores = [row["score"] for row in read_labels(tmp_path / "l.sqlite")]
-    asked = {(row["query"], row["document"]): row["score"] for row in read_labels(tmp_path / "l.sqlite")}
+    scores = [row["score"] for row in read_label_rows(tmp_path / "l.sqlite")]
+    asked = {(row["query"], row["document"]): row["score"] for row in read_label_rows(tmp_path / "l.sqlite")}
     assert min(scores) < 0 < max(scores), "or nothing is proved"
     for row in rows(tmp_path / "q.jsonl"):
         assert asked[row["text"], corpus.corpus[row["doc_id"]].contents] >= 0

@@ -97,7 +97,7 @@ def test_the_command_on_ms_marcos_files(msmarco, tiny_recipe, tmp_path):
 
 
 def test_labels_that_are_not_there_are_asked_for_before_any_work(labeled, beir, tiny_recipe, tmp_path):
-    with pytest.raises(DataError, match=r"give qrels/train\.tsv"):
+    with pytest.raises(DataError, match=r"Add qrels/train\.tsv"):
         adapt(supervised(tiny_recipe), load_dataset(str(beir)), tmp_path / "run", Progress())
     file = labeled[0] / "qrels" / "train.tsv"
     file.write_text(file.read_text(encoding="utf-8").replace("d19", "d99"), encoding="utf-8")

@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from pdadapt.data.load import load_dataset
 from pdadapt.errors import ModelError
-from pdadapt.labeling.bradley_terry import fit
+from pdadapt.labeling.bradley_terry import fit_strengths
 from pdadapt.labeling.training_list import TrainingList
 from pdadapt.runtime.progress import Progress
 from pdadapt.settings.schema import TrainSettings
@@ -58,7 +58,7 @@ def test_the_target_of_kd_may_be_the_strengths_of_pairs_and_points():
     assert kd_target(entry, TrainSettings()) == entry.points
     settings = TrainSettings(kd_target="strengths", temperature=0.5, prior_precision=0.25)
     found = kd_target(entry, settings)
-    strengths = fit(entry.points, entry.pairs, 0.5, 0.25).strengths
+    strengths = fit_strengths(entry.points, entry.pairs, 0.5, 0.25).strengths
     assert found[:3] == pytest.approx(0.5 * strengths[:3]) and found[3] is None, "of the last nothing is known"
     assert found[1] > found[0], "the pair outweighs the points"
     without = TrainingList("q", ["a", "b"], [2.0, 1.0], [])

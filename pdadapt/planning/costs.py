@@ -11,7 +11,7 @@ from pdadapt.labeling.pairs import count_pairs
 from pdadapt.settings.schema import Recipe
 from pdadapt.teachers.base import Task
 from pdadapt.training import trainer
-from pdadapt.training.early_stopping import check_points
+from pdadapt.training.early_stopping import measured_steps
 
 LABEL_BYTES = 110  # of a row of the label store, its index included
 GENERAL_DOCUMENTS, GENERAL_QUERIES, GENERAL_TOKENS = 240, 120, 90  # of each of its passages, about
@@ -102,7 +102,7 @@ def costs(recipe: Recipe, shape: Shape, rates: Rates) -> list[Cost]:
     scores = searched * shape.documents
     held = count_held_out(shape.queries, settings.held_out)
     steps = trainer.count_steps(settings, shape.queries - held)
-    points = check_points(settings, steps) if held else set()
+    points = measured_steps(settings, steps) if held else set()
     saves = len({*range(settings.save_steps, steps + 1, settings.save_steps), *points}) + 1
     listed = held * min(settings.n_way, recipe.retrieve.k, shape.documents)
     compared = sum(len({0, number - 1, number}) for number in range(1 + shape.trained, rounds + 1))
@@ -176,9 +176,9 @@ def cheaper(recipe: Recipe, shape: Shape, rates: Rates) -> dict[str, float]:
         key = "generate.count" if shape.written else "retrieve.max_queries"
         changes[f"--set {key}={fewer.queries}"] = recipe, fewer, rates
     taught = shape.queries - count_held_out(shape.queries, recipe.train.held_out)
-    capped = changed("train.max_epochs", trainer.CAP)
+    capped = changed("train.max_epochs", trainer.DEFAULT_MAX_EPOCHS)
     if trainer.count_steps(capped.train, taught) < trainer.count_steps(recipe.train, taught):
-        changes[f"--set train.max_epochs={trainer.CAP}"] = capped, shape, rates
+        changes[f"--set train.max_epochs={trainer.DEFAULT_MAX_EPOCHS}"] = capped, shape, rates
     halved = {task: each / 2 for task, each in rates.prompt.items()}
     smaller = replace(rates, prompt=halved, written=rates.written / 2)
     changes["a teacher of half the parameters (--teacher)"] = recipe, shape, smaller

@@ -29,7 +29,7 @@ from pdadapt.settings.schema import PairSettings, Recipe, TrainSettings
 from pdadapt.students.colbert import PROJECTION_SAMPLE
 from pdadapt.students.encoding import document_batches
 from pdadapt.students.load import load_student
-from pdadapt.teachers.base import Pair, Point, Task, answers, score_of
+from pdadapt.teachers.base import Pair, Point, Task, Teacher, answers, score_of
 from pdadapt.teachers.kind import model_of, teacher_kind
 from pdadapt.teachers.load import Teachers
 from pdadapt.training import memory, trainer
@@ -75,8 +75,8 @@ def measure_writing(writing: GenerationJob, rates: Rates, progress: Progress) ->
     """Have an LLM write a few queries. Returns how many pass the filters on their text, and how many were written."""
     kinds = [kind for kind, number in quotas(writing.shares, SAMPLE_WRITTEN_QUERIES).items() for _ in range(number)]
     texts = itertools.cycle(writing.corpus.sample(SAMPLE_WRITTEN_QUERIES))
-    wanted = enumerate(zip(kinds, texts, strict=False))
-    asked = [QueryRequest(i, kind, Document("", "", text)) for i, (kind, text) in wanted]
+    numbered = enumerate(zip(kinds, texts, strict=False))
+    asked = [QueryRequest(i, kind, Document("", "", text)) for i, (kind, text) in numbered]
     start = time.monotonic()
     writer = load_writer(writing.recipe, progress.say)
     languages()
@@ -138,7 +138,7 @@ def measure_encoding(
 
 
 def measure_labeling(
-    teacher: Any,
+    teacher: Teacher,
     task: Task,
     corpus: Corpus,
     queries: Queries,

@@ -39,8 +39,8 @@ def select_device() -> None:
 
 
 def wait_until(done: Callable[[], bool], run: Path) -> None:
-    """Wait until `done()` is true, which rank 0 makes true by a file in the run's folder. Rank 0 locks the folder while
-    it lives.
+    """Wait until rank 0 has done something that `done` sees in the run's folder. Rank 0 locks the folder while it
+    lives.
 
     When a process fails, its launcher ends the other processes of its node, but not those of other nodes. Raises
     RunError when nobody has held the lock for long.

@@ -131,16 +131,16 @@ def score_listed(queries: tuple[Tensor, Tensor], documents: tuple[Tensor, Tensor
 
     queries, documents: embeddings (B or D, L, dim) and masks (B or D, L). listed: (B, N) rows of `documents`.
     """
-    rows = [
+    scores = [
         maxsim_pairwise(
-            tokens.expand(len(own), -1, -1),
-            documents[0].index_select(0, own),
-            mask.expand(len(own), -1),
-            documents[1].index_select(0, own),
+            tokens.expand(len(rows), -1, -1),
+            documents[0].index_select(0, rows),
+            mask.expand(len(rows), -1),
+            documents[1].index_select(0, rows),
         )
-        for tokens, mask, own in zip(*queries, listed, strict=True)
+        for tokens, mask, rows in zip(*queries, listed, strict=True)
     ]
-    return torch.stack(rows)
+    return torch.stack(scores)
 
 
 def first_of_each(keys: Tensor) -> Tensor:
@@ -151,8 +151,8 @@ def first_of_each(keys: Tensor) -> Tensor:
 
 def on_own_list(labels: dict[str, Any], keys: Tensor) -> Tensor:
     """Return (B, D) bool: whether a document is on the query's own list. keys: (D,), of the documents of all ranks."""
-    own = labels["keys"][labels["documents"]].masked_fill(~labels["listed"], -1)
-    return torch.stack([torch.isin(keys, of_query) for of_query in own])
+    list_keys = labels["keys"][labels["documents"]].masked_fill(~labels["listed"], -1)
+    return torch.stack([torch.isin(keys, query_keys) for query_keys in list_keys])
 
 
 def chunks(order: Sequence[int], lengths: Sequence[int], most_tokens: int) -> Iterator[list[int]]:

@@ -26,8 +26,9 @@ COMPLETE_MARK = "complete"  # file that marks a fully written resumable state
 
 
 class TrainingMonitor(TrainerCallback):
-    """Updates the progress view, writes the loss curve (one JSON object per logged step, also across kills), and stops
-    at a gradient that is not finite.
+    """Updates the progress view, writes the loss curve, and stops at a gradient that is not finite.
+
+    The curve has one JSON object per logged step. It is complete also after a kill.
     """
 
     def __init__(self, advance: Callable[..., None], folder: Path, advice: str, query_ids: list[str] | None = None):
@@ -51,8 +52,8 @@ class TrainingMonitor(TrainerCallback):
         if not norm.isfinite():
             queries = f" (queries {', '.join(self.query_ids)})" if self.query_ids else ""
             raise ModelError(
-                f"Training stopped at step {state.global_step + 1}: the gradient is not a finite number{queries}. The "
-                f"weights were not changed, and the last good state is in {self.folder}. {self.advice}."
+                f"Training stopped at step {state.global_step + 1}: the gradient is not a finite number{queries}. This "
+                f"step did not change the weights. The last good state is in {self.folder}. {self.advice}."
             )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:

@@ -41,8 +41,8 @@ def _train(context: RunContext, iteration: int) -> None:
 
     def measure(student: Any) -> float:
         scores = score_lists(student, judges, context.corpus, context.queries, recipe.retrieve.batch_tokens)
-        found = agreement(judges, scores, recipe.train.temperature)
-        return statistics.fmean(found[DECISIVE_MEASURE].values()) if found[DECISIVE_MEASURE] else 0.0
+        by_query = agreement(judges, scores, recipe.train.temperature)[DECISIVE_MEASURE]
+        return statistics.fmean(by_query.values()) if by_query else 0.0
 
     def attempt(settings: TrainSettings) -> None:
         trainer.train(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pdadapt import adapt, load_dataset, load_recipe
 
-SETTINGS = {"retrieve.max_queries": 24, "retrieve.k": 8, "train.steps": 4, "train.n_way": 8, "train.batch_size": 4}
+SETTINGS = {"retrieve.max_queries": 8, "train.steps": 2, "train.batch_size": 4, "evaluate.general": False}
 
 
 def main(corpus: str = "demo", queries: str | None = None, out: str = "runs/example") -> None:

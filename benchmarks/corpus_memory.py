@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from pdadapt.corpus import load_dataset
+from pdadapt.data.load import load_dataset
 
 WORDS = 56
 

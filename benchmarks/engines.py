@@ -30,13 +30,13 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=300)
     options = parser.parse_args()
 
-    from pdadapt.corpus import load_dataset
-    from pdadapt.engines.choose import load_engine
-    from pdadapt.evaluate import per_query
-    from pdadapt.progress import Progress, quiet_libraries
-    from pdadapt.recipe import RetrieveSettings
-    from pdadapt.retrieve import index_corpus, retrieve, sample_queries
-    from pdadapt.run import Ranking
+    from pdadapt.data.load import load_dataset
+    from pdadapt.data.run_file import Ranking
+    from pdadapt.evaluation.measures import per_query
+    from pdadapt.retrieval.engines.load import load_engine
+    from pdadapt.retrieval.search import index_corpus, retrieve, sample_queries
+    from pdadapt.runtime.progress import Progress, quiet_libraries
+    from pdadapt.settings.schema import RetrieveSettings
     from pdadapt.students.colbert import PCA_DOCUMENTS
 
     quiet_libraries()

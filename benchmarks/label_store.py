@@ -21,14 +21,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from pdadapt.ask import Journal, ask_missing
-from pdadapt.corpus import Corpus, Document
-from pdadapt.label import Labeling
-from pdadapt.label_files import batched
-from pdadapt.labels import LabelStore
-from pdadapt.progress import Progress
-from pdadapt.recipe import Recipe
-from pdadapt.run import RunFile, write_run
+from pdadapt.data.corpus import Corpus, Document
+from pdadapt.data.run_file import RunFile, write_run
+from pdadapt.labeling.ask import ask_missing
+from pdadapt.labeling.journal import Journal
+from pdadapt.labeling.questions import Labeling
+from pdadapt.labeling.store import LabelStore, batched
+from pdadapt.runtime.progress import Progress
+from pdadapt.settings.schema import Recipe
 
 PER_QUERY, BATCH, LOOKUPS = 100, 256, 200_000
 

@@ -30,20 +30,27 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
-from pdadapt.bradley_terry import fit
-from pdadapt.corpus import Dataset, Qrels, load_dataset
-from pdadapt.evaluate import PerQuery, compare_two, per_query
-from pdadapt.label import Labeling, ask_teachers, make_lists
-from pdadapt.labels import LabelStore, is_labeled
-from pdadapt.pairs import standardise
-from pdadapt.pipeline import adapt, teacher_keys
-from pdadapt.progress import Progress
-from pdadapt.recipe import Recipe, load_recipe, parse_override
-from pdadapt.retrieve import sample_queries
-from pdadapt.run import RunFile, RunFolder, read_run
-from pdadapt.teachers import Task
-from pdadapt.teachers.choose import Teachers, teacher_key
-from pdadapt.training_lists import TrainingList
+from pdadapt.data.corpus import Dataset
+from pdadapt.data.load import load_dataset
+from pdadapt.data.run_file import RunFile, read_run
+from pdadapt.data.trec import Qrels
+from pdadapt.evaluation.measures import PerQuery, per_query
+from pdadapt.evaluation.significance import compare_two
+from pdadapt.labeling.bradley_terry import fit
+from pdadapt.labeling.pairs import standardise
+from pdadapt.labeling.questions import Labeling
+from pdadapt.labeling.stage import ask_teachers, make_lists
+from pdadapt.labeling.store import LabelStore, is_labeled
+from pdadapt.labeling.training_list import TrainingList
+from pdadapt.pipeline import adapt
+from pdadapt.retrieval.search import sample_queries
+from pdadapt.runs.folder import RunFolder
+from pdadapt.runtime.progress import Progress
+from pdadapt.settings.recipes import load_recipe, parse_override
+from pdadapt.settings.schema import Recipe
+from pdadapt.teachers.base import Task
+from pdadapt.teachers.label_key import teacher_key, teacher_keys
+from pdadapt.teachers.load import Teachers
 
 RECIPE = str(Path(__file__).parent / "proof.yaml")
 DIFFERENCES = "imported:differences"

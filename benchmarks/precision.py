@@ -14,11 +14,11 @@ import statistics
 import time
 from typing import Any
 
-from pdadapt.corpus import load_dataset
-from pdadapt.progress import quiet_libraries
-from pdadapt.recipe import TeacherSettings
-from pdadapt.teachers import Pair, Point, answers
-from pdadapt.teachers.choose import Teachers
+from pdadapt.data.load import load_dataset
+from pdadapt.runtime.progress import quiet_libraries
+from pdadapt.settings.schema import TeacherSettings
+from pdadapt.teachers.base import Pair, Point, answers
+from pdadapt.teachers.load import Teachers
 
 
 def main() -> None:

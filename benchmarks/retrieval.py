@@ -76,9 +76,9 @@ def compare(options: argparse.Namespace) -> None:
     from sentence_transformers.util import maxsim
     from teachers import gemm_rate
 
-    from pdadapt.corpus import load_dataset
-    from pdadapt.engines.exact import Exact
-    from pdadapt.progress import quiet_libraries
+    from pdadapt.data.load import load_dataset
+    from pdadapt.retrieval.engines.exact import Exact
+    from pdadapt.runtime.progress import quiet_libraries
     from pdadapt.students.colbert import load_colbert
     from pdadapt.students.encoding import encode_documents
 
@@ -184,10 +184,10 @@ def memory_of(number: int) -> tuple[float, float, float]:
     import torch
     from transformers import AutoTokenizer, BertConfig, BertModel
 
-    from pdadapt.corpus import Corpus, Document
-    from pdadapt.engines.exact import Exact
-    from pdadapt.models import resolve_model
-    from pdadapt.progress import quiet_libraries
+    from pdadapt.data.corpus import Corpus, Document
+    from pdadapt.models.source import resolve_model
+    from pdadapt.retrieval.engines.exact import Exact
+    from pdadapt.runtime.progress import quiet_libraries
     from pdadapt.students.colbert import load_colbert
 
     quiet_libraries()

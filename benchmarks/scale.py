@@ -93,9 +93,9 @@ def peak_of(process: subprocess.Popen) -> dict[str, float]:
 def run(folder: Path, kind: str) -> None:
     """The loop, in this process."""
     from pdadapt import pipeline
-    from pdadapt.corpus import load_dataset
-    from pdadapt.progress import Progress, quiet_libraries
-    from pdadapt.recipe import Recipe
+    from pdadapt.data.load import load_dataset
+    from pdadapt.runtime.progress import Progress, quiet_libraries
+    from pdadapt.settings.schema import Recipe
 
     quiet_libraries()
 

@@ -25,14 +25,14 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
 
-from pdadapt.corpus import load_dataset
-from pdadapt.models import resolve_model
-from pdadapt.plan import pairs_of
-from pdadapt.progress import quiet_libraries
-from pdadapt.recipe import PairSettings, TeacherSettings
-from pdadapt.teachers import Pair, Point, answers, score_of
-from pdadapt.teachers.choose import Teachers
-from pdadapt.teachers.packed import grow, prefixes
+from pdadapt.data.load import load_dataset
+from pdadapt.models.source import resolve_model
+from pdadapt.planning.measure import pairs_of
+from pdadapt.runtime.progress import quiet_libraries
+from pdadapt.settings.schema import PairSettings, TeacherSettings
+from pdadapt.teachers.base import Pair, Point, answers, score_of
+from pdadapt.teachers.load import Teachers
+from pdadapt.teachers.packed import build_tree, shared_prefixes
 
 FLAN = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "decoder_start_token_id": 0, "d_kv": 64}
 SHAPES: dict[str, Any] = {
@@ -139,7 +139,7 @@ def needed_flop(config: Any, prompts: list[list[int]], packs: bool) -> float:
     )
     attention = config.num_hidden_layers * 2 * width
     prompts = sorted(prompts)
-    tree = grow(prompts, prefixes(prompts, [1] * len(prompts)) if packs else [0] * len(prompts))
+    tree = build_tree(prompts, shared_prefixes(prompts, [1] * len(prompts)) if packs else [0] * len(prompts))
     return 2.0 * sum(linear + attention * (position + 1) for position in tree.positions)
 
 

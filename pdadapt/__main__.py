@@ -1,17 +1,17 @@
 """Where the program begins: signals are looked after before anything is imported that takes its time."""
 
-from pdadapt.interrupt import Stopped, end, end_when_asked, ignore
+from pdadapt.runtime.interrupt import Stopped, end, end_when_asked, ignore
 
 
 def main() -> None:
     """Entry point."""
     end_when_asked()
     try:
-        from pdadapt.printing import close_streams, open_streams
+        from pdadapt.runtime.printing import close_streams, open_streams
 
         open_streams()
         try:
-            from pdadapt.cli import run
+            from pdadapt.cli.main import run
 
             run()
         finally:

@@ -20,6 +20,7 @@ os.environ["IR_DATASETS_HOME"] = tempfile.mkdtemp()  # read as ir_datasets is im
 
 import pytest
 import torch
+from golden_files import FOLDER, GoldenFile
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
     BertConfig,
@@ -52,6 +53,21 @@ CHAT = (
 )
 
 
+def pytest_addoption(parser):
+    parser.addoption("--golden", action="store_true", help="write the golden files under tests/golden")
+
+
+def pytest_configure(config):
+    if config.getoption("--golden") and config.getoption("numprocesses", None):
+        raise pytest.UsageError("--golden writes files that tests share; leave out --numprocesses")
+
+
+@pytest.fixture
+def golden(request) -> Callable[[str], GoldenFile]:
+    """A golden file by its path below tests/golden."""
+    return lambda path: GoldenFile(FOLDER / path, write=request.config.getoption("--golden"))
+
+
 @pytest.fixture(autouse=True)
 def _few_threads():
     torch.set_num_threads(1)
@@ -60,7 +76,7 @@ def _few_threads():
 @pytest.fixture(autouse=True)
 def _no_limits():
     """What one test found out about memory is not remembered by the next."""
-    from pdadapt.batches import limits
+    from pdadapt.models.memory import limits
 
     limits.remember(None)
 
@@ -225,7 +241,7 @@ def stanford(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def engine_environment() -> Callable[[str], Path]:
     """Makes sure of an engine's environment, for which several GB may be downloaded, or skips."""
-    from pdadapt.engines.environment import environment_folder, set_up
+    from pdadapt.retrieval.engines.environment import environment_folder, set_up
 
     def get(engine: str) -> Path:
         if not (environment_folder(engine) / "ready").exists() and "PDADAPT_BUILD_ENVIRONMENTS" not in os.environ:
@@ -358,6 +374,6 @@ def kill_while_saving():
 
 def asked_at_once(questions):
     """As one chunk."""
-    from pdadapt.ask import Questions
+    from pdadapt.labeling.ask import Questions
 
     return Questions([(questions, len(questions))], lambda chunk: chunk)

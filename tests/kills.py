@@ -88,16 +88,16 @@ def start(command: list[str], out: Path, asked: Path) -> subprocess.Popen[str]:
 
 def run_logged(asked: Path, arguments: list[str]) -> None:
     """The command line in this process; each batch that a teacher has answered becomes a line of `asked`."""
-    from pdadapt import interrupt
     from pdadapt.__main__ import main
+    from pdadapt.runtime import interrupt
 
     interrupt.end_when_asked()  # as main does before it imports anything that takes its time
     try:
-        from pdadapt import label
+        from pdadapt.labeling import stage
     except interrupt.Stopped as stopped:
         interrupt.end(stopped.args[0])
 
-    plain = label.ask_missing
+    plain = stage.ask_missing
     log = open(asked, "a", encoding="utf-8")  # noqa: SIM115
     log.write("begun\n")
     log.flush()
@@ -117,14 +117,14 @@ def run_logged(asked: Path, arguments: list[str]) -> None:
 
         return plain(questions, store, load_logged, progress, name, journal)
 
-    label.ask_missing = logged
+    stage.ask_missing = logged
     sys.argv = ["pdadapt", *arguments]
     main()
 
 
 def results(out: Path) -> dict[str, str]:
     """A hash of every result."""
-    from pdadapt.label_files import read_labels
+    from pdadapt.labeling.exchange import read_labels
 
     files = [file for name in RESULTS for file in out.glob(f"iteration-*/{name}")] + [out / "queries.tsv"]
     files += [file for folder in out.glob("iteration-*/checkpoint") for file in folder.rglob("*") if file.is_file()]

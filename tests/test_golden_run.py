@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import torch
 
-from pdadapt.corpus import load_dataset
-from pdadapt.label_files import export_labels
+from pdadapt.data.load import load_dataset
+from pdadapt.labeling.exchange import export_labels
 from pdadapt.pipeline import adapt
-from pdadapt.progress import Progress
-from pdadapt.recipe import load_recipe
+from pdadapt.runtime.progress import Progress
+from pdadapt.settings.recipes import load_recipe
 
 GOLDEN = Path(__file__).parent / "golden" / "run.json"
 SETTINGS = {

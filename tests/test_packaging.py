@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from pdadapt.models import resource_folder
+from pdadapt.runtime.files import resource_folder
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = """
 import pdadapt, pathlib
-from pdadapt.corpus import load_dataset
-from pdadapt.models import resource_folder
-from pdadapt.prompt import POINT_FIELDS, load_prompt
-from pdadapt.recipe import load_recipe
+from pdadapt.data.load import load_dataset
+from pdadapt.runtime.files import resource_folder
+from pdadapt.settings.prompt import POINT_FIELDS, load_prompt
+from pdadapt.settings.recipes import load_recipe
 assert pathlib.Path(pdadapt.__file__).is_relative_to({target!r}), pdadapt.__file__
 assert resource_folder("recipes").is_relative_to({target!r})
 load_prompt("yes-no", POINT_FIELDS), load_recipe("demo")
@@ -38,10 +38,10 @@ def test_a_wheel_carries_what_it_needs_and_works_elsewhere(tmp_path):
     for wanted in (
         "prompts/yes-no.txt",
         "recipes/paper.yaml",
-        "demo/corpus.jsonl",
-        "demo/qrels/test.tsv",
-        "cli.py",
-        "report.html.jinja",
+        "data/shipped/demo/corpus.jsonl",
+        "data/shipped/demo/qrels/test.tsv",
+        "cli/main.py",
+        "reporting/report.html.jinja",
     ):
         assert f"pdadapt/{wanted}" in names
     assert not [name for name in names if name.startswith("tests/")]

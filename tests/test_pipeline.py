@@ -12,17 +12,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from golden_files import schema
 from sentence_transformers import SentenceTransformer
 
-from pdadapt import ask, train
-from pdadapt.corpus import Corpus, Document, load_dataset
+from pdadapt.data.corpus import Corpus, Document
+from pdadapt.data.load import load_dataset
+from pdadapt.data.run_file import read_run
 from pdadapt.errors import DataError, RunError
-from pdadapt.labels import LabelStore
-from pdadapt.pipeline import adapt, teacher_keys
-from pdadapt.progress import Progress
-from pdadapt.recipe import load_recipe
-from pdadapt.run import read_run
+from pdadapt.labeling import ask
+from pdadapt.labeling.store import LabelStore
+from pdadapt.pipeline import adapt
+from pdadapt.runtime.progress import Progress
+from pdadapt.settings.recipes import load_recipe
 from pdadapt.teachers.causal import CausalTeacher
+from pdadapt.teachers.label_key import teacher_keys
+from pdadapt.training import pairdistill_loss
 
 
 def command(tiny_recipe, beir, out, *more):
@@ -71,6 +75,13 @@ def test_one_command_leaves_a_run_folder_that_can_be_read(finished, beir):
     assert "nDCG@10" in (out / "report.html").read_text(encoding="utf-8") and not (out / "progress.json").exists()
     assert not list(out.rglob("*.part")) and not list(out.rglob("index"))
     assert Path(metrics["checkpoint"]).is_dir()
+
+
+def test_metrics_json_has_the_keys_and_types_that_others_read(finished, golden):
+    out, _ = finished
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    golden("schemas.txt").check("metrics.json", schema(metrics, maps=["$.measures", "$.most_changed"]))
+    golden("schemas.txt").check_names(["metrics.json"])
 
 
 def test_the_same_command_again_says_it_is_finished(finished, tiny_recipe, beir):
@@ -173,7 +184,7 @@ def test_when_memory_runs_out_training_goes_on_from_its_last_state_with_smaller_
     settings = {"student.dtype": "float32", "train.dropout": 0, "train.document_length": 64, "train.chunk_tokens": 1024}
     recipe = load_recipe(str(tiny_recipe), settings)
     adapt(recipe, load_dataset(str(beir)), tmp_path / "roomy", Progress())
-    encode, steps = train.PairDistillLoss.encode_documents, []
+    encode, steps = pairdistill_loss.PairDistillLoss.encode_documents, []
 
     def full(self, features):
         steps.append(self.settings.chunk_tokens)
@@ -181,7 +192,7 @@ def test_when_memory_runs_out_training_goes_on_from_its_last_state_with_smaller_
             raise torch.OutOfMemoryError("CUDA out of memory")
         return encode(self, features)
 
-    monkeypatch.setattr(train.PairDistillLoss, "encode_documents", full)
+    monkeypatch.setattr(pairdistill_loss.PairDistillLoss, "encode_documents", full)
     adapt(recipe, load_dataset(str(beir)), tmp_path / "tight", Progress())
     assert sorted(set(steps), reverse=True) == [1024, 512, 256]
     assert steps.count(256) == 10 * 4, "it went on after the two steps that there was memory for, in parts of a query"

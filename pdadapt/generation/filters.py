@@ -10,8 +10,8 @@ from collections import Counter
 
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-from pdadapt.generation.words import per_word, words
-from pdadapt.recipe import QueryKind
+from pdadapt.data.words import per_word, words
+from pdadapt.settings.schema import QueryKind
 
 FEWEST_WORDS = 2
 MOST_WORDS: dict[QueryKind, int] = {"question": 32, "keywords": 10, "claim": 32, "title": 16}

@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import get_args
 
-from pdadapt.generation.words import per_word, words
-from pdadapt.recipe import QueryKind
+from pdadapt.data.words import per_word, words
+from pdadapt.settings.schema import QueryKind
 
 KINDS: tuple[QueryKind, ...] = get_args(QueryKind)
 QUESTION_MARKS = ("?", "？", "؟")

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pdadapt.run import write_atomic
+from pdadapt.runtime.files import write_atomic
 
 
 class Notes:

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from sklearn.cluster import MiniBatchKMeans
 
-from pdadapt.corpus import Document
-from pdadapt.engines import Advance
-from pdadapt.generation.words import per_word, words
+from pdadapt.data.corpus import Document
+from pdadapt.data.words import per_word, words
+from pdadapt.retrieval.engines.base import Advance
 from pdadapt.students.encoding import document_batches
 
 READ = 2_000  # characters of a document that are looked at

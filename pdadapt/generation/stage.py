@@ -17,22 +17,25 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from pdadapt.ask import Questions, ask_missing, in_chunks
-from pdadapt.device import release
 from pdadapt.errors import DataError
 from pdadapt.generation import filters, mix, sources
 from pdadapt.generation.notes import Notes
 from pdadapt.generation.report import count_reasons, rows, summarise
 from pdadapt.generation.writers import Asked, load_writer, writer_model
 from pdadapt.generation.writing import Writing, differing, other_settings
-from pdadapt.labels import LabelStore
-from pdadapt.locks import locked
-from pdadapt.retrieve import retrieve
-from pdadapt.run import name_changes, read_settings, write_atomic
-from pdadapt.students import load_student
+from pdadapt.labeling.ask import Questions, ask_missing, in_chunks
+from pdadapt.labeling.store import LabelStore
+from pdadapt.models.device import release
+from pdadapt.retrieval.search import retrieve
+from pdadapt.runs.changes import name_changes
+from pdadapt.runtime.files import read_settings, write_atomic
+from pdadapt.runtime.locks import locked
 from pdadapt.students.colbert import PCA_DOCUMENTS
-from pdadapt.teachers import Point
-from pdadapt.teachers.choose import Teachers, model_of, teacher_key
+from pdadapt.students.load import load_student
+from pdadapt.teachers.base import Point, score_of
+from pdadapt.teachers.kind import model_of
+from pdadapt.teachers.label_key import teacher_key
+from pdadapt.teachers.load import Teachers
 
 FEW = 50  # generate.k of so many times as many documents says something
 
@@ -208,7 +211,7 @@ def judged(writing: Writing, points: dict[int, Point]) -> dict[int, float | None
     questions = Questions(chunks, lambda asked: map(names.__getitem__, asked))
     key, name = teacher_key(settings, "point"), model_of(settings, "point").model
     with LabelStore(writing.store, "points", key, name) as labels:
-        ask_missing(questions, labels, lambda: teachers("point").score_points, writing.progress, "label sources")
+        ask_missing(questions, labels, lambda: score_of(teachers("point"), "point"), writing.progress, "label sources")
         found = {number: labels.get(point) for number, point in points.items()}
     teachers.free()
     return found

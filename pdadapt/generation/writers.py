@@ -9,20 +9,20 @@ from typing import Any, NamedTuple, Protocol
 import httpx
 import torch
 
-from pdadapt.batches import Budget
-from pdadapt.corpus import Document
-from pdadapt.device import default_device
+from pdadapt.data.corpus import Document
 from pdadapt.errors import ModelError, RecipeError
 from pdadapt.generation.filters import CUT
 from pdadapt.generation.mix import KINDS
 from pdadapt.generation.sampling import Sampler
-from pdadapt.models import loading, resolve_model
-from pdadapt.prompt import WRITING_FIELDS, Prompt, load_prompt
-from pdadapt.recipe import GenerateSettings, ModelSettings, QueryKind, Recipe
+from pdadapt.models.device import default_device
+from pdadapt.models.memory import Budget
+from pdadapt.models.source import loading, resolve_model
+from pdadapt.settings.prompt import WRITING_FIELDS, Prompt, load_prompt
+from pdadapt.settings.schema import GenerateSettings, ModelSettings, QueryKind, Recipe
 from pdadapt.teachers.chat import chat_format
-from pdadapt.teachers.choose import LANGUAGE_MODELS, check_architecture, teacher_kind
-from pdadapt.teachers.endpoint import addresses, fit, served_model
-from pdadapt.teachers.language_model import gpu_budget, load_language_model, load_tokenizer, pad
+from pdadapt.teachers.endpoint import fit_prompt, served_model, server_urls
+from pdadapt.teachers.kind import LANGUAGE_MODELS, check_architecture, teacher_kind
+from pdadapt.teachers.language_model import gpu_batch_tokens, load_language_model, load_tokenizer, pad
 from pdadapt.teachers.prompting import PromptEncoder
 from pdadapt.teachers.servers import Servers
 from pdadapt.teachers.turns import NO_TURNS
@@ -136,7 +136,7 @@ class LocalWriter:
         self.encoders = encoders(self.tokenizer, self.kind, settings, generate)
         self.generate = generate
         self.seed = seed
-        tokens = gpu_budget(self.model) if self.model.device.type == "cuda" else CPU_BUDGET
+        tokens = gpu_batch_tokens(self.model) if self.model.device.type == "cuda" else CPU_BUDGET
         self.budget = Budget(f"writer {settings.model}", settings.batch_tokens or tokens)
 
     def write(self, asked: Sequence[Asked]) -> Iterator[Answers]:
@@ -189,7 +189,7 @@ class ServedWriter:
     ):
         """Raises RecipeError when the model's name is wrong."""
         self.name = served_model(settings.model)
-        self.servers = Servers(addresses(settings), settings.concurrency, say)
+        self.servers = Servers(server_urls(settings), settings.concurrency, say)
         self.prompts = writing_prompts(generate)
         self.settings = settings
         self.generate = generate
@@ -200,7 +200,7 @@ class ServedWriter:
 
         def ask(client: httpx.AsyncClient, one: Asked) -> Coroutine[Any, Any, str]:
             lengths = self.settings.max_length, self.settings.max_document_length
-            return self._ask(client, fit(self.prompts[one.kind], {"document": one.document.contents}, *lengths))
+            return self._ask(client, fit_prompt(self.prompts[one.kind], {"document": one.document.contents}, *lengths))
 
         yield from self.servers.ask_all(iter(asked), ask)
 

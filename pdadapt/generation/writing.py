@@ -10,21 +10,24 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pdadapt.corpus import Corpus, Dataset, fingerprint, read_queries
-from pdadapt.engines import Engine
-from pdadapt.engines.choose import BASELINE, check_model, index_origin, load_engine
+from pdadapt.data.corpus import Corpus, Dataset, fingerprint
+from pdadapt.data.notices import Notices
+from pdadapt.data.queries import read_queries
 from pdadapt.errors import DataError, RunError
 from pdadapt.generation import mix, sources
 from pdadapt.generation.report import count_reasons
 from pdadapt.generation.writers import check_writer, writer_identity, writing_prompts
-from pdadapt.models import resolve_model
-from pdadapt.notices import Notices
-from pdadapt.progress import Progress
-from pdadapt.recipe import GenerateSettings, QueryKind, Recipe, RetrieveSettings
-from pdadapt.retrieve import index_corpus
-from pdadapt.run import Change, check_place, differences, name_changes, read_settings
+from pdadapt.labeling.check import check_teacher
+from pdadapt.models.source import resolve_model
+from pdadapt.retrieval.engines.base import Engine
+from pdadapt.retrieval.engines.load import BASELINE, check_model, index_origin, load_engine
+from pdadapt.retrieval.search import index_corpus
+from pdadapt.runs.changes import Change, differences, name_changes
+from pdadapt.runtime.files import check_place, read_settings
+from pdadapt.runtime.progress import Progress
+from pdadapt.settings.schema import GenerateSettings, QueryKind, Recipe, RetrieveSettings
 from pdadapt.students.colbert import PCA_DOCUMENTS
-from pdadapt.teachers.choose import check_teacher, teacher_key
+from pdadapt.teachers.label_key import teacher_key
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from sentence_transformers.base.modules import Normalize, Transformer
 from sentence_transformers.base.modules.dense import Dense
 from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 
-from pdadapt.device import compute_in
-from pdadapt.encoders import length_limit, settle
 from pdadapt.errors import ModelError
-from pdadapt.models import ModelSource, is_colbert, loading, resolve_model
-from pdadapt.outline import part_options
+from pdadapt.models.device import compute_in
+from pdadapt.models.encoders import length_limit, settle
+from pdadapt.models.outline import part_options
+from pdadapt.models.source import ModelSource, is_colbert, loading, resolve_model
 
 PCA_DOCUMENTS = 1_000  # as many passages are enough to fit a projection to their token embeddings
 

@@ -16,10 +16,10 @@ from sentence_transformers.base.modules.module import Module
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor
 
-from pdadapt.device import compute_in
 from pdadapt.errors import ModelError
-from pdadapt.models import has_modules, loading, resolve_model
-from pdadapt.run import atomic_folder
+from pdadapt.models.device import compute_in
+from pdadapt.models.source import has_modules, loading, resolve_model
+from pdadapt.runtime.files import atomic_folder
 from pdadapt.students.colbert import set_lengths, settle_student
 
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # names that sentence-transformers knows, in its order

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pdadapt.batches import Budget, cut
+from pdadapt.models.memory import Budget, cut
 
 CPU_BUDGET, GPU_BUDGET = 2_048, 65_536  # tokens at once: what stays in a CPU's caches, what fills a GPU
 

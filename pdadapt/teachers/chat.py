@@ -1,4 +1,4 @@
-"""How a prompt becomes a user's message, by a model's chat template, and whether its answer begins with a thought."""
+"""Put a prompt into a user message with a model's chat template; detect models that think before they answer."""
 
 from __future__ import annotations
 
@@ -12,36 +12,42 @@ from pdadapt.errors import ModelError
 from pdadapt.teachers.control import control_tokens
 from pdadapt.teachers.turns import Turns
 
-NO_DATE = "{% macro strftime_now(format) %}26 Jul 2024{% endmacro %}"  # put before a chat template: labels know no day
-# the switches by which models are told not to think; a template leaves out those that it does not know
-NO_THOUGHT = {"enable_thinking": False, "thinking": False, "reasoning": False, "thinking_budget": 0}
-NO_THOUGHT_SYSTEM = "/no_think"  # the system's message that closes the thought of models without such a switch
-MARK = "quincunx"  # in place of a message: a word that no chat template holds
-AROUND = " \t\n\n{}\r\n\n<b>&\"'\\ {{{{ x }}}} {}\n\n\t "  # what some chat templates cut or change
-STRIPS: tuple[Callable[[str], str], ...] = (str, str.strip, str.lstrip, str.rstrip)
-THOUGHT = re.compile(
+# This macro stands before every chat template, so that labels do not depend on the date.
+FIXED_DATE = "{% macro strftime_now(format) %}26 Jul 2024{% endmacro %}"
+# These arguments turn thinking off. A template ignores the ones that it does not know.
+NO_THINKING = {"enable_thinking": False, "thinking": False, "reasoning": False, "thinking_budget": 0}
+NO_THINKING_SYSTEM = "/no_think"  # a system message that turns thinking off in models without such an argument
+PLACEHOLDER = "quincunx"  # stands for a message; no chat template contains this word
+PADDED_MESSAGE = " \t\n\n{}\r\n\n<b>&\"'\\ {{{{ x }}}} {}\n\n\t "  # has what some chat templates strip or change
+STRIP_FUNCTIONS: tuple[Callable[[str], str], ...] = (str, str.strip, str.lstrip, str.rstrip)
+THOUGHT_TAG = re.compile(
     r"[<\[◁][|｜]?(/?)([\w:▁-]*(?:think|thought|reason)[\w:▁-]*)[|｜]?[>\]▷]|(<\|channel>)|<channel\|>", re.IGNORECASE
 )
-CLOSES = re.compile(r"(?<![a-z])(?:end|no|off|skip|fast)(?![a-z])", re.IGNORECASE)
-CHANNEL = "<|channel|>"  # of gpt-oss, which thinks in one before it answers in another
-TAGS = ("<think>", "<thinking>", "<thought>", "<reasoning>", "<seed:think>", "[THINK]", "◁think▷", "<|channel>",
-        CHANNEL, "<|START_THINKING|>")  # fmt: skip
-SHORTEST = ("<th", "[TH", "◁", "◁t", "◁th")  # beginnings of these that are of no other tag; longer ones are too
+CLOSING_NAME = re.compile(r"(?<![a-z])(?:end|no|off|skip|fast)(?![a-z])", re.IGNORECASE)
+CHANNEL_TAG = "<|channel|>"  # gpt-oss thinks in one channel and answers in another
+THOUGHT_TAGS = ("<think>", "<thinking>", "<thought>", "<reasoning>", "<seed:think>", "[THINK]", "◁think▷", "<|channel>",
+        CHANNEL_TAG, "<|START_THINKING|>")  # fmt: skip
+SHORT_TAG_STARTS = ("<th", "[TH", "◁", "◁t", "◁th")  # short beginnings of THOUGHT_TAGS that start no other tag
 
 
 class ChatFormat:
-    """Puts a prompt into a user's message, on which an answer is to follow.
+    """Puts a prompt into a user message that the model is to answer.
 
-    The same on every day, and without the thinking that some models do before they answer. The template sees a mark in
-    place of the prompt, so that no text can make it write anything else, except where it changes the text itself.
+    The result does not depend on the date, and thinking is turned off where the template allows it. The template is
+    rendered with a placeholder instead of the prompt, so the prompt cannot change what the template writes. A template
+    that changes the message text itself is rendered with the prompt.
     """
 
     def __init__(self, tokenizer: Any, system: str = ""):
-        """system: a message before the user's. Raises ModelError when the template leaves the user's message out."""
+        """Render the template with a placeholder.
+
+        system: a system message before the user message; empty means none.
+        Raises ModelError unless the template shows the user message exactly once.
+        """
         self.tokenizer = tokenizer
-        self.template = NO_DATE + tokenizer.get_chat_template()
+        self.template = FIXED_DATE + tokenizer.get_chat_template()
         self.system = [{"role": "system", "content": system}] if system else []
-        parts = self._render(MARK).split(MARK)
+        parts = self._render(PLACEHOLDER).split(PLACEHOLDER)
         if len(parts) != 2:
             raise ModelError(
                 f"The chat template of {tokenizer.name_or_path} shows a user's message {len(parts) - 1} times, not "
@@ -50,9 +56,10 @@ class ChatFormat:
         self.before, self.after = parts
         self.thinks = opens_thought(self.after, self.template)
         self.turns = Turns(self._between(), control_tokens(tokenizer).strings.values())
-        around = AROUND.format(MARK, MARK)
-        rendered = self._render(around)
-        self.strip = next((strip for strip in STRIPS if self._frame(strip(around)) == rendered), None)
+        message = PADDED_MESSAGE.format(PLACEHOLDER, PLACEHOLDER)
+        rendered = self._render(message)
+        # None if no strip function does to the message what the template does
+        self.strip = next((strip for strip in STRIP_FUNCTIONS if self._frame(strip(message)) == rendered), None)
 
     def __call__(self, text: str) -> str:
         return self._render(text) if self.strip is None else self._frame(self.strip(text))
@@ -61,62 +68,63 @@ class ChatFormat:
         return self.before + text + self.after
 
     def _between(self) -> list[str]:
-        """What the template writes before and behind the messages of a longer conversation."""
-        with contextlib.suppress(Exception):  # not every template takes one
-            _, *between = self._render(MARK, MARK, MARK).split(MARK)
+        """Return what the template writes between and after the messages of a conversation."""
+        with contextlib.suppress(Exception):  # some templates do not render a conversation of three messages
+            _, *between = self._render(PLACEHOLDER, PLACEHOLDER, PLACEHOLDER).split(PLACEHOLDER)
             if len(between) == 3:
                 return between
         return [self.before.rstrip().rpartition("\n")[2], self.after]
 
     def _render(self, *texts: str) -> str:
-        """A conversation of user and assistant, and how the next answer begins."""
+        """Render messages that alternate between user and assistant, and the beginning of the next answer."""
         roles = itertools.cycle(("user", "assistant"))
         rendered = self.tokenizer.apply_chat_template(
             [*self.system, *({"role": role, "content": text} for role, text in zip(roles, texts, strict=False))],
             chat_template=self.template,
             tokenize=False,
             add_generation_prompt=True,
-            **NO_THOUGHT,
+            **NO_THINKING,
         )
         return str(rendered)
 
 
 def chat_format(tokenizer: Any) -> ChatFormat:
-    """The tokenizer's own; `thinks`, if it leaves a thought open however it is told not to.
+    """Return the chat format of the tokenizer's template, with thinking turned off where that is possible.
 
-    Raises ModelError when it leaves the user's message out.
+    The format's `thinks` is true if the template opens a thought in any case. Raises ModelError unless the template
+    shows the user message exactly once.
     """
-    found = ChatFormat(tokenizer)
-    if found.thinks:
-        with contextlib.suppress(Exception):  # not every template takes a system's message
-            told = ChatFormat(tokenizer, NO_THOUGHT_SYSTEM)
-            return found if told.thinks else told
-    return found
+    plain = ChatFormat(tokenizer)
+    if plain.thinks:
+        with contextlib.suppress(Exception):  # some templates do not accept a system message
+            with_system = ChatFormat(tokenizer, NO_THINKING_SYSTEM)
+            return plain if with_system.thinks else with_system
+    return plain
 
 
 def opens_thought(text: str, template: str = "") -> bool:
-    """Whether what stands before an answer leaves a thought open: `<think>`, `[THINK]`, `<|channel>thought`.
+    """Whether the text before an answer leaves a thought open: `<think>`, `[THINK]`, `<|channel>thought`.
 
-    template: the chat template, of which one that knows channels lets a model think unless it opens another.
+    template: the chat template. If it uses channels, the model thinks unless the text opens a channel.
     """
-    tags = THOUGHT.findall(text)
+    tags = THOUGHT_TAG.findall(text)
     if tags:
         closing, name, channel = tags[-1]
-        return bool(channel or (name and not closing and not CLOSES.search(name)))
-    return CHANNEL in template and CHANNEL not in text
+        return bool(channel or (name and not closing and not CLOSING_NAME.search(name)))
+    return CHANNEL_TAG in template and CHANNEL_TAG not in text
 
 
 def may_think(text: str) -> bool:
-    """Whether an answer that begins so may turn out to begin with a thought: `<`, or nothing but white space yet."""
+    """Whether an answer with this beginning could still become a thought: `<`, or only white space."""
     text = text.strip()
-    return any(tag.startswith(text) and tag != text for tag in TAGS)
+    return any(tag.startswith(text) and tag != text for tag in THOUGHT_TAGS)
 
 
 def begins_thought(token: str) -> bool:
-    """Whether the first token of an answer begins a thought: `<think>`, `<|channel|>`, or the `<th` of one.
+    """Whether the first token of an answer begins a thought: `<think>`, `<|channel|>`, or the beginning `<th` of a tag.
 
-    A `<` alone does not: HTML begins so too.
+    A single `<` does not, since HTML begins with it too.
     """
     token = token.strip()
-    known = token in SHORTEST or (len(token) > len("<th") and any(tag.startswith(token) for tag in TAGS))
-    return known or opens_thought(token)
+    starts_tag = len(token) > len("<th") and any(tag.startswith(token) for tag in THOUGHT_TAGS)
+    return starts_tag or token in SHORT_TAG_STARTS or opens_thought(token)

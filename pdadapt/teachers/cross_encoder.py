@@ -1,7 +1,8 @@
-"""Cross-encoder teachers: sentence-transformers' CrossEncoder, whose raw logit is the score.
+"""Cross-encoder teachers: sentence-transformers' CrossEncoder. The raw logit is the score.
 
-MiniLM and its like judge points. One that `pdadapt train-reranker` fitted to pairs judges those: its second text is
-both documents, its logit the log-odds that the first is the more relevant. Which it is, its config.json says.
+Published cross-encoders (MiniLM) judge points. A model that `pdadapt train-reranker` fitted to pairs judges pairs: its
+second text holds both documents, and its logit is the log-odds that the first document is more relevant. The model's
+config.json says which task it judges.
 """
 
 from __future__ import annotations
@@ -11,28 +12,33 @@ from typing import Any
 
 import torch
 
-from pdadapt.batches import Budget
-from pdadapt.device import default_device, pick_dtype
-from pdadapt.encoders import settle
 from pdadapt.errors import ModelError, RecipeError
-from pdadapt.models import ModelSource, has_modules, loading, resolve_model
-from pdadapt.recipe import ModelSettings
-from pdadapt.teachers import Chunk, Pair, Point, Scores, Task
-from pdadapt.teachers.choose import TASK
+from pdadapt.models.device import default_device, pick_dtype
+from pdadapt.models.encoders import settle
+from pdadapt.models.memory import Budget
+from pdadapt.models.source import ModelSource, has_modules, loading, resolve_model
+from pdadapt.settings.schema import ModelSettings
+from pdadapt.teachers.base import Chunk, Pair, Point, Scores, Task
 from pdadapt.teachers.control import Span, control_tokens
+from pdadapt.teachers.kind import TASK_KEY
 from pdadapt.teachers.language_model import load_tokenizer
-from pdadapt.teachers.marks import check_marks, marks
+from pdadapt.teachers.marks import check_marks, mark_words
 from pdadapt.teachers.precision import float32_behind_body
-from pdadapt.teachers.prompting import LONGEST, SMALLEST_CUT, first_tokens, share
+from pdadapt.teachers.prompting import LONGEST_QUERIES, MIN_DOCUMENT_TOKENS, first_tokens, share_tokens
 
-CPU_BUDGET, GPU_BUDGET = 2_048, 131_072  # tokens at once, padding included
+CROSS_ENCODER_CPU_TOKENS, CROSS_ENCODER_GPU_TOKENS = 2_048, 131_072  # tokens per batch, padding included
 
-Texts = tuple[str, str]  # as the model reads them
+TextPair = tuple[str, str]  # the model's first and second text
 
 
 class CrossEncoderTeacher:
+    """A teacher for points, or for pairs if the model was fitted to them."""
+
     def __init__(self, settings: ModelSettings):
-        """Raises ModelError when the model does not load, has several outputs, or does not read its texts."""
+        """Load the model.
+
+        Raises ModelError if it cannot be loaded, has several outputs, or loses a part of its texts.
+        """
         from sentence_transformers import CrossEncoder
 
         source = resolve_model(settings.model)
@@ -49,22 +55,21 @@ class CrossEncoderTeacher:
         float32_behind_body(self.model, dtype)
         self.max_document_length = settings.max_document_length
         self.model.max_length = min(self.model.max_length or settings.max_length, settings.max_length)
-        task: Task = "pair" if getattr(self.model.config, TASK, "point") == "pair" else "point"
+        task: Task = "pair" if getattr(self.model.config, TASK_KEY, "point") == "pair" else "point"
         with loading(f"Teacher {source.name!r} cannot be asked"):
             self.length = check_reading(self._read, self.model.tokenizer, task, self.model.max_length)
-        self.budget = Budget(
-            f"teacher {settings.model}", settings.batch_tokens or (GPU_BUDGET if device.type == "cuda" else CPU_BUDGET)
-        )
+        tokens = CROSS_ENCODER_GPU_TOKENS if device.type == "cuda" else CROSS_ENCODER_CPU_TOKENS
+        self.budget = Budget(f"teacher {settings.model}", settings.batch_tokens or tokens)
 
     def score_points(self, chunks: Iterable[Chunk]) -> Iterator[Scores]:
-        """Raw logits: a sigmoid would flatten the distribution that the student learns."""
+        """Yield raw logits. A sigmoid would flatten the distribution that the student learns."""
         yield from self._score(chunks)
 
     def score_pairs(self, chunks: Iterable[Chunk]) -> Iterator[Scores]:
-        """Log-odds that document a is the more relevant (PairDistill, section 4.1)."""
+        """Yield the log-odds that document a is more relevant than document b (PairDistill, section 4.1)."""
         yield from self._score(chunks)
 
-    def _read(self, texts: Texts) -> list[int]:
+    def _read(self, texts: TextPair) -> list[int]:
         prompt = self.model.prompts.get(self.model.default_prompt_name)
         ids: list[int] = self.model.preprocess([texts], prompt=prompt)["input_ids"][0].tolist()
         return ids
@@ -74,16 +79,16 @@ class CrossEncoderTeacher:
             yield from self._score_chunk(chunk.asked)
 
     def _score_chunk(self, asked: Sequence[Any]) -> Iterator[Scores]:
-        letters = {question: sum(map(len, question)) for question in asked}
-        ordered = sorted(asked, key=lambda question: (-letters[question], question))
-        costs = [min(letters[question] // 4 + 8, self.model.max_length) for question in ordered]  # tokens, about
-
-        reading = Reading(self.model.tokenizer)
+        characters = {question: sum(map(len, question)) for question in asked}
+        ordered = sorted(asked, key=lambda question: (-characters[question], question))
+        costs = [min(characters[question] // 4 + 8, self.model.max_length) for question in ordered]  # tokens, estimated
+        read = TextReader(self.model.tokenizer)
+        lengths = self.length, self.max_document_length
 
         def score(batch: range) -> torch.Tensor:
-            reading.ahead({text for i in batch for text in ordered[i]})
+            read.ahead({text for i in batch for text in ordered[i]})
             return self.model.predict(
-                [cut(self.model.tokenizer, ordered[i], self.length, self.max_document_length, reading) for i in batch],
+                [cut_question(self.model.tokenizer, ordered[i], *lengths, read) for i in batch],
                 batch_size=len(batch),
                 activation_fn=torch.nn.Identity(),
                 show_progress_bar=False,
@@ -94,8 +99,8 @@ class CrossEncoderTeacher:
             yield [(ordered[i], value) for i, value in zip(batch, scores.float().tolist(), strict=True)]
 
 
-class Reading:
-    """Texts as `ControlTokens.read` gives them, those that are known beforehand at once: each is tokenised once."""
+class TextReader:
+    """Reads texts as `ControlTokens.read` does, but tokenises many texts at once and each text only once."""
 
     def __init__(self, tokenizer: Any):
         self.tokenizer = tokenizer
@@ -103,7 +108,7 @@ class Reading:
         self.known: dict[str, tuple[str, list[Span]]] = {}
 
     def ahead(self, texts: Collection[str]) -> None:
-        """Read those of the texts that are not known."""
+        """Tokenise the texts that were not read before."""
         new = sorted(text for text in texts if text not in self.known)
         if not new:
             return
@@ -115,78 +120,85 @@ class Reading:
         return self.known.get(text) or self.control.read(text)
 
 
-def cut(
+def cut_question(
     tokenizer: Any,
     question: Any,
     max_length: int,
     max_document_length: int | None = None,
-    read: Reading | None = None,
-) -> Texts:
-    """A question's texts, the documents cut to fit `max_length` tokens; read: what is known of the texts."""
+    read: TextReader | None = None,
+) -> TextPair:
+    """Return the model's two texts for a question. Documents are cut until both texts fit in `max_length` tokens.
+
+    max_document_length: tokens kept of each document; None means no limit of its own.
+    read: the texts tokenised so far; None means none.
+    Raises RecipeError if the query leaves no room for the documents.
+    """
     if isinstance(question, Pair):
-        return join(tokenizer, question, max_length, max_document_length, read)
-    query, (document,) = fit(tokenizer, question.query, [question.document], max_length, max_document_length, read)
+        return join_pair(tokenizer, question, max_length, max_document_length, read)
+    lengths = max_length, max_document_length
+    query, (document,) = cut_texts(tokenizer, question.query, [question.document], *lengths, read)
     return query, document
 
 
-def fit(
+def cut_texts(
     tokenizer: Any,
     query: str,
     documents: Sequence[str],
     max_length: int,
     max_document_length: int | None = None,
-    read: Reading | None = None,
+    read: TextReader | None = None,
 ) -> tuple[str, list[str]]:
-    """The query, which stays whole, and documents cut evenly to fit beside it with a separator between each two.
+    """Return the whole query, and the documents cut evenly to the room that is left in `max_length` tokens.
 
-    No part of them is a control token. Raises RecipeError when the query leaves them no room.
+    There is room for one separator between two documents. Control tokens in the texts are broken up. Raises RecipeError
+    if the query leaves no room for the documents.
     """
-    read = read or Reading(tokenizer)
-    query, asked = read(query)
-    taken = len(asked) + tokenizer.num_special_tokens_to_add(pair=True)
+    read = read or TextReader(tokenizer)
+    query, query_tokens = read(query)
+    taken = len(query_tokens) + tokenizer.num_special_tokens_to_add(pair=True)
     room = max_length - taken - (len(documents) - 1)
-    if room < SMALLEST_CUT * len(documents):
+    if room < MIN_DOCUMENT_TOKENS * len(documents):
         raise RecipeError(
             f"{max_length} tokens leave no room for the documents beside a query of {taken}; shorten it, or raise "
             "max_length where the model reads more."
         )
-    found = [read(text) for text in documents]
-    kept = share({i: min(len(tokens), max_document_length or room) for i, (_, tokens) in enumerate(found)}, room)
-    return query, [first_tokens(text, tokens, kept[i]) for i, (text, tokens) in enumerate(found)]
+    texts = [read(text) for text in documents]
+    kept = share_tokens({i: min(len(tokens), max_document_length or room) for i, (_, tokens) in enumerate(texts)}, room)
+    return query, [first_tokens(text, tokens, kept[i]) for i, (text, tokens) in enumerate(texts)]
 
 
-def join(
+def join_pair(
     tokenizer: Any,
     pair: Pair,
     max_length: int,
     max_document_length: int | None = None,
-    read: Reading | None = None,
-) -> Texts:
-    """(query, both documents around the tokenizer's separator), the documents cut evenly to fit `max_length` tokens."""
+    read: TextReader | None = None,
+) -> TextPair:
+    """Return (query, both documents with the separator token between them), cut as `cut_texts` does."""
     documents = (pair.document_a, pair.document_b)
-    query, (first, second) = fit(tokenizer, pair.query, documents, max_length, max_document_length, read)
+    query, (first, second) = cut_texts(tokenizer, pair.query, documents, max_length, max_document_length, read)
     return query, f"{first} {tokenizer.sep_token} {second}"
 
 
-def check_reading(read: Callable[[Texts], list[int]], tokenizer: Any, task: Task, max_length: int) -> int:
-    """Raises ModelError unless marked texts are read as they are, also when they are long, or hold control tokens.
+def check_reading(read: Callable[[TextPair], list[int]], tokenizer: Any, task: Task, max_length: int) -> int:
+    """Check that a model reads its texts completely, even if they are long or contain control tokens.
 
-    read: what tokens a model makes of its texts. Returns what is left of max_length for texts and the tokenizer's own
-    special tokens, where a chat template puts more around them.
+    read: returns the token ids that the model reads for a pair of texts.
+    Returns max_length without the tokens that a chat template adds. Raises ModelError if a text is lost.
     """
     control = control_tokens(tokenizer)
     kind: type[Point | Pair] = Pair if task == "pair" else Point
-    words = marks(tokenizer, len(kind._fields))
+    words = mark_words(tokenizer, len(kind._fields))
     left = max_length - len(read(("a", "a"))) + len(tokenizer("a", "a")["input_ids"])
     strings = list(control.strings.values())
     markup, long = " ".join(strings), f"{words[-1]} " * max_length
-    own = []
+    control_ids = []
     for query, document in (("", ""), (" ".join(strings[:2]), markup), ("", long)):
-        asked = (f"{words[0]} {query}", *(f"{word} {document}" for word in words[1:]))
-        ids = read(cut(tokenizer, kind(*asked), left))
+        texts = (f"{words[0]} {query}", *(f"{word} {document}" for word in words[1:]))
+        ids = read(cut_question(tokenizer, kind(*texts), left))
         check_marks(tokenizer, words, ids, "a query with its documents")
-        own.append(control.among(ids))
-    if own[1:] != own[:-1]:
+        control_ids.append(control.among(ids))
+    if control_ids[1:] != control_ids[:-1]:  # the texts must add none
         raise ModelError(
             f"{tokenizer.name_or_path} takes texts for control tokens, however they are written. Give another model."
         )
@@ -194,25 +206,29 @@ def check_reading(read: Callable[[Texts], list[int]], tokenizer: Any, task: Task
 
 
 def check_prompt(settings: ModelSettings, task: Task, queries: Collection[str]) -> None:
-    """What of a teacher's reading shows without its weights. Raises ModelError when it does not read its texts,
-    RecipeError when a query leaves no room for them.
+    """Check how a cross-encoder reads its texts, without loading its weights.
+
+    Raises ModelError if it loses a part of its texts, RecipeError if a query leaves no room for the documents.
     """
     source, tokenizer = resolve_model(settings.model), load_tokenizer(settings.model)
     longest = min(tokenizer.model_max_length, settings.max_length)
-    left = check_reading(reader(source, tokenizer), tokenizer, task, longest)
-    for query in sorted(queries, key=len, reverse=True)[:LONGEST]:
-        fit(tokenizer, query, ["", ""] if task == "pair" else [""], left)
+    left = check_reading(token_reader(source, tokenizer), tokenizer, task, longest)
+    for query in sorted(queries, key=len, reverse=True)[:LONGEST_QUERIES]:
+        cut_texts(tokenizer, query, ["", ""] if task == "pair" else [""], left)
 
 
-def reader(source: ModelSource, tokenizer: Any) -> Callable[[Texts], list[int]]:
-    """What tokens sentence-transformers will make of a pair of texts: by the chat template, if the model has one."""
+def token_reader(source: ModelSource, tokenizer: Any) -> Callable[[TextPair], list[int]]:
+    """Return the function from a pair of texts to the token ids that sentence-transformers will compute.
+
+    A model with a chat template is given its texts through it.
+    """
     from sentence_transformers.base.modules import Transformer
 
     saved = Transformer.load_config(source.place, revision=source.commit) if has_modules(source) else {}
     if not tokenizer.chat_template or "message" not in saved.get("modality_config", ["message"]):
         return lambda texts: list(tokenizer(*texts, verbose=False)["input_ids"])
 
-    def read(texts: Texts) -> list[int]:
+    def read(texts: TextPair) -> list[int]:
         rendered = ""
         for shape in (str, lambda text: [{"type": "text", "text": text}]):
             messages = [

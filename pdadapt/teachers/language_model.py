@@ -1,7 +1,7 @@
-"""What teachers that are language models share: loading, label words, prompts in, scores out.
+"""What language-model teachers share: loading, label words, prompts and scores.
 
-The score of a question is the log-odds of two label words as the first token of the answer: the difference of their
-logits, since the softmax's normaliser cancels (PairDistill section 3.1).
+The score of a question is the log-odds of two label words as the first token of the answer. It is the difference of
+their logits, since the softmax's normalizer cancels (PairDistill section 3.1).
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from pdadapt.batches import Budget
-from pdadapt.device import default_device, pick_dtype
 from pdadapt.errors import ModelError
-from pdadapt.models import ModelSource, resolve_model
-from pdadapt.outline import check_complete, loading_part
-from pdadapt.prompt import LIKELIHOOD_FIELDS, PAIR_FIELDS, POINT_FIELDS, load_prompt
-from pdadapt.recipe import ModelSettings, PairSettings, PointSettings
-from pdadapt.teachers import Chunk, Scores
+from pdadapt.models.device import default_device, pick_dtype
+from pdadapt.models.memory import Budget
+from pdadapt.models.outline import check_complete, loading_part
+from pdadapt.models.source import ModelSource, resolve_model
+from pdadapt.settings.prompt import LIKELIHOOD_FIELDS, PAIR_FIELDS, POINT_FIELDS, load_prompt
+from pdadapt.settings.schema import ModelSettings, PairSettings, PointSettings
+from pdadapt.teachers.base import Chunk, Scores
 from pdadapt.teachers.chat import begins_thought, chat_format
 from pdadapt.teachers.prompting import PromptEncoder, label_ids, tokenised
 from pdadapt.teachers.turns import NO_TURNS
 
-ANSWER_ROOM = 128  # tokens kept free for the query when it is the answer whose likelihood is asked
-GPU_BUDGET = 65_536
-COMPILED = ("MLP", "LayerFF", "Norm")  # parts of a model whose many small operations are worth fusing
+ANSWER_TOKENS = 128  # tokens reserved for the query if its likelihood is the score
+MAX_GPU_TOKENS = 65_536  # tokens per batch
+COMPILED_PARTS = ("MLP", "LayerFF", "Norm")  # module names; these consist of many small operations
 
 
 def float32_head(model: Any, rows: list[int] | None) -> None:
-    """Make the output head float32, and only as wide as `rows` (None: the whole vocabulary).
+    """Make the output head float32 and keep only its `rows` (None: the whole vocabulary).
 
-    The model's own forward, with its own scaling, then gives exact logits whatever the dtype of its body.
+    The model's forward, with its own scaling, then gives exact logits for any dtype of its body.
     """
     head = model.get_output_embeddings()
     weight = head.weight.detach()
@@ -50,46 +50,46 @@ def float32_head(model: Any, rows: list[int] | None) -> None:
 
 
 def pad(batch: Sequence[list[int]], side: str, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids (B, T), padded with 0, and their attention mask (B, T)."""
+    """Return token ids (B, T), padded with 0 on the `left` or `right` side, and their attention mask (B, T)."""
     width = max(len(ids) for ids in batch)
     ids = torch.zeros(len(batch), width, dtype=torch.long)
     mask = torch.zeros(len(batch), width, dtype=torch.long)
     for row, tokens in enumerate(batch):
-        where = slice(width - len(tokens), width) if side == "left" else slice(0, len(tokens))
-        ids[row, where] = torch.tensor(tokens)
-        mask[row, where] = 1
+        columns = slice(width - len(tokens), width) if side == "left" else slice(0, len(tokens))
+        ids[row, columns] = torch.tensor(tokens)
+        mask[row, columns] = 1
     return ids.to(device), mask.to(device)
 
 
 class LanguageModelTeacher(ABC):
-    """A Hugging Face language model that answers with label words; the kinds differ in how a batch is computed."""
+    """A Hugging Face language model that answers with label words. The subclasses differ in how a batch is computed."""
 
     kind: str
-    cpu_budget = 1_024  # tokens at once: more does not multiply faster, and no longer fits the cache
+    cpu_tokens = 1_024  # per batch: larger batches are not faster, and no longer fit the cache
 
     def __init__(self, settings: ModelSettings, point: PointSettings | None, pair: PairSettings | None):
-        """Loads tokenizer and model, for the tasks whose settings are given.
+        """Load tokenizer and model for the tasks whose settings are given.
 
-        Raises ModelError or RecipeError when the model cannot do what is asked.
+        Raises ModelError or RecipeError if the model cannot be used for a task.
         """
         self.device = default_device()
         self.model, self.tokenizer = load_language_model(settings, self.kind, self.device)
-        self.point = asking(self.tokenizer, self.kind, settings, point) if point else None
-        self.pair = asking(self.tokenizer, self.kind, settings, pair) if pair else None
+        self.point = task_prompt(self.tokenizer, self.kind, settings, point) if point else None
+        self.pair = task_prompt(self.tokenizer, self.kind, settings, pair) if pair else None
         self.budget = Budget(
             f"teacher {settings.model}",
-            settings.batch_tokens or (gpu_budget(self.model) if self.device.type == "cuda" else self.cpu_budget),
+            settings.batch_tokens or (gpu_batch_tokens(self.model) if self.device.type == "cuda" else self.cpu_tokens),
         )
-        both = [asked for asked in (self.point, self.pair) if asked]
-        for asked in both:
-            if begins_thought(self._first_token(asked)):
+        tasks = [task for task in (self.point, self.pair) if task]
+        for task in tasks:
+            if begins_thought(self._answer_start(task)):
                 raise thinks_first(settings.model, "the likeliest first token begins a thought")
-        words = [token for asked in both for token in asked.labels]
-        self.rows = words if all(asked.labels for asked in both) else None  # of the head that are kept; None: all
+        labels = [token for task in tasks for token in task.labels]
+        self.rows = labels if all(task.labels for task in tasks) else None  # rows kept of the head; None means all
         float32_head(self.model, self.rows)
         if settings.compile:
             for module in self.model.modules():
-                if any(part in type(module).__name__ for part in COMPILED):
+                if any(part in type(module).__name__ for part in COMPILED_PARTS):
                     module.compile(dynamic=True)
 
     def score_points(self, chunks: Iterable[Chunk]) -> Iterator[Scores]:
@@ -98,37 +98,40 @@ class LanguageModelTeacher(ABC):
     def score_pairs(self, chunks: Iterable[Chunk]) -> Iterator[Scores]:
         yield from self._score(chunks, self.pair)
 
-    def _score(self, chunks: Iterable[Chunk], asked: Asking | None) -> Iterator[Scores]:
-        """Scores of the questions, which are asked in order of their texts: what begins alike comes together."""
-        assert asked is not None
-        columns = asked.labels if self.rows is None else [self.rows.index(token) for token in asked.labels]
-        encode = asked.encode
+    def _score(self, chunks: Iterable[Chunk], task: TaskPrompt | None) -> Iterator[Scores]:
+        """Yield the scores of the questions, asked in the order of their texts so that prefixes are shared."""
+        assert task is not None
+        columns = task.labels if self.rows is None else [self.rows.index(token) for token in task.labels]
+        encode = task.encode
         ordered = (sorted(chunk.asked) for chunk in chunks)
         for questions, prompts in tokenised(ordered, lambda chunk: encode([one._asdict() for one in chunk])):
-            for which, scores in self._log_odds(prompts, columns):
-                yield [(questions[i], score) for i, score in zip(which, scores.tolist(), strict=True)]
+            for indices, scores in self._log_odds(prompts, columns):
+                yield [(questions[i], score) for i, score in zip(indices, scores.tolist(), strict=True)]
 
-    def _first_token(self, asked: Asking) -> str:
-        """The likeliest one of an answer, where a model could begin with a thought, and those behind it while that does
-        not show; before its head is cut.
+    def _answer_start(self, task: TaskPrompt) -> str:
+        """Return enough of the likeliest answer to tell whether it begins with a thought; empty if none can.
+
+        Called before the head is cut to the label words.
         """
         return ""
 
     @abstractmethod
     def _log_odds(self, prompts: list[list[int]], columns: list[int]) -> Iterator[tuple[list[int], torch.Tensor]]:
-        """Batches of (which prompts, (B,) log-odds of the two columns of the head)."""
+        """Yield batches of (indices of prompts, (B,) log-odds of the two columns of the head)."""
 
 
-class Asking(NamedTuple):
-    """How a task is put to a model."""
+class TaskPrompt(NamedTuple):
+    """The prompt of a task and the label words of its answers."""
 
     encode: PromptEncoder
-    labels: list[int]  # token ids of the two label words; none when the likelihood of the query is asked
+    labels: list[int]  # token ids of the two label words; empty if the score is the query's likelihood
 
 
-def asking(tokenizer: Any, kind: str, settings: ModelSettings, task: PointSettings | PairSettings) -> Asking:
-    """Raises ModelError when a label word is no single token, or the model thinks before it answers, RecipeError when
-    the prompt is no good.
+def task_prompt(tokenizer: Any, kind: str, settings: ModelSettings, task: PointSettings | PairSettings) -> TaskPrompt:
+    """Load the prompt of a task and encode its label words.
+
+    Raises ModelError if a label word is not a single token, or if the model's chat template opens a thought.
+    Raises RecipeError if the prompt is missing or wrong.
     """
     likelihood = task.scoring == "query_likelihood"
     fields = PAIR_FIELDS if isinstance(task, PairSettings) else LIKELIHOOD_FIELDS if likelihood else POINT_FIELDS
@@ -142,32 +145,32 @@ def asking(tokenizer: Any, kind: str, settings: ModelSettings, task: PointSettin
         settings.max_document_length,
         chat or str,
         add_special_tokens=chat is None,
-        reserve=ANSWER_ROOM if likelihood else 0,
+        reserve=ANSWER_TOKENS if likelihood else 0,
         turns=chat.turns if chat else NO_TURNS,
     )
-    return Asking(encode, [] if likelihood else label_ids(tokenizer, task.labels))
+    return TaskPrompt(encode, [] if likelihood else label_ids(tokenizer, task.labels))
 
 
 def thinks_first(name: str, how: str) -> ModelError:
-    """That no label can be read from a model, and how that shows."""
+    """Return the error for a model that thinks before it answers. how: what shows it."""
     return ModelError(
         f"Teacher {name!r} thinks before it answers ({how}), so the first token of its answer is no label word. Give a "
         "model that answers at once, or one whose thinking can be turned off."
     )
 
 
-def gpu_budget(model: Any) -> int:
-    """Tokens at once: as half of the GPU's memory that is free holds, by the widths of the model."""
+def gpu_batch_tokens(model: Any) -> int:
+    """Return how many tokens fit in half of the GPU's free memory, estimated from the widths of the model."""
     config = model.config.get_text_config()
     inner = getattr(config, "d_ff", None) or getattr(config, "intermediate_size", None) or 4 * config.hidden_size
     per_token = model.dtype.itemsize * (16 * config.hidden_size + 4 * inner)
     free, _ = torch.cuda.mem_get_info(model.device)
-    return int(max(1_024, min(GPU_BUDGET, free // 2 // per_token)))
+    return int(max(1_024, min(MAX_GPU_TOKENS, free // 2 // per_token)))
 
 
 @functools.lru_cache(maxsize=2)
 def load_tokenizer(name: str) -> Any:
-    """Raises ModelError when the model brings none."""
+    """Load the tokenizer of a model name. Raises ModelError if the model has none."""
     import transformers
 
     source = resolve_model(name)
@@ -176,14 +179,14 @@ def load_tokenizer(name: str) -> Any:
 
 
 def without_bars(source: ModelSource) -> contextlib.redirect_stderr[Any]:
-    """Hide the bars that the loading of a GGUF file draws, which nothing turns off."""
+    """Hide the progress bars of loading a GGUF file, since no option turns them off."""
     return contextlib.redirect_stderr(io.StringIO() if source.gguf_file else sys.stderr)
 
 
 def load_language_model(settings: ModelSettings, kind: str, device: torch.device) -> tuple[Any, Any]:
-    """(model, tokenizer) from safetensors or GGUF, ready to score.
+    """Load (model, tokenizer) from safetensors or GGUF, ready to score.
 
-    Raises ModelError, naming the model, when they do not load.
+    Raises ModelError with the model's name if they cannot be loaded.
     """
     import transformers
 
@@ -205,23 +208,23 @@ def load_language_model(settings: ModelSettings, kind: str, device: torch.device
 
 
 def weight_options(settings: ModelSettings, source: ModelSource, dtype: torch.dtype) -> dict[str, Any]:
-    """What `from_pretrained` is told about the weights: safetensors, GGUF, bits, devices."""
+    """Return the options of `from_pretrained` for the weights: file format, quantization, devices."""
     import transformers
 
-    if source.gguf_file:  # newer transformers would keep the weights packed, which multiplies in float32 only
+    if source.gguf_file:  # newer transformers would keep the weights packed and multiply in float32 only
         packed = hasattr(transformers, "GgufConfig")
         return {"quantization_config": transformers.GgufConfig(dequantize=True)} if packed else {}
     options: dict[str, Any] = {"use_safetensors": True}
     if settings.quantize:
-        whole = ["lm_head", "EncDecAttention"]  # read by our own decoder step
+        unquantized = ["lm_head", "EncDecAttention"]  # seq2seq.py reads these weights itself
         bits = (
-            {"load_in_8bit": True, "llm_int8_skip_modules": whole}
+            {"load_in_8bit": True, "llm_int8_skip_modules": unquantized}
             if settings.quantize == "8bit"
             else {
                 "load_in_4bit": True,
                 "bnb_4bit_quant_type": "nf4",
                 "bnb_4bit_compute_dtype": dtype,
-                "llm_int8_skip_modules": whole,
+                "llm_int8_skip_modules": unquantized,
             }
         )
         options["quantization_config"] = transformers.BitsAndBytesConfig(**bits)

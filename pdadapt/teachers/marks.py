@@ -1,4 +1,4 @@
-"""Marked texts, by which it shows whether a prompt still is the prompt when a model reads it."""
+"""Marked texts show whether the tokens that a model reads still contain the whole prompt, in order."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Any
 
 from pdadapt.errors import ModelError
 
-WORDS = ("lighthouse", "cinnamon", "wheelbarrow", "sandpaper", "midnight")
+PREFERRED_WORDS = ("lighthouse", "cinnamon", "wheelbarrow", "sandpaper", "midnight")
 
 
-def marks(tokenizer: Any, count: int, beside: str = "") -> list[str]:
-    """Words that this tokenizer gives back as they were, and that the text beside them does not hold.
+def mark_words(tokenizer: Any, count: int, context: str = "") -> list[str]:
+    """Return `count` words that survive encoding and decoding, and that do not occur in `context`.
 
-    Raises ModelError when it gives none back.
+    Raises ModelError if the tokenizer has too few such words.
     """
-    found: list[str] = []
-    beside = _folded(beside)
-    for word in itertools.chain(WORDS, _vocabulary(tokenizer)):
-        folded = _folded(word)
-        known = folded in beside or any(folded in other or other in folded for other in map(_folded, found))
-        if not known and folded in _read(tokenizer, tokenizer.encode(word, add_special_tokens=False)):
-            found.append(word)
-            if len(found) == count:
-                return found
+    words: list[str] = []
+    context = _fold_text(context)
+    for word in itertools.chain(PREFERRED_WORDS, _vocabulary(tokenizer)):
+        folded = _fold_text(word)
+        known = folded in context or any(folded in other or other in folded for other in map(_fold_text, words))
+        if not known and folded in _decode(tokenizer, tokenizer.encode(word, add_special_tokens=False)):
+            words.append(word)
+            if len(words) == count:
+                return words
     raise ModelError(
         f"The tokenizer of {tokenizer.name_or_path} gives no plain words back, so the model would read none. Fetch it "
         "anew, or give another model."
@@ -33,9 +33,9 @@ def marks(tokenizer: Any, count: int, beside: str = "") -> list[str]:
 
 
 def check_marks(tokenizer: Any, words: Sequence[str], ids: Sequence[int], where: str) -> None:
-    """Raises ModelError unless the words stand in these tokens, in this order; where: in what they stood."""
-    text = _read(tokenizer, ids)
-    places = [text.find(_folded(word)) for word in words]
+    """Raises ModelError unless the tokens contain the words in this order. where: the marked text, for the message."""
+    text = _decode(tokenizer, ids)
+    places = [text.find(_fold_text(word)) for word in words]
     if places != sorted(places) or -1 in places:
         raise ModelError(
             f"{tokenizer.name_or_path} loses a text of {where}, or puts it elsewhere. Check its chat template and its "
@@ -47,10 +47,10 @@ def _vocabulary(tokenizer: Any) -> list[str]:
     return sorted(word for word in tokenizer.get_vocab() if len(word) > 1 and word.isalpha())
 
 
-def _read(tokenizer: Any, ids: Sequence[int]) -> str:
-    return _folded(tokenizer.decode(list(ids)))
+def _decode(tokenizer: Any, ids: Sequence[int]) -> str:
+    return _fold_text(tokenizer.decode(list(ids)))
 
 
-def _folded(text: str) -> str:
-    """Without case and spaces, which a tokenizer may change."""
+def _fold_text(text: str) -> str:
+    """Remove case and white space, since a tokenizer may change them."""
     return re.sub(r"\s+", "", text).casefold()

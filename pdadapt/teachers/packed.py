@@ -1,9 +1,9 @@
-"""Batches without padding: prompts laid end to end in one row, and an attention that keeps them apart.
+"""Batches without padding: the prompts stand in one flat row, and the attention keeps them apart.
 
-Every linear layer, norm and activation of a transformer works on single tokens, so a batch may be one flat row of all
-prompts' tokens. Only attention must know which tokens belong together: `packed_attention` does, through the attention
-interface of transformers, for any architecture that uses it. Prompts of a decoder-only model that begin alike share
-those tokens: they form a tree, in which each token sees its own branch up to the root.
+Every linear layer, norm and activation of a transformer works on single tokens, so a batch can be one flat row of all
+prompts' tokens. Only attention must know which tokens belong together. `packed_attention` does this for every
+architecture that uses the attention interface of transformers. Prompts of a decoder-only model share a common prefix:
+they form a tree in which each token sees its own branch up to the root.
 """
 
 from __future__ import annotations
@@ -17,57 +17,63 @@ from torch.nn import functional
 from transformers import AttentionInterface
 
 ATTENTION = "pdadapt_packed"  # the name under which transformers knows `packed_attention`
-LEAST_SHARED = 16  # tokens: a shorter common beginning is not worth a branch
-FAR = 1 << 30  # the position of padding: never attended to
-UNSUPPORTED = ("softcap", "s_aux")  # what some architectures add to attention, and scaled_dot_product_attention lacks
+MIN_SHARED_TOKENS = 16  # a shorter common prefix is not worth a branch
+PADDING_POSITION = 1 << 30  # so large that no token attends to padding
+# Some architectures pass these arguments to attention. scaled_dot_product_attention does not support them.
+UNSUPPORTED_ARGUMENTS = ("softcap", "s_aux")
 
 
 class Segment(NamedTuple):
-    """A run of tokens in the flat row, and the rows of all tokens that it sees, itself included."""
+    """Consecutive tokens of the flat row, and the rows of all tokens that they see (themselves included)."""
 
     start: int
     stop: int
     seen: list[int]
 
 
-class Tree(NamedTuple):
+class PromptTree(NamedTuple):
+    """Prompts in one flat row. Each common prefix occurs once."""
+
     tokens: list[int]
     positions: list[int]
     segments: list[Segment]
     last: list[int]  # the row of each prompt's last token
 
 
-class Group(NamedTuple):
-    """B segments of like size, attended together: Q tokens look at K tokens; padding has position FAR (keys)."""
+class SegmentGroup(NamedTuple):
+    """B segments of similar size, computed together: Q tokens attend to K tokens. Padded keys have PADDING_POSITION."""
 
     queries: torch.Tensor  # (B, Q) rows
     keys: torch.Tensor  # (B, K) rows
-    real: torch.Tensor | None  # (B, Q) bool, None where nothing is padding
+    real: torch.Tensor | None  # (B, Q) bool, false for padding; None if there is no padding
     query_positions: torch.Tensor  # (B, Q)
     key_positions: torch.Tensor  # (B, K)
-    rows: slice | None  # of a segment that stands alone and sees itself only: views serve instead of copies
+    rows: slice | None  # the rows of a single segment that sees only itself: a view replaces a copy
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int], most: int) -> int:
-    """How many tokens a and b begin with in common, at most `most`."""
+    """Return the length of the common prefix of a and b, at most `most`."""
     for position in range(most):
         if a[position] != b[position]:
             return position
     return most
 
 
-def prefixes(prompts: Sequence[Sequence[int]], own: Sequence[int]) -> list[int]:
-    """For each prompt, how many tokens it can share with the one before it; its last `own` tokens stay its own."""
+def shared_prefixes(prompts: Sequence[Sequence[int]], unshared: Sequence[int]) -> list[int]:
+    """Return, for each prompt, how many tokens it shares with the prompt before it.
+
+    unshared: the last unshared[i] tokens of prompt i are never shared.
+    """
     shared = [0] * min(len(prompts), 1)
     for i in range(1, len(prompts)):
-        most = min(len(prompts[i - 1]) - own[i - 1], len(prompts[i]) - own[i])
+        most = min(len(prompts[i - 1]) - unshared[i - 1], len(prompts[i]) - unshared[i])
         shared.append(common_prefix(prompts[i - 1], prompts[i], most))
     return shared
 
 
-def grow(prompts: Sequence[Sequence[int]], shared: Sequence[int]) -> Tree:
-    """The prefix tree of prompts in lexicographic order; shared: their `prefixes`."""
-    tree = Tree([], [], [], [])
+def build_tree(prompts: Sequence[Sequence[int]], shared: Sequence[int]) -> PromptTree:
+    """Return the prefix tree of prompts. They must be sorted, and `shared` be the result of `shared_prefixes`."""
+    tree = PromptTree([], [], [], [])
 
     def add(tokens: Sequence[int], depth: int, seen: list[int]) -> list[int]:
         start = len(tree.tokens)
@@ -78,15 +84,15 @@ def grow(prompts: Sequence[Sequence[int]], shared: Sequence[int]) -> Tree:
         return seen
 
     def branch(first: int, stop: int, depth: int, seen: list[int]) -> None:
-        """Prompts first..stop have `depth` tokens in common, which are in the tree already."""
+        """Add prompts first..stop. Their first `depth` tokens are equal and already in the tree."""
         if stop - first == 1:
             tree.last.append(add(prompts[first][depth:], depth, seen)[-1])
             return
         common = min(shared[first + 1 : stop])
-        if common - depth >= LEAST_SHARED:
+        if common - depth >= MIN_SHARED_TOKENS:
             seen = add(prompts[first][depth:common], depth, seen)
             depth = common
-        cuts = [first, *(i for i in range(first + 1, stop) if shared[i] - depth < LEAST_SHARED), stop]
+        cuts = [first, *(i for i in range(first + 1, stop) if shared[i] - depth < MIN_SHARED_TOKENS), stop]
         for left, right in itertools.pairwise(cuts):
             branch(left, right, depth, seen)
 
@@ -95,16 +101,19 @@ def grow(prompts: Sequence[Sequence[int]], shared: Sequence[int]) -> Tree:
     return tree
 
 
-class Plan:
-    """How the attention of one flat batch is computed: groups of segments, and masks made once for all layers."""
+class AttentionPlan:
+    """How the attention of one flat batch is computed: groups of segments, and masks that all layers share."""
 
     def __init__(
         self, segments: Sequence[Segment], positions: Sequence[int], device: torch.device, *, slack: float | None = None
     ):
-        """segments: runs of the flat row; slack: those whose sizes differ by no more are padded and attended together
-        (by default 1.25 on a GPU, where many small attentions are slow, and 1 elsewhere: only equals)."""
+        """Group the segments of a flat row with these positions.
+
+        slack: segments whose sizes differ by at most this factor are padded and computed together. The default is 1.25
+        on a GPU, where many small attentions are slow, and 1 (equal sizes) on a CPU.
+        """
         slack = slack or (1.25 if device.type == "cuda" else 1.0)
-        self.groups: list[Group] = []
+        self.groups: list[SegmentGroup] = []
         order = sorted(
             range(len(segments)), key=lambda i: (len(segments[i].seen), segments[i].stop - segments[i].start)
         )
@@ -119,7 +128,10 @@ class Plan:
         self._masks: dict[int | None, list[torch.Tensor]] = {}
 
     def masks(self, window: int | None) -> list[torch.Tensor]:
-        """Causal masks (B, 1, Q, K), True where attention is allowed; window: only so many tokens back."""
+        """Return a causal mask (B, 1, Q, K) for each group: True where attention is allowed.
+
+        window: how many tokens back a token sees; None means all.
+        """
         if window not in self._masks:
             self._masks[window] = [_causal_mask(group, window) for group in self.groups]
         return self._masks[window]
@@ -130,7 +142,7 @@ def _alike(a: Segment, b: Segment, slack: float) -> bool:
     return all(max(pair) <= slack * min(pair) for pair in sizes)
 
 
-def _group(segments: Sequence[Segment], positions: Sequence[int], device: torch.device) -> Group:
+def _group(segments: Sequence[Segment], positions: Sequence[int], device: torch.device) -> SegmentGroup:
     width = max(segment.stop - segment.start for segment in segments)
     depth = max(len(segment.seen) for segment in segments)
     queries = torch.zeros(len(segments), width, dtype=torch.long)
@@ -144,8 +156,8 @@ def _group(segments: Sequence[Segment], positions: Sequence[int], device: torch.
         real[row, :length] = True
         key_real[row, : len(segment.seen)] = True
     table = torch.tensor(positions)
-    key_positions = table[keys].masked_fill(~key_real, FAR)
-    return Group(
+    key_positions = table[keys].masked_fill(~key_real, PADDING_POSITION)
+    return SegmentGroup(
         queries.to(device),
         keys.to(device),
         None if bool(real.all()) else real.to(device),
@@ -155,12 +167,12 @@ def _group(segments: Sequence[Segment], positions: Sequence[int], device: torch.
     )
 
 
-def _causal_mask(group: Group, window: int | None) -> torch.Tensor:
+def _causal_mask(group: SegmentGroup, window: int | None) -> torch.Tensor:
     distance = group.query_positions.unsqueeze(2) - group.key_positions.unsqueeze(1)
     mask = distance >= 0
     if window is not None:
         mask &= distance < window
-    if group.real is not None:  # padding must see something, or its softmax is not a number
+    if group.real is not None:  # padding must see some token, or its softmax is NaN
         mask |= ~group.real.unsqueeze(2)
     return mask.unsqueeze(1)
 
@@ -172,17 +184,18 @@ def packed_attention(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
-    packed: Plan | None = None,
+    packed: AttentionPlan | None = None,
     position_bias: list[torch.Tensor] | None = None,
     sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention within the branches of a flat batch: query, key, value (1, heads, N, width) -> (1, N, heads, width).
 
-    packed: which tokens belong together; position_bias: added to the scores of each group in place of a causal mask.
-    Raises NotImplementedError when the architecture wants what it cannot do.
+    packed: which tokens belong together.
+    position_bias: added to the scores of each group instead of a causal mask.
+    Raises NotImplementedError if there is no plan, or if the architecture passes an unsupported argument.
     """
-    if packed is None or any(kwargs.get(name) is not None for name in UNSUPPORTED):
+    if packed is None or any(kwargs.get(name) is not None for name in UNSUPPORTED_ARGUMENTS):
         raise NotImplementedError(f"{type(module).__name__} cannot be packed")
     query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))  # (N, heads, width)
     output = torch.empty_like(query)

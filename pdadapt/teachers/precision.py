@@ -1,4 +1,4 @@
-"""Half precision is for a transformer's body: what is computed from its states decides a score, and is float32."""
+"""Half precision is used in a transformer's body only. Everything that is computed from its states is float32."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from torch import nn
 
 
 def float32_behind_body(model: nn.Module, dtype: torch.dtype) -> None:
-    """Make a model of sentence-transformers compute its poolers, heads, projections and embeddings in float32.
+    """Make a sentence-transformers model compute its poolers, heads, projections and embeddings in float32.
 
-    dtype: that of the transformers' bodies, to which their weights are cast. Scores rounded to bfloat16 would be alike
-    for many documents.
+    Scores rounded to bfloat16 would be equal for many documents.
+
+    dtype: the dtype of the transformers' bodies. Their weights are cast to it.
     """
     bodies = []
     for module in model.modules():
         if isinstance(module, Transformer):
-            module.register_forward_hook(_hand_on_float32)  # not every model is called by its forward
+            module.register_forward_hook(_float32_output)  # some models do not call the body by its forward
             body: Any = module.auto_model.base_model
-            body.register_forward_hook(_hand_on_float32)
+            body.register_forward_hook(_float32_output)
             bodies.append(body)
-            pooler = getattr(body, "pooler", None)  # in the body by its name, and no part of it
+            pooler = getattr(body, "pooler", None)  # a module of the body that reads its final states
             if isinstance(pooler, nn.Module):
                 pooler.register_forward_pre_hook(lambda _module, inputs: _float32(inputs))
     halved = {
@@ -37,15 +38,15 @@ def float32_behind_body(model: nn.Module, dtype: torch.dtype) -> None:
             parameter.data = parameter.data.to(dtype if id(parameter) in halved else torch.float32)
 
 
-def _hand_on_float32(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+def _float32_output(_module: nn.Module, _inputs: Any, output: Any) -> Any:
     return _float32(output)
 
 
 def _float32(value: Any) -> Any:
-    """The same with its floating tensors in float32."""
+    """Return the value with its floating-point tensors in float32. Mappings are changed in place."""
     if isinstance(value, torch.Tensor):
         return value.float() if value.is_floating_point() else value
-    if isinstance(value, MutableMapping):  # features, or a model's output
+    if isinstance(value, MutableMapping):  # features or a model output
         for key, part in value.items():
             value[key] = _float32(part)
         return value

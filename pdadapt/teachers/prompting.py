@@ -1,4 +1,4 @@
-"""From questions to tokens: documents cut evenly to fit, no text a control token, tokenised ahead of the model."""
+"""Turn questions into token ids: documents are cut evenly, control tokens broken up, texts tokenised in a thread."""
 
 from __future__ import annotations
 
@@ -8,40 +8,40 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pdadapt.errors import ModelError, RecipeError
-from pdadapt.prompt import Prompt
+from pdadapt.settings.prompt import Prompt
 from pdadapt.teachers.control import Span, control_tokens, only_words
-from pdadapt.teachers.marks import check_marks, marks
+from pdadapt.teachers.marks import check_marks, mark_words
 from pdadapt.teachers.turns import NO_TURNS, Turns
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 DOCUMENT_FIELDS = ("document", "document_a", "document_b")
-SMALLEST_CUT = 8  # tokens of each document that must remain
-LONGEST = 32  # queries, by letters, of which the one with the most tokens is among
+MIN_DOCUMENT_TOKENS = 8  # a prompt must leave room for as many tokens of each document
+LONGEST_QUERIES = 32  # so many queries with the most characters are taken to include the one with the most tokens
 
-Question = TypeVar("Question")
+Item = TypeVar("Item")
 Key = TypeVar("Key")
 
 
 def label_ids(tokenizer: PreTrainedTokenizerBase, words: Sequence[str]) -> list[int]:
-    """Token ids of the label words, as the first thing the model would write.
+    """Return the token ids of the label words as the first token of an answer.
 
-    Raises ModelError unless each is a single known token, and all are distinct.
+    Raises ModelError unless each is a single known token and all are distinct.
     """
     ids = [tokenizer.encode(word, add_special_tokens=False) for word in words]
-    known = {tokenizer.unk_token_id} if tokenizer.unk_token_id is not None else set()
-    if any(len(tokens) != 1 or tokens[0] in known for tokens in ids) or len({tokens[0] for tokens in ids}) < len(ids):
-        found = ", ".join(f"{word!r} = {tokens}" for word, tokens in zip(words, ids, strict=True))
+    unknown = {tokenizer.unk_token_id} if tokenizer.unk_token_id is not None else set()
+    if any(len(tokens) != 1 or tokens[0] in unknown for tokens in ids) or len({tokens[0] for tokens in ids}) < len(ids):
+        encoded = ", ".join(f"{word!r} = {tokens}" for word, tokens in zip(words, ids, strict=True))
         raise ModelError(
-            f"The label words must be single, distinct tokens of the teacher's tokenizer, but {found}; "
+            f"The label words must be single, distinct tokens of the teacher's tokenizer, but {encoded}; "
             "choose other words with teacher.point.labels or teacher.pair.labels."
         )
     return [tokens[0] for tokens in ids]
 
 
 class PromptEncoder:
-    """Renders a prompt and tokenises it; too long, its documents are cut evenly, and nothing else ever is."""
+    """Renders a prompt and tokenises it. If the result is too long, it cuts the documents evenly and nothing else."""
 
     def __init__(
         self,
@@ -54,8 +54,12 @@ class PromptEncoder:
         reserve: int = 0,
         turns: Turns = NO_TURNS,
     ):
-        """wrap: puts the rendered prompt into the model's chat format; reserve: tokens kept free for an answer; turns:
-        how that format opens turns.
+        """Prepare to encode a prompt.
+
+        max_length: tokens of a prompt with its answer. max_document_length: tokens kept of each document; None means no
+        limit of its own.
+        wrap: puts the rendered prompt into the model's chat format. turns: how that format opens turns.
+        reserve: tokens kept free for an answer.
         """
         self.tokenizer = tokenizer
         self.control = control_tokens(tokenizer)
@@ -66,14 +70,14 @@ class PromptEncoder:
         self.wrap = wrap
         self.add_special_tokens = add_special_tokens
         self.turns = turns
-        text = self._text(dict.fromkeys(prompt.fields, "a"))
-        self.own = self.control.among(self._tokens([text])[0])  # of prompt and template, as the turns
-        self.alike, self.opened = turns.alike(text), turns.opened(text)
+        text = self._text(dict.fromkeys(prompt.fields, "a"))  # control tokens and turns of prompt and chat template
+        self.frame_control = self.control.among(self._tokens([text])[0])
+        self.frame_marks, self.frame_turns = turns.count_marks(text), turns.count_turns(text)
 
     def __call__(self, values: Sequence[Mapping[str, str]]) -> list[list[int]]:
-        """Token ids of the prompt filled with each of `values`, at most max_length of them.
+        """Return the token ids of the prompt filled with each of `values`, at most max_length each.
 
-        Raises RecipeError when a query leaves no room for the documents.
+        Raises RecipeError if a query leaves no room for the documents.
         """
         if self.max_document_length is not None:
             cut = functools.cache(functools.partial(cut_tokens, self.tokenizer, keep=self.max_document_length))
@@ -81,7 +85,7 @@ class PromptEncoder:
                 {field: cut(text) if field in DOCUMENT_FIELDS else text for field, text in filled.items()}
                 for filled in values
             ]
-        read = functools.cache(self.control.read)  # a document stands in many questions
+        read = functools.cache(self.control.read)  # many questions contain the same document
         encoded = self._encode(values)
         return [
             ids if len(ids) <= self.max_length else self._fit(filled, read)
@@ -89,38 +93,42 @@ class PromptEncoder:
         ]
 
     def check_queries(self, queries: Iterable[str]) -> None:
-        """Raises RecipeError when a query leaves no room for the documents: before the work, not in the middle."""
+        """Raises RecipeError if a query leaves no room for the documents. Called before the work begins."""
         fields = dict.fromkeys((field for field in DOCUMENT_FIELDS if field in self.prompt.fields), "")
-        for query in sorted(queries, key=len, reverse=True)[:LONGEST]:
+        for query in sorted(queries, key=len, reverse=True)[:LONGEST_QUERIES]:
             self._room({"query": query, **fields}, len(fields))
 
     def _room(self, frame: Mapping[str, str], documents: int) -> int:
-        """Tokens left for the documents by a prompt without them. Raises RecipeError when they are too few."""
+        """Return the tokens left for the documents by the prompt `frame`, which holds none.
+
+        Raises RecipeError if they are too few.
+        """
         taken = len(self._encode([frame])[0])
         room = self.max_length - taken
-        if room < SMALLEST_CUT * documents:
+        if room < MIN_DOCUMENT_TOKENS * documents:
             raise no_room(self.max_length + self.reserve, taken + self.reserve, documents)
         return room
 
     def _fit(self, values: Mapping[str, str], read_text: Callable[[str], tuple[str, list[Span]]]) -> list[int]:
-        """One prompt whose documents are cut evenly until it fits."""
+        """Return the token ids of one prompt, with its documents cut evenly until it fits."""
         fields = [field for field in DOCUMENT_FIELDS if field in values]
         room = self._room({**values, **dict.fromkeys(fields, "")}, len(fields))
         read = {field: read_text(values[field]) for field in fields}
         lengths = {field: len(tokens) for field, (_, tokens) in read.items()}
         while True:
-            cut = {field: first_tokens(*read[field], keep) for field, keep in share(lengths, room).items()}
+            cut = {field: first_tokens(*read[field], keep) for field, keep in share_tokens(lengths, room).items()}
             ids = self._encode([{**values, **cut}])[0]
             if len(ids) <= self.max_length:
                 return ids
-            room -= len(ids) - self.max_length  # a token more may arise where the cut text meets the prompt
+            room -= len(ids) - self.max_length  # the cut text and the prompt around it may form one token more
 
     def check(self) -> None:
-        """Raises ModelError unless marked texts come out of prompt, chat template and tokenizer as they went in, also
-        when they are long, or hold control tokens: before the work, for no label would show it.
+        """Check that prompt, chat template and tokenizer keep all texts, even long ones and ones with control tokens.
+
+        Called before the work begins, since no label would show the fault. Raises ModelError if a text is lost.
         """
         frame = self.wrap(self.prompt.render(dict.fromkeys(self.prompt.fields, "")))
-        words = marks(self.tokenizer, len(self.prompt.fields), frame)
+        words = mark_words(self.tokenizer, len(self.prompt.fields), frame)
         marked = dict(zip(self.prompt.order, words, strict=True))
         control = " ".join(self.control.strings.values())
         long = {field: f"{word} " * self.max_length for field, word in marked.items() if field in DOCUMENT_FIELDS}
@@ -129,25 +137,27 @@ class PromptEncoder:
             check_marks(self.tokenizer, words, ids, f"the prompt {self.prompt.source}")
 
     def _encode(self, values: Sequence[Mapping[str, str]]) -> list[list[int]]:
-        """Token ids of filled prompts, with no control token and no turn but those of prompt and chat template."""
+        """Return the token ids of filled prompts. Control tokens and turns come from prompt and chat template only."""
         texts = [self._text(filled) for filled in values]
-        return [
-            ids if self.control.among(ids) == self.own and self._opens_none(text) else self._as_text(filled)
-            for ids, text, filled in zip(self._tokens(texts), texts, values, strict=True)
-        ]
+        encoded = []
+        for ids, text, filled in zip(self._tokens(texts), texts, values, strict=True):
+            plain = self.control.among(ids) == self.frame_control and self._opens_no_turn(text)
+            encoded.append(ids if plain else self._as_text(filled))
+        return encoded
 
-    def _opens_none(self, text: str) -> bool:
-        """Whether no turn begins in the texts of a prompt; most hold nothing that looks like one."""
-        return self.turns.alike(text) == self.alike or self.turns.opened(text) == self.opened
+    def _opens_no_turn(self, text: str) -> bool:
+        """Whether the texts in a filled prompt open no turn. Counting marks is faster, and enough for most texts."""
+        return self.turns.count_marks(text) == self.frame_marks or self.turns.count_turns(text) == self.frame_turns
 
     def _as_text(self, values: Mapping[str, str]) -> list[int]:
-        """One prompt, whose texts would be control tokens or open turns. Raises ModelError when nothing keeps them
-        from being control tokens.
+        """Return the token ids of one prompt whose texts contain control tokens or open turns, with these broken up.
+
+        Raises ModelError if the control tokens cannot be broken up.
         """
         for plain in (self.control.as_text, lambda text: self.control.as_text(self.turns.as_text(text)), only_words):
             text = self._text({field: plain(value) for field, value in values.items()})
             ids = self._tokens([text])[0]
-            if self.control.among(ids) == self.own and (plain is only_words or self._opens_none(text)):
+            if self.control.among(ids) == self.frame_control and (plain is only_words or self._opens_no_turn(text)):
                 return ids
         raise ModelError(
             f"{self.tokenizer.name_or_path} takes a text that begins with {next(iter(values.values()))[:60]!r} for "
@@ -164,9 +174,9 @@ class PromptEncoder:
 
 
 def no_room(max_length: int, taken: int, documents: int, about: str = "") -> RecipeError:
-    """That prompt and query alone have `taken` tokens."""
+    """Return the error for a prompt and query that take too many tokens. about: a word before their number."""
     enough = max_length
-    while enough < taken + SMALLEST_CUT * documents:
+    while enough < taken + MIN_DOCUMENT_TOKENS * documents:
         enough *= 2
     return RecipeError(
         f"teacher.max_length {max_length} leaves no room for the documents beside a prompt and query of {about}{taken} "
@@ -175,19 +185,19 @@ def no_room(max_length: int, taken: int, documents: int, about: str = "") -> Rec
 
 
 def cut_tokens(tokenizer: Any, text: str, keep: int) -> str:
-    """The text's first `keep` tokens, as text, none of which is a control token."""
-    if len(text.encode()) < keep:  # no tokenizer makes more tokens than bytes and a space before them
+    """Return the text of the first `keep` tokens, with control tokens broken up."""
+    if len(text.encode()) < keep:  # a text has at most one token per byte, and one for a leading space
         return text
     return first_tokens(*control_tokens(tokenizer).read(text), keep)
 
 
 def first_tokens(text: str, tokens: Sequence[Span], keep: int) -> str:
-    """The text up to the `keep`th of its tokens, which stand where `tokens` says."""
+    """Return the text up to the end of its `keep`th token. tokens: the character spans of its tokens."""
     return text if len(tokens) <= keep else text[: tokens[keep - 1][1]] if keep > 0 else ""
 
 
-def share(lengths: dict[Key, int], room: int) -> dict[Key, int]:
-    """Divide `room` tokens evenly; what a short document leaves goes to the others."""
+def share_tokens(lengths: dict[Key, int], room: int) -> dict[Key, int]:
+    """Divide `room` tokens evenly among texts of these lengths. What a short text does not need goes to the others."""
     kept: dict[Key, int] = {}
     for position, (field, length) in enumerate(sorted(lengths.items(), key=lambda item: item[1])):
         kept[field] = min(length, (room - sum(kept.values())) // (len(lengths) - position))
@@ -195,11 +205,11 @@ def share(lengths: dict[Key, int], room: int) -> dict[Key, int]:
 
 
 def tokenised(
-    chunks: Iterable[Sequence[Question]], encode: Callable[[Sequence[Question]], list[list[int]]]
-) -> Iterator[tuple[Sequence[Question], list[list[int]]]]:
-    """(questions, prompts) of a chunk at a time, tokenised in a thread ahead of the caller's work."""
+    chunks: Iterable[Sequence[Item]], encode: Callable[[Sequence[Item]], list[list[int]]]
+) -> Iterator[tuple[Sequence[Item], list[list[int]]]]:
+    """Yield (questions, prompts) of each chunk. A thread tokenises the next chunk while the caller works."""
     with ThreadPoolExecutor(1) as ahead:
-        pending: list[tuple[Sequence[Question], Future[list[list[int]]]]] = []
+        pending: list[tuple[Sequence[Item], Future[list[list[int]]]]] = []
         for chunk in chunks:
             pending.append((chunk, ahead.submit(encode, chunk)))
             if len(pending) > 1:

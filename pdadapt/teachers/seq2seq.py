@@ -1,8 +1,8 @@
-"""Encoder-decoder teachers (flan-t5, monoT5, duoT5): the encoder over a flat batch, then one decoder step.
+"""Encoder-decoder teachers (flan-t5, monoT5, duoT5): the encoder on a flat batch, then one decoder step.
 
-For T5 nothing is padded, and the decoder step is computed from the encoder's states without projecting them all to
-keys and values first: with one query vector, q . (W_k h) = (W_k^T q) . h, and sum_t a_t W_v h_t = W_v sum_t a_t h_t.
-Other architectures take their own padded forward.
+For T5 nothing is padded in the encoder, and the decoder step does not project all encoder states to keys and values:
+with one query vector, q . (W_k h) = (W_k^T q) . h, and sum_t a_t W_v h_t = W_v sum_t a_t h_t. Other architectures use
+their own forward with padding.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from transformers.activations import NewGELUActivation
 from transformers.models.mt5.modeling_mt5 import MT5DenseGatedActDense, MT5LayerNorm
 from transformers.models.t5.modeling_t5 import T5DenseGatedActDense, T5LayerNorm
 
-from pdadapt.recipe import ModelSettings, PairSettings, PointSettings
+from pdadapt.settings.schema import ModelSettings, PairSettings, PointSettings
 from pdadapt.teachers.language_model import LanguageModelTeacher, pad
-from pdadapt.teachers.packed import ATTENTION, Plan, Segment
+from pdadapt.teachers.packed import ATTENTION, AttentionPlan, Segment
 
 
 class Seq2SeqTeacher(LanguageModelTeacher):
@@ -31,7 +31,7 @@ class Seq2SeqTeacher(LanguageModelTeacher):
         self.packs = self.model.config.model_type in ("t5", "mt5") and not settings.device_map
         if self.packs:
             self.model.set_attn_implementation(ATTENTION)
-            fuse(self.model)
+            fuse_operations(self.model)
 
     @torch.inference_mode()
     def _log_odds(self, prompts: list[list[int]], columns: list[int]) -> Iterator[tuple[list[int], torch.Tensor]]:
@@ -46,14 +46,14 @@ class Seq2SeqTeacher(LanguageModelTeacher):
             yield [order[i] for i in batch], scores
 
     def _padded_logits(self, prompts: list[list[int]]) -> torch.Tensor:
-        """(B, rows of the head) of the first answer token, by the model's own forward."""
+        """Return (B, rows of the head) logits of the first answer token, from the model's own forward."""
         ids, mask = pad(prompts, "right", self.device)
         start = torch.full((len(prompts), 1), self.model.config.decoder_start_token_id, device=self.device)
         output = self.model(input_ids=ids, attention_mask=mask, decoder_input_ids=start, use_cache=False)
         return output.logits[:, -1]
 
     def _packed_logits(self, prompts: list[list[int]]) -> torch.Tensor:
-        """The same, from a flat batch."""
+        """Return the logits that `_padded_logits` returns, from a flat batch."""
         lengths = [len(prompt) for prompt in prompts]
         states = self._encode(prompts, lengths)
         width = max(lengths)
@@ -65,14 +65,14 @@ class Seq2SeqTeacher(LanguageModelTeacher):
         return self._decode(states[rows.to(self.device)], mask.to(self.device))
 
     def _encode(self, prompts: list[list[int]], lengths: list[int]) -> torch.Tensor:
-        """(N, d_model): the encoder's states of all tokens."""
+        """Return the encoder's states (N, d_model) of all tokens."""
         encoder = self.model.encoder
         segments = [
             Segment(stop - length, stop, list(range(stop - length, stop)))
             for stop, length in zip(accumulate(lengths), lengths, strict=True)
         ]
         positions = [position for length in lengths for position in range(length)]
-        plan = Plan(segments, positions, self.device)
+        plan = AttentionPlan(segments, positions, self.device)
         bias = self._position_bias(plan, max(lengths))
         hidden = encoder.embed_tokens(
             torch.tensor([token for prompt in prompts for token in prompt])[None].to(self.device)
@@ -82,8 +82,8 @@ class Seq2SeqTeacher(LanguageModelTeacher):
             hidden = block.layer[1](hidden)
         return encoder.final_layer_norm(hidden)[0]
 
-    def _position_bias(self, plan: Plan, longest: int) -> list[torch.Tensor]:
-        """For each group, what is added to its attention scores: relative positions, and -inf for padding."""
+    def _position_bias(self, plan: AttentionPlan, longest: int) -> list[torch.Tensor]:
+        """Return what is added to each group's attention scores: T5's relative position bias, -inf for padding."""
         table = self.model.encoder.block[0].layer[0].SelfAttention.compute_bias(longest, longest, device=self.device)
         biases = []
         for group in plan.groups:
@@ -94,36 +94,39 @@ class Seq2SeqTeacher(LanguageModelTeacher):
         return biases
 
     def _decode(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """One decoder step: states (B, T, d_model), mask (B, 1, T) additive -> (B, rows of the head) float32."""
+        """Decode one step: states (B, T, d_model), additive mask (B, 1, T) -> logits (B, rows of the head) float32."""
         decoder = self.model.decoder
         start = torch.full((len(states),), self.model.config.decoder_start_token_id, device=self.device)
         hidden = decoder.embed_tokens(start)
         for block in decoder.block:
-            own, cross, feed_forward = block.layer
-            attention = own.SelfAttention  # over a single token: its softmax is 1
-            hidden = hidden + attention.o(attention.v(own.layer_norm(hidden)))
+            self_attention, cross, feed_forward = block.layer
+            attention = self_attention.SelfAttention  # there is a single token, so its softmax is 1
+            hidden = hidden + attention.o(attention.v(self_attention.layer_norm(hidden)))
             hidden = hidden + cross_attention(cross.EncDecAttention, cross.layer_norm(hidden), states, mask)
             hidden = feed_forward(hidden)
         hidden = decoder.final_layer_norm(hidden)
-        if getattr(self.model.config, "scale_decoder_outputs", False):  # T5 v1.0, whose head is tied to its embeddings
+        if getattr(self.model.config, "scale_decoder_outputs", False):  # T5 v1.0 ties its head to its embeddings
             hidden = hidden * self.model.model_dim**-0.5
         return self.model.lm_head(hidden)
 
 
 def cross_attention(attention: Any, query: torch.Tensor, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """T5's cross-attention of one token a row: query (B, d_model), states (B, T, d_model), mask (B, 1, T)."""
+    """Compute T5's cross-attention for one decoder token per row.
+
+    query (B, d_model), states (B, T, d_model), additive mask (B, 1, T) -> (B, d_model).
+    """
     heads = attention.n_heads
     key_weight = attention.k.weight.view(heads, -1, states.shape[-1])  # (heads, d_kv, d_model)
     value_weight = attention.v.weight.view(heads, -1, states.shape[-1])
-    asked = torch.einsum("bhe,hed->bhd", attention.q(query).view(len(query), heads, -1), key_weight)
-    scores = torch.baddbmm(mask, asked, states.transpose(1, 2))  # (B, heads, T)
+    projected = torch.einsum("bhe,hed->bhd", attention.q(query).view(len(query), heads, -1), key_weight)
+    scores = torch.baddbmm(mask, projected, states.transpose(1, 2))  # (B, heads, T)
     pooled = torch.bmm(scores.softmax(-1, dtype=torch.float32).to(states.dtype), states)
     context = torch.einsum("bhd,hed->bhe", pooled, value_weight)
     return attention.o(context.reshape(len(query), -1))
 
 
-def fuse(model: Any) -> None:
-    """Replace T5's norms and feed-forward parts, written as many operations, by the same functions in few."""
+def fuse_operations(model: Any) -> None:
+    """Replace the forward of T5's norms and feed-forward parts by the same functions in fewer operations."""
     for module in model.modules():
         if isinstance(module, (T5LayerNorm, MT5LayerNorm)):
             module.forward = _rms_norm.__get__(module)  # type: ignore[method-assign]

@@ -1,0 +1,102 @@
+"""`pdadapt recipes ...`, `datasets` and the environments of engines."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import typer
+
+from pdadapt.cli.app import app, recipes_app
+from pdadapt.cli.options import DebugOption, open_console, say
+from pdadapt.runtime.printing import printable
+
+
+@app.command(epilog="Example: pdadapt datasets")
+def datasets(debug: DebugOption = False) -> None:
+    """List the corpora that --corpus takes by name, with how many queries there are to adapt and to test on."""
+    from pdadapt.data.catalog import PAPER_QUERIES, listings
+    from pdadapt.runtime.terminal import WholeTable
+    from pdadapt.settings.recipes import recipe_names
+
+    table = WholeTable("name", "documents", "to adapt on", "to test on", "recipe", box=None, padding=(0, 2, 0, 0))
+    recipes = set(recipe_names())
+    for found in listings():
+        documents = "licensed" if found.licensed else f"{found.documents:,}"
+        tests = ", ".join(f"{split} {number:,}" if number else split for split, number in found.tests.items())
+        recipe = found.name if found.name in recipes else ""
+        table.add_row(found.name, documents, f"{found.queries:,}" if found.queries else "", tests, recipe)
+    open_console().print(table)
+    for name, number in PAPER_QUERIES.items():
+        say(f"{name}: published figures are on {number:,} test queries, of which ir_datasets has fewer.")
+    say(
+        "They are downloaded when first used, but for licensed ones: --corpus NAME says how to get those. Other ids of "
+        "ir_datasets do too (https://ir-datasets.com), as well as your own files."
+    )
+
+
+@app.command(epilog="Example: pdadapt setup-plaid, then --set retrieve.engine=plaid")
+def setup_plaid(debug: DebugOption = False) -> None:
+    """Build the environment in which fast-plaid runs, with the torch that it wants (several GB)."""
+    _set_up("plaid")
+
+
+@app.command(epilog="Example: pdadapt setup-colbert, then --set retrieve.engine=colbert")
+def setup_colbert(debug: DebugOption = False) -> None:
+    """Build the environment in which colbert-ai, the paper's own engine, runs."""
+    _set_up("colbert")
+
+
+def _set_up(engine: str) -> None:
+    from pdadapt.retrieval.engines.environment import set_up
+
+    say(f"Ready in {set_up(engine)}: --set retrieve.engine={engine}")
+
+
+@recipes_app.callback()
+def recipes(context: typer.Context) -> None:
+    """List the shipped recipes."""
+    from pdadapt.settings.recipes import recipe_names, recipe_path
+
+    if context.invoked_subcommand is None:
+        for name in recipe_names():
+            first = recipe_path(name).read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+            say(f"{name:24} {first}")
+
+
+@recipes_app.command("settings")
+def recipes_settings(debug: DebugOption = False) -> None:
+    """List every setting: its key, its default and what it means."""
+    from pdadapt.runtime.terminal import Name, WholeTable
+    from pdadapt.settings.recipes import all_settings
+
+    table = WholeTable(Name("setting"), "default", Name("meaning"))
+    for key, default, meaning in all_settings():
+        value = "null" if default is None else list(default) if isinstance(default, tuple) else default
+        table.add_row(key, str(value), meaning)
+    open_console().print(table)
+
+
+@recipes_app.command("show")
+def recipes_show(name: str, debug: DebugOption = False) -> None:
+    """Print a recipe."""
+    from pdadapt.settings.recipes import read_utf8, recipe_path
+
+    typer.echo(printable(read_utf8(recipe_path(name))), nl=False)
+
+
+@recipes_app.command("copy")
+def recipes_copy(name: str, file: Path, debug: DebugOption = False) -> None:
+    """Copy a recipe to a file of yours."""
+    from pdadapt.errors import RecipeError
+    from pdadapt.settings.recipes import read_utf8, recipe_path
+
+    text = read_utf8(recipe_path(name))
+    try:
+        with open(file, "x", encoding="utf-8") as target:
+            target.write(text)
+    except FileExistsError:
+        raise RecipeError(f"{file} exists already; give another name.") from None
+    except OSError as error:
+        raise RecipeError(f"{file} cannot be written ({error.strerror}); give another name.") from None
+    say(f"Wrote {file}; use it with --recipe {shlex.quote(str(file))}")

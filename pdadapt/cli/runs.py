@@ -1,0 +1,78 @@
+"""`pdadapt status`, `report`, `export`, `convert`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pdadapt.cli.app import app
+from pdadapt.cli.options import DebugOption, new_progress, open_console, say
+
+
+@app.command(epilog="Example: pdadapt status runs/mine")
+def status(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    debug: DebugOption = False,
+) -> None:
+    """Say how a run stands, also while another process is at it: what it does, labels, losses, measures."""
+    from pdadapt.reporting.status import show_status
+
+    open_console().print(show_status(run))
+
+
+@app.command(epilog="Example: pdadapt report runs/mine")
+def report(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    debug: DebugOption = False,
+) -> None:
+    """Make the page of a run anew (RUN/report.html), of one that has not finished with what there is."""
+    from pdadapt.reporting.report import write_report
+
+    say(str(write_report(run)))
+
+
+class ExportFormat(StrEnum):
+    stanford = "stanford"
+    pylate = "pylate"
+    sentence_transformers = "sentence-transformers"
+    onnx = "onnx"
+
+
+@app.command(epilog="Example: pdadapt export runs/mine --format stanford --out colbert-mine")
+def export(
+    model: Annotated[str, typer.Argument(help="A run folder, a checkpoint folder, a hub id, or package:NAME/PATH.")],
+    out: Annotated[Path, typer.Option(help="The new folder; with --push-to-hub, one that is there is uploaded.")],
+    file_format: Annotated[
+        ExportFormat, typer.Option("--format", help="stanford is what colbert-ai opens.")
+    ] = ExportFormat.pylate,
+    push_to_hub: Annotated[
+        str | None, typer.Option(metavar="NAME/REPO", help="Upload it, to a repository that only you can see.")
+    ] = None,
+    debug: DebugOption = False,
+) -> None:
+    """Write a student in the form that another tool opens; of a run, with a model card."""
+    from pdadapt.reporting.export import export_checkpoint, push
+    from pdadapt.runtime.progress import quiet_libraries
+
+    quiet_libraries()
+    if not (push_to_hub and out.exists()):
+        export_checkpoint(model, out, file_format.value)
+        say(f"Wrote {out}")
+    if push_to_hub:
+        say(f"Uploaded to {push(out, push_to_hub)}")
+
+
+@app.command(epilog="Example: pdadapt convert castorini/duot5-3b-msmarco duot5-3b-msmarco")
+def convert(
+    model: Annotated[str, typer.Argument(help="A hub id or a folder, whose weights are pickles (pytorch_model.bin).")],
+    out: Annotated[Path, typer.Argument(metavar="FOLDER", help="The new folder, to be given as the model.")],
+    debug: DebugOption = False,
+) -> None:
+    """Write a model's pickled weights as safetensors, which hold no code, beside its configuration and tokenizer."""
+    from pdadapt.models.convert import convert as convert_model
+
+    convert_model(model, out, new_progress())
+    say(f"Wrote {out}")

@@ -1,0 +1,99 @@
+"""Long documents, split: passages are indexed and judged, and a document ranks by its best passage (MaxP)."""
+
+from __future__ import annotations
+
+import re
+from array import array
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import overload
+
+from pdadapt.data.corpus import Corpus, Dataset, Document, Source
+from pdadapt.data.load import load_dataset
+from pdadapt.data.run_file import Ranking
+from pdadapt.errors import DataError
+
+WORD = re.compile(r"\S+")
+
+
+class Passages(Sequence[Document]):
+    """Windows of `words` words of each document's text, each with its title; neighbours share `overlap` words.
+
+    A passage's id is its document's, `#` and its number. Documents are read when asked for.
+    """
+
+    def __init__(self, documents: Sequence[Document], words: int, overlap: int):
+        self.documents = documents
+        self.words = words
+        self.overlap = overlap
+        self._last: tuple[int, Document, list[tuple[int, int]]] | None = None  # read: its row, and its windows
+        self._first = array("Q", [0])  # of each document its first passage, and behind the last how many there are
+        for document in documents:
+            self._first.append(self._first[-1] + len(self._windows(document)))
+
+    def __len__(self) -> int:
+        return self._first[-1]
+
+    @overload
+    def __getitem__(self, index: int) -> Document: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Document]: ...
+    def __getitem__(self, index: int | slice) -> Document | list[Document]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        position = index + len(self) if index < 0 else index
+        if not 0 <= position < len(self):
+            raise IndexError(index)
+        row = bisect_right(self._first, position) - 1
+        if self._last is None or self._last[0] != row:
+            document = self.documents[row]
+            self._last = row, document, self._windows(document)
+        _, document, windows = self._last
+        number = position - self._first[row]
+        start, end = windows[number]
+        return Document(f"{document.doc_id}#{number}", document.title, document.text[start:end])
+
+    def _windows(self, document: Document) -> list[tuple[int, int]]:
+        """(start, end) in the text of each passage; at least one."""
+        spans = [match.span() for match in WORD.finditer(document.text)]
+        step = self.words - self.overlap
+        firsts = range(0, max(1, len(spans) - self.overlap), step)
+        groups = [spans[first : first + self.words] for first in firsts]
+        return [(group[0][0], group[-1][1]) if group else (0, 0) for group in groups]
+
+
+def split_documents(dataset: Dataset, text: str) -> Dataset:
+    """The dataset with passages for documents; text: `words=180,overlap=30`. Raises DataError when it is no such."""
+    try:
+        asked = {key: int(value) for key, value in (part.split("=") for part in text.split(","))}
+    except ValueError:
+        asked = {}
+    words, overlap = asked.get("words", 0), asked.get("overlap", 0)
+    if not set(asked) <= {"words", "overlap"} or not 0 <= overlap < words:
+        raise DataError(f"--passages {text!r}: expected words=N,overlap=M with M less than N, as words=180,overlap=30.")
+    whole = dataset.corpus
+    source = dataset.source and dataset.source._replace(passages=text)
+    return replace(dataset, corpus=Corpus(Passages(whole.documents, words, overlap), whole=whole), source=source)
+
+
+def reload(source: Source) -> Dataset:
+    """A dataset again, from where it was read. Raises DataError when it is not there any more."""
+    dataset = load_dataset(source.corpus, Path(source.queries) if source.queries else None, source.split)
+    return split_documents(dataset, source.passages) if source.passages else dataset
+
+
+def document_id(passage_id: str) -> str:
+    return passage_id.rpartition("#")[0]
+
+
+def best_passages(ranking: Ranking, k: int) -> Ranking:
+    """The k best documents of a ranking of passages, each with its best passage's score."""
+    folded: Ranking = {}
+    for query_id, ranked in ranking.items():
+        best: dict[str, float] = {}
+        for passage_id, score in ranked:
+            best.setdefault(document_id(passage_id), score)
+        folded[query_id] = list(best.items())[:k]
+    return folded

@@ -1,0 +1,105 @@
+"""TREC run files: query_id Q0 doc_id rank score tag."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import mmap
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from pdadapt.data.trec import read_records, read_score
+from pdadapt.errors import DataError
+from pdadapt.runtime.files import write_atomic
+
+DECIMALS = 6  # of a score in a run file
+Ranked = list[tuple[str, float]]  # (doc_id, score), best first
+Ranking = dict[str, Ranked]  # by query_id
+
+
+def write_run(path: Path, rankings: Iterable[tuple[str, Ranked]], tag: str) -> None:
+    """A TREC run file: query_id Q0 doc_id rank score tag."""
+    lines = (
+        f"{query_id} Q0 {doc_id} {rank} {score:.{DECIMALS}f} {tag}\n"
+        for query_id, ranked in rankings
+        for rank, (doc_id, score) in enumerate(ranked, 1)
+    )
+    write_atomic(path, lines)
+
+
+def in_order(ranked: Ranked) -> Ranked:
+    """As trec_eval orders documents: by their scores in single precision, and of equal ones the greater id first."""
+    scores = array("f", (score for _, score in ranked))
+    if all(before > after for before, after in itertools.pairwise(scores)):
+        return ranked
+    order = sorted(range(len(ranked)), key=lambda i: (scores[i], ranked[i][0]), reverse=True)
+    return [ranked[i] for i in order]
+
+
+def as_written(ranked: Ranked) -> Ranked:
+    """As read_run has it again when write_run has written it."""
+    return in_order([(doc_id, round(score, DECIMALS)) for doc_id, score in ranked])
+
+
+def read_run(path: Path) -> Ranking:
+    """The rankings of a run file (trec.read_records), in trec_eval's order.
+
+    Raises DataError, with file and line, when it is not one.
+    """
+    ranking: Ranking = {}
+    for query_id, doc_id, value, where in read_records(path, "ranking", []):
+        ranking.setdefault(query_id, []).append((doc_id, read_score(value, where)))
+    for query_id, ranked in ranking.items():
+        counts = Counter(doc_id for doc_id, _ in ranked)
+        if twice := next((doc_id for doc_id, times in counts.items() if times > 1), None):
+            raise DataError(f"{path}: query {query_id!r} ranks document {twice!r} twice; keep the first of the two.")
+    return {query_id: in_order(ranked) for query_id, ranked in ranking.items()}
+
+
+class RunFile(Mapping[str, Ranked]):
+    """The rankings of a run file that write_run wrote, each read from it when asked for."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.sizes: dict[str, int] = {}
+        """How many documents each query has."""
+        self._starts: dict[str, int] = {}
+        with open(path, "rb") as file:
+            self._file = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else io.BytesIO()
+        start = 0
+        for query_id, lines in itertools.groupby(self._lines(), lambda line: line.partition(b" ")[0]):
+            name = query_id.decode(errors="replace")
+            self._starts[name] = start
+            self.sizes[name] = 0
+            for line in lines:
+                start += len(line)
+                self.sizes[name] += 1
+
+    def __getitem__(self, query_id: str) -> Ranked:
+        """Raises DataError, naming the file, when it is no run file."""
+        self._file.seek(self._starts[query_id])
+        lines = itertools.islice(self._lines(), self.sizes[query_id])
+        return [_entry(line.decode(errors="replace"), str(self.path)) for line in lines]
+
+    def _lines(self) -> Iterator[bytes]:
+        """From where the file is now."""
+        return iter(self._file.readline, b"")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._starts)
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __contains__(self, query_id: object) -> bool:
+        return query_id in self._starts
+
+
+def _entry(line: str, where: str) -> tuple[str, float]:
+    """(document id, score) of a line that write_run wrote."""
+    fields = line.split()
+    if len(fields) < 6:
+        raise DataError(f"{where}: not a line of a TREC run; write six fields, query_id Q0 doc_id rank score tag.")
+    return fields[2], read_score(fields[4], where)

@@ -1,0 +1,160 @@
+"""How far a student agrees with its teacher on queries it is not trained on: does it learn? No judgments needed."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from scipy.special import expit
+from scipy.stats import kendalltau
+from sklearn.metrics import ndcg_score
+
+from pdadapt.data.corpus import Corpus, Queries
+from pdadapt.evaluation import significance
+from pdadapt.evaluation.held_out import DECISIVE, held_out, judging
+from pdadapt.labeling.store import LabelStore
+from pdadapt.labeling.training_list import TrainingList, derive, read_lists
+from pdadapt.runs.folder import RunFolder, system
+from pdadapt.runtime.files import read_settings, write_atomic
+from pdadapt.runtime.progress import Progress
+from pdadapt.settings.schema import Recipe
+from pdadapt.students.encoding import encode_documents
+from pdadapt.students.load import load_configured
+from pdadapt.teachers.label_key import teacher_key
+
+MEASURES = (DECISIVE, "rank correlation", "nDCG@10")
+
+
+def score_lists(
+    model: Any,
+    lists: Iterable[TrainingList],
+    corpus: Corpus,
+    queries: Queries,
+    batch_tokens: int | None,
+    advance: Callable[[int], None] = lambda n: None,
+) -> list[list[float]]:
+    """The student's score of every document of every list. advance: told how many lists more are done."""
+    scores = []
+    for entry in lists:
+        texts = [corpus[doc_id].contents for doc_id in entry.doc_ids]
+        documents = encode_documents(model, texts, batch_tokens)
+        query = model.encode_query([queries[entry.query_id]], show_progress_bar=False)
+        scores.append(model.similarity(query, documents)[0].tolist())
+        advance(1)
+    return scores
+
+
+def agreement(
+    lists: Iterable[TrainingList], every_score: Iterable[list[float]], temperature: float
+) -> dict[str, dict[str, float]]:
+    """Each of MEASURES for every list that says enough, by query id; the teacher's labels are the truth.
+
+    every_score: what score_lists returns for these lists. pair accuracy: share of the pairs, weighted by the teacher's
+    confidence |2 P_pair - 1|, that the student orders alike; without pair labels, of all pairs by their points /
+    temperature. rank correlation: Kendall's tau-b with the points. nDCG@10: with sigmoid(points / temperature) as
+    gains.
+    """
+    values: dict[str, dict[str, float]] = {name: {} for name in MEASURES}
+    for entry, scores in zip(lists, every_score, strict=True):
+        labeled = [(found, point) for found, point in zip(scores, entry.points, strict=True) if point is not None]
+        weighed = [
+            (abs(math.tanh(odds / 2)), (scores[i] - scores[j]) * odds > 0) for i, j, odds in pairs(entry, temperature)
+        ]
+        if says_enough(entry, temperature):
+            found, points = zip(*labeled, strict=True)
+            gains = [expit(point / temperature) for point in points]
+            right = sum(weight for weight, alike in weighed if alike) / sum(weight for weight, _ in weighed)
+            tau = kendalltau(found, points).statistic
+            measured = (right, 0.0 if math.isnan(tau) else tau, ndcg_score([gains], [found], k=10))
+            for name, value in zip(MEASURES, measured, strict=True):
+                values[name][entry.query_id] = float(value)
+    return values
+
+
+def says_enough(entry: TrainingList, temperature: float) -> bool:
+    """Whether a list can tell one student from another: its points differ, and the teacher prefers one of some pair."""
+    known = {point for point in entry.points if point is not None}
+    return len(known) > 1 and any(math.tanh(odds / 2) for *_, odds in pairs(entry, temperature))
+
+
+def pairs(entry: TrainingList, temperature: float) -> Iterator[tuple[int, int, float]]:
+    """The pairs that the teacher judged, or all that its points order: (i, j, log-odds that i is the more relevant)."""
+    if entry.pairs:
+        yield from entry.pairs
+        return
+    for i, j in itertools.combinations(range(len(entry.doc_ids)), 2):
+        odds = derive(entry, i, j, temperature)
+        if odds is not None:
+            yield i, j, odds
+
+
+def save_agreement(
+    recipe: Recipe, corpus: Corpus, queries: Queries, run: RunFolder, iteration: int, progress: Progress
+) -> None:
+    """How far the student agrees with the teacher on the lists held out: the base, before this iteration's training
+    (if that is another), and after. Leaves agreement.json, and held-out.jsonl: what each student made of each list.
+    """
+    folder = run.iteration(iteration)
+    judges = judging(held_out(queries, recipe.train.held_out, recipe.seed), recipe)
+    every = read_lists(folder / "lists.jsonl", judges.__contains__)
+    lists = by_teacher_alone(recipe, corpus, queries, run, every)
+    numbers = compared_students(iteration)
+    values = []
+    rows: list[dict[str, Any]] = [
+        {"query_id": each.query_id, "doc_ids": each.doc_ids, "points": each.points, "students": {}} for each in lists
+    ]
+    with progress.task("agreement", len(numbers) * len(lists), "lists") as advance:
+        for number in numbers:
+            model = load_configured(str(run.checkpoint(number)), recipe.student)
+            scores = score_lists(model, lists, corpus, queries, recipe.retrieve.batch_tokens, advance)
+            values.append(agreement(lists, scores, recipe.train.temperature))
+            for row, scored in zip(rows, scores, strict=True):
+                agreed = {name: each.get(row["query_id"]) for name, each in values[-1].items()}
+                row["students"][system(number)] = {"scores": scored, "agreement": agreed}
+    write_atomic(folder / "held-out.jsonl", (json.dumps(row) + "\n" for row in rows))
+    pair = (0, len(numbers) - 1)
+    found = significance.compare_values(values, recipe.evaluate, recipe.seed, [pair]) if values[0][DECISIVE] else {}
+    write_atomic(folder / "agreement.json", json.dumps(found, indent=2) + "\n")
+
+
+def by_teacher_alone(
+    recipe: Recipe, corpus: Corpus, queries: Queries, run: RunFolder, lists: Iterable[TrainingList]
+) -> list[TrainingList]:
+    """The lists with what the teacher alone said: with point.student_weight the labels hold the student's own scores
+    too, and with those the student as it was agrees more than any other.
+    """
+    if not recipe.teacher.point.student_weight:
+        return list(lists)
+    derived = recipe.teacher.pair.scoring == "derived"
+    with LabelStore(run.store(recipe), "points", teacher_key(recipe.teacher, "point")) as store:
+        return [
+            entry._replace(
+                points=[store.get((queries[entry.query_id], corpus[doc_id].contents)) for doc_id in entry.doc_ids],
+                pairs=[] if derived else entry.pairs,  # else derived again, from these points
+            )
+            for entry in lists
+        ]
+
+
+def compared_students(iteration: int) -> list[int]:
+    """Whose agreement is measured in an iteration: of the base, of the student before its training, and after."""
+    return list(dict.fromkeys([0, iteration - 1, iteration]))
+
+
+def has_agreement(folder: Path, iteration: int) -> bool:
+    """Whether the agreement is there, with all students (an earlier version left the base out)."""
+    file = folder / "agreement.json"
+    found = read_settings(file) if file.exists() else None
+    return found is not None and all(
+        len(values["means"]) == len(compared_students(iteration)) for values in found.values()
+    )
+
+
+def has_learned(folder: Path) -> bool:
+    """Whether the agreement rose in this iteration; without queries that could tell, it is taken to have."""
+    found = read_settings(folder / "agreement.json")
+    return not found or found[DECISIVE]["means"][-1] > found[DECISIVE]["means"][-2]

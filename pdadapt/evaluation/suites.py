@@ -1,0 +1,226 @@
+"""Suites: one system on many test sets, in one table beside the paper's figures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from rich.table import Column, Table
+
+from pdadapt.data.catalog import DOMAINS, FORUMS, PAPER_QUERIES, lengths_of, load_test
+from pdadapt.data.corpus import Dataset, Queries, fingerprint
+from pdadapt.data.load import load_dataset
+from pdadapt.data.trec import Qrels
+from pdadapt.errors import DataError, RecipeError
+from pdadapt.runtime.files import write_atomic
+from pdadapt.runtime.printing import markdown, printable
+from pdadapt.runtime.terminal import WholeTable, plain
+
+
+class Task(NamedTuple):
+    """A row of the table: a measure on a corpus, or its mean over several."""
+
+    name: str
+    measure: str
+    corpora: tuple[str, ...]
+    group: str = ""  # whose rows are averaged; "": it is in no average
+
+
+class Row(NamedTuple):
+    name: str
+    measure: str
+    values: list[float | None]  # by system, then the paper's ColBERTv2 and PairDistill, in per cent
+    group: str = ""
+
+
+def _tests(measure: str, *names: str, group: str = "") -> tuple[Task, ...]:
+    return tuple(Task(name, measure, (name,), group) for name in names)
+
+
+BEIR_11 = _tests(
+    "nDCG@10",
+    *("trec-covid", "nfcorpus", "fiqa", "arguana", "touche2020", "scidocs", "scifact", "hotpotqa", "dbpedia-entity"),
+    *("fever", "climate-fever"),
+    group="BEIR",
+)
+BEIR_13 = (*BEIR_11, *_tests("nDCG@10", "nq", "quora", group="BEIR"))
+BEIR_18 = (
+    *BEIR_13,
+    Task("cqadupstack", "nDCG@10", tuple(f"cqadupstack/{forum}" for forum in FORUMS), "BEIR"),
+    *_tests("nDCG@10", "robust04", "signal1m", "trec-news", "bioasq", group="BEIR"),
+)
+LOTTE = tuple(
+    Task(name, "Success@5", (name,), "" if domain == "pooled" else f"LoTTE {kind}")
+    for kind in ("search", "forum")
+    for domain in DOMAINS
+    for name in (f"lotte/{domain}/{kind}",)
+)
+MSMARCO = (
+    *(Task("msmarco", measure, ("msmarco",)) for measure in ("RR@10", "R@1000")),
+    *_tests("nDCG@10", "dl19", "dl20"),
+)
+OPENQA = _tests("Answer@5", "nq-open", "triviaqa", "squad-open", group="open-domain QA")
+SUITES = {
+    "beir-11": BEIR_11,  # without those that instruction-tuned LLMs were trained on (Dai et al. 2023, Promptagator)
+    "beir-13": BEIR_13,  # that can be downloaded, without CQADupStack
+    "beir-18": BEIR_18,
+    "lotte": LOTTE,
+    "msmarco": MSMARCO,
+    "openqa": OPENQA,
+    "paper": (*MSMARCO, *BEIR_18, *LOTTE, *OPENQA),
+}
+PUBLISHED = {  # PairDistill's tables 1 and 2: ColBERTv2, PairDistill
+    ("msmarco", "RR@10"): (39.7, 40.7),
+    ("msmarco", "R@1000"): (98.4, 98.5),
+    ("dl19", "nDCG@10"): (74.6, 75.2),
+    ("dl20", "nDCG@10"): (75.2, 75.1),
+    ("trec-covid", "nDCG@10"): (73.2, 74.2),
+    ("nfcorpus", "nDCG@10"): (33.9, 34.5),
+    ("fiqa", "nDCG@10"): (35.6, 37.1),
+    ("arguana", "nDCG@10"): (45.8, 46.8),
+    ("touche2020", "nDCG@10"): (26.5, 26.4),
+    ("quora", "nDCG@10"): (85.1, 85.3),
+    ("scidocs", "nDCG@10"): (15.5, 16.2),
+    ("scifact", "nDCG@10"): (69.1, 71.5),
+    ("nq", "nDCG@10"): (56.3, 58.3),
+    ("hotpotqa", "nDCG@10"): (67.4, 69.3),
+    ("dbpedia-entity", "nDCG@10"): (44.6, 46.0),
+    ("fever", "nDCG@10"): (79.0, 80.4),
+    ("climate-fever", "nDCG@10"): (18.2, 19.4),
+    ("cqadupstack", "nDCG@10"): (36.7, 38.0),
+    ("robust04", "nDCG@10"): (46.8, 48.7),
+    ("signal1m", "nDCG@10"): (30.7, 31.2),
+    ("trec-news", "nDCG@10"): (42.0, 41.9),
+    ("bioasq", "nDCG@10"): (52.2, 54.8),
+    ("lotte/pooled/search", "Success@5"): (71.4, 73.9),
+    ("lotte/pooled/forum", "Success@5"): (63.2, 65.5),
+    ("nq-open", "Answer@5"): (68.9, 71.8),
+    ("triviaqa", "Answer@5"): (76.7, 77.4),
+    ("squad-open", "Answer@5"): (65.0, 66.9),
+}
+PAPERS = ("ColBERTv2 (paper)", "PairDistill (paper)")
+AVERAGED = "average"
+LATEX = {letter: f"\\{letter}" for letter in "_&%#${}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+}
+
+
+def run_suite(
+    suite: str,
+    data: Path | None,
+    out: Path,
+    settings: Mapping[str, Any],
+    measure: Callable[[Dataset, Sequence[str], Path], Mapping[str, Any]],
+    say: Callable[[str], None],
+) -> tuple[list[Row], list[str]]:
+    """Measure on every corpus of the suite that can be had; what was measured so before, of the same data, is read from
+    `out`.
+
+    data: a folder of folders in BEIR layout, which go before downloads. settings: all that figures depend on but corpus
+    and measure; JSON. measure: called with a corpus, the measures and a folder of its own; returns what
+    evaluate.evaluate does. Returns the table's rows, and sentences on them: which corpora were skipped, and why, and
+    which figures are not of the paper's queries.
+    """
+    tests = SUITES[suite]
+    found: dict[str, Mapping[str, Any]] = {}
+    skipped: dict[str, str] = {}
+    for name in dict.fromkeys(corpus for test in tests for corpus in test.corpora):
+        wanted = list(dict.fromkeys(test.measure for test in tests if name in test.corpora))
+        folder = out / name.replace("/", "-")
+        asked_file, metrics_file = folder / "asked.json", folder / "metrics.json"
+        own = data / name if data and (data / name).exists() else Path(name)
+        dataset = None
+        try:
+            if own.exists():
+                dataset = replace(load_dataset(str(own)), lengths=lengths_of(name))
+                hashes = {"corpus": dataset.corpus.fingerprint, **_hashes(dataset.test_queries, dataset.qrels)}
+                hashes["answers"] = fingerprint((key, json.dumps(right)) for key, right in dataset.answers.items())
+            else:  # its downloads are checked by their digests
+                hashes = _hashes(*(load_test(name) or ({}, {})))
+            asked = json.dumps({"measures": wanted, "hashes": hashes, **settings}, sort_keys=True)
+            if asked_file.exists() and metrics_file.exists() and asked_file.read_text(encoding="utf-8") == asked:
+                found[name] = json.loads(metrics_file.read_text(encoding="utf-8"))
+                say(f"{name}: measured before, of the same data.")
+                continue
+            dataset = dataset or load_dataset(name)
+            say(dataset.summary)
+            dataset.notices.say(say)
+            asked_file.unlink(missing_ok=True)
+            found[name] = measure(dataset, wanted, folder)
+            write_atomic(asked_file, asked)
+        except (DataError, RecipeError) as error:
+            skipped[name] = str(error)
+    rows = []
+    for test in tests:
+        if all(name in found for name in test.corpora):
+            means = [found[name]["measures"][test.measure]["means"] for name in test.corpora]
+            values = [100 * fmean(system) for system in zip(*means, strict=True)]
+            published = PUBLISHED.get((test.name, test.measure), (None, None))
+            rows.append(Row(test.name, test.measure, [*values, *published], test.group))
+    notes = [
+        f"{name}: these are {counted:,} test queries, and the paper's figures are on {all_of_them:,}."
+        for name, all_of_them in PAPER_QUERIES.items()
+        if name in found and (counted := found[name]["test_queries"]) != all_of_them
+    ]
+    return rows + averages(rows), [f"Skipped {name}: {reason}" for name, reason in skipped.items()] + notes
+
+
+def _hashes(queries: Queries, qrels: Qrels) -> dict[str, str]:
+    judged = ((query_id, json.dumps(grades, sort_keys=True)) for query_id, grades in sorted(qrels.items()))
+    return {"queries": fingerprint(queries.items()), "qrels": fingerprint(judged)}
+
+
+def averages(rows: Sequence[Row]) -> list[Row]:
+    """For each group of several rows their mean; the paper's only where it has every one of them."""
+    found = []
+    for group in dict.fromkeys(row.group for row in rows if row.group):
+        of_group = [row for row in rows if row.group == group]
+        if len(of_group) > 1:
+            values = zip(*(row.values for row in of_group), strict=True)
+            columns = [None if None in column else fmean(column) for column in values]
+            found.append(Row(f"{AVERAGED} of {len(of_group)}, {group}", of_group[0].measure, columns))
+    return found
+
+
+def cells(row: Row) -> list[str]:
+    return ["" if value is None else f"{value:.1f}" for value in row.values]
+
+
+def rich_table(rows: Sequence[Row], systems: Sequence[str]) -> Table:
+    columns = (Column(plain(name), justify="right") for name in (*systems, *PAPERS))
+    table = WholeTable("test set", "measure", *columns)
+    for row in rows:
+        table.add_row(row.name, row.measure, *cells(row), style="bold" if row.name.startswith(AVERAGED) else "")
+    return table
+
+
+def write_tables(rows: Sequence[Row], systems: Sequence[str], folder: Path, notes: Sequence[str] = ()) -> None:
+    """The table as Markdown, CSV and LaTeX (booktabs): `table.md`, `table.csv`, `table.tex`.
+
+    notes: sentences that go under the table; into CSV, which has no place for them, they do not.
+    """
+    head = ["test set", "measure", *map(printable, systems), *PAPERS]
+    lines = [[row.name, row.measure, *cells(row)] for row in rows]
+    align = "|".join(["---", "---"] + ["---:"] * (len(head) - 2))
+    first, *others = ["| " + " | ".join(map(markdown, line)) + " |" for line in (head, *lines)]
+    paragraphs = "".join(f"\n{markdown(note)}\n" for note in notes)
+    write_atomic(folder / "table.md", "\n".join([first, f"|{align}|", *others]) + "\n" + paragraphs)
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([head, *lines])
+    write_atomic(folder / "table.csv", text.getvalue())
+    latex = [" & ".join(map(_latex, line)) + r" \\" for line in (head, *lines)]
+    body = [rf"\begin{{tabular}}{{ll{'r' * (len(head) - 2)}}}", r"\toprule", latex[0], r"\midrule", *latex[1:]]
+    comments = [f"% {' '.join(note.split())}" for note in notes]
+    write_atomic(folder / "table.tex", "\n".join([*body, r"\bottomrule", r"\end{tabular}", *comments]) + "\n")
+
+
+def _latex(text: str) -> str:
+    return "".join(LATEX.get(letter, letter) for letter in text)

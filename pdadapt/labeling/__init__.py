@@ -1,0 +1,1 @@
+"""Candidates -> labels -> training lists: what is asked, how answers are kept."""

@@ -1,0 +1,1 @@
+"""Models by name: found, checked, loaded; where they compute and how much fits."""

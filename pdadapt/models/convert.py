@@ -1,0 +1,120 @@
+"""Pickled weights -> safetensors: the same tensors under the same names, beside the model's other files."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import zipfile
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from pdadapt.errors import ModelError, RunError
+from pdadapt.models.hub import WANTED, fetch
+from pdadapt.models.source import ModelSource, folders_of, pickles_in, read_json, resolve_model
+from pdadapt.runtime.files import atomic_folder
+from pdadapt.runtime.progress import Progress
+
+INDEX = "pytorch_model.bin.index.json"  # which file holds which tensor, where there are several
+
+
+def convert(name: str, out: Path, progress: Progress) -> None:
+    """Write the model `name` (a hub id or a folder) to the new folder `out`, which appears whole or not at all.
+
+    No code is run: a pickle that holds more than tensors is refused. Tied weights, which a pickle shares and
+    safetensors cannot, are written once under each of their names. What is loaded besides weights is copied.
+
+    Raises ModelError when there are no pickled weights, or they cannot be read, RunError when `out` exists.
+    """
+    if out.exists():
+        raise RunError(f"{out} exists already; give another folder.")
+    source = resolve_model(name)
+    pickles = pickled(source)
+    others = [name for name in source.names() if any(fnmatch(name, pattern) for pattern in WANTED)]
+    folders = {Path(name).parent for name in pickles}
+    names = [*pickles, *(name for name in others if Path(name).name != INDEX or Path(name).parent in folders)]
+    folder = source.folder or fetch(source.path, source.revision, names)
+    with atomic_folder(out) as target, progress.task("convert", len(pickles), "files") as advance:
+        for each in sorted(names):
+            place = target / renamed(each)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if each in pickles:
+                save_file(apart(read_pickle(folder / each)), place, {"format": "pt"})
+                advance(1)
+            elif Path(each).name == INDEX:
+                place.write_text(json.dumps(index_of(folder / each), indent=2) + "\n", encoding="utf-8")
+            else:
+                shutil.copyfile(folder / each, place)
+
+
+def pickled(source: ModelSource) -> set[str]:
+    """The names of its pickled weights that are loaded, for there are no safetensors in their folder.
+
+    Raises ModelError when there are none.
+    """
+    folders = [] if source.gguf_file else [folder for folder in folders_of(source) if not source.weights_in(folder)]
+    found = {name for folder in folders for name in pickles_in(source.names(), folder)}
+    if not found:
+        raise ModelError(
+            f"Model {source.name!r} has no pickled weights (pytorch_model.bin) to convert; give one that has."
+        )
+    return found
+
+
+def renamed(name: str) -> str:
+    """The name of what a file of pickled weights, or their index, becomes; another file keeps its own."""
+    return re.sub(r"(^|/)pytorch_(model(?:-\d+-of-\d+)?)\.bin", r"\1\2.safetensors", name)
+
+
+def index_of(file: Path) -> dict[str, Any]:
+    """The index of the converted files."""
+    found = read_json(file, dict)
+    parts = found.get("weight_map")
+    if not isinstance(parts, dict):
+        raise ModelError(f"{file} says nothing of which file holds which tensor (weight_map); fetch it anew.")
+    return {**found, "weight_map": {tensor: renamed(str(part)) for tensor, part in parts.items()}}
+
+
+def read_pickle(file: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a file, by name. Raises ModelError when it is cut short, or holds anything else."""
+    try:
+        found = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # of bytes that are no pickle, whatever they make of it
+        if "GLOBAL" in str(error):
+            raise ModelError(f"{file} holds more than weights: code, which is not run. Give another model.") from None
+        raise ModelError(f"{file} is cut short or damaged; fetch it anew.") from None
+    if not isinstance(found, dict) or not found or not all(map(_is_weight, found.keys(), found.values())):
+        raise ModelError(f"{file} holds no table of weights by name. Give another model.")
+    return found
+
+
+def _is_weight(name: object, tensor: object) -> bool:
+    """Whether it is a plain tensor under a name, as safetensors can hold it."""
+    return (
+        isinstance(name, str)
+        and isinstance(tensor, torch.Tensor)
+        and tensor.layout == torch.strided
+        and tensor.device.type == "cpu"
+        and not tensor.is_quantized
+        and not tensor.is_complex()
+    )
+
+
+def apart(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The same, no two of which share their memory, or are a part of a larger one."""
+    seen: set[int] = set()
+    found = {}
+    for name, shared in tensors.items():
+        tensor = shared.detach().contiguous()
+        memory = tensor.untyped_storage()
+        if memory.data_ptr() in seen or memory.nbytes() > tensor.nbytes:
+            tensor = tensor.clone()
+        seen.add(tensor.untyped_storage().data_ptr())
+        found[name] = tensor
+    return found

@@ -1,0 +1,251 @@
+"""Small samples of each stage, timed on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import resource
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pdadapt.data.corpus import Corpus, Document, Queries
+from pdadapt.generation.filters import clean, fault, languages
+from pdadapt.generation.mix import quotas
+from pdadapt.generation.writers import Asked, load_writer
+from pdadapt.generation.writing import Writing
+from pdadapt.labeling.bradley_terry import fit
+from pdadapt.labeling.pairs import Positions, choose_pairs
+from pdadapt.labeling.training_list import TrainingList, around_pairs
+from pdadapt.planning.costs import Rates
+from pdadapt.retrieval.engines.exact import Exact
+from pdadapt.runtime.progress import Progress
+from pdadapt.settings.schema import PairSettings, Recipe, TrainSettings
+from pdadapt.students.colbert import PCA_DOCUMENTS
+from pdadapt.students.encoding import document_batches
+from pdadapt.students.load import load_configured
+from pdadapt.teachers.base import Pair, Point, Task, answers, score_of
+from pdadapt.teachers.kind import model_of, teacher_kind
+from pdadapt.teachers.load import Teachers
+from pdadapt.training import memory, trainer
+
+SAMPLE_DOCUMENTS, SAMPLE_QUERIES, SAMPLE_STEPS = 256, 64, 3
+SAMPLE_WRITTEN = 16
+FEWEST_PROMPTS, MOST_PROMPTS, LABEL_SECONDS = 32, 2_048, 20.0  # of a task's sample
+
+
+def measure(
+    recipe: Recipe, corpus: Corpus, queries: Queries, tasks: Sequence[Task], progress: Progress
+) -> tuple[Rates, dict[str, int]]:
+    """Time a sample of every stage; nothing is kept. Returns the rates, and how many parameters the models have.
+
+    A server that is the teacher is asked FEWEST_PROMPTS questions a task.
+    """
+    rates = Rates()
+    documents = corpus.sample(SAMPLE_DOCUMENTS)
+    chosen = list(queries.values())[:SAMPLE_QUERIES]
+    with tempfile.TemporaryDirectory() as scratch:
+        with stage(progress, "plan: student", len(documents), "documents", rates) as advance:
+            start = time.monotonic()
+            model = load_configured(recipe.student.model, recipe.student, corpus.sample(PCA_DOCUMENTS))
+            rates.load_student = time.monotonic() - start
+            measure_encoding(model, documents, chosen, recipe, rates, advance)
+        parameters = {"student": count(model[0]), "teacher": 0}
+        teachers = Teachers(recipe.teacher, tasks, progress)
+        for task in tasks:
+            start = time.monotonic()
+            teacher = teachers(task)
+            rates.load_teacher += time.monotonic() - start
+            parameters["teacher"] = max(parameters["teacher"], count(getattr(teacher, "model", None)))
+            with stage(progress, f"plan: label {task}s", MOST_PROMPTS, "prompts", rates) as advance:
+                measure_labeling(teacher, task, corpus, queries, recipe, rates, advance)
+        teachers.free()
+        with stage(progress, "plan: train", SAMPLE_STEPS, "steps", rates) as advance:
+            measure_training(model, corpus, recipe, rates, Path(scratch), advance)
+    return rates, parameters
+
+
+def measure_writing(writing: Writing, rates: Rates, progress: Progress) -> tuple[int, int]:
+    """Have a few queries written. Returns how many are fit to be kept by their text, of how many."""
+    kinds = [kind for kind, number in quotas(writing.shares, SAMPLE_WRITTEN).items() for _ in range(number)]
+    texts = itertools.cycle(writing.corpus.sample(SAMPLE_WRITTEN))
+    asked = [Asked(i, kind, Document("", "", text)) for i, (kind, text) in enumerate(zip(kinds, texts, strict=False))]
+    start = time.monotonic()
+    writer = load_writer(writing.recipe, progress.say)
+    languages()
+    rates.load_writer = time.monotonic() - start
+    kept, start = 0, time.monotonic()
+    with stage(progress, "plan: write queries", len(asked), "queries", rates) as advance:
+        for batch in writer.write(asked):
+            kept += sum(fault(clean(text), one.kind, one.document.contents) is None for one, text in batch)
+            advance(len(batch))
+    rates.written = (time.monotonic() - start) / len(asked)
+    return kept, len(asked)
+
+
+@contextlib.contextmanager
+def stage(progress: Progress, name: str, units: int, unit: str, rates: Rates) -> Iterator[Callable[..., None]]:
+    """A sample under way; its peak of memory is noted."""
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    with progress.task(name, units, unit) as advance:
+        yield advance
+    peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    rates.memory[name.removeprefix("plan: ")] = peak
+
+
+def measure_encoding(
+    model: Any, documents: Sequence[str], queries: Sequence[str], recipe: Recipe, rates: Rates, advance: Any
+) -> None:
+    size = recipe.retrieve.batch_tokens
+    list(document_batches(model, documents[:8], size))  # warm
+    start = time.monotonic()
+    matrices = []
+    for rows, found in document_batches(model, documents, size):
+        matrices += [matrix.to("cpu", torch.float16) for matrix in found]
+        advance(len(rows))
+    rates.document = (time.monotonic() - start) / len(documents)
+    lengths = model.preprocess(list(documents), prompt=model.prompts.get("document"), task="document")
+    rates.document_tokens = float(lengths["attention_mask"].sum()) / len(documents)
+    rates.document_bytes = sum(matrix.numel() for matrix in matrices) * 2 / len(documents)
+    rates.document_letters = sum(len(text.encode()) for text in documents) / len(documents)
+    start = time.monotonic()
+    model.encode_query(list(queries), batch_size=32, show_progress_bar=False)
+    rates.query = (time.monotonic() - start) / len(queries)
+    with tempfile.TemporaryDirectory() as folder:
+        engine = Exact(model, size)
+        sample = as_corpus(documents)
+        engine.index(sample.documents, Path(folder))
+        start = time.monotonic()
+        list(engine.search(list(queries), Path(folder), len(sample), 10))
+        searching = time.monotonic() - start - len(queries) * rates.query
+    rates.score = max(searching, 1e-4) / (len(queries) * len(documents))
+    rates.student_bytes = sum(weight.numel() for weight in model.parameters()) * 4
+
+
+def measure_labeling(
+    teacher: Any, task: Task, corpus: Corpus, queries: Queries, recipe: Recipe, rates: Rates, advance: Any
+) -> None:
+    """Ask more and more, until it takes long enough to tell. Documents recur as often as they will, on the average."""
+    listed = min(recipe.retrieve.k, len(corpus))
+    recurring = max(1, len(queries) * listed // len(corpus))
+    both = recipe.teacher.pair.order == "both"
+
+    def questions(wanted: int) -> list[Any]:
+        documents = corpus.sample(max(listed, wanted // recurring))
+        found: list[Any] = []
+        for number, query in enumerate(queries.values()):
+            texts = [documents[(number * listed + place) % len(documents)] for place in range(listed)]
+            if task == "point":
+                found += [Point(query, text) for text in texts]
+            else:
+                drawn = pairs_of(recipe.teacher.pair, listed, query)
+                found += [Pair(query, texts[a], texts[b]) for i, j in drawn for a, b in ([(i, j), (j, i)][: 1 + both])]
+            if len(found) >= wanted:
+                break
+        return found[:wanted]
+
+    most = FEWEST_PROMPTS if teacher_kind(model_of(recipe.teacher, task)) == "endpoint" else MOST_PROMPTS
+    wanted = min(most, FEWEST_PROMPTS)
+    while True:
+        asked = questions(wanted)
+        start = time.monotonic()
+        answers(score_of(teacher, task), asked)
+        advance(len(asked))
+        seconds = time.monotonic() - start
+        if seconds > LABEL_SECONDS / 2 or wanted >= most or len(asked) < wanted:
+            break
+        wanted = min(most, max(2 * wanted, int(wanted * LABEL_SECONDS / max(seconds, 1e-3))))
+    if not asked:  # of a single document there are no pairs
+        rates.prompt[task] = rates.prompt_tokens[task] = 0.0
+        return
+    rates.prompt[task] = seconds / len(asked)
+    own: Any = getattr(teacher, task, None)
+    if hasattr(own, "encode"):
+        fields = [question._asdict() for question in asked]
+        lengths = [len(ids) for ids in own.encode(fields)]
+        rates.prompt_tokens[task] = sum(lengths) / len(lengths)
+    else:
+        rates.prompt_tokens[task] = sum(len(text) for question in asked for text in question) / 4 / len(asked)
+
+
+def pairs_of(settings: PairSettings, size: int, seed: str) -> Positions:
+    """Pairs such as a run asks about, of a list whose labels are not known."""
+    points = [-float(place) for place in range(size)]
+    chosen = choose_pairs(settings, points, points, seed, lambda asked: fit(points, [], 1.0, 1.0))
+    return list(itertools.chain.from_iterable(chosen))
+
+
+def measure_training(model: Any, corpus: Corpus, recipe: Recipe, rates: Rates, scratch: Path, advance: Any) -> None:
+    """A few real steps, on labels that mean nothing. When memory runs out, with less at once, as the run would."""
+    settings = recipe.train
+    size = settings.paired(min(recipe.retrieve.k, len(corpus)))
+    pairs = [(i, j, 1.0) for i, j in pairs_of(recipe.teacher.pair, size, "")]
+    points: list[float | None] = [-float(place) for place in range(size)]
+    shape = around_pairs(TrainingList("", [""] * size, points, pairs), settings.n_way, "")
+    width = len(shape.doc_ids)
+    sample = as_corpus(corpus.sample(settings.batch_size * width))
+    lists, texts = [], {}
+    for number in range(settings.batch_size):
+        ids = [f"d{(number * width + place) % len(sample)}" for place in range(width)]
+        relevant = ids[:1] if settings.lambda_cl else ()
+        lists.append(shape._replace(query_id=f"q{number}", doc_ids=ids, relevant=relevant))
+        texts[f"q{number}"] = sample[ids[0]].text[:100]
+    clock = Clock(advance)
+    update = {"steps": SAMPLE_STEPS, "max_epochs": None, "save_steps": SAMPLE_STEPS, "report_to": (), "compile": False}
+    start = 0.0
+
+    def attempt(chosen: TrainSettings) -> None:
+        nonlocal start
+        clock.steps.clear()
+        shutil.rmtree(scratch / "trainer", ignore_errors=True)
+        start = time.monotonic()
+        trainer.train(model, lists, sample, texts, chosen.model_copy(update=update), recipe.seed, scratch, clock)
+
+    memory.until_it_fits(settings, attempt, clock.say)
+    ended = time.monotonic()
+    first, *_, last = clock.steps
+    rates.step = (last - first) / (SAMPLE_STEPS - 1)
+    rates.begin_training = max(0.0, first - start - rates.step)
+    rates.save = ended - last
+
+
+class Clock(Progress):
+    """When each step ended."""
+
+    def __init__(self, ended: Callable[..., None]) -> None:
+        """ended: told too."""
+        super().__init__()
+        self.ended = ended
+        self.steps: list[float] = []
+
+    @contextlib.contextmanager
+    def task(self, name: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
+        def advance(units: int, note: str = "", earlier: bool = False) -> None:
+            self.steps += [time.monotonic()] * units
+            self.ended(units)
+
+        yield advance
+
+
+def count(model: Any) -> int:
+    """Parameters that every token meets: all but the embeddings."""
+    if not isinstance(model, torch.nn.Module):
+        return 0
+    embeddings = {
+        id(weight)
+        for module in model.modules()
+        if isinstance(module, torch.nn.Embedding)
+        for weight in module.parameters()
+    }
+    return sum(weight.numel() for weight in model.parameters() if id(weight) not in embeddings)
+
+
+def as_corpus(texts: Sequence[str]) -> Corpus:
+    return Corpus([Document(f"d{number}", "", text) for number, text in enumerate(texts)])

@@ -1,0 +1,1 @@
+"""Queries -> rankings: engines, search, fusion."""

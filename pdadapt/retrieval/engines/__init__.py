@@ -1,0 +1,1 @@
+"""Engines: a corpus made searchable on disk, and searched."""

@@ -1,0 +1,32 @@
+"""Shards of an exact index, encoded on a Ray cluster."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from pdadapt.models.transfer import Files, model_files, placed, unpacked
+from pdadapt.retrieval.engines.exact import ShardTexts, encode_shard
+from pdadapt.runtime.ray_cluster import Cluster
+from pdadapt.students.load import load_student
+
+
+def encode_on(
+    cluster: Cluster, name: str, student: dict[str, Any], batch_tokens: int | None, shards: Iterable[ShardTexts]
+) -> Iterator[tuple[ShardTexts, bytes]]:
+    """Shards of an index (engines.exact), made by a student: what load_student is told, name and settings."""
+    files = model_files(name)
+    yield from cluster.map(functools.partial(EncodeShard, name, student, batch_tokens, files), shards)
+
+
+class EncodeShard:
+    """A student in a worker."""
+
+    def __init__(self, name: str, student: dict[str, Any], batch_tokens: int | None, files: Files):
+        with unpacked(files) as folder:
+            self.model = load_student(placed(name, folder), **student)
+        self.batch_tokens = batch_tokens
+
+    def __call__(self, shard: ShardTexts) -> bytes:
+        return encode_shard(self.model, shard, self.batch_tokens)

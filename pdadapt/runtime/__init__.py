@@ -1,0 +1,1 @@
+"""What any program needs: files, locks, progress, text on a terminal."""

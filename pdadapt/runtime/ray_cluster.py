@@ -1,0 +1,200 @@
+"""A Ray cluster as a map: one worker per GPU, or per CPU where there is none.
+
+Workers fetch items from a shelf and return bytes. Ray Data keeps the pool of workers, and replaces those that are lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import math
+import operator
+import os
+import queue
+import socket
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pdadapt.errors import ModelError, PdadaptError, RunError
+from pdadapt.runtime.progress import quiet_libraries
+
+TOKEN = Path.home() / ".ray" / "auth_token"  # that clusters want since ray 2.60
+PATIENCE = 5.0  # seconds until an address is taken for none
+AHEAD = 4  # items on the shelf for each worker
+
+Work = Callable[[Any], bytes]
+
+
+class Shelf:
+    """What the workers take: how they begin, and their items by number."""
+
+    def __init__(self, begin: list[Any]):
+        """begin: a reference to what makes a Work, in a list, so that it is passed on as it is."""
+        self._begin = begin
+        self._items: dict[int, Any] = {}
+        self._end = math.inf
+        self._changed = asyncio.Condition()
+
+    async def begin(self) -> list[Any]:
+        return self._begin
+
+    async def put(self, number: int, item: Any) -> None:
+        async with self._changed:
+            self._items[number] = item
+            self._changed.notify_all()
+
+    async def end(self, number: int) -> None:
+        """There are no items from this number on."""
+        async with self._changed:
+            self._end = number
+            self._changed.notify_all()
+
+    async def take(self, number: int) -> Any:
+        """The item, when it is there; None where there will be none, or it is dropped."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: number in self._items or number >= self._end)
+            return self._items.get(number)
+
+    async def drop(self, number: int) -> None:
+        self._items[number] = None  # a task that is run again, since its node is lost, is not to wait for it
+
+
+class Worker:
+    """In an actor: takes items from the shelf, gives back what the Work makes of them."""
+
+    def __init__(self, shelf: Any):
+        self.shelf = shelf
+        self.work: Work | None = None
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        import ray
+
+        number = int(batch["item"][0])
+        item = ray.get(self.shelf.take.remote(number))
+        result, error = b"", ""
+        if item is not None:
+            try:
+                if self.work is None:
+                    quiet_libraries()
+                    self.work = ray.get(ray.get(self.shelf.begin.remote())[0])()
+                result = self.work(item)
+            except PdadaptError as problem:  # asking again would not help
+                error = str(problem)
+        return {"number": [number], "result": np.array([result], dtype=object), "error": [error]}
+
+
+class Cluster:
+    """A Ray cluster of which this machine is a node (Ray Data does not work through Ray's client, ray 2.60)."""
+
+    def __init__(self, address: str = "ray"):
+        """address: `ray` for the one that runs here (or RAY_ADDRESS), ray://HOST:6379 for one by its head's address.
+
+        Raises RunError when there is none, or Ray is not installed.
+        """
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        try:
+            import ray
+            import ray.data
+        except ImportError:
+            raise RunError("--cluster needs Ray; run `pip install 'pdadapt[ray]'`.") from None
+        if not ray.is_initialized():
+            where = address.removeprefix("ray").removeprefix("://") or "auto"
+            if TOKEN.exists():
+                os.environ.setdefault("RAY_AUTH_MODE", "token")
+            try:
+                if where != "auto":
+                    _reach(where)
+                ray.init(address=where, logging_level=logging.ERROR, log_to_driver=False)
+            except (OSError, RuntimeError, ValueError):
+                raise RunError(
+                    f"--cluster {address}: no Ray cluster answers; make this machine a node of one (`ray start`), or "
+                    "hand it this command (`ray job submit`)."
+                ) from None
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        self.ray = ray
+        self.address = ray.get_runtime_context().gcs_address
+        self.kind = "GPU" if ray.cluster_resources().get("GPU") else "CPU"
+
+    def slots(self) -> int:
+        """For how many workers there is room now."""
+        return max(1, int(self.ray.cluster_resources().get(self.kind, 1)))
+
+    def map(self, make: Callable[[], Work], items: Iterable[Any]) -> Iterator[tuple[Any, bytes]]:
+        """(item, what the Work made of it) of each, in whatever order they come back.
+
+        make: makes the Work of a worker, once. items: taken as they are wanted; their length hint says how many there
+        are at most. Raises ModelError for what a worker says is wrong, and RunError when the cluster fails.
+        """
+        ray = self.ray
+        affinity = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+        here = affinity(ray.get_runtime_context().get_node_id(), soft=False)
+        begin = ray.put(make)
+        shelf = ray.remote(num_cpus=0, scheduling_strategy=here)(Shelf).remote([begin])
+        most = operator.length_hint(items)
+        rows = ray.data.from_items([{"item": number} for number in range(most)], override_num_blocks=max(1, most))
+        results = rows.map_batches(
+            Worker,
+            batch_size=1,
+            fn_constructor_args=(shelf,),
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=None, initial_size=max(1, min(self.slots(), most))),
+            num_gpus=1 if self.kind == "GPU" else None,
+            num_cpus=1 if self.kind == "CPU" else None,
+        )
+        arrived: queue.Queue[Any] = queue.Queue()
+        pulling = threading.Thread(target=_pull, args=(results, arrived), daemon=True)
+        pulling.start()
+        left = iter(items)
+        waiting: dict[int, Any] = {}
+        count, more, most_slots = 0, True, self.slots()
+        try:
+            while more or waiting:
+                most_slots = max(most_slots, self.slots())  # what a lost worker was at waits for its return
+                room = max(0, AHEAD * most_slots - len(waiting))
+                taken = list(itertools.islice(left, room)) if more else []
+                for item in taken:
+                    waiting[count] = item
+                    shelf.put.remote(count, item)
+                    count += 1
+                if more and len(taken) < room:
+                    more = False
+                    shelf.end.remote(count)
+                    continue
+                row = arrived.get()
+                if isinstance(row, BaseException):
+                    raise RunError(
+                        f"The cluster failed ({' '.join(str(row).split())[-300:]}); what is finished is kept: the same "
+                        "command goes on."
+                    )
+                if row["error"]:
+                    raise ModelError(row["error"])
+                if row["number"] in waiting:
+                    shelf.drop.remote(row["number"])
+                    yield waiting.pop(row["number"]), row["result"]
+            pulling.join()  # the workers leave
+        finally:
+            ray.kill(shelf)
+
+
+def _reach(address: str) -> None:
+    """Raises OSError or ValueError when nobody listens there: Ray itself would wait for minutes."""
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host, int(port)), PATIENCE).close()
+
+
+def _pull(results: Any, arrived: queue.Queue[Any]) -> None:
+    """Rows as they come, in a thread; last an error, if there is one, or that nothing more comes."""
+    try:
+        for table in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            for row in table.to_pylist():
+                arrived.put(row)
+        arrived.put(EOFError("it ended early"))
+    except BaseException as error:
+        arrived.put(error)

@@ -1,0 +1,1 @@
+"""Recipes and prompts: every setting, from YAML and the command line."""

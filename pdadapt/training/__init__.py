@@ -1,0 +1,1 @@
+"""Training lists -> checkpoint: the losses, the trainer, its memory."""

@@ -1,0 +1,154 @@
+"""L_ZS = L_KD + lambda_pair L_pair, and L_CL where queries are labeled, on one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from sentence_transformers import MultiVectorEncoder
+from sentence_transformers.util import maxsim, maxsim_pairwise
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from pdadapt.models.memory import cut
+from pdadapt.settings.schema import TrainSettings
+from pdadapt.training.distributed import gather_documents, together
+from pdadapt.training.losses import contrastive_loss, kd_loss, pair_loss
+
+
+class PairDistillLoss(nn.Module):
+    """lambda_CL L_CL + lambda_KD L_KD + lambda_pair L_pair on a batch of ListCollator.
+
+    Without L_CL this is L_ZS (PairDistill equation 7); with it, the supervised objective.
+    """
+
+    def __init__(self, model: MultiVectorEncoder, settings: TrainSettings):
+        super().__init__()
+        self.model = model
+        self.settings = settings
+        self.query_ids: list[str] = []  # of this optimizer step
+        self.parts = 1  # in which this optimizer step's batch is taken, over all ranks
+        self.counts: Tensor | None = None  # what the means of the terms are over, in all of them
+
+    def forward(self, features: list[dict[str, Tensor]], labels: dict[str, Any]) -> dict[str, Tensor]:
+        """The weighted terms, by name; the Trainer adds them up and logs each."""
+        settings = self.settings
+        self.query_ids += labels["query_ids"]
+        query, document = features
+        query_out = self.model(query, task="query")
+        queries = query_out["token_embeddings"], query_out["attention_mask"].bool()
+        tokens, mask = self.encode_documents(document)
+        keys, own, listed = labels["keys"], labels["documents"], labels["listed"]
+        in_batch = settings.lambda_cl > 0 and settings.in_batch_negatives
+        if in_batch:
+            if together():
+                tokens, mask, keys, first = gather_documents(tokens, mask, keys)
+                own = own + first
+            of_batch = maxsim(queries[0], tokens, queries[1], mask)
+            scores = of_batch.gather(1, own)
+        else:
+            scores = score_listed(queries, (tokens, mask), own)
+        relevant = (labels["relevant"][:, :, None] == keys).any(1)
+        weight = self.weights(labels)
+        terms: dict[str, Tensor] = {}
+        if settings.lambda_cl:
+            if in_batch:
+                each = first_of_each(keys)
+                counted = each.expand_as(relevant) if settings.own_negatives else each & ~on_own_list(labels, keys)
+                contrastive = contrastive_loss(of_batch, relevant & each, counted, settings.student_temperature)
+            else:
+                relevant = relevant.gather(1, own) & listed
+                contrastive = contrastive_loss(scores, relevant, listed, settings.student_temperature)
+            terms["cl"] = weight["cl"] * contrastive
+        if settings.lambda_kd:
+            kd = kd_loss(scores, labels["points"], settings.temperature, settings.student_temperature)
+            terms["kd"] = weight["kd"] * kd
+        if settings.lambda_pair:
+            pairwise = pair_loss(
+                scores, labels["pairs"], labels["log_odds"], settings.pair_reduction, settings.student_temperature
+            )
+            terms["pair"] = weight["pair"] * pairwise
+        return terms
+
+    def weights(self, labels: dict[str, Any]) -> dict[str, Tensor]:
+        """Each lambda, times this part's share of what the term is a mean over: parts' mean is the batch's mean."""
+        settings, counts = self.settings, self.count(labels)
+        total = counts if self.counts is None else self.counts
+        share = counts * self.parts / total.clamp(min=1)
+        lambdas = share.new_tensor([settings.lambda_cl, settings.lambda_kd, settings.lambda_pair])
+        return dict(zip(("cl", "kd", "pair"), lambdas * share, strict=True))
+
+    def count(self, labels: dict[str, Any]) -> Tensor:
+        """(3,): of these lists those with a relevant document, those with points, and the pairs (or those with any)."""
+        relevant = (labels["relevant"][:, :, None] == labels["keys"]).any(2).any(1)
+        points = (~labels["points"].isnan()).sum(1) > 1
+        pairs = ~labels["log_odds"].isnan() if self.settings.pair_reduction == "mean" else labels["listed"][:, 0]
+        return torch.stack([counted.sum() for counted in (relevant, points, pairs)])
+
+    def encode_documents(self, features: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Token embeddings (D, L, dim) and their mask (D, L) of D documents, encoded in chunks, the longest first.
+
+        With gradient_cache a chunk's activations are dropped, and computed again when its gradient is (Gao et al. 2021,
+        "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup"): the same gradient, the memory of
+        one chunk.
+        """
+        lengths = features["attention_mask"].sum(1).tolist()
+        order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+        tokens: list[Tensor] = []
+        masks: list[Tensor] = []
+        for rows in chunks(order, lengths, self.settings.chunk_tokens):
+            chunk = cut(features, rows, lengths[rows[0]])
+            if self.settings.gradient_cache:
+                encoded, mask = checkpoint(self._encode, chunk, use_reentrant=False)
+            else:
+                encoded, mask = self._encode(chunk)
+            missing = (tokens[0].shape[1] if tokens else encoded.shape[1]) - encoded.shape[1]  # the first is longest
+            tokens.append(F.pad(encoded, (0, 0, 0, missing)))
+            masks.append(F.pad(mask, (0, missing)))
+        back = torch.tensor(order, device=tokens[0].device).argsort()
+        return torch.cat(tokens).index_select(0, back), torch.cat(masks).index_select(0, back)
+
+    def _encode(self, documents: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        plain = getattr(self.model, "module", self.model)  # DDP's forward must not run again within backward
+        output = plain(dict(documents), task="document")  # a copy, since the model changes it
+        return output["token_embeddings"], output["attention_mask"].bool()
+
+
+def score_listed(queries: tuple[Tensor, Tensor], documents: tuple[Tensor, Tensor], listed: Tensor) -> Tensor:
+    """MaxSim of each query with its own documents: (B, N) float32.
+
+    queries, documents: embeddings (B or D, L, dim) and masks (B or D, L); listed: (B, N) rows of `documents`.
+    """
+    rows = [
+        maxsim_pairwise(
+            tokens.expand(len(own), -1, -1),
+            documents[0].index_select(0, own),
+            mask.expand(len(own), -1),
+            documents[1].index_select(0, own),
+        )
+        for tokens, mask, own in zip(*queries, listed, strict=True)
+    ]
+    return torch.stack(rows)
+
+
+def first_of_each(keys: Tensor) -> Tensor:
+    """(D,) bool: the first document of each key, without the rows that fill up (-1)."""
+    again = (keys[:, None] == keys).tril(-1).any(1)
+    return ~again & (keys >= 0)
+
+
+def on_own_list(labels: dict[str, Any], keys: Tensor) -> Tensor:
+    """(B, D) bool: whether a document is on the query's own list. keys: (D,), of the documents of all ranks."""
+    own = labels["keys"][labels["documents"]].masked_fill(~labels["listed"], -1)
+    return torch.stack([torch.isin(keys, of_query) for of_query in own])
+
+
+def chunks(order: Sequence[int], lengths: Sequence[int], most_tokens: int) -> Iterator[list[int]]:
+    """`order`, longest first, cut where the next chunk's longest times its rows would exceed `most_tokens`."""
+    start = 0
+    while start < len(order):
+        end = start + max(1, most_tokens // lengths[order[start]])
+        yield list(order[start:end])
+        start = end

@@ -1,0 +1,246 @@
+"""A classifier teacher (PairDistill, section 4.1): a cross-encoder fitted to labels, of points or of pairs."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import json
+import math
+import random
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from datasets import Dataset as Rows
+from sentence_transformers import CrossEncoder
+from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
+from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
+from transformers import PrinterCallback, ProgressCallback
+
+from pdadapt.data.corpus import Corpus, Dataset, Queries, data_hashes, fingerprint, relevant_documents
+from pdadapt.data.run_file import Ranking, read_run, write_run
+from pdadapt.data.trec import Qrels
+from pdadapt.errors import DataError, ModelError, is_out_of_memory
+from pdadapt.models.device import default_device, pick_dtype
+from pdadapt.models.encoders import settle
+from pdadapt.models.memory import MEMORY_ERRORS, limits
+from pdadapt.models.outline import NEW_HEAD, check_encoder
+from pdadapt.models.source import loading, resolve_model
+from pdadapt.retrieval.engines.load import check_model, make_engine
+from pdadapt.retrieval.search import index_corpus, retrieve, sample_queries
+from pdadapt.runs.folder import PACKAGES, RunFolder
+from pdadapt.runtime.files import atomic_folder
+from pdadapt.runtime.progress import Progress
+from pdadapt.settings.schema import Recipe, RerankerSettings
+from pdadapt.students.load import load_configured
+from pdadapt.teachers.base import Pair
+from pdadapt.teachers.control import control_tokens
+from pdadapt.teachers.cross_encoder import join_pair
+from pdadapt.teachers.kind import TASK_KEY
+from pdadapt.training.resume import Watch, last_complete, logging_steps
+from pdadapt.training.trainer import set_dropout
+
+
+class Example(NamedTuple):
+    """What the classifier is asked, and what it should say: 1 for relevant, or for the first of a pair."""
+
+    query_id: str
+    doc_ids: tuple[str, ...]
+    label: float
+
+
+def train_reranker(recipe: Recipe, dataset: Dataset, out: Path, progress: Progress) -> Path:
+    """Fit `recipe.reranker` to the dataset's training qrels; returns the model's folder, `out`/model.
+
+    Negatives are candidates of recipe.student that nobody labeled relevant. The same call goes on after a kill.
+    Raises DataError when there are no labels, ModelError when the encoder does not load.
+    """
+    labeled = {query_id: text for query_id, text in dataset.queries.items() if _relevant(dataset.train_qrels, query_id)}
+    queries = sample_queries(labeled, recipe.retrieve.max_queries, recipe.seed)
+    if not queries:
+        raise DataError(
+            f"Corpus {dataset.name!r} brings no labeled queries to train on: give qrels/train.tsv of a BEIR folder "
+            "(qrels.train.tsv in MS MARCO's layout)."
+        )
+    relevant_documents(dataset, queries)  # all of which the corpus must hold
+    dataset.notices.say(progress.say)
+    run = RunFolder(out)
+    origin = {
+        "corpus": dataset.name,
+        **data_hashes(dataset, queries),
+        "qrels_sha256": fingerprint((query_id, json.dumps(dataset.train_qrels[query_id])) for query_id in queries),
+        "student": resolve_model(recipe.student.model).identity(),
+        "reranker": resolve_model(recipe.reranker.model).identity(),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+    run.check(recipe, origin, staged=False)
+    if not (run.path / "model").exists():
+        check_model(recipe.student.model, recipe.student.model_dump(exclude={"model"}), recipe.retrieve)
+        load_encoder(recipe.reranker, recipe.seed)  # that it does not is found now, not after the retrieval
+    with run.locked():
+        run.claim(recipe, origin, staged=False)
+        progress.log = run.path / "timings.jsonl"
+        limits.remember(run.path / "memory.json")
+        model = run.path / "model"
+        if not model.exists():
+            candidates = _candidates(recipe, dataset.corpus, queries, run, progress)
+            examples = list(make_examples(candidates, dataset, recipe.reranker, recipe.seed))
+            if all(example.label == 1.0 and len(example.doc_ids) == 1 for example in examples):
+                raise DataError(
+                    f"No candidate of the queries of {dataset.name!r} is labeled worse than another: a classifier "
+                    "needs both; raise retrieve.k, or label documents that are not relevant."
+                )
+            random.Random(recipe.seed).shuffle(examples)
+            fixed = (recipe.reranker, examples, dataset.corpus, queries, recipe.seed, run.path, progress)
+            until_it_fits(recipe.reranker.batch_size, functools.partial(fit, *fixed), progress.say)
+        shutil.rmtree(run.path / "trainer", ignore_errors=True)
+    return model
+
+
+def _relevant(qrels: Qrels, query_id: str) -> list[str]:
+    return [doc_id for doc_id, grade in qrels.get(query_id, {}).items() if grade > 0]
+
+
+def _candidates(recipe: Recipe, corpus: Corpus, queries: Queries, run: RunFolder, progress: Progress) -> Ranking:
+    file, index = run.path / "candidates.run", run.path / "index"
+    if not file.exists():
+        model = load_configured(recipe.student.model, recipe.student)
+        engine = make_engine(model, recipe.retrieve)
+        index_corpus(engine, corpus, index, progress)
+        ranking = retrieve(engine, corpus, queries, index, recipe.retrieve.k, progress)
+        write_run(file, ranking.items(), "candidates")
+    shutil.rmtree(index, ignore_errors=True)
+    return read_run(file)
+
+
+def make_examples(candidates: Ranking, dataset: Dataset, settings: RerankerSettings, seed: int) -> Iterator[Example]:
+    """Each relevant document with its negatives, drawn by the seed; a pair's order too.
+
+    Of pairs the better graded is the more relevant; what is not labeled counts as grade 0.
+    """
+    for query_id, ranked in candidates.items():
+        grades = dataset.train_qrels[query_id]
+        chosen = random.Random(f"{seed}/{query_id}")
+        for relevant in _relevant(dataset.train_qrels, query_id):
+            worse = [doc_id for doc_id, _ in ranked if grades.get(doc_id, 0) < grades[relevant]]
+            if settings.task == "point":
+                worse = [doc_id for doc_id in worse if grades.get(doc_id, 0) <= 0]
+                yield Example(query_id, (relevant,), 1.0)
+            for other in chosen.sample(worse, min(settings.negatives, len(worse))):
+                if settings.task == "point":
+                    yield Example(query_id, (other,), 0.0)
+                else:
+                    first = chosen.random() < 0.5
+                    yield Example(query_id, (relevant, other) if first else (other, relevant), float(first))
+
+
+def until_it_fits(batch_size: int, attempt: Callable[[int], None], say: Callable[[str], None]) -> None:
+    """Train as memory allows: `attempt` again with fewer examples at once when it runs out."""
+    while True:
+        most = limits.get("train reranker", batch_size)
+        at_once = next(count for count in range(most, 0, -1) if batch_size % count == 0)
+        try:
+            return attempt(at_once)
+        except MEMORY_ERRORS as error:
+            if at_once == 1 or not is_out_of_memory(error):
+                raise
+        limits.lower("train reranker", at_once // 2)
+        say(f"Memory ran out: training goes on from its last state with {at_once // 2:,} examples at once.")
+
+
+def fit(
+    settings: RerankerSettings,
+    examples: Sequence[Example],
+    corpus: Corpus,
+    queries: Queries,
+    seed: int,
+    folder: Path,
+    progress: Progress,
+    at_once: int,
+) -> None:
+    """Train on the examples (binary cross-entropy); leaves `folder`/model and `folder`/train.jsonl.
+
+    at_once: examples whose gradient is computed at once, by which a batch can be divided. Resumable states are kept in
+    `folder`/trainer. Raises ModelError when the encoder does not load, or a gradient is not finite.
+    """
+    model = load_encoder(settings, seed)
+    set_dropout(model, settings.dropout)
+    rows = Rows.from_list(list(_rows(examples, corpus, queries, model)))
+    steps = settings.steps or max(1, math.ceil(settings.epochs * len(examples) / settings.batch_size))
+    states = folder / "trainer"
+    arguments = CrossEncoderTrainingArguments(
+        output_dir=str(states),
+        max_steps=steps,
+        per_device_train_batch_size=at_once,
+        gradient_accumulation_steps=settings.batch_size // at_once,
+        learning_rate=settings.learning_rate,
+        warmup_steps=round(settings.warmup * steps),
+        logging_steps=logging_steps(steps, settings.save_steps),
+        logging_first_step=True,
+        save_steps=settings.save_steps,
+        save_total_limit=2,
+        seed=seed,
+        data_seed=seed,
+        bf16=pick_dtype("auto", default_device()) == torch.bfloat16,
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=not torch.cuda.is_available(),
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
+    with progress.task("train reranker", steps, "steps") as advance:
+        trainer = CrossEncoderTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=rows,
+            loss=BinaryCrossEntropyLoss(model),
+            callbacks=[Watch(advance, folder, "begin anew in another --out with a lower reranker.learning_rate")],
+        )
+        for callback in (PrinterCallback, ProgressCallback):
+            trainer.remove_callback(callback)
+        trainer.train(resume_from_checkpoint=last_complete(states))
+    with atomic_folder(folder / "model") as target:
+        model.save_pretrained(str(target))
+        config = json.loads((target / "config.json").read_text(encoding="utf-8"))
+        config |= {TASK_KEY: settings.task}
+        (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def load_encoder(settings: RerankerSettings, seed: int) -> CrossEncoder:
+    """An encoder with a new head of one output. Raises ModelError when it does not load, or reads less than asked."""
+    source = resolve_model(settings.model)
+    weights = {"use_safetensors": True, "dtype": torch.float32}
+    source.check()
+    limit = check_encoder(source, "Reranker", cuts=True)
+    if settings.max_length > limit:
+        raise ModelError(
+            f"reranker.max_length is {settings.max_length}, and {settings.model!r} reads {limit} tokens at most. Lower "
+            f"it by --set reranker.max_length={limit}."
+        )
+    with loading(f"Reranker {settings.model!r} does not load"), torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = CrossEncoder(
+            source.place,
+            revision=source.commit,
+            num_labels=1,
+            model_kwargs=weights,
+            device=default_device().type,
+        )
+    settle(model, source, "Reranker", NEW_HEAD)
+    model.max_seq_length = settings.max_length
+    return model
+
+
+def _rows(
+    examples: Sequence[Example], corpus: Corpus, queries: Queries, model: CrossEncoder
+) -> Iterator[dict[str, Any]]:
+    as_text = control_tokens(model.tokenizer).as_text
+    for query_id, doc_ids, label in examples:
+        texts = [corpus[doc_id].contents for doc_id in doc_ids]
+        query, document = queries[query_id], texts[0]
+        if len(texts) == 1:
+            query, document = as_text(query), as_text(document)
+        else:
+            query, document = join_pair(model.tokenizer, Pair(query, *texts), model.max_length)
+        yield {"query": query, "document": document, "label": label}

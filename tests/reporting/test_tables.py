@@ -1,0 +1,185 @@
+"""Tables and summaries in a terminal: whole ones in tests/golden/tables.txt, and single rules."""
+
+import io
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from pdadapt.planning.costs import Cost, Shape
+from pdadapt.planning.plan import Plan
+from pdadapt.planning.table import plan_table
+from pdadapt.reporting.tables import (
+    agreement_summary,
+    changed_queries,
+    comparison_table,
+    label_summary,
+    queries_table,
+    short_names,
+)
+from pdadapt.runtime.progress import Progress
+from pdadapt.runtime.terminal import console, plain
+
+GOLDEN = "tables.txt"
+
+
+def comparison(system, change, interval, p):
+    """Of a system with the first one."""
+    figures = {"base": 0, "system": system, "change": change, "interval": interval, "p": p, "p_holm": 2 * p}
+    return figures | {"p_t_holm": 3 * p, "wins": 700, "ties": 300, "losses": 200}
+
+
+def measured(*means):
+    """Metrics of so many systems on a test set."""
+    comparisons = [comparison(1, 0.1, [0.05, 0.15], 0.0001), comparison(2, -0.0125, None, 0.2)][: len(means) - 1]
+    return {
+        "corpus": "scifact",
+        "test_queries": 1200,
+        "documents": 5183,
+        "measures": {
+            "nDCG@10": {"means": means, "comparisons": comparisons},
+            "R@100": {"means": [mean + 0.25 for mean in means], "comparisons": comparisons},
+        },
+        "most_changed": [
+            {"query_id": "q1", "query": "how to true a wheel", "nDCG@10": [0.25, 1.0], "top": [["d7", "d12"], ["d1"]]},
+            {"query_id": "q2", "query": "", "nDCG@10": [0.5, 0.125], "top": [["d3"], ["d4", "d5"]]},
+        ],
+    }
+
+
+PLAN = Plan(
+    shape=Shape(documents=12345, queries=6789, test_queries=432),
+    costs=[
+        Cost("index", 24690, "documents", 4321.0, 3456789),
+        Cost("label pairs", 432100, "prompts", 98765.0, 87654321),
+        Cost("train", 1234, "steps", 654.3),
+        Cost("load models", 8, "models", 9.5),
+    ],
+    memory={"student": 4_321_000_000, "teacher": 12_345_000_000},
+    memory_all=64_000_000_000,
+    disk={"index": 7.8e9, "labels": 12.5e6, "lists": 250e3},
+    disk_free=91_000_000_000,
+    labeled={"point": 1357, "pair": 0},
+    cheaper={"--set teacher.pair.order=random": 54321.0, "a teacher of half the parameters (--teacher)": 40000.0},
+    paper={"FiQA": 45_678.0, "MS MARCO": 987_654.0},
+    fit=(9, 16),
+)
+WRITTEN = {
+    "kinds": {
+        "question": {"written": 12345, "kept": 6543, "duplicate": 802, "not found again": 5000},
+        "keywords": {"written": 2345, "kept": 1234, "copied": 1111},
+    },
+    "documents": {"looked_at": 1000, "fit": 900, "left_out": {"too short": 90, "same text": 10}},
+    "examples": {"kept": ["how to true a wheel", "brake pads that squeal"]},
+    "kept": 7777,
+    "wanted": 9999,
+}
+FEW_LABELS = {"points": 1600, "points_asked": 0, "pairs": 0, "pair_prompts_asked": 0}
+LABELS = {
+    "points": 1600,
+    "points_asked": 1234,
+    "pairs": 50,
+    "pairs_derived": 50,
+    "flip_rate": 0.9,
+    "position_bias": 1.25,
+    "disagreement": 0.31,
+    "triples": 2345,
+    "circles": 67,
+    "points_unanswered": 12,
+    "pairs_unanswered": 3,
+}
+AGREEMENT = {
+    "pair accuracy": {"means": [0.5, 0.75], "comparisons": [{"p": 0.031}]},
+    "Kendall's tau": {"means": [0.125, 0.25, 0.375], "comparisons": [{"p": 0.5}, {"p": 0.0001}]},
+}
+PRINTED = {
+    "comparison of one system": comparison_table(measured(0.5), ["colbertv2.0"]),
+    "comparison of two systems": comparison_table(measured(0.5, 0.6), ["base", "adapted"]),
+    "comparison of three systems": comparison_table(
+        measured(0.5, 0.6, 0.4875), ["bm25", "iteration 1", "a-checkpoint-with-a-long-name/iteration-2"]
+    ),
+    "comparison of runs without a corpus": comparison_table(measured(0.5, 0.6) | {"documents": 0}, ["a.run", "b.run"]),
+    "queries that changed most": changed_queries(measured(0.5, 0.6), ["base", "adapted"]),
+    "plan": plan_table(PLAN),
+    "written queries": queries_table(WRITTEN),
+    "labels, few": plain(label_summary(FEW_LABELS)),
+    "labels, with all that can be said": plain(label_summary(LABELS)),
+    "agreement": plain(agreement_summary(AGREEMENT)),
+    "agreement that nothing is known of": plain(agreement_summary({})),
+}
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_what_a_terminal_of_80_columns_shows(name, golden):
+    terminal = console(width=80, file=io.StringIO())
+    terminal.print(PRINTED[name])
+    golden(GOLDEN).check(name, terminal.file.getvalue())
+
+
+def test_each_golden_text_is_printed_here(golden):
+    golden(GOLDEN).check_names(PRINTED)
+
+
+def test_the_table_shows_each_system_the_change_and_p():
+    figures = [(1, 0.1, [0.05, 0.15], 0.0001, 0.0002), (2, 0.05, None, 0.2, 0.2)]
+    comparisons = [
+        {"base": 0, "system": i, "change": change, "interval": interval, "p": p, "p_holm": q, "p_t_holm": 0.03}
+        | {"wins": 700, "ties": 300, "losses": 200}
+        for i, change, interval, p, q in figures
+    ]
+    metrics = {
+        "corpus": "c",
+        "test_queries": 1200,
+        "documents": 5000,
+        "measures": {"nDCG@10": {"means": [0.5, 0.6, 0.55], "comparisons": comparisons}},
+    }
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(comparison_table(metrics, ["base", "iteration 1", "iteration 2"]))
+    text = console.export_text()
+    for part in ("1,200 test queries", "0.5000", "0.6000", "+0.1000 ± 0.0500", "<0.001", "+0.0500", "0.200", "0.030"):
+        assert part in text
+
+
+def test_names_are_as_short_as_tells_them_apart():
+    assert short_names(["bm25", "runs/a/run.trec", "x/colbertv2.0"]) == ["bm25", "run.trec", "colbertv2.0"]
+    assert short_names(["runs/a/run.trec", "runs/b/run.trec"]) == ["a/run.trec", "b/run.trec"]
+    assert short_names(["same", "same"]) == ["same", "same"]
+
+
+def test_the_label_summary_tells_how_far_pairs_can_be_trusted():
+    figures = {"points": 1600, "points_asked": 0, "pairs": 0, "pair_prompts_asked": 0}
+    assert label_summary(figures) == "1,600 points (0 not in the store before), 0 pairs."
+    figures |= {"pairs": 50, "disagreement": 0.31, "flip_rate": 0.9, "position_bias": 1.25}
+    assert label_summary(figures) == (
+        "1,600 points (0 not in the store before), 50 pairs; the answer flips with the order in 90% of them; "
+        "position bias +1.25 log-odds; 31% disagree with the points."
+    )
+    in_random_order = {name: value for name, value in figures.items() if name != "flip_rate"}
+    assert "50 pairs; position bias +1.25 log-odds; 31%" in label_summary(in_random_order)
+    figures |= {"points_unanswered": 12, "pairs_unanswered": 0}
+    assert label_summary(figures).endswith("; no answer to 12 points.")
+
+
+def test_without_a_terminal_long_work_says_every_minute_how_far_it_is(monkeypatch):
+    clock = iter(range(0, 10_000, 40))
+    monkeypatch.setattr("pdadapt.runtime.progress.time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    console = Console(width=200, file=io.StringIO())
+    with Progress(console).task("label points", 10, "prompts") as advance:
+        for _ in range(10):
+            advance(1)
+    lines = console.file.getvalue().splitlines()
+    assert lines[0] == "label points: 2 of 10 prompts, about 5.3 min left"
+    assert 3 < len(lines) < 8 and lines[-1].startswith("label points: 10 prompts in")
+
+
+def test_what_an_earlier_run_did_says_nothing_of_the_rate(monkeypatch):
+    clock = iter(range(0, 10_000, 40))
+    monkeypatch.setattr("pdadapt.runtime.progress.time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    console = Console(width=200, file=io.StringIO())
+    with Progress(console).task("train", 10, "steps") as advance:
+        advance(6, earlier=True)
+        for _ in range(4):
+            advance(1)
+    lines = console.file.getvalue().splitlines()
+    assert lines[0] == "train: 7 of 10 steps, about 4.0 min left"
+    assert lines[-1] == "train: 4 steps in 240.0 s (60.0 s each), 6 before"

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pdadapt.data.corpus import Corpus, Document
-from pdadapt.data.run_file import RunFile, write_run
+from pdadapt.data.run_file import TrecRunFile, write_run
 from pdadapt.labeling.ask import ask_missing
 from pdadapt.labeling.journal import Journal
 from pdadapt.labeling.questions import Labeling
@@ -126,7 +126,7 @@ def measure_resuming(folder: Path, rows: int, documents: Texts) -> str:
     recipe = Recipe.model_validate({"teacher": {"kind": "seq2seq"}})
 
     def questions() -> Labeling:
-        return Labeling(RunFile(folder / "candidates.run"), corpus, queries, recipe)
+        return Labeling(TrecRunFile(folder / "candidates.run"), corpus, queries, recipe)
 
     journal = Journal(folder / "asked.jsonl")
     for number in range(len(questions().points().chunks) - 1):

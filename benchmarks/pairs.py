@@ -32,7 +32,7 @@ import matplotlib.pyplot as plt
 
 from pdadapt.data.corpus import Dataset
 from pdadapt.data.load import load_dataset
-from pdadapt.data.run_file import RunFile, read_run
+from pdadapt.data.run_file import TrecRunFile, read_run
 from pdadapt.data.trec import Qrels
 from pdadapt.evaluation.measures import PerQuery, per_query
 from pdadapt.evaluation.significance import compare_two
@@ -135,7 +135,7 @@ def judge(recipe: Recipe, dataset: Dataset, out: Path) -> None:
 
 
 def labeling_of(recipe: Recipe, dataset: Dataset, out: Path) -> Labeling:
-    return Labeling(RunFile(out / "iteration-1" / "candidates.run"), dataset.corpus, dataset.queries, recipe)
+    return Labeling(TrecRunFile(out / "iteration-1" / "candidates.run"), dataset.corpus, dataset.queries, recipe)
 
 
 def order(entry: TrainingList, recipe: Recipe) -> list[tuple[str, float]]:
@@ -191,8 +191,7 @@ def mean_and_sd(of_seeds: Sequence[PerQuery]) -> tuple[str, str]:
 def against(base: Sequence[PerQuery], other: Sequence[PerQuery]) -> tuple[str, str, str]:
     """The change of the mean over the queries, half of its 95 % interval, and p; a query's value is its seeds' mean."""
     change = compare_two(mean_of(base), mean_of(other), 10_000, 0)
-    low, high = change["interval"] or (0.0, 0.0)
-    return f"{change['change']:+.4f}", f"{(high - low) / 2:.4f}", f"{change['p']:.3f}"
+    return f"{change.change:+.4f}", f"{change.margin or 0.0:.4f}", f"{change.p:.3f}"
 
 
 def source_rows(name: str, options: argparse.Namespace) -> Iterator[list[object]]:
@@ -213,7 +212,7 @@ def source_rows(name: str, options: argparse.Namespace) -> Iterator[list[object]
         cells: list[object] = [name, " + ".join(sources)]
         for measure, values in found.items():
             change = compare_two(found_by["student"][measure], values, 10_000, 0)
-            cells += [f"{statistics.fmean(values.values()):.4f}", f"{change['change']:+.4f}", f"{change['p']:.3f}"]
+            cells += [f"{statistics.fmean(values.values()):.4f}", f"{change.change:+.4f}", f"{change.p:.3f}"]
         yield cells
 
 

@@ -1,11 +1,11 @@
 """Where the program begins: signals are looked after before anything is imported that takes its time."""
 
-from pdadapt.runtime.interrupt import Stopped, end, end_when_asked, ignore
+from pdadapt.runtime.interrupt import Stopped, exit_at_once, ignore_signals, install_signal_handlers
 
 
 def main() -> None:
     """Entry point."""
-    end_when_asked()
+    install_signal_handlers()
     try:
         from pdadapt.runtime.printing import close_streams, open_streams
 
@@ -17,9 +17,9 @@ def main() -> None:
         finally:
             close_streams()
     except Stopped as stopped:
-        end(stopped.args[0])
+        exit_at_once(stopped.args[0])
     finally:
-        ignore()
+        ignore_signals()
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def explain(error: BaseException) -> str:
     """What to tell the user of whatever went wrong: one sentence."""
     if isinstance(error, PdadaptError):
         return str(error)
-    causes = list(chain(error))
+    causes = list(causes_of(error))
     full = [cause for cause in causes if getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT)]
     if full or any(words in str(cause) for cause in causes for words in DISK_FULL):
         return "the disk is full; what is finished is kept: free some space, and the same command goes on from there."
@@ -77,7 +77,7 @@ def explain(error: BaseException) -> str:
     return f"unexpected {type(error).__name__}: {error} (--debug shows where)"
 
 
-def chain(error: BaseException | None) -> Iterator[BaseException]:
+def causes_of(error: BaseException | None) -> Iterator[BaseException]:
     """The error and what led to it."""
     while error is not None:
         yield error

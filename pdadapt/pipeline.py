@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from pdadapt.data.corpus import Corpus, Dataset
 from pdadapt.data.load import with_queries
-from pdadapt.data.run_file import RunFile
+from pdadapt.data.run_file import TrecRunFile
 from pdadapt.errors import RunError
 from pdadapt.evaluation import measures
-from pdadapt.evaluation.agreement import has_agreement, has_learned, save_agreement
+from pdadapt.evaluation.agreement import has_learned, save_agreement
 from pdadapt.evaluation.forgetting import rank_general
 from pdadapt.evaluation.held_out import held_out
+from pdadapt.evaluation.results import RunMetrics
 from pdadapt.evaluation.summary import summarise
 from pdadapt.generation.in_run import write_own_queries
 from pdadapt.labeling.questions import Labeling
 from pdadapt.labeling.stage import save_lists
-from pdadapt.models.memory import limits
+from pdadapt.models.memory import batch_limits
 from pdadapt.preflight import check, many_passes, say_precision, with_precision
 from pdadapt.reporting.report import write_report
 from pdadapt.retrieval.candidates import rank
@@ -36,7 +37,7 @@ from pdadapt.training import distributed
 from pdadapt.training.stage import fit
 
 if TYPE_CHECKING:
-    from pdadapt.runtime.ray_cluster import Cluster
+    from pdadapt.runtime.ray_cluster import RayCluster
 
 
 def adapt(
@@ -46,19 +47,20 @@ def adapt(
     progress: Progress,
     restart_from: Stage | None = None,
     stop_before_labeling: bool = False,
-    cluster: Cluster | None = None,
-) -> dict[str, Any]:
-    """Adapt the student to the dataset's corpus, `recipe.iterations` times; returns what metrics.json holds.
+    cluster: RayCluster | None = None,
+) -> RunMetrics | None:
+    """Adapt the student to the dataset's corpus, `recipe.iterations` times; returns its metrics.json.
 
     Everything the run needs is checked before any work; killed at any moment, the same call goes on from there.
-    restart_from: the stage from which a run of other settings may be made anew. stop_before_labeling: return nothing
-    when candidates wait for labels, which others make (shards.py). cluster: where documents are encoded and labeled.
+    restart_from: the stage from which a run of other settings may be made anew. stop_before_labeling: return None when
+    candidates wait for labels, which others make (shards.py). cluster: where documents are encoded and labeled.
     Raises PdadaptError on anything the user can mend.
     """
     any_precision = recipe.teacher.dtype == "auto"
     recipe = with_precision(recipe, RunFolder(out))
     if distributed.rank() > 0:
-        return join_training(recipe, dataset, RunFolder(out), progress)
+        join_training(recipe, dataset, RunFolder(out), progress)
+        return None
     if stop_before_labeling and distributed.processes() > 1:
         raise RunError(
             "--stop-before-labeling is for one process, since the others wait for labels: begin without the launcher, "
@@ -88,8 +90,8 @@ def adapt(
     with run.locked():
         if said := run.claim(recipe, job.origin, restart_from):
             progress.say(said)
-        progress.keep(run.path / "timings.jsonl", run.path / "progress.json")
-        limits.remember(run.path / "memory.json")
+        progress.log_to(run.path / "timings.jsonl", run.path / "progress.json")
+        batch_limits.remember(run.path / "memory.json")
         if student is not None and not run.student.exists():
             save_student(student, run.student)
         student = None  # its memory is wanted
@@ -100,14 +102,16 @@ def adapt(
             rank(recipe, dataset.corpus, queries, test_queries, depth, run, iteration - 1, progress, cluster)
             if not (folder / "lists.jsonl").exists():
                 if stop_before_labeling:
-                    progress.end()
-                    return {}
-                labeling = Labeling(RunFile(folder / "candidates.run"), dataset.corpus, queries, recipe, job.relevant)
+                    progress.clear_state()
+                    return None
+                labeling = Labeling(
+                    TrecRunFile(folder / "candidates.run"), dataset.corpus, queries, recipe, job.relevant
+                )
                 save_lists(labeling, job.keys, run.store(recipe), folder, progress, cluster)
             if not run.checkpoint(iteration).exists():
                 fit(recipe, dataset.corpus, queries, run, iteration, progress)
             shutil.rmtree(folder / "trainer", ignore_errors=True)
-            if kept_out and not has_agreement(folder, iteration):
+            if kept_out and not (folder / "agreement.json").exists():
                 save_agreement(recipe, dataset.corpus, queries, run, iteration, progress)
             learned = not kept_out or has_learned(folder)
             if not learned:
@@ -119,19 +123,19 @@ def adapt(
         for number in range(iteration + 1):
             rank_general(recipe, run, number, progress)
         metrics = summarise(recipe, dataset, run, len(queries), test_queries, iteration, best)
-        write_atomic(run.metrics_file, json.dumps(metrics, indent=2) + "\n")
-        progress.end()
+        write_atomic(run.metrics_file, json.dumps(metrics.to_json(), indent=2) + "\n")
+        progress.clear_state()
         write_report(run.path)
     return metrics
 
 
-def join_training(recipe: Recipe, dataset: Dataset, run: RunFolder, progress: Progress) -> dict[str, Any]:
+def join_training(recipe: Recipe, dataset: Dataset, run: RunFolder, progress: Progress) -> None:
     """What the ranks other than 0 do: their part of each training, as soon as rank 0 has left its lists."""
     distributed.take_device()
     distributed.wait_until(run.recipe_file.exists, run.path)
     if not dataset.queries:
         dataset = with_queries(dataset, run.written_queries)
-    limits.remember(run.path / "memory.json")
+    batch_limits.remember(run.path / "memory.json")
     queries = sample_queries(dataset.queries, recipe.retrieve.max_queries, recipe.seed)
     kept_out = held_out(queries, recipe.train.held_out, recipe.seed)
     for iteration in range(1, recipe.iterations + 1):
@@ -142,7 +146,6 @@ def join_training(recipe: Recipe, dataset: Dataset, run: RunFolder, progress: Pr
             distributed.wait_until((run.iteration(iteration) / "agreement.json").exists, run.path)
             if not has_learned(run.iteration(iteration)):
                 break
-    return {}
 
 
 def new_student(recipe: Recipe, corpus: Corpus) -> Any:

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pdadapt.data.answers import answers_of
+from pdadapt.data.answers import answer_matcher
 from pdadapt.data.corpus import Dataset, Queries, data_hashes, fingerprint
 from pdadapt.errors import DataError, RunError
 from pdadapt.evaluation import measures
 from pdadapt.labeling.check import check_teacher
 from pdadapt.labeling.questions import labeled_relevant
-from pdadapt.models.device import dtype_here
+from pdadapt.models.device import dtype_name
 from pdadapt.models.source import resolve_model
 from pdadapt.retrieval.candidates import starter_settings
 from pdadapt.retrieval.engines.load import check_model
@@ -63,11 +63,11 @@ def check(recipe: Recipe, dataset: Dataset, out: Path, restart_from: Stage | Non
             f"Corpus {dataset.name!r} brings no queries to adapt on; give some with --queries FILE (one a line, TSV or "
             "JSONL), or have them written by `pdadapt queries`."
         )
-    if not dataset.corpus.varied:
+    if not dataset.corpus.texts_differ:
         raise DataError(
             f"Corpus {dataset.name!r} holds no two documents that differ, so there is no order to learn; give more."
         )
-    measures.parse_measures(recipe.evaluate.measures, answers_of(dataset))
+    measures.parse_measures(recipe.evaluate.measures, answer_matcher(dataset))
     keys = teacher_keys(recipe)
     if restart_from or not (run.iteration(1) / "lists.jsonl").exists():
         for task in keys:
@@ -99,13 +99,13 @@ def with_precision(recipe: Recipe, run: RunFolder) -> Recipe:
     if recipe.teacher.dtype != "auto":
         return recipe
     begun = read_settings(run.recipe_file).get("teacher") if run.recipe_file.exists() else None
-    dtype = dtype_here(str(begun.get("dtype", "auto")) if isinstance(begun, dict) else "auto")
+    dtype = dtype_name(str(begun.get("dtype", "auto")) if isinstance(begun, dict) else "auto")
     return recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update={"dtype": dtype})})
 
 
 def say_precision(recipe: Recipe, keys: Mapping[Task, str], progress: Progress) -> None:
     """Say it when the run was begun in another precision than this machine would choose."""
-    begun, here = recipe.teacher.dtype, dtype_here("auto")
+    begun, here = recipe.teacher.dtype, dtype_name("auto")
     if begun != here and any("dtype" in json.loads(key) for key in keys.values()):
         progress.say(
             f"The teachers of this run compute in {begun}; on this machine `auto` would be {here}. To label anew in "

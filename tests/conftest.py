@@ -76,9 +76,9 @@ def _few_threads():
 @pytest.fixture(autouse=True)
 def _no_limits():
     """What one test found out about memory is not remembered by the next."""
-    from pdadapt.models.memory import limits
+    from pdadapt.models.memory import batch_limits
 
-    limits.remember(None)
+    batch_limits.remember(None)
 
 
 def word_tokenizer(folder: Path, end: bool, chat: bool = False) -> int:
@@ -305,6 +305,7 @@ def small_run(tmp_path) -> Path:
     comparison |= {"change": 0.25, "interval": [0.05, 0.45], "wins": 1, "ties": 1, "losses": 1}
     measured = {"nDCG@10": {"means": [0.5, 0.75], "comparisons": [comparison]}}
     labels = {"points": 1234, "points_asked": 1000, "pairs": 3, "pair_prompts_asked": 6, "flip_rate": 0.5}
+    labels |= {"points_unanswered": 0}
     labels |= {"position_bias": -1.5, "disagreement": 1 / 3}
     documents = [{"doc_id": "d1", "title": "Rims", "text": "true the rim", "grade": 2}]
     documents += [{"doc_id": "d2", "title": "", "text": "bleed the brake", "grade": None}]
@@ -322,7 +323,7 @@ def small_run(tmp_path) -> Path:
         "general": [{"nDCG@10": measured["nDCG@10"] | {"means": [0.8125, 0.8125]}}],
         "measures": measured,
         "most_changed": {"gained": [changed | {"documents": [documents[::-1], documents]}], "lost": []},
-        "verdict": {"outcome": "helped", "sentence": "Helped: nDCG@10 went 0.500 → 0.750."},
+        "verdict": {"outcome": "helped", "sentence": "Helped: nDCG@10 0.500 → 0.750 (p = 0.031)."},
     }
     lists = [
         {"query_id": "q7", "doc_ids": ["d1", "d2"], "points": [2.0, None], "pairs": [[0, 1, 0.7]]},

@@ -91,11 +91,11 @@ def run_logged(asked: Path, arguments: list[str]) -> None:
     from pdadapt.__main__ import main
     from pdadapt.runtime import interrupt
 
-    interrupt.end_when_asked()  # as main does before it imports anything that takes its time
+    interrupt.install_signal_handlers()  # as main does before it imports anything that takes its time
     try:
         from pdadapt.labeling import stage
     except interrupt.Stopped as stopped:
-        interrupt.end(stopped.args[0])
+        interrupt.exit_at_once(stopped.args[0])
 
     plain = stage.ask_missing
     log = open(asked, "a", encoding="utf-8")  # noqa: SIM115

@@ -133,19 +133,19 @@ def test_a_shared_label_store_leaves_nothing_to_ask(tiny_recipe, beir, tmp_path)
     dataset = load_dataset(str(beir))
     adapt(recipe, dataset, tmp_path / "one", Progress())
     metrics = adapt(recipe, dataset, tmp_path / "two", Progress())
-    assert metrics["labels"][0]["points_asked"] == metrics["labels"][0]["pair_prompts_asked"] == 0
+    assert metrics.labels[0].points_asked == metrics.labels[0].pair_prompts_asked == 0
 
 
 def test_a_t5_teacher_and_a_stanford_student_run_the_same_loop(tiny_recipe, beir, tmp_path, t5, stanford):
     recipe = load_recipe(str(tiny_recipe), {"teacher.model": str(t5), "student.model": str(stanford), "train.steps": 2})
     metrics = adapt(recipe, load_dataset(str(beir)), tmp_path / "run", Progress())
-    assert metrics["labels"][0]["pair_prompts_asked"] > 0
+    assert metrics.labels[0].pair_prompts_asked > 0
 
 
 def test_a_dense_student_runs_the_same_loop(tiny_recipe, beir, tmp_path, encoder):
     overrides = {"student.kind": "dense", "student.model": str(encoder), "train.steps": 2}
     metrics = adapt(load_recipe(str(tiny_recipe), overrides), load_dataset(str(beir)), tmp_path / "run", Progress())
-    assert len(metrics["measures"]["nDCG@10"]["means"]) == 2
+    assert len(metrics.measures["nDCG@10"].means) == 2
     assert SentenceTransformer(str(tmp_path / "run/iteration-1/checkpoint")).similarity_fn_name == "dot"
 
 
@@ -253,7 +253,7 @@ def test_a_prompt_that_changed_while_pairs_were_labeled_is_named_and_its_pairs_a
     with pytest.raises(RunError, match=r"the prompt for pairs changed \(stage label\).*--restart-from label"):
         adapt(recipe, load_dataset(str(beir)), out, Progress())
     metrics = adapt(recipe, load_dataset(str(beir)), out, Progress(), restart_from="label")
-    assert metrics["labels"][0]["pairs"] == 48 and metrics["labels"][0]["pairs_unanswered"] == 0
+    assert metrics.labels[0].pairs == 48 and metrics.labels[0].pairs_unanswered == 0
     assert count(out, "points") == points, "points are not asked again"
     prompt.write_text("{query} one: {document_a} two: {document_b}", encoding="utf-8")
     with pytest.raises(RunError, match=r"the prompt for pairs changed \(stage label\)"):
@@ -268,8 +268,8 @@ def test_a_label_store_that_was_replaced_is_asked_again(tiny_recipe, beir, tmp_p
     with LabelStore(out / "labels.sqlite", "points", teacher_keys(recipe)["point"]) as store:
         store.add([(("a query", "of another run"), 1.0)])
     metrics = adapt(recipe, load_dataset(str(beir)), out, Progress())
-    labels = metrics["labels"][0]
-    assert labels["points_unanswered"] == labels["pairs_unanswered"] == 0 and labels["pairs"] == 48
+    labels = metrics.labels[0]
+    assert labels.points_unanswered == labels.pairs_unanswered == 0 and labels.pairs == 48
 
 
 def test_labels_that_the_store_lost_are_not_taken_for_unanswered(tiny_recipe, beir, tmp_path, monkeypatch):
@@ -283,8 +283,8 @@ def test_labels_that_the_store_lost_are_not_taken_for_unanswered(tiny_recipe, be
     with pytest.raises(RunError, match=r"labels\.sqlite lacks \d+ labels .* same command again"):
         adapt(recipe, load_dataset(str(beir)), out, Progress())
     assert not (out / "iteration-1" / "lists.jsonl").exists()
-    labels = adapt(recipe, load_dataset(str(beir)), out, Progress())["labels"][0]
-    assert labels["points_unanswered"] == labels["pairs_unanswered"] == 0 and labels["pairs"] == 48
+    labels = adapt(recipe, load_dataset(str(beir)), out, Progress()).labels[0]
+    assert labels.points_unanswered == labels.pairs_unanswered == 0 and labels.pairs == 48
 
 
 def test_a_run_keeps_its_teachers_precision_on_a_machine_that_would_choose_another(
@@ -301,7 +301,7 @@ def test_a_run_keeps_its_teachers_precision_on_a_machine_that_would_choose_anoth
     metrics = adapt(recipe, load_dataset(str(beir)), out, Progress())
     assert "compute in float32" in (said := " ".join(capsys.readouterr().err.split()))
     assert "add --set teacher.dtype=bfloat16 --restart-from label" in said
-    assert metrics["labels"][0]["pairs_unanswered"] == 0 and asked > 0
+    assert metrics.labels[0].pairs_unanswered == 0 and asked > 0
     with sqlite3.connect(out / "labels.sqlite") as database:
         keys = [json.loads(key)["dtype"] for (key,) in database.execute("SELECT key FROM teachers")]
     assert set(keys) == {"float32"}

@@ -246,12 +246,12 @@ def _run(
         return
     workers = None
     if cluster:
-        from pdadapt.runtime.ray_cluster import Cluster
+        from pdadapt.runtime.ray_cluster import RayCluster
 
-        workers = Cluster(cluster)
+        workers = RayCluster(cluster)
         progress.say(f"Ray cluster {workers.address}: room for {workers.slots()} workers, a {workers.kind} each.")
     metrics = run_adapt(resolved, dataset, folder, progress, restart, stop_before_labeling, workers)
-    if not metrics:
+    if metrics is None:
         if stop_before_labeling:
             quoted = shlex.quote(str(folder))
             console.print(
@@ -260,23 +260,23 @@ def _run(
                 "without --stop-before-labeling."
             )
         return  # else rank 0 says it
-    for number, figures in enumerate(metrics["labels"], 1):
-        console.print(f"Labels of iteration {number}: {label_summary(figures)}")
-    for number, figures in enumerate(metrics["agreement"], 1):
-        text = f"Agreement with the teacher on queries held out, iteration {number}: {agreement_summary(figures)}."
+    for number, labels in enumerate(metrics.labels, 1):
+        console.print(f"Labels of iteration {number}: {label_summary(labels)}")
+    for number, agreed in enumerate(metrics.agreement, 1):
+        text = f"Agreement with the teacher on queries held out, iteration {number}: {agreement_summary(agreed)}."
         console.print(text)
-    done = len(metrics["labels"])
-    if metrics["iteration"] < done:
+    done = len(metrics.labels)
+    if metrics.iteration < done:
         kept = f"iteration {done - 1}" if done > 1 else "the student as it was"
         console.print(f"Iteration {done} brought no more agreement, so {kept} is kept for use.")
-    if metrics["measures"]:
+    if metrics.measures:
         systems = ["base"] + [f"iteration {number}" for number in range(1, done + 1)]
         console.print(comparison_table(metrics, ["base", "adapted"] if done == 1 else systems))
     else:
         console.print("No judgments (qrels/test.tsv) came with the corpus, so nothing was measured.")
     ended = "Done" if progress.tasks else "Finished before: nothing was left to do"
-    console.print(metrics["verdict"]["sentence"])
-    if metrics["verdict"]["outcome"] == "harmed":
+    console.print(metrics.verdict.sentence)
+    if metrics.verdict.outcome == "harmed":
         console.print(f"The student as it was is still there: {folder / 'student'}")
-    console.print(f"{ended}. Checkpoint: {metrics['checkpoint']}")
+    console.print(f"{ended}. Checkpoint: {metrics.checkpoint}")
     console.print(f"Report: {folder / 'report.html'}")

@@ -6,7 +6,7 @@ import json
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -110,18 +110,19 @@ def evaluate(
     if not (corpus or suite) and (models := [name for name in against or [] if not Path(name).is_file()]):
         raise DataError(f"{models[0]} is no run file, and a model is measured on a --corpus; give one.")
     from pdadapt.data.corpus import Dataset
-    from pdadapt.data.judgments import judge, read_judged
+    from pdadapt.data.judgments import load_qrels_only, with_qrels
     from pdadapt.data.load import load_dataset
     from pdadapt.data.passages import split_documents
     from pdadapt.evaluation import evaluate
+    from pdadapt.evaluation.results import Metrics
     from pdadapt.retrieval.engines.load import BASELINE, check_model
     from pdadapt.runs.folder import last_checkpoint
-    from pdadapt.runtime.files import check_place, write_atomic
+    from pdadapt.runtime.files import check_parent_folder, write_atomic
     from pdadapt.settings.recipes import apply_overrides, parse_recipe
     from pdadapt.settings.schema import EvaluateSettings
 
     if json_file:
-        check_place(json_file)
+        check_parent_folder(json_file)
     named = measures.replace(",", " ").split() if measures else None
     overrides = overrides_of(settings, {"evaluate.measures": named, "evaluate.split": split})
     tree = apply_overrides({}, overrides)
@@ -136,7 +137,7 @@ def evaluate(
     pairs = [(i, last) for i in range(len(shown) - len(asked) if against else 0, last)]
     progress, console = new_progress(), open_console()
 
-    def measure(dataset: Dataset, chosen: EvaluateSettings, folder: Path) -> dict[str, Any]:
+    def measure(dataset: Dataset, chosen: EvaluateSettings, folder: Path) -> Metrics:
         dataset = split_documents(dataset, passages) if passages else dataset
         retrieval = resolved.retrieve
         return evaluate.evaluate(
@@ -147,7 +148,7 @@ def evaluate(
         from pdadapt.evaluation.suites import rich_table, run_suite, write_tables
         from pdadapt.retrieval.engines.load import identity
 
-        def of_suite(dataset: Dataset, wanted: Sequence[str], folder: Path) -> dict[str, Any]:
+        def of_suite(dataset: Dataset, wanted: Sequence[str], folder: Path) -> Metrics:
             return measure(dataset, resolved.evaluate.model_copy(update={"measures": tuple(wanted)}), folder)
 
         folder = out or Path("runs") / f"evaluate-{suite.value}"
@@ -175,19 +176,19 @@ def evaluate(
 
     if corpus is None:
         assert qrels is not None  # else refused above
-        dataset = read_judged(qrels, strict)
+        dataset = load_qrels_only(qrels, strict)
     else:
         dataset = load_dataset(corpus, queries, split, strict)
-        dataset = judge(dataset, qrels) if qrels else dataset
+        dataset = with_qrels(dataset, qrels) if qrels else dataset
     dataset.notices.say(progress.say)
     folder = out or Path("runs") / f"evaluate-{dataset.name.replace('/', '-')}"
     metrics = measure(dataset, resolved.evaluate, folder)
     few = ["against", "model" if model else "run"][-len(asked) :]
     systems = short_names(shown) if len(asked) > 2 else shown[: -len(asked)] + few
     if json_file:
-        write_atomic(json_file, json.dumps(metrics, indent=2) + "\n")
+        write_atomic(json_file, json.dumps(metrics.to_json(), indent=2) + "\n")
     console.print(comparison_table(metrics, systems))
-    if metrics["most_changed"]:
+    if metrics.most_changed:
         console.print(changed_queries(metrics, systems))
     console.print(f"Run files, every query's values and metrics.json: {folder}")
 
@@ -287,14 +288,14 @@ def rerank(
     debug: DebugOption = False,
 ) -> None:
     """Re-order a run with a teacher, and measure it where there are judgments. Stopped, it goes on from its labels."""
-    from pdadapt.data.answers import answers_of
-    from pdadapt.data.judgments import judge
+    from pdadapt.data.answers import answer_matcher
+    from pdadapt.data.judgments import with_qrels
     from pdadapt.data.load import load_dataset
     from pdadapt.data.run_file import read_run, write_run
     from pdadapt.evaluation.measures import parse_measures
     from pdadapt.evaluation.significance import compare
     from pdadapt.retrieval.search import without_itself
-    from pdadapt.runtime.files import check_place
+    from pdadapt.runtime.files import check_parent_folder
     from pdadapt.settings.recipes import load_recipe
 
     console = open_console()
@@ -303,13 +304,13 @@ def rerank(
         raise typer.BadParameter("is the run itself; give another file.", param_hint="--out")
     if aggregate and by is By.points:
         raise typer.BadParameter("is for --by pairs; points are an order already.", param_hint="--aggregate")
-    check_place(target)
+    check_parent_folder(target)
     overrides = overrides_of(settings, {"teacher.model": teacher, "evaluate.split": split})
     resolved = load_recipe(recipe or default_recipe(console), overrides)
     dataset = load_dataset(corpus, queries, resolved.evaluate.split, strict)
-    dataset = judge(dataset, qrels) if qrels else dataset
+    dataset = with_qrels(dataset, qrels) if qrels else dataset
     dataset.notices.say(new_progress().say)
-    answers = answers_of(dataset)
+    answers = answer_matcher(dataset)
     if dataset.qrels:
         parse_measures(resolved.evaluate.measures, answers)
     known = dataset.test_queries | dataset.queries
@@ -345,18 +346,20 @@ def rerank(
     write_run(target, reranked.items(), f"reranked-{by.value}")
     judged = {query_id: dataset.qrels[query_id] for query_id in ranking if query_id in dataset.qrels}
     if judged:
+        from pdadapt.evaluation.results import Metrics
         from pdadapt.reporting.tables import comparison_table
 
         pair = [{query_id: found[query_id] for query_id in judged} for found in (ranking, reranked)]
         measures = compare(pair, judged, resolved.evaluate, resolved.seed, answers=answers)
-        counts = {"corpus": dataset.name, "documents": len(dataset.corpus), "test_queries": len(judged)}
-        console.print(comparison_table({**counts, "measures": measures}, ["run", "reranked"]))
+        systems = ("run", "reranked")
+        metrics = Metrics(dataset.name, len(dataset.corpus), len(judged), systems, measures, most_changed=())
+        console.print(comparison_table(metrics, systems))
     else:
         split = resolved.evaluate.split
         missing = f"No judgments of these queries (qrels/{split}.tsv) came with the corpus: nothing was measured."
         console.print(missing)
     if figures["unanswered"]:
         console.print(f"The teacher gave no answer to {figures['unanswered']:,} {by.value}.")
-    if said := order_summary(figures).removeprefix("; "):
+    if said := order_summary(figures.get("flip_rate"), figures.get("position_bias")):
         console.print(f"Of the pairs {said}.")
     console.print(f"Wrote {target}; labels are kept in {store}")

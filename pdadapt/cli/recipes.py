@@ -15,19 +15,19 @@ from pdadapt.runtime.printing import printable
 @app.command(epilog="Example: pdadapt datasets")
 def datasets(debug: DebugOption = False) -> None:
     """List the corpora that --corpus takes by name, with how many queries there are to adapt and to test on."""
-    from pdadapt.data.catalog import PAPER_QUERIES, listings
+    from pdadapt.data.catalog import PAPER_QUERY_COUNTS, catalog_listings
     from pdadapt.runtime.terminal import WholeTable
     from pdadapt.settings.recipes import recipe_names
 
     table = WholeTable("name", "documents", "to adapt on", "to test on", "recipe", box=None, padding=(0, 2, 0, 0))
     recipes = set(recipe_names())
-    for found in listings():
+    for found in catalog_listings():
         documents = "licensed" if found.licensed else f"{found.documents:,}"
         tests = ", ".join(f"{split} {number:,}" if number else split for split, number in found.tests.items())
         recipe = found.name if found.name in recipes else ""
         table.add_row(found.name, documents, f"{found.queries:,}" if found.queries else "", tests, recipe)
     open_console().print(table)
-    for name, number in PAPER_QUERIES.items():
+    for name, number in PAPER_QUERY_COUNTS.items():
         say(f"{name}: published figures are on {number:,} test queries, of which ir_datasets has fewer.")
     say(
         "They are downloaded when first used, but for licensed ones: --corpus NAME says how to get those. Other ids of "

@@ -72,7 +72,7 @@ def convert(
     debug: DebugOption = False,
 ) -> None:
     """Write a model's pickled weights as safetensors, which hold no code, beside its configuration and tokenizer."""
-    from pdadapt.models.convert import convert as convert_model
+    from pdadapt.models.convert import convert_to_safetensors
 
-    convert_model(model, out, new_progress())
+    convert_to_safetensors(model, out, new_progress())
     say(f"Wrote {out}")

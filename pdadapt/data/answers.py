@@ -10,16 +10,16 @@ import regex
 from pdadapt.data.corpus import Corpus, Dataset
 from pdadapt.data.run_file import Ranking
 
-TOKEN = regex.compile(r"[\p{L}\p{N}\p{M}]+|[^\p{Z}\p{C}]")
+ANSWER_TOKEN = regex.compile(r"[\p{L}\p{N}\p{M}]+|[^\p{Z}\p{C}]")
 
 
-class Answers:
+class AnswerMatcher:
     """The answers to questions, and the corpus that they are looked for in."""
 
     def __init__(self, corpus: Corpus, answers: Mapping[str, Sequence[str]]):
         """answers: by query id; each is right."""
         self.corpus = corpus
-        self.tokens = {query_id: [words(answer) for answer in right] for query_id, right in answers.items()}
+        self.tokens = {query_id: [answer_tokens(answer) for answer in right] for query_id, right in answers.items()}
 
     def recall(self, ranking: Ranking, query_ids: Iterable[str], k: int) -> dict[str, float]:
         """By query: 1 if one of its k best passages holds an answer, else 0."""
@@ -31,7 +31,7 @@ class Answers:
     def _holds(self, query_id: str, doc_id: str) -> bool:
         if doc_id not in self.corpus:
             return False
-        text = words(self.corpus[doc_id].text)
+        text = answer_tokens(self.corpus[doc_id].text)
         return any(
             text[start : start + len(answer)] == answer
             for answer in self.tokens.get(query_id, ())
@@ -40,11 +40,11 @@ class Answers:
         )
 
 
-def answers_of(dataset: Dataset) -> Answers | None:
+def answer_matcher(dataset: Dataset) -> AnswerMatcher | None:
     """Where the dataset's answers are looked for; None of one without."""
-    return Answers(dataset.corpus.whole, dataset.answers) if dataset.answers else None
+    return AnswerMatcher(dataset.corpus.unsplit, dataset.answers) if dataset.answers else None
 
 
-def words(text: str) -> list[str]:
+def answer_tokens(text: str) -> list[str]:
     """Lower-case words and signs, of the text's canonical decomposition."""
-    return [token.lower() for token in TOKEN.findall(unicodedata.normalize("NFD", text))]
+    return [token.lower() for token in ANSWER_TOKEN.findall(unicodedata.normalize("NFD", text))]

@@ -12,102 +12,129 @@ from typing import Literal
 
 from pdadapt.errors import DataError
 
-Row = dict[str, object]
-Kind = Literal["document", "query", "judgment", "ranking", "source"]  # what a record is
+Fields = dict[str, object]
+RecordKind = Literal["document", "query", "judgment", "ranking", "source"]  # what a record is
 """A ranking is a line of a run; a source is a query with the document that it was written about."""
 
-IDS = ("_id", "id")
-DOCNO = "docno"  # beside which PyTerrier writes its own number of the document, as `docid`
-DOCUMENT_IDS = (DOCNO, "doc_id", "docid", "corpus-id", "pid", "document_id", "passage_id", "doc_number", "document_nr")
-QUERY_IDS = ("query_id", "qid", "topic_id", "question_id", "query_number", "query_nr", "topic_number", "topic_nr")
-GRADES = ("score", "relevance", "rel", "label", "grade", "judgment", "judgement")
-JUDGED = {
-    "query": (*QUERY_IDS, "query", "topic"),
-    "document": (*DOCUMENT_IDS, "document", "doc", "passage"),
+ID_NAMES = ("_id", "id")
+PYTERRIER_ID_NAME = "docno"  # beside which PyTerrier writes its own number of the document, as `docid`
+DOCUMENT_ID_NAMES = (
+    PYTERRIER_ID_NAME,
+    "doc_id",
+    "docid",
+    "corpus-id",
+    "pid",
+    "document_id",
+    "passage_id",
+    "doc_number",
+    "document_nr",
+)
+QUERY_ID_NAMES = ("query_id", "qid", "topic_id", "question_id", "query_number", "query_nr", "topic_number", "topic_nr")
+GRADE_NAMES = ("score", "relevance", "rel", "label", "grade", "judgment", "judgement")
+JUDGMENT_ID_NAMES = {
+    "query": (*QUERY_ID_NAMES, "query", "topic"),
+    "document": (*DOCUMENT_ID_NAMES, "document", "doc", "passage"),
 }
-PASSAGES = ("passage", "document", "passage_text", "document_text", "doc_text")  # no text of a query that has its own
-QUESTIONS = ("query", "question", "query_text", "question_text")  # nor these of a document
-NAMES: dict[Kind, dict[str, tuple[str, ...]]] = {  # what a record holds -> its names, that which counts most first
+PASSAGE_TEXT_NAMES = (
+    "passage",
+    "document",
+    "passage_text",
+    "document_text",
+    "doc_text",
+)  # no text of a query that has its own
+QUERY_TEXT_NAMES = ("query", "question", "query_text", "question_text")  # nor these of a document
+FIELD_NAMES: dict[
+    RecordKind, dict[str, tuple[str, ...]]
+] = {  # what a record holds -> its names, that which counts most first
     "document": {
-        "id": (*IDS, *DOCUMENT_IDS, *QUERY_IDS, "uid"),
+        "id": (*ID_NAMES, *DOCUMENT_ID_NAMES, *QUERY_ID_NAMES, "uid"),
         "title": ("title",),
-        "text": ("text", "contents", "content", "body", *PASSAGES, *QUESTIONS),
+        "text": ("text", "contents", "content", "body", *PASSAGE_TEXT_NAMES, *QUERY_TEXT_NAMES),
     },
     "query": {
-        "id": (*IDS, *QUERY_IDS, *DOCUMENT_IDS, "uid"),
-        "text": ("text", *QUESTIONS, "contents", "content", "body", *PASSAGES),
+        "id": (*ID_NAMES, *QUERY_ID_NAMES, *DOCUMENT_ID_NAMES, "uid"),
+        "text": ("text", *QUERY_TEXT_NAMES, "contents", "content", "body", *PASSAGE_TEXT_NAMES),
     },
-    "judgment": {**JUDGED, "grade": GRADES},
-    "ranking": {**JUDGED, "score": ("score", "sim", "similarity")},
-    "source": {"id": (*IDS, *QUERY_IDS, "uid"), "document": DOCUMENT_IDS},
+    "judgment": {**JUDGMENT_ID_NAMES, "grade": GRADE_NAMES},
+    "ranking": {**JUDGMENT_ID_NAMES, "score": ("score", "sim", "similarity")},
+    "source": {"id": (*ID_NAMES, *QUERY_ID_NAMES, "uid"), "document": DOCUMENT_ID_NAMES},
 }
-OPTIONAL = ("title",)
-WORD = re.compile(r"#?[A-Za-z_.-]{1,30}|#|Q?0")  # what a column may be called; an id mostly holds a digit
-SENTENCE = 5  # words: a column's name has fewer
+OPTIONAL_PARTS = ("title",)
+COLUMN_NAME = re.compile(r"#?[A-Za-z_.-]{1,30}|#|Q?0")  # what a column may be called; an id mostly holds a digit
+SENTENCE_WORDS = 5  # words: a column's name has fewer
 
 
 @lru_cache(10_000)
-def fold(name: str) -> str:
+def fold_name(name: str) -> str:
     """A name without what makes no difference."""
     return re.sub(r"^\s*#|[-_.\s]", "", name).lower()
 
 
-ALIKE = [{*map(fold, names)} for names in (DOCUMENT_IDS[1:], QUERY_IDS, GRADES)]  # none of these counts most
-OTHERS = {"query": {*map(fold, PASSAGES)}, "document": {*map(fold, QUESTIONS)}}
-FOLDED = {kind: {part: {*map(fold, names)} for part, names in parts.items()} for kind, parts in NAMES.items()}
+EQUALLY_LIKELY_NAMES = [
+    {*map(fold_name, names)} for names in (DOCUMENT_ID_NAMES[1:], QUERY_ID_NAMES, GRADE_NAMES)
+]  # none of these counts most
+OTHER_KIND_NAMES = {"query": {*map(fold_name, PASSAGE_TEXT_NAMES)}, "document": {*map(fold_name, QUERY_TEXT_NAMES)}}
+FOLDED_NAMES = {
+    kind: {part: {*map(fold_name, names)} for part, names in parts.items()} for kind, parts in FIELD_NAMES.items()
+}
 
 
 @lru_cache(10_000)
-def fields(names: tuple[str, ...], kind: Kind, part: str) -> tuple[str, ...]:
+def matching_fields(names: tuple[str, ...], kind: RecordKind, part: str) -> tuple[str, ...]:
     """Those of a record's names that may hold this part of it, that which counts most first."""
-    own = NAMES[kind][part]
-    found = (name for key in own for name in sorted(names, key=lambda name: name not in own) if fold(name) == fold(key))
+    own = FIELD_NAMES[kind][part]
+    found = (
+        name
+        for key in own
+        for name in sorted(names, key=lambda name: name not in own)
+        if fold_name(name) == fold_name(key)
+    )
     return tuple(dict.fromkeys(found))
 
 
-def values(row: Mapping[str, object], kind: Kind, part: str) -> list[tuple[str, object]]:
+def field_values(row: Mapping[str, object], kind: RecordKind, part: str) -> list[tuple[str, object]]:
     """(name, value) of the row's fields that may hold this part of a record, that which counts most first."""
-    return [(name, row[name]) for name in fields(tuple(row), kind, part)]
+    return [(name, row[name]) for name in matching_fields(tuple(row), kind, part)]
 
 
-def is_named(name: str, kind: Kind, part: str) -> bool:
+def is_named(name: str, kind: RecordKind, part: str) -> bool:
     """Whether a column of this name holds this part of a record."""
-    return fold(name) in FOLDED[kind][part]
+    return fold_name(name) in FOLDED_NAMES[kind][part]
 
 
-def texts(row: Mapping[str, object], kind: Kind) -> list[tuple[str, object]]:
+def text_fields(row: Mapping[str, object], kind: RecordKind) -> list[tuple[str, object]]:
     """(name, value) of the fields that may hold the text of a document or a query: not that of the other beside it."""
-    found = values(row, kind, "text")
-    others = OTHERS[kind]
-    return [each for each in found if fold(each[0]) not in others] or found if len(found) > 1 else found
+    found = field_values(row, kind, "text")
+    others = OTHER_KIND_NAMES[kind]
+    return [each for each in found if fold_name(each[0]) not in others] or found if len(found) > 1 else found
 
 
 @lru_cache(10_000)
-def rivals(names: tuple[str, ...], kind: Kind, part: str) -> tuple[str, ...]:
+def rival_fields(names: tuple[str, ...], kind: RecordKind, part: str) -> tuple[str, ...]:
     """Two names for the part, if neither counts more than the other; else none."""
-    first = fields(names, kind, part)[:2]
-    return first if len(first) > 1 and any({*map(fold, first)} <= alike for alike in ALIKE) else ()
+    first = matching_fields(names, kind, part)[:2]
+    return first if len(first) > 1 and any({*map(fold_name, first)} <= alike for alike in EQUALLY_LIKELY_NAMES) else ()
 
 
-def check_rivals(row: Mapping[str, object], kind: Kind, part: str, where: str) -> None:
+def check_rivals(row: Mapping[str, object], kind: RecordKind, part: str, where: str) -> None:
     """Raises DataError when two fields differ that name the same part of a record, and neither counts more."""
-    both = rivals(tuple(row), kind, part)
+    both = rival_fields(tuple(row), kind, part)
     if both and row[both[0]] != row[both[1]]:
-        raise _two(both, part, where)
+        raise _rivals_error(both, part, where)
 
 
-def _two(both: Sequence[str], part: str, where: str) -> DataError:
+def _rivals_error(both: Sequence[str], part: str, where: str) -> DataError:
     return DataError(
         f"{where}: {both[0]!r} and {both[1]!r} both name the {part}, and neither counts more. Rename the one that "
         "does not hold it."
     )
 
 
-def to_row(names: tuple[str, ...], cells: Sequence[str], kind: Kind, where: str) -> Row:
+def to_row(names: tuple[str, ...], cells: Sequence[str], kind: RecordKind, where: str) -> Fields:
     """The fields of a row of a table. Raises DataError when it ends before a column that a record needs."""
     if len(cells) < len(names):
-        for part in NAMES[kind]:
-            if part not in OPTIONAL and fields(names, kind, part)[0] not in names[: len(cells)]:
+        for part in FIELD_NAMES[kind]:
+            if part not in OPTIONAL_PARTS and matching_fields(names, kind, part)[0] not in names[: len(cells)]:
                 columns = f"{len(cells)} column{'s' if len(cells) > 1 else ''}"
                 raise DataError(
                     f"{where}: has {columns}, but the header names {len(names)} ({', '.join(names)}), and the {part} "
@@ -116,16 +143,16 @@ def to_row(names: tuple[str, ...], cells: Sequence[str], kind: Kind, where: str)
     return dict(zip(names, cells, strict=False))
 
 
-def is_header(cells: Sequence[str], kind: Kind) -> bool:
+def is_header(cells: Sequence[str], kind: RecordKind) -> bool:
     """Whether these name every part that a record needs."""
-    return not _missing(tuple(cells), kind)
+    return not _missing_parts(tuple(cells), kind)
 
 
-def _missing(names: tuple[str, ...], kind: Kind) -> list[str]:
-    return [part for part in NAMES[kind] if part not in OPTIONAL and not fields(names, kind, part)]
+def _missing_parts(names: tuple[str, ...], kind: RecordKind) -> list[str]:
+    return [part for part in FIELD_NAMES[kind] if part not in OPTIONAL_PARTS and not matching_fields(names, kind, part)]
 
 
-def header(cells: Sequence[str], kind: Kind, where: str) -> tuple[str, ...] | None:
+def parse_header(cells: Sequence[str], kind: RecordKind, where: str) -> tuple[str, ...] | None:
     """The columns' names when a file's first line is a header: when it names every part that a record needs, in any
     order. None: it is a record, even if a word in it is a name too.
 
@@ -134,29 +161,29 @@ def header(cells: Sequence[str], kind: Kind, where: str) -> tuple[str, ...] | No
     for a header it could hide one. Also when two columns name the same part, and neither counts more.
     """
     names = tuple(cell.strip() for cell in cells)
-    parts = FOLDED[kind]
-    missing = _missing(names, kind)
+    parts = FOLDED_NAMES[kind]
+    missing = _missing_parts(names, kind)
     if not missing:
-        if len({*map(fold, names)}) < len(names):
+        if len({*map(fold_name, names)}) < len(names):
             raise DataError(f"{where}: two columns have the same name ({', '.join(names)}). Rename one.")
         for part in parts:
-            if both := rivals(names, kind, part):
-                raise _two(both, part, where)
+            if both := rival_fields(names, kind, part):
+                raise _rivals_error(both, part, where)
         return names
     named = any(is_named(name, kind, part) for name in names for part in parts)
     words = [word for name in names for word in name.split()] if " " in names[0] else names  # no id holds a space
-    if (named and all(map(WORD.fullmatch, words))) or _names_id(names, kind):
-        example = "<TAB>".join(NAMES[kind][part][0] for part in parts if part not in OPTIONAL)
+    if (named and all(map(COLUMN_NAME.fullmatch, words))) or _names_id(names, kind):
+        example = "<TAB>".join(FIELD_NAMES[kind][part][0] for part in parts if part not in OPTIONAL_PARTS)
         raise DataError(
             f"{where}: looks like a header ({', '.join(names)}), but names no column for the {missing[0]}. Call it "
-            f"{NAMES[kind][missing[0]][0]!r}; or, if the line is a record, put the header {example} above it."
+            f"{FIELD_NAMES[kind][missing[0]][0]!r}; or, if the line is a record, put the header {example} above it."
         )
     return None
 
 
-def _names_id(names: tuple[str, ...], kind: Kind) -> bool:
+def _names_id(names: tuple[str, ...], kind: RecordKind) -> bool:
     """Whether the first cell is a name for the id of a document or query, and the next is not plainly a sentence."""
     if len(names) < 2 or kind not in ("document", "query") or not is_named(names[0], kind, "id"):
         return False
     words = names[1].split()
-    return len(words) < SENTENCE and not (len(words) > 1 and names[1].endswith((".", "!", "?")))
+    return len(words) < SENTENCE_WORDS and not (len(words) > 1 and names[1].endswith((".", "!", "?")))

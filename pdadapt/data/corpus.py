@@ -42,14 +42,14 @@ class Corpus:
         self,
         documents: Sequence[Document],
         id_hashes: Sequence[int] | np.ndarray | None = None,
-        whole: Corpus | None = None,
+        unsplit: Corpus | None = None,
     ):
         """id_hashes: hash_id of each document's id, in order; None: the documents are asked for their ids.
 
-        whole: of passages, the documents that they were split from.
+        unsplit: of passages, the documents that they were split from.
         """
         self.documents = documents
-        self.whole = whole or self
+        self.unsplit = unsplit or self
         if id_hashes is None:
             id_hashes = array("Q", (hash_id(document.doc_id) for document in documents))
         hashes = np.asarray(id_hashes, dtype=np.uint64)
@@ -77,7 +77,7 @@ class Corpus:
         first, last = np.searchsorted(self._sorted, wanted, "left"), np.searchsorted(self._sorted, wanted, "right")
         return (self.documents[int(position)] for position in self._order[first:last])
 
-    def lacking(self, doc_ids: Iterable[str]) -> list[str]:
+    def missing_ids(self, doc_ids: Iterable[str]) -> list[str]:
         """Those of the ids that no document has; the documents are not read."""
         ids = list(doc_ids)
         hashes = np.fromiter(map(hash_id, ids), np.uint64, len(ids))
@@ -96,7 +96,7 @@ class Corpus:
         return min(repeated, default=None)
 
     @property
-    def varied(self) -> bool:
+    def texts_differ(self) -> bool:
         """Whether two documents differ: else there is no order of them to be learned."""
         first = self.documents[0].contents.split()
         return any(document.contents.split() != first for document in self)
@@ -117,7 +117,7 @@ def hash_id(doc_id: str) -> int:
     return int.from_bytes(hashlib.blake2b(doc_id.encode(errors="surrogatepass"), digest_size=8).digest(), "little")
 
 
-class Source(NamedTuple):
+class DatasetSource(NamedTuple):
     """Where a dataset is read from: what load_dataset, and passages.split_documents, were told."""
 
     corpus: str
@@ -140,7 +140,7 @@ class Dataset:
     qrels_from: str = ""
     answers: dict[str, tuple[str, ...]] = field(default_factory=dict)  # to open-domain questions, by query id
     lengths: dict[str, int] = field(default_factory=dict)  # query_length, document_length that the field measures with
-    source: Source | None = None
+    source: DatasetSource | None = None
     notices: Notices = field(default_factory=Notices, compare=False)  # of what was left out; may grow (train_qrels)
 
     @cached_property
@@ -166,7 +166,7 @@ class Dataset:
     @property
     def summary(self) -> str:
         """What was found, and where."""
-        whole = self.corpus.whole
+        whole = self.corpus.unsplit
         passages = f" in {len(self.corpus):,} passages" if whole is not self.corpus else ""
         found = [f"{self.name}: {len(whole):,} documents{passages}"]
         if self.queries:

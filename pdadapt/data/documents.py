@@ -11,13 +11,13 @@ from urllib.parse import quote
 
 import numpy as np
 
-from pdadapt.data.columns import Row
+from pdadapt.data.columns import Fields
 from pdadapt.data.corpus import Corpus, Document, hash_id
-from pdadapt.data.lines import ending, is_packed, open_text
+from pdadapt.data.lines import file_ending, is_gzip, open_text
 from pdadapt.data.notices import Notices
 from pdadapt.data.records import (
-    Kept,
     LineFile,
+    Subset,
     check_text,
     read_id,
     read_rows,
@@ -26,7 +26,9 @@ from pdadapt.data.records import (
 )
 from pdadapt.errors import DataError
 
-UNSAFE = re.compile(r"[\s%\x00-\x1f\x7f\ud800-\udfff]")  # in an id: what runs cannot carry, or no terminal can show
+UNSAFE_ID_CHARACTERS = re.compile(
+    r"[\s%\x00-\x1f\x7f\ud800-\udfff]"
+)  # in an id: what runs cannot carry, or no terminal can show
 
 
 def read_corpus(path: Path, notices: Notices | None = None) -> Corpus:
@@ -36,15 +38,15 @@ def read_corpus(path: Path, notices: Notices | None = None) -> Corpus:
     Raises DataError, with file and line, on what cannot be read.
     """
     notices = notices or Notices()
-    if ending(path) not in (".jsonl", ".json", ".tsv"):
+    if file_ending(path) not in (".jsonl", ".json", ".tsv"):
         documents = [to_document(row, where) for row, where in read_rows(path, "document")]
 
         def where_of(place: int) -> str:
             return next(itertools.islice((where for _, where in read_rows(path, "document")), place, None))
 
-        return gather(documents, scan(documents), where_of, str(path), notices)
+        return build_corpus(documents, scan_documents(documents), where_of, str(path), notices)
     lines = LineFile(path, to_document)
-    corpus = gather(lines, scan(lines.read()), lines.where, str(path), notices)
+    corpus = build_corpus(lines, scan_documents(lines.read()), lines.where, str(path), notices)
     if (tsv := lines.rows.tsv) and tsv.joined:
         found = f"{tsv.first_joined}: the text holds a tab" + f", as in {tsv.joined - 1:,} more" * (tsv.joined > 1)
         notices.add(
@@ -63,18 +65,22 @@ def read_folder(folder: Path, files: Sequence[Path], notices: Notices | None = N
     for file in files:
         with open_text(folder / file) as lines:
             text = check_text(lines.read(), str(folder / file))
-        name = file.as_posix()[: -len(".gz")] if is_packed(file) else file.as_posix()
-        documents.append(Document(UNSAFE.sub(_quoted, name), "", text))
-    return gather(
-        documents, scan(documents), lambda place: str(folder / files[place]), str(folder), notices or Notices()
+        name = file.as_posix()[: -len(".gz")] if is_gzip(file) else file.as_posix()
+        documents.append(Document(UNSAFE_ID_CHARACTERS.sub(_percent_encode, name), "", text))
+    return build_corpus(
+        documents,
+        scan_documents(documents),
+        lambda place: str(folder / files[place]),
+        str(folder),
+        notices or Notices(),
     )
 
 
-def _quoted(found: re.Match[str]) -> str:
+def _percent_encode(found: re.Match[str]) -> str:
     return quote(found[0], errors="surrogateescape")
 
 
-def scan(documents: Iterable[Document]) -> tuple[array[int], array[int]]:
+def scan_documents(documents: Iterable[Document]) -> tuple[array[int], array[int]]:
     """(the hash of each document's id, the places of those that are blank)."""
     hashes, blank = array("Q"), array("Q")
     for place, document in enumerate(documents):
@@ -88,7 +94,7 @@ def is_blank(document: Document) -> bool:
     return not document.text.strip() and not document.title.strip()
 
 
-def gather(
+def build_corpus(
     documents: Sequence[Document],
     scanned: tuple[array[int], array[int]],
     where: Callable[[int], str],
@@ -109,7 +115,7 @@ def gather(
     if blank:
         notices.leave_out("document", source, [documents[place].doc_id for place in blank], where(blank[0]))
         kept = np.delete(np.arange(len(documents)), blank)
-        rest = documents.keep(kept) if isinstance(documents, LineFile) else Kept(documents, kept)
+        rest = documents.keep(kept) if isinstance(documents, LineFile) else Subset(documents, kept)
         corpus = Corpus(rest, np.asarray(hashes, np.uint64)[kept])
     if not len(corpus):
         raise DataError(
@@ -118,5 +124,5 @@ def gather(
     return corpus
 
 
-def to_document(row: Row, where: str) -> Document:
+def to_document(row: Fields, where: str) -> Document:
     return Document(read_id(row, "document", where), read_title(row, where), read_text(row, where))

@@ -13,7 +13,7 @@ from pdadapt.data.trec import Qrels, read_qrels
 from pdadapt.errors import DataError
 
 
-def judge(dataset: Dataset, qrels_file: Path) -> Dataset:
+def with_qrels(dataset: Dataset, qrels_file: Path) -> Dataset:
     """The dataset with these judgments instead of its own. Raises DataError when they judge none of its queries."""
     queries = dataset.queries | dataset.test_queries
     if not queries:
@@ -22,11 +22,11 @@ def judge(dataset: Dataset, qrels_file: Path) -> Dataset:
         )
     check_file(qrels_file)
     dataset.notices.discard("split")
-    test_queries, qrels = read_judgments_of(qrels_file, queries, dataset.corpus, dataset.notices)
+    test_queries, qrels = read_matching_qrels(qrels_file, queries, dataset.corpus, dataset.notices)
     return replace(dataset, test_queries=test_queries, qrels=qrels, qrels_from=path_text(qrels_file))
 
 
-def read_judged(qrels_file: Path, strict: bool = False) -> Dataset:
+def load_qrels_only(qrels_file: Path, strict: bool = False) -> Dataset:
     """Judgments alone, of queries and documents whose texts are not known. Raises DataError when there are none."""
     notices = Notices(strict)
     qrels = read_qrels(qrels_file, notices)
@@ -34,7 +34,7 @@ def read_judged(qrels_file: Path, strict: bool = False) -> Dataset:
     return Dataset(name, Corpus([]), {}, dict.fromkeys(qrels, ""), qrels, qrels_from=qrels_from, notices=notices)
 
 
-def read_judgments_of(
+def read_matching_qrels(
     file: Path | None, queries: Queries, corpus: Corpus, notices: Notices, kind: str = "test"
 ) -> tuple[Queries, Qrels]:
     """Those of the queries that the file judges, and how; nothing when there is no such file."""
@@ -53,7 +53,7 @@ def match_qrels(
     if not known:
         raise DataError(f"{source} names none of the queries; check its query ids, or give other qrels.")
     judged = dict.fromkeys(doc_id for grades in known.values() for doc_id in grades)
-    lacking = corpus.lacking(judged)
+    lacking = corpus.missing_ids(judged)
     if len(lacking) == len(judged):
         raise DataError(f"{source} names none of the documents; check its document ids, or give other qrels.")
     foreign = [query_id for query_id in qrels if query_id not in queries]

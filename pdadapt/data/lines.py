@@ -23,7 +23,7 @@ def path_text(name: str | Path) -> str:
     return os.fsencode(name).decode(errors="backslashreplace")
 
 
-MARKS = {  # byte order marks, the longer first
+BYTE_ORDER_MARKS = {  # byte order marks, the longer first
     b"\xff\xfe\x00\x00": "utf-32",
     b"\x00\x00\xfe\xff": "utf-32",
     b"\xff\xfe": "utf-16",
@@ -40,7 +40,7 @@ def check_file(path: Path) -> None:
         raise DataError(f"File {path} was not found; check its name.")
 
 
-def is_utf8(path: Path) -> bool:
+def has_utf8_name(path: Path) -> bool:
     """Whether the file's name is. Else Python has it with halves of surrogate pairs, which most libraries refuse."""
     try:
         return bool(str(path).encode())
@@ -48,12 +48,12 @@ def is_utf8(path: Path) -> bool:
         return False
 
 
-def ending(path: Path) -> str:
+def file_ending(path: Path) -> str:
     """What a file's name says about its format, as `.tsv`; of `.tsv.gz` too."""
     return Path(path.name.lower().removesuffix(".gz")).suffix
 
 
-def is_packed(path: Path) -> bool:
+def is_gzip(path: Path) -> bool:
     return path.name.lower().endswith(".gz")
 
 
@@ -61,16 +61,18 @@ def is_packed(path: Path) -> bool:
 def open_text(path: Path) -> Iterator[IO[str]]:
     """A text file, its line breaks as they are. Raises DataError when it is missing, or turns out to be no text."""
     check_file(path)
-    opened = gzip.open if is_packed(path) else open
+    opened = gzip.open if is_gzip(path) else open
     try:
         with opened(path, "rb") as file:
-            encoding = _encoding(file.read(4))
+            encoding = _detect_encoding(file.read(4))
         with opened(path, "rt", encoding=encoding, newline="") as lines:
             yield lines
     except UnicodeDecodeError as error:
-        raise (_name_line(path) if encoding.startswith("utf-8") else _no_wide_text(path, encoding, error)) from None
+        raise (
+            _not_utf8_file_error(path) if encoding.startswith("utf-8") else _wide_text_error(path, encoding, error)
+        ) from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise _no_gzip(path, error) from None
+        raise _gzip_error(path, error) from None
 
 
 class Lines:
@@ -80,8 +82,8 @@ class Lines:
         """Raises DataError when the file is missing, or cannot be unpacked."""
         check_file(path)
         self.path = path
-        self.bytes = _in_utf8(path)
-        self._begin = 3 if _encoding(self.bytes[:4]) == "utf-8-sig" else 0
+        self.bytes = _read_utf8(path)
+        self._begin = 3 if _detect_encoding(self.bytes[:4]) == "utf-8-sig" else 0
         old_mac = self.bytes.find(b"\n") < 0 <= self.bytes.find(b"\r")
         self._break = b"\r" if old_mac else b"\n"
 
@@ -102,7 +104,7 @@ class Lines:
         try:
             return line.decode()
         except UnicodeDecodeError as error:
-            raise _no_text(self.path, where, error, self.bytes[:4096]) from None
+            raise _not_utf8_line_error(self.path, where, error, self.bytes[:4096]) from None
 
     def start_of(self, position: int) -> int:
         """Where the line begins that this byte is in."""
@@ -126,30 +128,30 @@ class Lines:
         return len(self.bytes) if found < 0 else found
 
 
-def _encoding(head: bytes) -> str:
-    return next((encoding for mark, encoding in MARKS.items() if head.startswith(mark)), "utf-8")
+def _detect_encoding(head: bytes) -> str:
+    return next((encoding for mark, encoding in BYTE_ORDER_MARKS.items() if head.startswith(mark)), "utf-8")
 
 
-def _in_utf8(path: Path) -> bytes | mmap.mmap:
+def _read_utf8(path: Path) -> bytes | mmap.mmap:
     """The file's content: mapped from disk where it can be."""
-    if is_packed(path):
+    if is_gzip(path):
         try:
             with gzip.open(path) as packed:
                 content: bytes | mmap.mmap = packed.read()
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise _no_gzip(path, error) from None
+            raise _gzip_error(path, error) from None
     else:
         with open(path, "rb") as file:
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if os.fstat(file.fileno()).st_size else b""
-    if (encoding := _encoding(content[:4])) in ("utf-16", "utf-32"):
+    if (encoding := _detect_encoding(content[:4])) in ("utf-16", "utf-32"):
         try:
             return content[:].decode(encoding).encode()
         except UnicodeDecodeError as error:
-            raise _no_wide_text(path, encoding, error) from None
+            raise _wide_text_error(path, encoding, error) from None
     return content
 
 
-def _name_line(path: Path) -> DataError:
+def _not_utf8_file_error(path: Path) -> DataError:
     """What is wrong with a file that is not UTF-8, and in which line."""
     lines = Lines(path)
     for number, _, line in lines:
@@ -160,7 +162,7 @@ def _name_line(path: Path) -> DataError:
     return DataError(f"{path} changed while it was read; give the same command again.")
 
 
-def _no_text(path: Path, where: str, error: UnicodeDecodeError, head: bytes) -> DataError:
+def _not_utf8_line_error(path: Path, where: str, error: UnicodeDecodeError, head: bytes) -> DataError:
     """Names the command that makes UTF-8 of what the line most likely is. head: what the file begins with."""
     if b"\0" in error.object:
         likely = "utf-16le" if head[1::2].count(0) >= head[::2].count(0) else "utf-16be"
@@ -168,15 +170,15 @@ def _no_text(path: Path, where: str, error: UnicodeDecodeError, head: bytes) -> 
         likely = "windows-1252" if any(0x80 <= byte < 0xA0 for byte in error.object) else "latin1"
     name = shlex.quote(str(path))
     command = f"iconv -f {likely} -t utf-8"
-    command = f"gunzip -c {name} | {command} | gzip" if is_packed(path) else f"{command} {name}"
+    command = f"gunzip -c {name} | {command} | gzip" if is_gzip(path) else f"{command} {name}"
     return DataError(f"{where}: not UTF-8 text ({reason(error)}); convert it, if it is text ({command} > NEW).")
 
 
-def _no_wide_text(path: Path, encoding: str, error: UnicodeDecodeError) -> DataError:
+def _wide_text_error(path: Path, encoding: str, error: UnicodeDecodeError) -> DataError:
     return DataError(
         f"{path} begins like {encoding.upper()} text, but is none ({reason(error)}); write it anew, in UTF-8."
     )
 
 
-def _no_gzip(path: Path, error: Exception) -> DataError:
+def _gzip_error(path: Path, error: Exception) -> DataError:
     return DataError(f"{path} cannot be read as gzip ({reason(error)}); fetch or pack it anew.")

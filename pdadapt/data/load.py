@@ -6,21 +6,23 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from pdadapt.data.corpus import Dataset, Source
+from pdadapt.data.corpus import Dataset, DatasetSource
 from pdadapt.data.documents import read_corpus, read_folder
-from pdadapt.data.folders import DEFAULT, QRELS, check_split, find_qrels, needed, one_of
-from pdadapt.data.judgments import match_qrels, read_judgments_of
+from pdadapt.data.folders import DEFAULT_SPLIT, QRELS_ENDINGS, check_split, find_file, find_qrels, require_file
+from pdadapt.data.judgments import match_qrels, read_matching_qrels
 from pdadapt.data.lines import path_text
 from pdadapt.data.notices import Notices
-from pdadapt.data.queries import read_queries, read_questions, read_sources
+from pdadapt.data.queries import read_queries, read_queries_and_answers, read_query_sources
 from pdadapt.data.records import (
-    HUB,
+    HUB_PREFIX,
     text_files,
 )
 from pdadapt.data.trec import Qrels
 from pdadapt.errors import DataError
 
-SHIPPED = {name: Path(__file__).parent / "shipped" / name for name in ("demo", "general")}  # corpora inside the package
+SHIPPED_CORPORA = {
+    name: Path(__file__).parent / "shipped" / name for name in ("demo", "general")
+}  # corpora inside the package
 
 
 def load_dataset(source: str, queries_file: Path | None = None, split: str = "test", strict: bool = False) -> Dataset:
@@ -34,20 +36,22 @@ def load_dataset(source: str, queries_file: Path | None = None, split: str = "te
 
     Raises DataError when a file is missing or malformed.
     """
-    path = SHIPPED.get(source, Path(source))
+    path = SHIPPED_CORPORA.get(source, Path(source))
     notices = Notices(strict)
     if not source or not os.path.exists(path):
         dataset = _load_named(source, split, notices)
     elif not path.is_dir():
-        dataset = Dataset(_name(path).split(".")[0] or _name(path), read_corpus(path, notices), {}, {}, {})
-    elif one_of(path, "collection", (".tsv",)):
+        dataset = Dataset(_path_name(path).split(".")[0] or _path_name(path), read_corpus(path, notices), {}, {}, {})
+    elif find_file(path, "collection", (".tsv",)):
         dataset = _load_msmarco(path, split, notices)
-    elif not _is_beir(path) and (files := [file for file in text_files(path) if not _same(path / file, queries_file)]):
-        dataset = Dataset(_name(path), read_folder(path, files, notices), {}, {}, {})
+    elif not _is_beir(path) and (
+        files := [file for file in text_files(path) if not _is_same_file(path / file, queries_file)]
+    ):
+        dataset = Dataset(_path_name(path), read_folder(path, files, notices), {}, {}, {})
     else:
         dataset = _load_beir(path, split, notices)
-    where = Source(source if source in SHIPPED else _absolute(source), None, split)
-    if split != DEFAULT and not dataset.qrels:
+    where = DatasetSource(source if source in SHIPPED_CORPORA else _absolute_path(source), None, split)
+    if split != DEFAULT_SPLIT and not dataset.qrels:
         raise DataError(f"Corpus {source!r} has no judgments for split {split!r}. Leave out --split (evaluate.split).")
     dataset = replace(dataset, source=where, notices=notices)
     return dataset if queries_file is None else with_queries(dataset, queries_file)
@@ -58,11 +62,11 @@ def with_queries(dataset: Dataset, file: Path) -> Dataset:
 
     Where a query names the document that it was written about, as `pdadapt queries` has it, that is its label.
     """
-    source = dataset.source and dataset.source._replace(queries=_absolute(str(file)))
+    source = dataset.source and dataset.source._replace(queries=_absolute_path(str(file)))
     queries = read_queries(file, dataset.notices)
 
     def train_qrels() -> Qrels:
-        qrels = {query_id: found for query_id, found in read_sources(file).items() if query_id in queries}
+        qrels = {query_id: found for query_id, found in read_query_sources(file).items() if query_id in queries}
         return match_qrels(qrels, str(file), queries, dataset.corpus, dataset.notices, "training")[1] if qrels else {}
 
     return replace(
@@ -74,28 +78,28 @@ def with_queries(dataset: Dataset, file: Path) -> Dataset:
     )
 
 
-def _name(path: Path) -> str:
+def _path_name(path: Path) -> str:
     """Of a file or folder, even if it is given as `.`."""
     return path_text(os.path.basename(os.path.abspath(path))) or "corpus"
 
 
-def _absolute(name: str) -> str:
+def _absolute_path(name: str) -> str:
     """A path that says the same elsewhere, where it is one."""
     return str(Path(name).resolve()) if os.path.exists(name) else name
 
 
-def _same(file: Path, other: Path | None) -> bool:
+def _is_same_file(file: Path, other: Path | None) -> bool:
     return other is not None and file.resolve() == other.resolve()
 
 
 def _load_named(name: str, split: str, notices: Notices) -> Dataset:
     from pdadapt.data import catalog
 
-    if name.startswith(HUB):
-        return Dataset(name.removeprefix(HUB), catalog.read_hub_corpus(name, notices), {}, {}, {})
+    if name.startswith(HUB_PREFIX):
+        return Dataset(name.removeprefix(HUB_PREFIX), catalog.read_hub_corpus(name, notices), {}, {}, {})
     dataset = catalog.load_named(name, split, notices)
     if dataset is None:
-        hint = f" ({', '.join(near)}?)" if (near := catalog.near(name)) else ""
+        hint = f" ({', '.join(near)}?)" if (near := catalog.similar_names(name)) else ""
         raise DataError(
             f"Corpus {name!r} was not found: give `demo`, a folder in BEIR layout or of .txt files, a .jsonl, .tsv or "
             f".csv file (.gz too), .parquet, hf:NAME, or a name that `pdadapt datasets` lists{hint}."
@@ -109,20 +113,20 @@ def _is_beir(folder: Path) -> bool:
 
 def _load_beir(folder: Path, split: str, notices: Notices) -> Dataset:
     """The queries to adapt on are those that the qrels of the split do not list."""
-    corpus_file, queries_file = needed(folder, "corpus"), needed(folder, "queries")
-    check_split(folder, split, split != DEFAULT, notices)
+    corpus_file, queries_file = require_file(folder, "corpus"), require_file(folder, "queries")
+    check_split(folder, split, split != DEFAULT_SPLIT, notices)
     corpus = read_corpus(corpus_file, notices)
-    queries, answers = read_questions(queries_file, notices)
+    queries, answers = read_queries_and_answers(queries_file, notices)
     qrels_file, train_file = find_qrels(folder, split), find_qrels(folder, "train")
-    test_queries, qrels = read_judgments_of(qrels_file, queries, corpus, notices)
+    test_queries, qrels = read_matching_qrels(qrels_file, queries, corpus, notices)
     train_queries = {query_id: text for query_id, text in queries.items() if query_id not in test_queries}
 
     def train_qrels() -> Qrels:
-        found = read_judgments_of(train_file, queries, corpus, notices, "training")[1] if split != "train" else {}
+        found = read_matching_qrels(train_file, queries, corpus, notices, "training")[1] if split != "train" else {}
         return {query_id: judged for query_id, judged in found.items() if query_id in train_queries}
 
     return Dataset(
-        _name(folder),
+        _path_name(folder),
         corpus,
         train_queries,
         test_queries,
@@ -136,23 +140,25 @@ def _load_beir(folder: Path, split: str, notices: Notices) -> Dataset:
 
 def _load_msmarco(folder: Path, split: str, notices: Notices) -> Dataset:
     """The official files; the test is `dev.small` unless another split is asked for."""
-    asked, split = split != DEFAULT, "dev.small" if split == DEFAULT else split
+    asked, split = split != DEFAULT_SPLIT, "dev.small" if split == DEFAULT_SPLIT else split
     check_split(folder, split, asked, notices)
-    corpus = read_corpus(one_of(folder, "collection", (".tsv",)) or folder / "collection.tsv", notices)
-    queries_file = one_of(folder, "queries.train") or folder / "queries.train.tsv"
+    corpus = read_corpus(find_file(folder, "collection", (".tsv",)) or folder / "collection.tsv", notices)
+    queries_file = find_file(folder, "queries.train") or folder / "queries.train.tsv"
     queries = read_queries(queries_file, notices)
-    test_file, qrels_file = one_of(folder, f"queries.{split}"), find_qrels(folder, split)
+    test_file, qrels_file = find_file(folder, f"queries.{split}"), find_qrels(folder, split)
     if qrels_file and not test_file:
         found = f"{qrels_file} judges queries whose text is not there. Add queries.{split}.tsv"
         if asked:
             raise DataError(f"{found}, or leave out --split (evaluate.split).")
         notices.add("split", f"{found}, to measure with them.", f"{found}, or leave out --strict.")
     test_queries, qrels = (
-        read_judgments_of(qrels_file, read_queries(test_file, notices), corpus, notices) if test_file else ({}, {})
+        read_matching_qrels(qrels_file, read_queries(test_file, notices), corpus, notices) if test_file else ({}, {})
     )
 
     def train_qrels() -> Qrels:
-        return read_judgments_of(one_of(folder, "qrels.train", QRELS), queries, corpus, notices, "training")[1]
+        return read_matching_qrels(
+            find_file(folder, "qrels.train", QRELS_ENDINGS), queries, corpus, notices, "training"
+        )[1]
 
     qrels_from = str(qrels_file.relative_to(folder)) if qrels_file else ""
-    return Dataset(_name(folder), corpus, queries, test_queries, qrels, train_qrels, queries_file.name, qrels_from)
+    return Dataset(_path_name(folder), corpus, queries, test_queries, qrels, train_qrels, queries_file.name, qrels_from)

@@ -7,8 +7,8 @@ from typing import Literal
 
 from pdadapt.errors import DataError
 
-Blank = Literal["document", "query"]
-PLURALS: dict[Blank, str] = {"document": "documents", "query": "queries"}
+BlankKind = Literal["document", "query"]
+PLURALS: dict[BlankKind, str] = {"document": "documents", "query": "queries"}
 
 
 class Notices:
@@ -17,7 +17,7 @@ class Notices:
     def __init__(self, strict: bool = False):
         """strict: refuse what would be said."""
         self.strict = strict
-        self.blank: dict[Blank, set[str]] = {"document": set(), "query": set()}
+        self.blank: dict[BlankKind, set[str]] = {"document": set(), "query": set()}
         """Ids of what is left out."""
         self._sentences: dict[str, str] = {}
         self._said: set[str] = set()
@@ -36,7 +36,7 @@ class Notices:
         """What was said does not hold any more."""
         self._sentences.pop(key, None)
 
-    def leave_out(self, kind: Blank, source: object, ids: Sequence[str], first: str) -> None:
+    def leave_out(self, kind: BlankKind, source: object, ids: Sequence[str], first: str) -> None:
         """Note the blank records of a file. first: "file:line" of the first. Raises DataError if strict."""
         if not ids:
             return

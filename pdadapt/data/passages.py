@@ -10,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import overload
 
-from pdadapt.data.corpus import Corpus, Dataset, Document, Source
+from pdadapt.data.corpus import Corpus, Dataset, DatasetSource, Document
 from pdadapt.data.load import load_dataset
 from pdadapt.data.run_file import Ranking
 from pdadapt.errors import DataError
 
-WORD = re.compile(r"\S+")
+NON_SPACE = re.compile(r"\S+")
 
 
 class Passages(Sequence[Document]):
@@ -57,7 +57,7 @@ class Passages(Sequence[Document]):
 
     def _windows(self, document: Document) -> list[tuple[int, int]]:
         """(start, end) in the text of each passage; at least one."""
-        spans = [match.span() for match in WORD.finditer(document.text)]
+        spans = [match.span() for match in NON_SPACE.finditer(document.text)]
         step = self.words - self.overlap
         firsts = range(0, max(1, len(spans) - self.overlap), step)
         groups = [spans[first : first + self.words] for first in firsts]
@@ -75,25 +75,25 @@ def split_documents(dataset: Dataset, text: str) -> Dataset:
         raise DataError(f"--passages {text!r}: expected words=N,overlap=M with M less than N, as words=180,overlap=30.")
     whole = dataset.corpus
     source = dataset.source and dataset.source._replace(passages=text)
-    return replace(dataset, corpus=Corpus(Passages(whole.documents, words, overlap), whole=whole), source=source)
+    return replace(dataset, corpus=Corpus(Passages(whole.documents, words, overlap), unsplit=whole), source=source)
 
 
-def reload(source: Source) -> Dataset:
+def reload_dataset(source: DatasetSource) -> Dataset:
     """A dataset again, from where it was read. Raises DataError when it is not there any more."""
     dataset = load_dataset(source.corpus, Path(source.queries) if source.queries else None, source.split)
     return split_documents(dataset, source.passages) if source.passages else dataset
 
 
-def document_id(passage_id: str) -> str:
+def document_id_of(passage_id: str) -> str:
     return passage_id.rpartition("#")[0]
 
 
-def best_passages(ranking: Ranking, k: int) -> Ranking:
+def rank_by_best_passage(ranking: Ranking, k: int) -> Ranking:
     """The k best documents of a ranking of passages, each with its best passage's score."""
     folded: Ranking = {}
     for query_id, ranked in ranking.items():
         best: dict[str, float] = {}
         for passage_id, score in ranked:
-            best.setdefault(document_id(passage_id), score)
+            best.setdefault(document_id_of(passage_id), score)
         folded[query_id] = list(best.items())[:k]
     return folded

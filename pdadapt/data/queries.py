@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pdadapt.data.columns import values
+from pdadapt.data.columns import field_values
 from pdadapt.data.corpus import Queries
-from pdadapt.data.lines import ending
+from pdadapt.data.lines import file_ending
 from pdadapt.data.notices import Notices
 from pdadapt.data.records import (
     has_value,
@@ -24,10 +24,10 @@ def read_queries(path: Path, notices: Notices | None = None) -> Queries:
     Blank queries are left out, and noted. Raises DataError, with file and line, on what cannot be read, and when no
     query is left.
     """
-    return read_questions(path, notices)[0]
+    return read_queries_and_answers(path, notices)[0]
 
 
-def read_questions(path: Path, notices: Notices | None = None) -> tuple[Queries, dict[str, tuple[str, ...]]]:
+def read_queries_and_answers(path: Path, notices: Notices | None = None) -> tuple[Queries, dict[str, tuple[str, ...]]]:
     """What read_queries reads, and the answers of those that bring some, as a list of texts in a field `answers`."""
     queries: Queries = {}
     answers: dict[str, tuple[str, ...]] = {}
@@ -44,7 +44,7 @@ def read_questions(path: Path, notices: Notices | None = None) -> tuple[Queries,
             answers[query_id] = tuple(map(str, found))
     notices = notices or Notices()
     notices.leave_out("query", path, list(blank), next(iter(blank.values()), ""))
-    if queries and ending(path) == ".txt" and all("\t" in text for text in queries.values()):
+    if queries and file_ending(path) == ".txt" and all("\t" in text for text in queries.values()):
         found = (
             f"{path}: every line holds a tab, and is read as one query. If it is an id and a text, name the file .tsv"
         )
@@ -54,10 +54,10 @@ def read_questions(path: Path, notices: Notices | None = None) -> tuple[Queries,
     return queries, answers
 
 
-def read_sources(path: Path) -> Qrels:
+def read_query_sources(path: Path) -> Qrels:
     """Of queries with an id and the id of a document, the document that each was written about, as relevant."""
     return {
         read_id(row, "source", where): {read_id(row, "source", where, "document"): 1}
         for row, where in read_rows(path, "query")
-        if all(any(has_value(value) for _, value in values(row, "source", part)) for part in ("id", "document"))
+        if all(any(has_value(value) for _, value in field_values(row, "source", part)) for part in ("id", "document"))
     }

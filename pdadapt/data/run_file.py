@@ -14,7 +14,7 @@ from pdadapt.data.trec import read_records, read_score
 from pdadapt.errors import DataError
 from pdadapt.runtime.files import write_atomic
 
-DECIMALS = 6  # of a score in a run file
+SCORE_DECIMALS = 6  # of a score in a run file
 Ranked = list[tuple[str, float]]  # (doc_id, score), best first
 Ranking = dict[str, Ranked]  # by query_id
 
@@ -22,14 +22,14 @@ Ranking = dict[str, Ranked]  # by query_id
 def write_run(path: Path, rankings: Iterable[tuple[str, Ranked]], tag: str) -> None:
     """A TREC run file: query_id Q0 doc_id rank score tag."""
     lines = (
-        f"{query_id} Q0 {doc_id} {rank} {score:.{DECIMALS}f} {tag}\n"
+        f"{query_id} Q0 {doc_id} {rank} {score:.{SCORE_DECIMALS}f} {tag}\n"
         for query_id, ranked in rankings
         for rank, (doc_id, score) in enumerate(ranked, 1)
     )
     write_atomic(path, lines)
 
 
-def in_order(ranked: Ranked) -> Ranked:
+def in_trec_order(ranked: Ranked) -> Ranked:
     """As trec_eval orders documents: by their scores in single precision, and of equal ones the greater id first."""
     scores = array("f", (score for _, score in ranked))
     if all(before > after for before, after in itertools.pairwise(scores)):
@@ -38,9 +38,9 @@ def in_order(ranked: Ranked) -> Ranked:
     return [ranked[i] for i in order]
 
 
-def as_written(ranked: Ranked) -> Ranked:
+def as_read_back(ranked: Ranked) -> Ranked:
     """As read_run has it again when write_run has written it."""
-    return in_order([(doc_id, round(score, DECIMALS)) for doc_id, score in ranked])
+    return in_trec_order([(doc_id, round(score, SCORE_DECIMALS)) for doc_id, score in ranked])
 
 
 def read_run(path: Path) -> Ranking:
@@ -55,10 +55,10 @@ def read_run(path: Path) -> Ranking:
         counts = Counter(doc_id for doc_id, _ in ranked)
         if twice := next((doc_id for doc_id, times in counts.items() if times > 1), None):
             raise DataError(f"{path}: query {query_id!r} ranks document {twice!r} twice; keep the first of the two.")
-    return {query_id: in_order(ranked) for query_id, ranked in ranking.items()}
+    return {query_id: in_trec_order(ranked) for query_id, ranked in ranking.items()}
 
 
-class RunFile(Mapping[str, Ranked]):
+class TrecRunFile(Mapping[str, Ranked]):
     """The rankings of a run file that write_run wrote, each read from it when asked for."""
 
     def __init__(self, path: Path):
@@ -81,7 +81,7 @@ class RunFile(Mapping[str, Ranked]):
         """Raises DataError, naming the file, when it is no run file."""
         self._file.seek(self._starts[query_id])
         lines = itertools.islice(self._lines(), self.sizes[query_id])
-        return [_entry(line.decode(errors="replace"), str(self.path)) for line in lines]
+        return [_parse_run_line(line.decode(errors="replace"), str(self.path)) for line in lines]
 
     def _lines(self) -> Iterator[bytes]:
         """From where the file is now."""
@@ -97,7 +97,7 @@ class RunFile(Mapping[str, Ranked]):
         return query_id in self._starts
 
 
-def _entry(line: str, where: str) -> tuple[str, float]:
+def _parse_run_line(line: str, where: str) -> tuple[str, float]:
     """(document id, score) of a line that write_run wrote."""
     fields = line.split()
     if len(fields) < 6:

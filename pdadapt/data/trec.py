@@ -10,24 +10,24 @@ from pathlib import Path
 from typing import Literal
 
 from pdadapt.data import columns
-from pdadapt.data.lines import ending, open_text
+from pdadapt.data.lines import file_ending, open_text
 from pdadapt.data.notices import Notices
-from pdadapt.data.records import SHOWN, check_id, read_id, read_rows
+from pdadapt.data.records import SHOWN_CHARACTERS, check_id, read_id, read_rows
 from pdadapt.errors import DataError
 
 Qrels = dict[str, dict[str, int]]  # query_id -> doc_id -> relevance
-Record = tuple[str, str, object, str]  # query id, document id, grade or score, "file:line"
+TrecRecord = tuple[str, str, object, str]  # query id, document id, grade or score, "file:line"
 TrecKind = Literal["judgment", "ranking"]
 
-SPACED = re.compile(r'(?:^|\s)"[^"]*\s[^"]*"(?:\s|$)')  # a field in quotes that holds white space
-MOST = 10**9  # what a grade is less than
-VALUES: dict[TrecKind, str] = {"judgment": "grade", "ranking": "score"}
+QUOTED_SPACE = re.compile(r'(?:^|\s)"[^"]*\s[^"]*"(?:\s|$)')  # a field in quotes that holds white space
+GRADE_LIMIT = 10**9  # what a grade is less than
+VALUE_PARTS: dict[TrecKind, str] = {"judgment": "grade", "ranking": "score"}
 # By how many columns there are without a header: which hold the query, the document and the value.
-PLACES: dict[TrecKind, dict[int, tuple[int, int, int]]] = {
+COLUMN_PLACES: dict[TrecKind, dict[int, tuple[int, int, int]]] = {
     "judgment": {3: (0, 1, 2), 4: (0, 2, 3)},
     "ranking": dict.fromkeys(range(6, 26), (0, 2, 4)),  # a tag may hold spaces
 }
-EXPECTED: dict[TrecKind, str] = {
+EXPECTED_FORMAT: dict[TrecKind, str] = {
     "judgment": "expected `query-id corpus-id score`, or TREC's four columns, the score a whole number",
     "ranking": "not a line of a TREC run; write six fields, query_id Q0 doc_id rank score tag",
 }
@@ -65,10 +65,10 @@ def read_qrels(path: Path, notices: Notices | None = None) -> Qrels:
 def read_grade(value: object, where: str) -> int:
     """A whole number, however it is written (`2`, `+2`, `2.0`). Raises DataError when it is none."""
     number = to_number(value)
-    if number is None or not number.is_integer() or abs(number) >= MOST:
+    if number is None or not number.is_integer() or abs(number) >= GRADE_LIMIT:
+        found = str(value)[:SHOWN_CHARACTERS]
         raise DataError(
-            f"{where}: expected a whole number as the score, and found {str(value)[:SHOWN]!r}; write a grade such as "
-            "0, 1 or 2."
+            f"{where}: expected a whole number as the score, and found {found!r}; write a grade such as 0, 1 or 2."
         )
     return int(number)
 
@@ -78,7 +78,7 @@ def read_score(value: object, where: str) -> float:
     number = to_number(value)
     if number is not None and math.isfinite(number):
         return number
-    text = str(value)[:SHOWN]
+    text = str(value)[:SHOWN_CHARACTERS]
     if text.count(",") == 1 and to_number(text.replace(",", ".")) is not None:
         raise DataError(f"{where}: the score {text!r} has a decimal comma. Write {text.replace(',', '.')}.")
     raise DataError(
@@ -96,41 +96,45 @@ def to_number(value: object) -> float | None:
         return None
 
 
-def read_records(path: Path, kind: TrecKind, comments: list[str]) -> Iterator[Record]:
+def read_records(path: Path, kind: TrecKind, comments: list[str]) -> Iterator[TrecRecord]:
     """Yield the records of qrels or of a run.
 
     In qrels a line that begins with `#` is a comment, as in trec_eval; `comments` gets "file:line" of those that could
     be judgments. In a run it is one unless it could be a ranking: a query's id may begin with `#`. Raises DataError,
     with file and line, on what is neither.
     """
-    if ending(path) in (".jsonl", ".json", ".parquet"):
+    if file_ending(path) in (".jsonl", ".json", ".parquet"):
         for row, where in read_rows(path, kind):
-            present = {key: value for key, value in columns.values(row, kind, VALUES[kind]) if value is not None}
-            columns.check_rivals(present, kind, VALUES[kind], where)
+            present = {
+                key: value for key, value in columns.field_values(row, kind, VALUE_PARTS[kind]) if value is not None
+            }
+            columns.check_rivals(present, kind, VALUE_PARTS[kind], where)
             if not present:
-                raise DataError(f"{where}: the {kind} has no {VALUES[kind]}; name it in a field `score`.")
+                raise DataError(f"{where}: the {kind} has no {VALUE_PARTS[kind]}; name it in a field `score`.")
             value = next(iter(present.values()))
             yield read_id(row, kind, where, "query"), read_id(row, kind, where, "document"), value, where
         return
-    for query_id, doc_id, value, where in _table(path, kind, comments):
+    for query_id, doc_id, value, where in _text_records(path, kind, comments):
         yield check_id(query_id, "query", where), check_id(doc_id, "document", where), value, where
 
 
-def _table(path: Path, kind: TrecKind, comments: list[str]) -> Iterator[tuple[str, str, str, str]]:
+def _text_records(path: Path, kind: TrecKind, comments: list[str]) -> Iterator[tuple[str, str, str, str]]:
     """The records of text and CSV files, their ids not checked."""
-    places, expected = PLACES[kind], EXPECTED[kind]
+    places, expected = COLUMN_PLACES[kind], EXPECTED_FORMAT[kind]
     first = True
-    for cells, where in _cells(path, kind):
+    for cells, where in _text_cells(path, kind):
         if cells[0].startswith("#") and not (first and columns.is_header(cells, kind)):
             has_shape = cells[0] != "#" and len(cells) in places
             if kind == "judgment" and has_shape and to_number(cells[places[len(cells)][2]]) is not None:
                 comments.append(where)
             if kind == "judgment" or not has_shape:
                 continue
-        names = columns.header(cells, kind, where) if first else None
+        names = columns.parse_header(cells, kind, where) if first else None
         first = False
         if names:
-            query, document, value = (names.index(columns.fields(names, kind, part)[0]) for part in columns.NAMES[kind])
+            query, document, value = (
+                names.index(columns.matching_fields(names, kind, part)[0]) for part in columns.FIELD_NAMES[kind]
+            )
             places, expected = (
                 {len(names): (query, document, value)},
                 f"expected `{' '.join(names)}`, as the header says",
@@ -139,15 +143,15 @@ def _table(path: Path, kind: TrecKind, comments: list[str]) -> Iterator[tuple[st
             query, document, value = found
             yield cells[query], cells[document], cells[value], where
         else:
-            raise DataError(f"{where}: {expected}; got {' '.join(cells)[:SHOWN]!r}.")
+            raise DataError(f"{where}: {expected}; got {' '.join(cells)[:SHOWN_CHARACTERS]!r}.")
 
 
-def _cells(path: Path, kind: TrecKind) -> Iterator[tuple[list[str], str]]:
+def _text_cells(path: Path, kind: TrecKind) -> Iterator[tuple[list[str], str]]:
     """(cells, "file:line") of every line that is not blank."""
     file = str(path)
     tabs: bool | None = None  # whether the file has a header whose columns tabs part
     with open_text(path) as lines:
-        if ending(path) == ".csv":
+        if file_ending(path) == ".csv":
             reader = csv.reader(lines)
             try:
                 for cells in reader:
@@ -162,16 +166,16 @@ def _cells(path: Path, kind: TrecKind) -> Iterator[tuple[list[str], str]]:
             where = f"{file}:{number}"
             quoted = '"' in line and kind == "judgment"  # in a run, which we write ourselves, it is an id's own
             if tabs is None:
-                cells = _split(line, True, quoted)
+                cells = _split_line(line, True, quoted)
                 if columns.is_header(cells, kind) or not line.lstrip().startswith("#"):
-                    tabs = "\t" in line and columns.header(cells, kind, where) is not None
+                    tabs = "\t" in line and columns.parse_header(cells, kind, where) is not None
             by_tabs = bool(tabs) and "\t" in line
-            if quoted and not by_tabs and SPACED.search(line):
+            if quoted and not by_tabs and QUOTED_SPACE.search(line):
                 raise DataError(f"{where}: a field in quotes holds white space. Put `_` in its place.")
-            yield _split(line, by_tabs, quoted), where
+            yield _split_line(line, by_tabs, quoted), where
 
 
-def _split(line: str, by_tabs: bool, quoted: bool) -> list[str]:
+def _split_line(line: str, by_tabs: bool, quoted: bool) -> list[str]:
     cells = [cell.strip() for cell in line.split("\t")] if by_tabs else line.split()
     return list(map(_unquote, cells)) if quoted else cells
 

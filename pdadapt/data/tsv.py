@@ -5,23 +5,23 @@ from __future__ import annotations
 import re
 
 from pdadapt.data import columns
-from pdadapt.data.columns import Kind, Row
+from pdadapt.data.columns import Fields, RecordKind
 from pdadapt.data.lines import Lines
 from pdadapt.errors import DataError
 
-FIELD = rb'(?:"[^"]*(?:""[^"]*)*"|[^\t"]*)'  # in quotes, those within doubled; or without any
-QUOTED_ROW = re.compile(FIELD + rb"(?:\t" + FIELD + rb")*")
+TSV_FIELD = rb'(?:"[^"]*(?:""[^"]*)*"|[^\t"]*)'  # in quotes, those within doubled; or without any
+QUOTED_ROW = re.compile(TSV_FIELD + rb"(?:\t" + TSV_FIELD + rb")*")
 QUOTED_FIELD = re.compile(r'(?:^|\t)(?:"([^"]*(?:""[^"]*)*)"|([^\t]*))')
 
 
-class Tsv:
+class TsvLayout:
     """Reads the rows of a TSV file of documents or queries.
 
     A header says which column is what (columns.header). Without one they are id and text; of documents where every row
     has three columns, id, text and title (MS MARCO's order). Further tabs in a row of documents belong to its text.
     """
 
-    def __init__(self, lines: Lines, kind: Kind):
+    def __init__(self, lines: Lines, kind: RecordKind):
         """Raises DataError, with file and line, when the first line is neither a header nor a record, or when a quoted
         field goes over the end of its line.
         """
@@ -36,13 +36,13 @@ class Tsv:
         if first is None:
             return
         where = f"{lines.path}:{first[0]}"
-        if names := columns.header(self._cells(lines.text(first[1], where)), kind, where):
+        if names := columns.parse_header(self._cells(lines.text(first[1], where)), kind, where):
             self._header = first[0]
             self._columns = names
         elif kind == "document" and not any(self._count(line) == 2 for _, _, line in lines):
             self._columns = ("id", "text", "title")
 
-    def row(self, line: str, number: int, where: str) -> Row | None:
+    def row(self, line: str, number: int, where: str) -> Fields | None:
         """The fields of a line; None when it is blank or the header. number: 0 when it has been read before.
 
         Raises DataError when it has too few columns or too many.
@@ -81,7 +81,7 @@ class Tsv:
         return [bare or quoted.replace('""', '"') for quoted, bare in QUOTED_FIELD.findall(line)]
 
 
-def _is_quoted(lines: Lines, kind: Kind) -> bool:
+def _is_quoted(lines: Lines, kind: RecordKind) -> bool:
     """Whether a CSV writer wrote the file: every quote in it belongs to a field that is quoted whole, with the quotes
     within doubled; and a row begins with one, or a field in quotes holds a quote or a tab, or every row has one. Plain
     text may begin with a quote, and end with one too.
@@ -114,7 +114,7 @@ def _is_quoted(lines: Lines, kind: Kind) -> bool:
         else:
             return False
         at = lines.bytes.find(b'"', start + len(line))
-    return found or (quoted > 0 and _are_all(lines, quoted, kind))
+    return found or (quoted > 0 and _is_every_row(lines, quoted, kind))
 
 
 def _is_closed(lines: Lines, end: int) -> bool:
@@ -123,7 +123,7 @@ def _is_closed(lines: Lines, end: int) -> bool:
     return at >= 0 and QUOTED_ROW.fullmatch(b'"' + lines.at(lines.start_of(at))) is not None
 
 
-def _are_all(lines: Lines, quoted: int, kind: Kind) -> bool:
+def _is_every_row(lines: Lines, quoted: int, kind: RecordKind) -> bool:
     """Whether so many rows are all there are, but for a header."""
     rows = (line for _, _, line in lines if line.strip())
     first = next(rows)

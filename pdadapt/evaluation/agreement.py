@@ -1,4 +1,4 @@
-"""How far a student agrees with its teacher on queries it is not trained on: does it learn? No judgments needed."""
+"""How far a student agrees with its teacher on held-out queries: does it learn? Needs no relevance judgments."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ from scipy.stats import kendalltau
 from sklearn.metrics import ndcg_score
 
 from pdadapt.data.corpus import Corpus, Queries
-from pdadapt.evaluation import significance
-from pdadapt.evaluation.held_out import DECISIVE, held_out, judging
+from pdadapt.evaluation.held_out import DECISIVE_MEASURE, held_out, judging
+from pdadapt.evaluation.results import measures_from_json, measures_to_json
+from pdadapt.evaluation.significance import compare_values
 from pdadapt.labeling.store import LabelStore
 from pdadapt.labeling.training_list import TrainingList, derive, read_lists
+from pdadapt.runs.artefacts import read_json
 from pdadapt.runs.folder import RunFolder, system
-from pdadapt.runtime.files import read_settings, write_atomic
+from pdadapt.runtime.files import write_atomic
 from pdadapt.runtime.progress import Progress
 from pdadapt.settings.schema import Recipe
 from pdadapt.students.encoding import encode_documents
 from pdadapt.students.load import load_configured
 from pdadapt.teachers.label_key import teacher_key
 
-MEASURES = (DECISIVE, "rank correlation", "nDCG@10")
+AGREEMENT_MEASURES = (DECISIVE_MEASURE, "rank correlation", "nDCG@10")
 
 
 def score_lists(
@@ -37,7 +39,7 @@ def score_lists(
     batch_tokens: int | None,
     advance: Callable[[int], None] = lambda n: None,
 ) -> list[list[float]]:
-    """The student's score of every document of every list. advance: told how many lists more are done."""
+    """The student's score of every document of every list. advance: called with the number of lists just scored."""
     scores = []
     for entry in lists:
         texts = [corpus[doc_id].contents for doc_id in entry.doc_ids]
@@ -51,14 +53,16 @@ def score_lists(
 def agreement(
     lists: Iterable[TrainingList], every_score: Iterable[list[float]], temperature: float
 ) -> dict[str, dict[str, float]]:
-    """Each of MEASURES for every list that says enough, by query id; the teacher's labels are the truth.
+    """Each of AGREEMENT_MEASURES, by query id, for every list that says enough. The teacher's labels are the truth.
 
-    every_score: what score_lists returns for these lists. pair accuracy: share of the pairs, weighted by the teacher's
-    confidence |2 P_pair - 1|, that the student orders alike; without pair labels, of all pairs by their points /
-    temperature. rank correlation: Kendall's tau-b with the points. nDCG@10: with sigmoid(points / temperature) as
-    gains.
+    every_score: the result of score_lists for these lists.
+
+    pair accuracy: share of the pairs that the student orders like the teacher, weighted by the teacher's confidence
+    |2 P_pair - 1|. Without pair labels it is computed on all pairs, from points / temperature.
+    rank correlation: Kendall's tau-b with the points.
+    nDCG@10: with sigmoid(points / temperature) as gains.
     """
-    values: dict[str, dict[str, float]] = {name: {} for name in MEASURES}
+    values: dict[str, dict[str, float]] = {name: {} for name in AGREEMENT_MEASURES}
     for entry, scores in zip(lists, every_score, strict=True):
         labeled = [(found, point) for found, point in zip(scores, entry.points, strict=True) if point is not None]
         weighed = [
@@ -70,19 +74,19 @@ def agreement(
             right = sum(weight for weight, alike in weighed if alike) / sum(weight for weight, _ in weighed)
             tau = kendalltau(found, points).statistic
             measured = (right, 0.0 if math.isnan(tau) else tau, ndcg_score([gains], [found], k=10))
-            for name, value in zip(MEASURES, measured, strict=True):
+            for name, value in zip(AGREEMENT_MEASURES, measured, strict=True):
                 values[name][entry.query_id] = float(value)
     return values
 
 
 def says_enough(entry: TrainingList, temperature: float) -> bool:
-    """Whether a list can tell one student from another: its points differ, and the teacher prefers one of some pair."""
+    """Whether a list can tell students apart: its points differ, and the teacher prefers a document of some pair."""
     known = {point for point in entry.points if point is not None}
     return len(known) > 1 and any(math.tanh(odds / 2) for *_, odds in pairs(entry, temperature))
 
 
 def pairs(entry: TrainingList, temperature: float) -> Iterator[tuple[int, int, float]]:
-    """The pairs that the teacher judged, or all that its points order: (i, j, log-odds that i is the more relevant)."""
+    """The pairs of a list: (i, j, log-odds that i is more relevant). Without pair labels, all pairs by their points."""
     if entry.pairs:
         yield from entry.pairs
         return
@@ -95,8 +99,9 @@ def pairs(entry: TrainingList, temperature: float) -> Iterator[tuple[int, int, f
 def save_agreement(
     recipe: Recipe, corpus: Corpus, queries: Queries, run: RunFolder, iteration: int, progress: Progress
 ) -> None:
-    """How far the student agrees with the teacher on the lists held out: the base, before this iteration's training
-    (if that is another), and after. Leaves agreement.json, and held-out.jsonl: what each student made of each list.
+    """Measure the agreement with the teacher on the held-out lists, of the students of `compared_students`.
+
+    Leaves agreement.json, and held-out.jsonl with the scores of every student on every list.
     """
     folder = run.iteration(iteration)
     judges = judging(held_out(queries, recipe.train.held_out, recipe.seed), recipe)
@@ -117,15 +122,17 @@ def save_agreement(
                 row["students"][system(number)] = {"scores": scored, "agreement": agreed}
     write_atomic(folder / "held-out.jsonl", (json.dumps(row) + "\n" for row in rows))
     pair = (0, len(numbers) - 1)
-    found = significance.compare_values(values, recipe.evaluate, recipe.seed, [pair]) if values[0][DECISIVE] else {}
-    write_atomic(folder / "agreement.json", json.dumps(found, indent=2) + "\n")
+    measured = compare_values(values, recipe.evaluate, recipe.seed, [pair]) if values[0][DECISIVE_MEASURE] else {}
+    write_atomic(folder / "agreement.json", json.dumps(measures_to_json(measured), indent=2) + "\n")
 
 
 def by_teacher_alone(
     recipe: Recipe, corpus: Corpus, queries: Queries, run: RunFolder, lists: Iterable[TrainingList]
 ) -> list[TrainingList]:
-    """The lists with what the teacher alone said: with point.student_weight the labels hold the student's own scores
-    too, and with those the student as it was agrees more than any other.
+    """The lists with the labels of the teacher alone.
+
+    With point.student_weight the labels contain the student's own scores. The student before training would agree with
+    such labels more than any other.
     """
     if not recipe.teacher.point.student_weight:
         return list(lists)
@@ -134,27 +141,18 @@ def by_teacher_alone(
         return [
             entry._replace(
                 points=[store.get((queries[entry.query_id], corpus[doc_id].contents)) for doc_id in entry.doc_ids],
-                pairs=[] if derived else entry.pairs,  # else derived again, from these points
+                pairs=[] if derived else entry.pairs,  # derived pairs are derived again, from these points
             )
             for entry in lists
         ]
 
 
 def compared_students(iteration: int) -> list[int]:
-    """Whose agreement is measured in an iteration: of the base, of the student before its training, and after."""
+    """The students whose agreement is measured: the base, and the student before and after this training."""
     return list(dict.fromkeys([0, iteration - 1, iteration]))
 
 
-def has_agreement(folder: Path, iteration: int) -> bool:
-    """Whether the agreement is there, with all students (an earlier version left the base out)."""
-    file = folder / "agreement.json"
-    found = read_settings(file) if file.exists() else None
-    return found is not None and all(
-        len(values["means"]) == len(compared_students(iteration)) for values in found.values()
-    )
-
-
 def has_learned(folder: Path) -> bool:
-    """Whether the agreement rose in this iteration; without queries that could tell, it is taken to have."""
-    found = read_settings(folder / "agreement.json")
-    return not found or found[DECISIVE]["means"][-1] > found[DECISIVE]["means"][-2]
+    """Whether the agreement rose in this iteration. True if no held-out query says enough to tell."""
+    result = read_json(folder / "agreement.json", measures_from_json).get(DECISIVE_MEASURE)
+    return result is None or result.means[-1] > result.means[-2]

@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pdadapt.data.answers import answers_of
-from pdadapt.data.corpus import Dataset
-from pdadapt.data.run_file import Ranking, as_written, read_run, write_run
+from pdadapt.data.answers import answer_matcher
+from pdadapt.data.corpus import Dataset, Queries
+from pdadapt.data.run_file import Ranking, as_read_back, read_run, write_run
 from pdadapt.data.trec import Qrels
 from pdadapt.errors import DataError
+from pdadapt.evaluation.changed import largest_changes
 from pdadapt.evaluation.measures import PerQuery, depth, parse_measures, per_query
+from pdadapt.evaluation.results import ChangedRanking, Metrics
 from pdadapt.evaluation.significance import compare_values
 from pdadapt.retrieval.engines.load import BASELINE, check_model
 from pdadapt.retrieval.search import open_index, retrieve_documents, sample_queries, without_itself
@@ -24,25 +26,11 @@ from pdadapt.runtime.printing import printable
 from pdadapt.runtime.progress import Progress
 from pdadapt.settings.schema import EvaluateSettings, RetrieveSettings
 
-MOST_CHANGED = 10  # queries that are shown
-
-
-def most_changed(base: PerQuery, other: PerQuery) -> list[str]:
-    """The queries whose value differs most, the greatest difference first; those that do not differ are left out."""
-    change = {query_id: abs(other[query_id] - base[query_id]) for query_id in base}
-    ordered = sorted((query_id for query_id in change if change[query_id]), key=lambda query_id: -change[query_id])
-    return ordered[:MOST_CHANGED]
-
-
-def gained_and_lost(base: PerQuery, other: PerQuery) -> dict[str, list[str]]:
-    """The queries that `gained` most and those that `lost` most."""
-    higher = {query_id: max(base[query_id], value) for query_id, value in other.items()}
-    lower = {query_id: min(base[query_id], value) for query_id, value in other.items()}
-    return {"gained": most_changed(base, higher), "lost": most_changed(base, lower)}
+TOP_DOCUMENTS = 3  # shown of each query that changed
 
 
 def write_values(path: Path, systems: Sequence[str], values: Sequence[Mapping[str, PerQuery]]) -> None:
-    """The value of every query, measure and system: a TSV file with a header."""
+    """Write the value of every query, measure and system to a TSV file with a header."""
     columns = (" ".join(printable(system).split()) for system in systems)
     lines = [
         "\t".join([query_id, name, *(f"{system[name][query_id]:.6f}" for system in values)])
@@ -63,22 +51,23 @@ def evaluate(
     progress: Progress,
     pairs: Sequence[tuple[int, int]],
     indexes: Path | None = None,
-) -> dict[str, Any]:
-    """Rank the test queries with each system and compare pairs of them, given by their places.
+) -> Metrics:
+    """Rank the test queries with each system and compare pairs of systems, given by their positions.
 
-    systems: models, `bm25`, or TREC run files. student: settings of the student that were asked for (lengths,
-    projection, dtype); else the checkpoint's. indexes: a folder where indexes are kept; None: they go. Left under
-    `out`: a run file of each model, `queries.tsv` with the value of every query, measure and system, and metrics.json,
-    which is returned.
+    systems: models, `bm25`, or TREC run files. student: settings of the student (lengths, projection, dtype) that
+    replace those of the checkpoint. indexes: the folder to keep indexes in; None removes them.
 
-    Raises DataError when the corpus brings no judgments, ModelError when a model does not load.
+    Leaves under `out` a run file of each model, `queries.tsv` with the value of every query, measure and system, and
+    metrics.json with what is returned.
+
+    Raises DataError when the corpus has no judgments, ModelError when a model does not load.
     """
     if not dataset.qrels:
         raise DataError(
-            f"Corpus {dataset.name!r} brings no judgments for split {settings.split!r}; evaluation needs a "
-            f"BEIR folder with qrels/{settings.split}.tsv, or --queries and --qrels."
+            f"Corpus {dataset.name!r} has no judgments for split {settings.split!r}. Give a BEIR folder with "
+            f"qrels/{settings.split}.tsv, or --queries and --qrels."
         )
-    answers = answers_of(dataset)
+    answers = answer_matcher(dataset)
     parse_measures(settings.measures, answers)
     queries = sample_queries(dataset.test_queries, settings.max_queries, seed)
     qrels = {query_id: dataset.qrels[query_id] for query_id in queries}
@@ -107,45 +96,57 @@ def evaluate(
                 missed = sum(not ranked for ranked in ranking.values())
                 if name == BASELINE and 2 * missed > len(ranking):
                     progress.say(
-                        f"BM25 finds no document for {missed:,} of {len(ranking):,} queries: none shares a word with "
-                        "the query. BM25 is no measure for a model here."
+                        f"BM25 finds no document for {missed:,} of {len(ranking):,} queries, since no document shares "
+                        "a word with them. It is not a useful baseline here."
                     )
-                ranking = {query_id: as_written(ranked) for query_id, ranked in ranking.items()}
+                ranking = {query_id: as_read_back(ranked) for query_id, ranked in ranking.items()}
             rankings.append(ranking)
     values = [per_query(ranking, qrels, settings.measures, answers) for ranking in rankings]
-    metrics = {
-        "corpus": dataset.name,
-        "documents": len(dataset.corpus.whole),
-        "test_queries": len(queries),
-        "models": list(systems),
-        "measures": compare_values(values, settings, seed, pairs),
-        "most_changed": [],
-    }
-    if pairs:
-        first = settings.measures[0]
-        two = pairs[0]
-        metrics["most_changed"] = [
-            {
-                "query_id": query_id,
-                "query": queries[query_id],
-                first: [values[i][first][query_id] for i in two],
-                "top": [[doc_id for doc_id, _ in rankings[i][query_id][:3]] for i in two],
-            }
-            for query_id in most_changed(*(values[i][first] for i in two))
-        ]
+    metrics = Metrics(
+        corpus=dataset.name,
+        documents=len(dataset.corpus.unsplit),
+        test_queries=len(queries),
+        models=tuple(systems),
+        measures=compare_values(values, settings, seed, pairs),
+        most_changed=changed_rankings(queries, rankings, values, settings.measures[0], pairs[0]) if pairs else (),
+    )
     write_values(out / "queries.tsv", systems, values)
-    write_atomic(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    write_atomic(out / "metrics.json", json.dumps(metrics.to_json(), indent=2) + "\n")
     return metrics
 
 
-def check_run(name: str, ranking: Ranking, dataset: Dataset, qrels: Qrels, progress: Progress) -> None:
-    """Say which judged queries a run lacks, and how many of its documents nobody knows.
+def changed_rankings(
+    queries: Queries,
+    rankings: Sequence[Ranking],
+    values: Sequence[Mapping[str, PerQuery]],
+    measure: str,
+    pair: tuple[int, int],
+) -> tuple[ChangedRanking, ...]:
+    """The queries whose values differ most between two systems, given by their positions."""
+    base, other = pair
 
-    Raises DataError when it is of other queries or documents.
+    def top(system: int, query_id: str) -> tuple[str, ...]:
+        return tuple(doc_id for doc_id, _ in rankings[system][query_id][:TOP_DOCUMENTS])
+
+    return tuple(
+        ChangedRanking(
+            query_id=query_id,
+            query=queries[query_id],
+            values=(values[base][measure][query_id], values[other][measure][query_id]),
+            top=(top(base, query_id), top(other, query_id)),
+        )
+        for query_id in largest_changes(values[base][measure], values[other][measure])
+    )
+
+
+def check_run(name: str, ranking: Ranking, dataset: Dataset, qrels: Qrels, progress: Progress) -> None:
+    """Report judged queries that a run lacks, and its documents that the corpus lacks.
+
+    Raises DataError when the run is for other queries or documents.
     """
     ranked = {query_id: ranking[query_id] for query_id in qrels if query_id in ranking}
     if not ranked:
-        raise DataError(f"{name} ranks none of the judged queries; check its query ids, or give other qrels.")
+        raise DataError(f"{name} ranks none of the judged queries. Check its query ids, or give other qrels.")
     if absent := [query_id for query_id in qrels if query_id not in ranking]:
         progress.say(
             f"{name} ranks nothing for {len(absent):,} of {len(qrels):,} judged queries (such as {absent[0]!r}). They "
@@ -154,11 +155,11 @@ def check_run(name: str, ranking: Ranking, dataset: Dataset, qrels: Qrels, progr
     doc_ids = dict.fromkeys(doc_id for entries in ranked.values() for doc_id, _ in entries)
     if len(dataset.corpus):
         blank = dataset.notices.blank["document"]
-        lacking = [doc_id for doc_id in dataset.corpus.whole.lacking(doc_ids) if doc_id not in blank]
+        lacking = [doc_id for doc_id in dataset.corpus.unsplit.missing_ids(doc_ids) if doc_id not in blank]
         if len(lacking) == len(doc_ids):
             raise DataError(
-                f"{name} ranks none of the corpus' documents, but such as {lacking[0]!r}. Check its document ids, or "
-                "give the corpus that it is of."
+                f"{name} ranks no document of the corpus, but others such as {lacking[0]!r}. Check its document ids, "
+                "or give the corpus of this run."
             )
         if lacking:
             progress.say(
@@ -166,26 +167,26 @@ def check_run(name: str, ranking: Ranking, dataset: Dataset, qrels: Qrels, progr
                 f"{lacking[0]!r}). They count as not relevant."
             )
     elif not any(doc_ids.keys() & judged.keys() for judged in qrels.values()):
-        progress.say(f"{name} ranks no document that is judged. Check its document ids.")
+        progress.say(f"{name} ranks no judged document. Check its document ids.")
 
 
 def _without_itself(name: str, ranking: Ranking, dataset: Dataset, progress: Progress) -> Ranking:
-    """A ranking that was given, under the rule that holds for models: a query that is a document finds not itself."""
-    if not len(dataset.corpus):  # runs and judgments alone
+    """A ranking from a run file under the rule for models: a query that is a document does not find itself."""
+    if not len(dataset.corpus):  # only runs and judgments are given
         own = sum(any(doc_id == query_id for doc_id, _ in ranked) for query_id, ranked in ranking.items())
         if own:
             progress.say(
-                f"{name} ranks a document with the query's own id for {own:,} of {len(ranking):,} queries. It is kept, "
-                "for only texts tell whether it is the query. Give --corpus to have those left out that are."
+                f"{name} ranks a document with the id of the query for {own:,} of {len(ranking):,} queries. It is kept "
+                "since only the texts can show whether it is the query. Give --corpus to leave out such documents."
             )
         return ranking
     known = dataset.without_blank(ranking)
     if blank := sum(len(ranked) - len(known.get(query_id, [])) for query_id, ranked in ranking.items()):
-        progress.say(f"{name} ranks blank documents: {blank:,} entries are left out, as of models.")
+        progress.say(f"{name} ranks blank documents. {blank:,} entries are left out as for models.")
     ranking = {query_id: known.get(query_id, []) for query_id in ranking}
     kept, left_out = without_itself(ranking, dataset.corpus, dataset.test_queries)
     if left_out:
         progress.say(
-            f"{name} ranks the query itself for {left_out:,} of {len(ranking):,} queries: left out, as of models."
+            f"{name} ranks the query itself for {left_out:,} of {len(ranking):,} queries. It is left out as for models."
         )
     return kept

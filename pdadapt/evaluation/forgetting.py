@@ -1,4 +1,4 @@
-"""The forgetting check: rank a general set that is not the corpus adapted to."""
+"""The forgetting check: rank a general set that has nothing to do with the corpus."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from pdadapt.runtime.progress import Progress
 from pdadapt.settings.schema import Recipe
 from pdadapt.students.load import load_configured
 
+GENERAL_CORPUS = "general"  # name of the general set, which ships with the package
+GENERAL_MEASURE, GENERAL_DEPTH = "nDCG@10", 10
+
 
 def rank_general(recipe: Recipe, run: RunFolder, iteration: int, progress: Progress) -> None:
-    """The forgetting guard: rank the general set, which is none of the corpus adapted to, with this student."""
+    """Rank the general set with the student of an iteration. Leaves general.run; does nothing if it is there."""
     file = run.iteration(iteration) / "general.run"
     if not recipe.evaluate.general or file.exists():
         return
-    general = load_dataset(GENERAL)
+    general = load_dataset(GENERAL_CORPUS)
     engine = Exact(load_configured(str(run.checkpoint(iteration)), recipe.student), recipe.retrieve.batch_tokens)
     progress.prefix = "general set: "
     with tempfile.TemporaryDirectory() as index:
@@ -28,7 +31,3 @@ def rank_general(recipe: Recipe, run: RunFolder, iteration: int, progress: Progr
         ranking = retrieve(engine, general.corpus, general.test_queries, Path(index), GENERAL_DEPTH, progress)
     progress.prefix = ""
     write_run(file, ranking.items(), f"iteration-{iteration}")
-
-
-GENERAL = "general"  # the set of the forgetting guard, by its name as a corpus
-GENERAL_MEASURE, GENERAL_DEPTH = "nDCG@10", 10

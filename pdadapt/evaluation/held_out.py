@@ -1,29 +1,38 @@
-"""Which queries are held out of training, and which of them judge it."""
+"""Which queries are held out of training, which of them judge it, and how far students agree with the teacher there."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 from pdadapt.settings.schema import Recipe
 
-LEAST, MOST = 20, 500  # queries: fewer say nothing, so they had better teach; more see no difference worth having
+MIN_HELD_OUT = 20  # fewer queries say nothing about a student, so they are better used for training
+MAX_HELD_OUT = 500  # more queries only detect differences too small to matter
+DECISIVE_MEASURE = "pair accuracy"  # the measure of agreement that decides between students
 
 
 def held_out(query_ids: Collection[str], share: float, seed: int) -> set[str]:
-    """Those kept out of training: so large a share, at most MOST, none if they are not LEAST; drawn by the seed."""
+    """The queries that are kept out of training, drawn by the seed. See count_held_out."""
     return set(random.Random(seed).sample(sorted(query_ids), count_held_out(len(query_ids), share)))
 
 
 def count_held_out(queries: int, share: float) -> int:
-    """How many that is."""
-    count = min(MOST, round(share * queries))
-    return count if count >= LEAST else 0
+    """The number of queries held out: this share, at most MAX_HELD_OUT; none if it is less than MIN_HELD_OUT."""
+    count = min(MAX_HELD_OUT, round(share * queries))
+    return count if count >= MIN_HELD_OUT else 0
 
 
 def judging(kept_out: set[str], recipe: Recipe) -> set[str]:
-    """Those of the queries held out by which a training is judged: half, where the others chose its best state."""
-    return set(sorted(kept_out)[::2]) if recipe.train.checked else kept_out
+    """The held-out queries that judge a training: half of them where the other half chose its best state."""
+    return set(sorted(kept_out)[::2]) if recipe.train.keeps_best else kept_out
 
 
-DECISIVE = "pair accuracy"  # the measure of agreement by which all is decided
+def agreed_values(rows: Iterable[Mapping[str, Any]], student: str, measure: str) -> dict[str, float]:
+    """A student's agreement with the teacher, by query id, from the rows of held-out.jsonl.
+
+    Lists without a value are left out: the teacher said too little about them.
+    """
+    values = {row["query_id"]: row["students"][student]["agreement"][measure] for row in rows}
+    return {query_id: value for query_id, value in values.items() if value is not None}

@@ -10,26 +10,27 @@ from typing import Any
 import ir_measures
 import numpy as np
 
-from pdadapt.data.answers import Answers
-from pdadapt.data.run_file import Ranked, Ranking, in_order
+from pdadapt.data.answers import AnswerMatcher
+from pdadapt.data.run_file import Ranked, Ranking, in_trec_order
 from pdadapt.data.trec import Qrels
 from pdadapt.errors import RecipeError, reason
 from pdadapt.settings.schema import EvaluateSettings
 
 PerQuery = dict[str, float]  # query_id -> value
-ANSWER = re.compile(r"Answer@([1-9]\d*)")
-DEEPEST = 1_000  # documents a query, as the field's runs have
-COUNTS = ("NumRet", "NumRel", "NumRelRet", "NumQ")
+ANSWER_MEASURE = re.compile(r"Answer@([1-9]\d*)")
+MAX_DEPTH = 1_000  # documents per query in a run, as is usual
+COUNT_MEASURES = ("NumRet", "NumRel", "NumRelRet", "NumQ")
 
 
-def parse_measures(names: Sequence[str], answers: Answers | None = None) -> dict[ir_measures.Measure, list[str]]:
-    """ir-measures' measures and what each was called (AP and MAP are one); Answer@k is our own.
+def parse_measures(names: Sequence[str], answers: AnswerMatcher | None = None) -> dict[ir_measures.Measure, list[str]]:
+    """The measures of ir-measures, with the names that were given for each (AP and MAP are the same measure).
 
-    Raises RecipeError naming the measure that ir-measures does not know, or Answer@k where no answers are known.
+    Answer@k is not in ir-measures and is left out. Raises RecipeError when ir-measures does not know a measure, or
+    when there are no answers for Answer@k.
     """
     measures: dict[ir_measures.Measure, list[str]] = {}
     for name in names:
-        if ANSWER.fullmatch(name):
+        if ANSWER_MEASURE.fullmatch(name):
             if answers is None:
                 raise RecipeError(
                     f"evaluate.measures: {name!r} needs a corpus with answers, such as nq-open or triviaqa."
@@ -41,7 +42,7 @@ def parse_measures(names: Sequence[str], answers: Answers | None = None) -> dict
 
 @functools.cache
 def _parse(name: str) -> ir_measures.Measure:
-    """By ir-measures' name, or by trec_eval's (`ndcg_cut_10`). Raises RecipeError when it cannot be computed."""
+    """A measure by its name in ir-measures or trec_eval (`ndcg_cut_10`). Raises RecipeError when that fails."""
     try:
         measure = ir_measures.parse_measure(name)
     except (NameError, ValueError, KeyError):
@@ -53,7 +54,7 @@ def _parse(name: str) -> ir_measures.Measure:
                 "and Success@5 (https://ir-measur.es lists them)."
             ) from None
     if measure.params.get("cutoff", 1) < 1:
-        raise RecipeError(f"evaluate.measures: {name!r} looks at no document; give a rank of 1 or more.")
+        raise RecipeError(f"evaluate.measures: {name!r} looks at no document. Give a rank of 1 or more.")
     _calculate(name, [measure], {"1": {"a": 1, "b": 0}}, {"1": {"a": 2.0, "b": 1.0}})
     return measure
 
@@ -61,9 +62,9 @@ def _parse(name: str) -> ir_measures.Measure:
 def _calculate(
     name: str, measures: Sequence[ir_measures.Measure], qrels: Qrels, run: Mapping[str, Mapping[str, float]]
 ) -> list[Any]:
-    """ir-measures' values. Raises RecipeError when it has none: some want packages, other parameters, other grades.
+    """The values that ir-measures computes. Raises RecipeError when a measure needs a package, or other parameters.
 
-    Its providers see the queries by number, since gdeval.pl (ERR@k) takes no other ids.
+    The providers get numbers as query ids, since gdeval.pl (ERR@k) accepts no others.
     """
     numbers = {query_id: str(number) for number, query_id in enumerate(dict.fromkeys([*qrels, *run]), 1)}
     named = {number: query_id for query_id, number in numbers.items()}
@@ -74,20 +75,20 @@ def _calculate(
     except Exception as error:
         if missing := "; ".join(re.findall(r"^ - \S+ \((.+)\)$", str(error), re.MULTILINE)):
             raise RecipeError(
-                f"evaluate.measures: {name!r} needs something that is not installed here ({missing}). Install it, or "
-                "leave the measure out."
+                f"evaluate.measures: {name!r} needs {missing}, which is not installed. Install it, or leave the "
+                "measure out."
             ) from None
         said = re.sub(r"^invalid param (\w+)=<object.*", r"it needs a value of \1", reason(error))
-        raise RecipeError(f"evaluate.measures: {name!r} cannot be computed ({said}); leave it out.") from error
+        raise RecipeError(f"evaluate.measures: {name!r} cannot be computed ({said}). Leave it out.") from error
 
 
 def per_query(
-    ranking: Ranking, qrels: Qrels, names: Sequence[str], answers: Answers | None = None
+    ranking: Ranking, qrels: Qrels, names: Sequence[str], answers: AnswerMatcher | None = None
 ) -> dict[str, PerQuery]:
-    """Each measure's value for every judged query; a judged query that the ranking lacks counts 0.
+    """The value of each measure for every judged query. A judged query that the ranking lacks counts as 0.
 
-    For every measure documents stand in the order of `in_order`. Answer@k is 1 where one of the k best passages holds
-    an answer.
+    For every measure the documents are in the order of `in_trec_order`. Answer@k is 1 where one of the k best passages
+    contains an answer.
     """
     measures = parse_measures(names, answers)
     values: dict[str, PerQuery] = {name: dict.fromkeys(qrels, 0.0) for name in names}
@@ -95,20 +96,22 @@ def per_query(
     for measure, called in measures.items():
         cutoff, plain = _without_cutoff(measure)
         by_cutoff.setdefault(cutoff, {})[plain] = called
-    ranking = {query_id: in_order(ranked) for query_id, ranked in ranking.items()}
+    ranking = {query_id: in_trec_order(ranked) for query_id, ranked in ranking.items()}
     for cutoff, of_run in by_cutoff.items():
         run = {query_id: _as_scores(ranked[:cutoff]) for query_id, ranked in ranking.items() if ranked}
         for metric in _calculate(", ".join(names), list(of_run), qrels, run):
             for name in of_run[metric.measure]:
                 values[name][metric.query_id] = float(metric.value)
     for name in names:
-        if answers and (found := ANSWER.fullmatch(name)):
+        if answers and (found := ANSWER_MEASURE.fullmatch(name)):
             values[name] = answers.recall(ranking, qrels, int(found[1]))
     return values
 
 
 def _without_cutoff(measure: ir_measures.Measure) -> tuple[int | None, ir_measures.Measure]:
-    """RR@k as k and RR; others as they are. ir-measures has MS MARCO's script for RR@k, which breaks ties otherwise."""
+    """RR@k as k and RR, other measures unchanged: ir-measures computes RR@k with MS MARCO's script, which breaks ties
+    in another way.
+    """
     if measure.NAME != "RR" or measure.params.get("judged_only"):
         return None, measure
     kept = {key: value for key, value in measure.params.items() if key != "cutoff"}
@@ -116,17 +119,17 @@ def _without_cutoff(measure: ir_measures.Measure) -> tuple[int | None, ir_measur
 
 
 def _as_scores(ranked: Ranked) -> dict[str, float]:
-    """The documents with scores that say their order and no more, since the measures' providers order ties unlike."""
+    """The documents with scores that only express their order, since the providers break ties in different ways."""
     return {doc_id: float(len(ranked) - place) for place, (doc_id, _) in enumerate(ranked)}
 
 
 def depth(settings: EvaluateSettings) -> int:
-    """How many documents of a query are ranked: evaluate.k, or as many as a measure looks at; AP looks at DEEPEST."""
+    """Documents to rank per query: the largest of evaluate.k and the cutoffs of the measures (AP: MAX_DEPTH)."""
     cutoffs = (re.search(r"@(\d+)$", name) for name in settings.measures)
-    return max([settings.k, *(int(found[1]) if found else DEEPEST for found in cutoffs)])
+    return max([settings.k, *(int(found[1]) if found else MAX_DEPTH for found in cutoffs)])
 
 
 def aggregate(name: str, values: Mapping[str, float]) -> float:
-    """A system's value: the mean over queries; of counts, such as NumRet, the sum, as trec_eval has it."""
+    """The value of a system: the mean over the queries, or the sum for counts such as NumRet, like trec_eval."""
     every = list(values.values())
-    return float(np.sum(every) if name.split("(")[0] in COUNTS else np.mean(every))
+    return float(np.sum(every) if name.split("(")[0] in COUNT_MEASURES else np.mean(every))

@@ -1,20 +1,21 @@
-"""Do two systems differ by more than chance? Paired tests, corrected for several comparisons (Holm)."""
+"""Do two systems differ by more than chance? Paired tests, corrected for the number of comparisons (Holm)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 from scipy.stats import permutation_test, ttest_1samp
 
-from pdadapt.data.answers import Answers
+from pdadapt.data.answers import AnswerMatcher
 from pdadapt.data.run_file import Ranking
 from pdadapt.data.trec import Qrels
 from pdadapt.evaluation.measures import PerQuery, aggregate, per_query
+from pdadapt.evaluation.results import Comparison, MeasureResult, Measures
 from pdadapt.settings.schema import EvaluateSettings
 
-SAME = 1e-9  # differences that differ by less are equal
+ROUNDING = 1e-9  # differences that vary by less than this are equal
 
 
 def paired_test(base: PerQuery, other: PerQuery, resamples: int, seed: int) -> float:
@@ -38,30 +39,32 @@ def paired_test(base: PerQuery, other: PerQuery, resamples: int, seed: int) -> f
     return float(result.pvalue)
 
 
-def compare_two(base: PerQuery, other: PerQuery, resamples: int, seed: int) -> dict[str, Any]:
-    """How the second system differs from the first, query by query.
-
-    change: of the mean, with its 95 % interval (of Student's t; null where there is none); p: of the paired
-    randomisation test; p_t: of the paired t-test; wins, ties, losses: queries.
-    """
+def compare_two(base: PerQuery, other: PerQuery, resamples: int, seed: int) -> Comparison:
+    """Compare system 1 with base 0, query by query. The p-values are those of a single comparison."""
     difference = np.array([other[query_id] - base[query_id] for query_id in base])
     interval, p_t = None, 0.0 if len(difference) > 1 and difference.any() else 1.0
-    if len(difference) > 1 and np.ptp(difference) > SAME:
-        found = ttest_1samp(difference, 0.0)
-        interval, p_t = [float(end) for end in found.confidence_interval(0.95)], float(found.pvalue)
-    return {
-        "change": float(difference.mean()),
-        "interval": interval,
-        "p": paired_test(base, other, resamples, seed),
-        "p_t": p_t,
-        "wins": int((difference > 0).sum()),
-        "ties": int((difference == 0).sum()),
-        "losses": int((difference < 0).sum()),
-    }
+    if len(difference) > 1 and np.ptp(difference) > ROUNDING:
+        test = ttest_1samp(difference, 0.0)
+        low, high = test.confidence_interval(0.95)
+        interval, p_t = (float(low), float(high)), float(test.pvalue)
+    p = paired_test(base, other, resamples, seed)
+    return Comparison(
+        base=0,
+        system=1,
+        change=float(difference.mean()),
+        interval=interval,
+        p=p,
+        p_t=p_t,
+        wins=int((difference > 0).sum()),
+        ties=int((difference == 0).sum()),
+        losses=int((difference < 0).sum()),
+        p_holm=p,
+        p_t_holm=p_t,
+    )
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values of several tests at once, corrected so that the chance of any false finding is kept (Holm 1979)."""
+    """Correct the p-values of several tests so that the chance of any false finding is kept (Holm 1979)."""
     corrected = [0.0] * len(p_values)
     highest = 0.0
     for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
@@ -76,9 +79,9 @@ def compare(
     settings: EvaluateSettings,
     seed: int,
     pairs: Sequence[tuple[int, int]] | None = None,
-    answers: Answers | None = None,
-) -> dict[str, Any]:
-    """For each measure the mean of every ranking, and comparisons of pairs of them: each with the first, or `pairs`."""
+    answers: AnswerMatcher | None = None,
+) -> Measures:
+    """Measure every ranking and compare pairs of them. See compare_values."""
     values = [per_query(ranking, qrels, settings.measures, answers) for ranking in rankings]
     return compare_values(values, settings, seed, pairs)
 
@@ -88,24 +91,22 @@ def compare_values(
     settings: EvaluateSettings,
     seed: int,
     pairs: Sequence[tuple[int, int]] | None = None,
-) -> dict[str, Any]:
-    """The same, of the values of every system: measure -> query_id -> value.
+) -> Measures:
+    """The mean of every system for each measure, and comparisons of pairs of systems.
 
-    A comparison is what compare_two says, with `base` and `system`, their places, and `p_holm` and `p_t_holm`, its p
-    and p_t corrected for how many comparisons there are.
+    systems: the values of each system, by measure and query id. pairs: positions of a base and a system; None compares
+    every system with the first.
     """
     pairs = [(0, i) for i in range(1, len(systems))] if pairs is None else pairs
-    found = {}
+    measures = {}
     for name in systems[0]:
-        comparisons = [
-            {"base": i, "system": j, **compare_two(systems[i][name], systems[j][name], settings.resamples, seed)}
-            for i, j in pairs
-        ]
-        for p in ("p", "p_t"):
-            corrected = holm([comparison[p] for comparison in comparisons])
-            comparisons = [one | {f"{p}_holm": value} for one, value in zip(comparisons, corrected, strict=True)]
-        found[name] = {
-            "means": [aggregate(name, system[name]) for system in systems],
-            "comparisons": comparisons,
-        }
-    return found
+        every = [compare_two(systems[i][name], systems[j][name], settings.resamples, seed) for i, j in pairs]
+        corrected = zip(holm([one.p for one in every]), holm([one.p_t for one in every]), strict=True)
+        measures[name] = MeasureResult(
+            means=tuple(aggregate(name, system[name]) for system in systems),
+            comparisons=tuple(
+                replace(one, base=i, system=j, p_holm=p, p_t_holm=p_t)
+                for one, (i, j), (p, p_t) in zip(every, pairs, corrected, strict=True)
+            ),
+        )
+    return measures

@@ -1,4 +1,4 @@
-"""Suites: one system on many test sets, in one table beside the paper's figures."""
+"""Suites: systems on many test sets, in one table beside the figures of the paper."""
 
 from __future__ import annotations
 
@@ -13,29 +13,31 @@ from typing import Any, NamedTuple
 
 from rich.table import Column, Table
 
-from pdadapt.data.catalog import DOMAINS, FORUMS, PAPER_QUERIES, lengths_of, load_test
+from pdadapt.data.catalog import CQADUPSTACK_FORUMS, LOTTE_DOMAINS, PAPER_QUERY_COUNTS, load_test_queries, token_lengths
 from pdadapt.data.corpus import Dataset, Queries, fingerprint
 from pdadapt.data.load import load_dataset
 from pdadapt.data.trec import Qrels
 from pdadapt.errors import DataError, RecipeError
+from pdadapt.evaluation.results import Metrics
+from pdadapt.runs.artefacts import read_json
 from pdadapt.runtime.files import write_atomic
 from pdadapt.runtime.printing import markdown, printable
 from pdadapt.runtime.terminal import WholeTable, plain
 
 
 class Task(NamedTuple):
-    """A row of the table: a measure on a corpus, or its mean over several."""
+    """A row of the table: a measure on a corpus, or its mean over several corpora."""
 
     name: str
     measure: str
     corpora: tuple[str, ...]
-    group: str = ""  # whose rows are averaged; "": it is in no average
+    group: str = ""  # rows of one group are averaged; an empty group is in no average
 
 
 class Row(NamedTuple):
     name: str
     measure: str
-    values: list[float | None]  # by system, then the paper's ColBERTv2 and PairDistill, in per cent
+    values: list[float | None]  # in per cent: each system, then ColBERTv2 and PairDistill in the paper
     group: str = ""
 
 
@@ -52,13 +54,13 @@ BEIR_11 = _tests(
 BEIR_13 = (*BEIR_11, *_tests("nDCG@10", "nq", "quora", group="BEIR"))
 BEIR_18 = (
     *BEIR_13,
-    Task("cqadupstack", "nDCG@10", tuple(f"cqadupstack/{forum}" for forum in FORUMS), "BEIR"),
+    Task("cqadupstack", "nDCG@10", tuple(f"cqadupstack/{forum}" for forum in CQADUPSTACK_FORUMS), "BEIR"),
     *_tests("nDCG@10", "robust04", "signal1m", "trec-news", "bioasq", group="BEIR"),
 )
 LOTTE = tuple(
     Task(name, "Success@5", (name,), "" if domain == "pooled" else f"LoTTE {kind}")
     for kind in ("search", "forum")
-    for domain in DOMAINS
+    for domain in LOTTE_DOMAINS
     for name in (f"lotte/{domain}/{kind}",)
 )
 MSMARCO = (
@@ -67,8 +69,8 @@ MSMARCO = (
 )
 OPENQA = _tests("Answer@5", "nq-open", "triviaqa", "squad-open", group="open-domain QA")
 SUITES = {
-    "beir-11": BEIR_11,  # without those that instruction-tuned LLMs were trained on (Dai et al. 2023, Promptagator)
-    "beir-13": BEIR_13,  # that can be downloaded, without CQADupStack
+    "beir-11": BEIR_11,  # without the sets that instruction-tuned LLMs were trained on (Dai et al. 2023, Promptagator)
+    "beir-13": BEIR_13,  # all sets that can be downloaded, except CQADupStack
     "beir-18": BEIR_18,
     "lotte": LOTTE,
     "msmarco": MSMARCO,
@@ -118,19 +120,19 @@ def run_suite(
     data: Path | None,
     out: Path,
     settings: Mapping[str, Any],
-    measure: Callable[[Dataset, Sequence[str], Path], Mapping[str, Any]],
+    measure: Callable[[Dataset, Sequence[str], Path], Metrics],
     say: Callable[[str], None],
 ) -> tuple[list[Row], list[str]]:
-    """Measure on every corpus of the suite that can be had; what was measured so before, of the same data, is read from
-    `out`.
+    """Measure on every available corpus of the suite. Results of the same data and settings are read from `out`.
 
-    data: a folder of folders in BEIR layout, which go before downloads. settings: all that figures depend on but corpus
-    and measure; JSON. measure: called with a corpus, the measures and a folder of its own; returns what
-    evaluate.evaluate does. Returns the table's rows, and sentences on them: which corpora were skipped, and why, and
-    which figures are not of the paper's queries.
+    data: a folder of folders in BEIR layout, which are used in place of downloads. settings: everything else that the
+    results depend on, as JSON. measure: called with a corpus, the measures and a folder of its own.
+
+    Returns the rows of the table and notes: which corpora were skipped and why, and which results are not on the
+    queries of the paper.
     """
     tests = SUITES[suite]
-    found: dict[str, Mapping[str, Any]] = {}
+    found: dict[str, Metrics] = {}
     skipped: dict[str, str] = {}
     for name in dict.fromkeys(corpus for test in tests for corpus in test.corpora):
         wanted = list(dict.fromkeys(test.measure for test in tests if name in test.corpora))
@@ -140,15 +142,15 @@ def run_suite(
         dataset = None
         try:
             if own.exists():
-                dataset = replace(load_dataset(str(own)), lengths=lengths_of(name))
+                dataset = replace(load_dataset(str(own)), lengths=token_lengths(name))
                 hashes = {"corpus": dataset.corpus.fingerprint, **_hashes(dataset.test_queries, dataset.qrels)}
                 hashes["answers"] = fingerprint((key, json.dumps(right)) for key, right in dataset.answers.items())
-            else:  # its downloads are checked by their digests
-                hashes = _hashes(*(load_test(name) or ({}, {})))
+            else:  # downloads are checked by their digests
+                hashes = _hashes(*(load_test_queries(name) or ({}, {})))
             asked = json.dumps({"measures": wanted, "hashes": hashes, **settings}, sort_keys=True)
             if asked_file.exists() and metrics_file.exists() and asked_file.read_text(encoding="utf-8") == asked:
-                found[name] = json.loads(metrics_file.read_text(encoding="utf-8"))
-                say(f"{name}: measured before, of the same data.")
+                found[name] = read_json(metrics_file, Metrics.from_json)
+                say(f"{name}: already measured on the same data.")
                 continue
             dataset = dataset or load_dataset(name)
             say(dataset.summary)
@@ -161,14 +163,14 @@ def run_suite(
     rows = []
     for test in tests:
         if all(name in found for name in test.corpora):
-            means = [found[name]["measures"][test.measure]["means"] for name in test.corpora]
+            means = [found[name].measures[test.measure].means for name in test.corpora]
             values = [100 * fmean(system) for system in zip(*means, strict=True)]
             published = PUBLISHED.get((test.name, test.measure), (None, None))
             rows.append(Row(test.name, test.measure, [*values, *published], test.group))
     notes = [
-        f"{name}: these are {counted:,} test queries, and the paper's figures are on {all_of_them:,}."
-        for name, all_of_them in PAPER_QUERIES.items()
-        if name in found and (counted := found[name]["test_queries"]) != all_of_them
+        f"{name}: these are {counted:,} test queries. The paper's figures are on {all_of_them:,}."
+        for name, all_of_them in PAPER_QUERY_COUNTS.items()
+        if name in found and (counted := found[name].test_queries) != all_of_them
     ]
     return rows + averages(rows), [f"Skipped {name}: {reason}" for name, reason in skipped.items()] + notes
 
@@ -179,7 +181,7 @@ def _hashes(queries: Queries, qrels: Qrels) -> dict[str, str]:
 
 
 def averages(rows: Sequence[Row]) -> list[Row]:
-    """For each group of several rows their mean; the paper's only where it has every one of them."""
+    """The mean of each group of several rows. The paper has a mean only if it has every row of the group."""
     found = []
     for group in dict.fromkeys(row.group for row in rows if row.group):
         of_group = [row for row in rows if row.group == group]
@@ -203,9 +205,9 @@ def rich_table(rows: Sequence[Row], systems: Sequence[str]) -> Table:
 
 
 def write_tables(rows: Sequence[Row], systems: Sequence[str], folder: Path, notes: Sequence[str] = ()) -> None:
-    """The table as Markdown, CSV and LaTeX (booktabs): `table.md`, `table.csv`, `table.tex`.
+    """Write the table as Markdown, CSV and LaTeX (booktabs): `table.md`, `table.csv`, `table.tex`.
 
-    notes: sentences that go under the table; into CSV, which has no place for them, they do not.
+    notes: sentences under the table. CSV has no place for them.
     """
     head = ["test set", "measure", *map(printable, systems), *PAPERS]
     lines = [[row.name, row.measure, *cells(row)] for row in rows]

@@ -1,68 +1,71 @@
-"""Did it help? One sentence, from what a run has measured: with judgments, or without any."""
+"""Did the adaptation help? One sentence from the results of a run, with or without relevance judgments."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from pdadapt.evaluation.held_out import DECISIVE
+from pdadapt.evaluation.held_out import DECISIVE_MEASURE
+from pdadapt.evaluation.results import MeasureResult, Measures, Verdict
 from pdadapt.runtime.format import p_value
 
-ALPHA = 0.05  # of the paired tests
-HELPED, SAME, HARMED, UNKNOWN = "helped", "no difference", "harmed", "unknown"
+ALPHA = 0.05  # significance level of the paired tests
+HELPED, NO_DIFFERENCE, HARMED, UNKNOWN = "helped", "no difference", "harmed", "unknown"
 
 
-def verdict(metrics: Mapping[str, Any]) -> dict[str, str]:
-    """`outcome` (helped, no difference, harmed or unknown) and `sentence`, of what metrics.json holds.
+def verdict(
+    iteration: int, agreement: Sequence[Measures], general: Sequence[Measures], measures: Measures, test_queries: int
+) -> Verdict:
+    """The verdict on the student of an iteration, as compared with the base.
 
-    It is about the iteration kept for use, or the last where the base is kept. The outcome is that of the student's
-    agreement with its teacher on the queries held out; but who learns from a bad teacher comes to agree with it too, so
-    where the general set fell significantly it is harmed, unless judgments say that it helped (docs/LOG.md). The true
-    measures stand beside it where there are judgments, and decide where nothing was held out; without any the sentence
-    says that all rests on the teacher.
+    agreement, general: of each iteration. measures: of the base and the student of each iteration, empty without
+    judgments.
+
+    The outcome is that of the student's agreement with its teacher on held-out queries. Where no query is held out, the
+    measures decide. A student of a bad teacher also comes to agree with it: where the general set fell significantly,
+    the outcome is `harmed`, unless the measures say that the adaptation helped (docs/LOG.md). Without judgments the
+    sentence says that the outcome rests on the teacher.
     """
-    shown = metrics["iteration"] or len(metrics["labels"])
-    agreement = metrics["agreement"][shown - 1].get(DECISIVE) if metrics["agreement"] else None
-    measures, general = metrics["measures"], metrics["general"]
+    agreed = agreement[iteration - 1].get(DECISIVE_MEASURE) if agreement else None
     parts, outcomes = [], []
-    if agreement:
-        outcomes.append(outcome(agreement))
-        asked = against_base(agreement, None)
-        count = sum(asked.get(kind, 0) for kind in ("wins", "ties", "losses"))
-        parts.append(f"on {count:,} queries held out its {DECISIVE} with the teacher went {change(agreement)}")
+    if agreed:
+        outcomes.append(outcome(agreed))
+        count = agreed.against_base().queries
+        parts.append(f"{DECISIVE_MEASURE} with the teacher on {count:,} held-out queries {change(agreed)}")
     if measures:
-        name, found = next(iter(measures.items()))
-        outcomes.append(outcome(found, shown))
-        parts.append(f"{name} on {metrics['test_queries']:,} judged test queries went {change(found, shown)}")
-    found = outcomes[0] if outcomes else UNKNOWN
+        name, result = next(iter(measures.items()))
+        outcomes.append(outcome(result, iteration))
+        parts.append(f"{name} on {test_queries:,} judged test queries {change(result, iteration)}")
+    decided = outcomes[0] if outcomes else UNKNOWN
     forgot = False
     if general:
-        name, values = next(iter(general[shown - 1].items()))
-        forgot = outcome(values) == HARMED
+        name, result = next(iter(general[iteration - 1].items()))
+        forgot = outcome(result) == HARMED
         if forgot and not (measures and outcomes[-1] == HELPED):
-            found = HARMED
-        said = f"{name} on the general set went {change(values)}"
-        parts.insert(0 if forgot else len(parts), said + (", so something was forgotten" if forgot else ""))
+            decided = HARMED
+        part = f"{name} on the general set {change(result)}"
+        parts.insert(0 if forgot else len(parts), part + (", so the student forgot something" if forgot else ""))
     if not outcomes:
-        parts.insert(0, "no query was held out and there are no judgments")
-    reserved = ", if the teacher judges well" if agreement and not measures and not forgot and found != SAME else ""
-    return {"outcome": found, "sentence": f"{found.capitalize()}{reserved}: {'; '.join(parts)}."}
+        parts.insert(0, "no queries were held out and there are no judgments")
+    rests_on_teacher = agreed and not measures and not forgot and decided != NO_DIFFERENCE
+    reserved = ", if the teacher judges well" if rests_on_teacher else ""
+    return Verdict(decided, f"{decided.capitalize()}{reserved}: {'; '.join(parts)}.")
 
 
-def outcome(found: Mapping[str, Any], system: int | None = None) -> str:
-    """Of a system, or the last one, against the base."""
-    comparison = against_base(found, system)
-    if comparison.get("p_holm", comparison["p"]) >= ALPHA:
-        return SAME
-    return HELPED if comparison["change"] > 0 else HARMED
+def outcome(result: MeasureResult, system: int | None = None) -> str:
+    """Whether a system, or the last one, differs significantly from the base."""
+    comparison = result.against_base(system)
+    if comparison.p_holm >= ALPHA:
+        return NO_DIFFERENCE
+    return HELPED if comparison.change > 0 else HARMED
 
 
-def change(found: Mapping[str, Any], system: int | None = None) -> str:
-    comparison = against_base(found, system)
-    before, after = found["means"][comparison["base"]], found["means"][comparison["system"]]
-    return f"{before:.3f} → {after:.3f} (p {p_value(comparison.get('p_holm', comparison['p']))})"
+def change(result: MeasureResult, system: int | None = None) -> str:
+    """The values of the base and a system, or the last one, with the p-value."""
+    comparison = result.against_base(system)
+    before, after = result.before_and_after(comparison)
+    return f"{before:.3f} → {after:.3f} ({p_equals(comparison.p_holm)})"
 
 
-def against_base(found: Mapping[str, Any], system: int | None) -> Mapping[str, Any]:
-    every: Sequence[Mapping[str, Any]] = found["comparisons"]
-    return every[-1] if system is None else next(one for one in every if one["system"] == system)
+def p_equals(p: float) -> str:
+    text = p_value(p)
+    return f"p < {text[1:]}" if text.startswith("<") else f"p = {text}"

@@ -10,7 +10,7 @@ from collections import Counter
 
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-from pdadapt.data.words import per_word, words
+from pdadapt.data.words import split_words, word_limit_factor
 from pdadapt.settings.schema import QueryKind
 
 FEWEST_WORDS = 2
@@ -74,7 +74,7 @@ def clean(answer: str) -> str:
 
 def normalised(query: str) -> str:
     """What two queries share that are one: their words."""
-    return " ".join(words(query))
+    return " ".join(split_words(query))
 
 
 def fault(query: str, kind: QueryKind, document: str) -> str | None:
@@ -83,14 +83,14 @@ def fault(query: str, kind: QueryKind, document: str) -> str | None:
     `mentions the document` knows English only: `the passage` is the document itself, unless that speaks of passages
     too. `another language` is said where scripts or both texts leave little doubt; a few keywords seldom do.
     """
-    found = words(query)
+    found = split_words(query)
     if query.endswith(CUT):
         return "cut off"
     if not found:
         return "empty"
     if len(found) < FEWEST_WORDS:
         return "too short"
-    if len(found) > MOST_WORDS[kind] * per_word(found):
+    if len(found) > MOST_WORDS[kind] * word_limit_factor(found):
         return "too long"
     if META.search(query.replace("’", "'")) or any(
         not re.search(rf"\b{noun}s?\b", document, re.IGNORECASE) for noun in POINTED_AT.findall(query)
@@ -98,12 +98,12 @@ def fault(query: str, kind: QueryKind, document: str) -> str | None:
         return "mentions the document"
     if not (same_script(query, document) and same_language(query, document)):
         return "another language"
-    return "copies the document" if copies(found, words(document)) else None
+    return "copies the document" if copies(found, split_words(document)) else None
 
 
 def copies(query: list[str], document: list[str]) -> bool:
     """Whether more than LONGEST_COPY words in a row of the query stand in the document."""
-    size = LONGEST_COPY * per_word(query) + 1
+    size = LONGEST_COPY * word_limit_factor(query) + 1
     runs = {tuple(document[start : start + size]) for start in range(len(document) - size + 1)}
     return any(tuple(query[start : start + size]) in runs for start in range(len(query) - size + 1))
 

@@ -12,7 +12,7 @@ from pdadapt.data.load import with_queries
 from pdadapt.errors import RunError
 from pdadapt.generation.stage import write_queries
 from pdadapt.generation.writing import Writing, check_as_asked, prepare, work_of
-from pdadapt.models.memory import limits
+from pdadapt.models.memory import batch_limits
 from pdadapt.preflight import check
 from pdadapt.runs.changes import Stage
 from pdadapt.runs.folder import RunFolder
@@ -30,8 +30,8 @@ def write_own_queries(
     if isinstance(found, Writing):
         progress.say(f"Corpus {dataset.name!r} brings no queries, so they are written first.")
         with run.locked():
-            progress.keep(run.path / "timings.jsonl", run.path / "progress.json")
-            limits.remember(run.path / "memory.json")
+            progress.log_to(run.path / "timings.jsonl", run.path / "progress.json")
+            batch_limits.remember(run.path / "memory.json")
             write_queries(found)
         return with_queries(dataset, found.out)
     shutil.rmtree(work_of(run.written_queries), ignore_errors=True)  # which a kill has left

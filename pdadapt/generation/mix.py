@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import get_args
 
-from pdadapt.data.words import per_word, words
+from pdadapt.data.words import split_words, word_limit_factor
 from pdadapt.settings.schema import QueryKind
 
 KINDS: tuple[QueryKind, ...] = get_args(QueryKind)
@@ -20,8 +20,12 @@ FULL_STOPS = (".", "。", "!")
 MOST_KEYWORDS = 4
 FEWEST = 32  # queries written at a time, before it is seen how many are kept
 HOPELESS = 64  # queries of a kind of which one is kept at least, or it is given up
-VERBS = frozenset(words("is are was were be been has have had do does did can could may might must will would should"))
-ASKING = VERBS - {"be", "been", "must", "might"} | frozenset(words("what who whom whose when where why how which"))
+VERBS = frozenset(
+    split_words("is are was were be been has have had do does did can could may might must will would should")
+)
+ASKING = VERBS - {"be", "been", "must", "might"} | frozenset(
+    split_words("what who whom whose when where why how which")
+)
 
 
 def kind_of(query: str) -> QueryKind:
@@ -29,12 +33,12 @@ def kind_of(query: str) -> QueryKind:
     claim ends in a full stop or holds a verb such as `is` or `has`; keywords are up to four words; else it is a title.
     """
     text = query.strip()
-    found = words(text)
+    found = split_words(text)
     if text.endswith(QUESTION_MARKS) or (found and found[0] in ASKING):
         return "question"
     if text.endswith(FULL_STOPS) or VERBS & set(found):
         return "claim"
-    return "keywords" if len(found) <= MOST_KEYWORDS * per_word(found) else "title"
+    return "keywords" if len(found) <= MOST_KEYWORDS * word_limit_factor(found) else "title"
 
 
 def shares(examples: Iterable[str], wanted: Mapping[QueryKind, float] | None = None) -> dict[QueryKind, float]:

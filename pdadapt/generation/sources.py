@@ -15,7 +15,7 @@ import torch
 from sklearn.cluster import MiniBatchKMeans
 
 from pdadapt.data.corpus import Document
-from pdadapt.data.words import per_word, words
+from pdadapt.data.words import split_words, word_limit_factor
 from pdadapt.retrieval.engines.base import Advance
 from pdadapt.students.encoding import document_batches
 
@@ -46,8 +46,8 @@ def left_out(texts: Iterable[str], advance: Callable[[int], object] = lambda num
     short: list[bool] = []
     shingled: list[np.ndarray] = []
     for text in texts:
-        found = words(text[:READ])
-        short.append(len(found) < FEWEST_WORDS * per_word(found))
+        found = split_words(text[:READ])
+        short.append(len(found) < FEWEST_WORDS * word_limit_factor(found))
         shingled.append(shingles(found))
         advance(1)
     common = share_common(shingled)
@@ -71,7 +71,7 @@ def left_out(texts: Iterable[str], advance: Callable[[int], object] = lambda num
 
 def shingles(found: Sequence[str]) -> np.ndarray:
     """Hashes of a text's runs of five words, each once, in ascending order."""
-    size = SHINGLE * per_word(found)
+    size = SHINGLE * word_limit_factor(found)
     runs = (" ".join(found[start : start + size]) for start in range(len(found) - size + 1))
     return np.unique(np.array([zlib.crc32(run.encode()) for run in runs], dtype=np.uint32))
 

@@ -25,7 +25,7 @@ from pdadapt.generation.writers import Asked, load_writer, writer_model
 from pdadapt.generation.writing import Writing, differing, other_settings
 from pdadapt.labeling.ask import Questions, ask_missing, in_chunks
 from pdadapt.labeling.store import LabelStore
-from pdadapt.models.device import release
+from pdadapt.models.device import release_memory
 from pdadapt.retrieval.search import retrieve
 from pdadapt.runs.changes import name_changes
 from pdadapt.runtime.files import read_settings, write_atomic
@@ -165,7 +165,7 @@ def write(writing: Writing, chunk: Sequence[Asked], notes: Notes) -> None:
             for answers in load_writer(writing.recipe, writing.progress.say).write(asked):
                 notes.add([(one.number, text) for one, text in answers])
                 advance(len(answers))
-    release()
+    release_memory()
 
 
 def judge(writing: Writing, chunk: Sequence[Asked], notes: Notes) -> dict[int, str | None]:

@@ -15,8 +15,8 @@ from pdadapt.generation.filters import CUT
 from pdadapt.generation.mix import KINDS
 from pdadapt.generation.sampling import Sampler
 from pdadapt.models.device import default_device
-from pdadapt.models.memory import Budget
-from pdadapt.models.source import loading, resolve_model
+from pdadapt.models.memory import TokenBudget
+from pdadapt.models.source import resolve_model, translate_errors
 from pdadapt.settings.prompt import WRITING_FIELDS, Prompt, load_prompt
 from pdadapt.settings.schema import GenerateSettings, ModelSettings, QueryKind, Recipe
 from pdadapt.teachers.chat import chat_format
@@ -94,7 +94,7 @@ def check_writer(recipe: Recipe) -> None:
         return
     check_architecture(model, kind)
     tokenizer = load_tokenizer(model.model)
-    with loading(f"Model {model.model!r} cannot be asked"):  # its chat template may be no good
+    with translate_errors(f"Model {model.model!r} cannot be asked"):  # its chat template may be no good
         for encode in encoders(tokenizer, kind, model, recipe.generate).values():
             encode.check_queries([""])
             encode.check()
@@ -137,7 +137,7 @@ class LocalWriter:
         self.generate = generate
         self.seed = seed
         tokens = gpu_batch_tokens(self.model) if self.model.device.type == "cuda" else CPU_BUDGET
-        self.budget = Budget(f"writer {settings.model}", settings.batch_tokens or tokens)
+        self.budget = TokenBudget(f"writer {settings.model}", settings.batch_tokens or tokens)
 
     def write(self, asked: Sequence[Asked]) -> Iterator[Answers]:
         """In batches of like length, the longest prompts first; each answer's seed follows from its prompt."""

@@ -23,7 +23,7 @@ from pdadapt.retrieval.engines.base import Engine
 from pdadapt.retrieval.engines.load import BASELINE, check_model, index_origin, load_engine
 from pdadapt.retrieval.search import index_corpus
 from pdadapt.runs.changes import Change, differences, name_changes
-from pdadapt.runtime.files import check_place, read_settings
+from pdadapt.runtime.files import check_parent_folder, read_settings
 from pdadapt.runtime.progress import Progress
 from pdadapt.settings.schema import GenerateSettings, QueryKind, Recipe, RetrieveSettings
 from pdadapt.students.colbert import PCA_DOCUMENTS
@@ -124,7 +124,7 @@ def prepare(recipe: Recipe, dataset: Dataset, out: Path, store: Path, progress: 
     store: where the teacher's labels are kept, if generate.least_point asks for them. Raises PdadaptError on anything
     the user can mend.
     """
-    check_place(out)
+    check_parent_folder(out)
     if out.suffix != ".jsonl":
         raise DataError(f"{out}: the queries are written as JSONL; give a name that ends in .jsonl.")
     notices = Notices()

@@ -8,8 +8,8 @@ from pathlib import Path
 from pdadapt.errors import DataError
 from pdadapt.labeling.store import is_labeled
 from pdadapt.models.source import (
-    loading,
     resolve_model,
+    translate_errors,
 )
 from pdadapt.settings.schema import TeacherSettings
 from pdadapt.teachers.base import Task
@@ -52,7 +52,7 @@ def check_teacher(settings: TeacherSettings, task: Task, queries: Collection[str
         check_architecture(model, kind)
     from pdadapt.teachers.language_model import load_tokenizer, task_prompt
 
-    with loading(f"Teacher {model.model!r} cannot be asked"):  # its chat template may be no good
+    with translate_errors(f"Teacher {model.model!r} cannot be asked"):  # its chat template may be no good
         if kind in LANGUAGE_MODELS:
             encode = task_prompt(load_tokenizer(model.model), kind, model, asked).encode
             encode.check_queries(queries)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from rich.console import Group
 from rich.table import Column, Table
 
-from pdadapt.data.lines import ending
+from pdadapt.data.lines import file_ending
 from pdadapt.data.records import check_text, read_rows
 from pdadapt.data.run_file import read_run
 from pdadapt.errors import DataError, RunError
@@ -174,7 +174,7 @@ def _teacher(row: Mapping[str, Any], name: str | None, where: str) -> tuple[str,
 
 def _read_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """(file and line, row) of each label."""
-    if ending(file) not in (".jsonl", ".json", ".parquet"):
+    if file_ending(file) not in (".jsonl", ".json", ".parquet"):
         raise DataError(f"{file}: labels come as .jsonl or .parquet; convert the file.")
     yield from ((where, row) for row, where in read_rows(file, "judgment"))
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pdadapt.data.corpus import Corpus, Dataset, Queries, relevant_documents
-from pdadapt.data.run_file import RunFile
+from pdadapt.data.run_file import TrecRunFile
 from pdadapt.errors import DataError
 from pdadapt.labeling.ask import Questions, in_chunks
 from pdadapt.labeling.bradley_terry import Fit, fit
@@ -46,7 +46,7 @@ class Labeling:
     Lists and pairs follow from the candidates and the point labels, so they are made when they are needed.
     """
 
-    ranking: RunFile
+    ranking: TrecRunFile
     corpus: Corpus
     queries: Queries
     recipe: Recipe
@@ -104,7 +104,7 @@ class Labeling:
                         yield Pair(self.queries[query_id], texts[a], texts[b])
 
         count = functools.cache(lambda listed: orders * pairs_of_round(settings, listed, number))
-        sizes = {query_id: count(self.recipe.train.paired(size)) for query_id, size in self.sizes().items()}
+        sizes = {query_id: count(self.recipe.train.paired_candidates(size)) for query_id, size in self.sizes().items()}
         return Questions([(query_ids, sum(map(sizes.__getitem__, query_ids))) for query_ids, _ in self.by_query()], of)
 
     def by_query(self) -> list[tuple[Sequence[str], int]]:
@@ -139,7 +139,7 @@ class Labeling:
         labels = point_labels(answers, [score for _, score in candidates], self.recipe.teacher.point.student_weight)
         labeled = set(self.relevant.get(query_id, ()))
         order = sorted(range(len(candidates)), key=lambda i: (_descending(labels[i]), i))
-        most = self.recipe.train.paired(len(candidates))
+        most = self.recipe.train.paired_candidates(len(candidates))
         kept = set(sorted(order, key=lambda i: candidates[i][0] not in labeled)[:most])
         order = [i for i in order if i in kept]
         doc_ids = [candidates[i][0] for i in order]

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pdadapt.data.corpus import Dataset, Queries, Source, data_hashes
-from pdadapt.data.passages import reload
-from pdadapt.data.run_file import RunFile
+from pdadapt.data.corpus import Dataset, DatasetSource, Queries, data_hashes
+from pdadapt.data.passages import reload_dataset
+from pdadapt.data.run_file import TrecRunFile
 from pdadapt.errors import RunError
 from pdadapt.labeling.questions import Labeling, labeled_relevant
 from pdadapt.labeling.stage import ask_teachers, journal_of
@@ -58,7 +58,11 @@ def label_shard(path: Path, shard: Shard, progress: Progress) -> Path:
     dataset, queries = _data(path, recipe, origin)
     store = run.store(recipe)
     labeling = Labeling(
-        RunFile(folder / "candidates.run"), dataset.corpus, queries, recipe, labeled_relevant(recipe, dataset, queries)
+        TrecRunFile(folder / "candidates.run"),
+        dataset.corpus,
+        queries,
+        recipe,
+        labeled_relevant(recipe, dataset, queries),
     )
     name = f"{shard.number}-of-{shard.of}"
     file = folder / "shards" / f"{name}.sqlite"
@@ -166,7 +170,7 @@ def _data(path: Path, recipe: Recipe, origin: Mapping[str, Any]) -> tuple[Datase
     """The run's dataset, read again, and its queries. Raises RunError when they are not what it was begun with."""
     if not origin.get("source"):
         raise RunError(f"{path} was begun by an earlier version, which did not note its data; give another --out.")
-    dataset = reload(Source(**origin["source"]))
+    dataset = reload_dataset(DatasetSource(**origin["source"]))
     queries = sample_queries(dataset.queries, recipe.retrieve.max_queries, recipe.seed)
     _check_same(path, origin, data_hashes(dataset, queries))
     return dataset, queries

@@ -26,7 +26,7 @@ from pdadapt.teachers.kind import model_of
 from pdadapt.teachers.load import Teachers
 
 if TYPE_CHECKING:
-    from pdadapt.runtime.ray_cluster import Cluster
+    from pdadapt.runtime.ray_cluster import RayCluster
 
 
 def journal_of(file: Path, keys: Mapping[Task, str], store: LabelStore) -> Journal:
@@ -115,7 +115,7 @@ def make_lists(
         check_answers(counts["pairs_unanswered"], counts["pairs"] + counts["pairs_unanswered"], "pair")
         figures["pairs_unanswered"] = counts["pairs_unanswered"]
         figures |= {} if settings.order == "as_ranked" else orders.figures()
-    if counts["pairs"] and settings.asked:
+    if counts["pairs"] and settings.asks_teacher:
         figures["disagreement"] = counts["disagreeing"] / counts["pairs"]
         figures |= {name: counts[name] for name in ("triples", "circles")}
 
@@ -126,7 +126,7 @@ def save_lists(
     store: Path,
     folder: Path,
     progress: Progress,
-    cluster: Cluster | None = None,
+    cluster: RayCluster | None = None,
 ) -> None:
     """Label the candidates; a teacher is loaded only if it must be asked, and is gone before training."""
     settings = labeling.recipe.teacher

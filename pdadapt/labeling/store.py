@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pdadapt.errors import DataError
-from pdadapt.runtime.files import check_place
+from pdadapt.runtime.files import check_parent_folder
 
 VERSION = 1  # of the tables
 SCHEMA = f"""
@@ -68,7 +68,7 @@ def count_labels(path: Path, table: str, key: str, most: int | None = None) -> i
     """
     if path.is_dir():
         raise DataError(f"{path} is a folder; give a file as label_store.")
-    check_place(path)
+    check_parent_folder(path)
     if not path.is_file():
         return 0
     of_teacher = f"SELECT 1 FROM {table} WHERE teacher = (SELECT id FROM teachers WHERE key = ?) LIMIT ?"

@@ -14,15 +14,15 @@ import torch
 from safetensors.torch import save_file
 
 from pdadapt.errors import ModelError, RunError
-from pdadapt.models.hub import WANTED, fetch
-from pdadapt.models.source import ModelSource, folders_of, pickles_in, read_json, resolve_model
+from pdadapt.models.hub import LOADED_PATTERNS, fetch_files
+from pdadapt.models.source import ModelSource, pickles_in, read_json, resolve_model, weight_folders
 from pdadapt.runtime.files import atomic_folder
 from pdadapt.runtime.progress import Progress
 
-INDEX = "pytorch_model.bin.index.json"  # which file holds which tensor, where there are several
+PICKLE_INDEX = "pytorch_model.bin.index.json"  # which file holds which tensor, where there are several
 
 
-def convert(name: str, out: Path, progress: Progress) -> None:
+def convert_to_safetensors(name: str, out: Path, progress: Progress) -> None:
     """Write the model `name` (a hub id or a folder) to the new folder `out`, which appears whole or not at all.
 
     No code is run: a pickle that holds more than tensors is refused. Tied weights, which a pickle shares and
@@ -33,30 +33,30 @@ def convert(name: str, out: Path, progress: Progress) -> None:
     if out.exists():
         raise RunError(f"{out} exists already; give another folder.")
     source = resolve_model(name)
-    pickles = pickled(source)
-    others = [name for name in source.names() if any(fnmatch(name, pattern) for pattern in WANTED)]
+    pickles = pickled_weights(source)
+    others = [name for name in source.names() if any(fnmatch(name, pattern) for pattern in LOADED_PATTERNS)]
     folders = {Path(name).parent for name in pickles}
-    names = [*pickles, *(name for name in others if Path(name).name != INDEX or Path(name).parent in folders)]
-    folder = source.folder or fetch(source.path, source.revision, names)
+    names = [*pickles, *(name for name in others if Path(name).name != PICKLE_INDEX or Path(name).parent in folders)]
+    folder = source.folder or fetch_files(source.path, source.revision, names)
     with atomic_folder(out) as target, progress.task("convert", len(pickles), "files") as advance:
         for each in sorted(names):
-            place = target / renamed(each)
+            place = target / safetensors_name(each)
             place.parent.mkdir(parents=True, exist_ok=True)
             if each in pickles:
-                save_file(apart(read_pickle(folder / each)), place, {"format": "pt"})
+                save_file(unshare_memory(read_pickle(folder / each)), place, {"format": "pt"})
                 advance(1)
-            elif Path(each).name == INDEX:
-                place.write_text(json.dumps(index_of(folder / each), indent=2) + "\n", encoding="utf-8")
+            elif Path(each).name == PICKLE_INDEX:
+                place.write_text(json.dumps(converted_index(folder / each), indent=2) + "\n", encoding="utf-8")
             else:
                 shutil.copyfile(folder / each, place)
 
 
-def pickled(source: ModelSource) -> set[str]:
+def pickled_weights(source: ModelSource) -> set[str]:
     """The names of its pickled weights that are loaded, for there are no safetensors in their folder.
 
     Raises ModelError when there are none.
     """
-    folders = [] if source.gguf_file else [folder for folder in folders_of(source) if not source.weights_in(folder)]
+    folders = [] if source.gguf_file else [folder for folder in weight_folders(source) if not source.weights_in(folder)]
     found = {name for folder in folders for name in pickles_in(source.names(), folder)}
     if not found:
         raise ModelError(
@@ -65,18 +65,18 @@ def pickled(source: ModelSource) -> set[str]:
     return found
 
 
-def renamed(name: str) -> str:
+def safetensors_name(name: str) -> str:
     """The name of what a file of pickled weights, or their index, becomes; another file keeps its own."""
     return re.sub(r"(^|/)pytorch_(model(?:-\d+-of-\d+)?)\.bin", r"\1\2.safetensors", name)
 
 
-def index_of(file: Path) -> dict[str, Any]:
+def converted_index(file: Path) -> dict[str, Any]:
     """The index of the converted files."""
     found = read_json(file, dict)
     parts = found.get("weight_map")
     if not isinstance(parts, dict):
         raise ModelError(f"{file} says nothing of which file holds which tensor (weight_map); fetch it anew.")
-    return {**found, "weight_map": {tensor: renamed(str(part)) for tensor, part in parts.items()}}
+    return {**found, "weight_map": {tensor: safetensors_name(str(part)) for tensor, part in parts.items()}}
 
 
 def read_pickle(file: Path) -> dict[str, torch.Tensor]:
@@ -106,7 +106,7 @@ def _is_weight(name: object, tensor: object) -> bool:
     )
 
 
-def apart(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def unshare_memory(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The same, no two of which share their memory, or are a part of a larger one."""
     seen: set[int] = set()
     found = {}

@@ -17,7 +17,7 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def release() -> None:
+def release_memory() -> None:
     """Give back the memory of what is gone."""
     gc.collect()
     if torch.cuda.is_available():
@@ -35,12 +35,12 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-def dtype_here(name: str) -> str:
+def dtype_name(name: str) -> str:
     """What a name of pick_dtype means on this machine: float32 or bfloat16."""
     return str(pick_dtype(name, default_device())).removeprefix("torch.")
 
 
-def compute_in(model: Any, dtype: str) -> None:
+def set_compute_dtype(model: Any, dtype: str) -> None:
     """Let the student's encoder multiply in `dtype` (pick_dtype's names); weights and embeddings stay float32."""
     encoder = model[0]
     chosen = pick_dtype(dtype, model.device)

@@ -10,7 +10,7 @@ from typing import NamedTuple, NoReturn
 
 from pdadapt.errors import ModelError
 
-WANTED = (  # what is loaded of a repository, which may hold the same weights in five formats
+LOADED_PATTERNS = (  # what is loaded of a repository, which may hold the same weights in five formats
     "*model*.safetensors",
     "*.json",
     "*.txt",
@@ -21,8 +21,8 @@ WANTED = (  # what is loaded of a repository, which may hold the same weights in
     "*.tiktoken",
     "artifact.metadata",
 )
-FIRST = ("config.json", "modules.json")  # one of which every model has
-PATIENCE = 10.0  # seconds until the hub is taken for unreachable
+CONFIG_NAMES = ("config.json", "modules.json")  # one of which every model has
+HUB_TIMEOUT = 10.0  # seconds until the hub is taken for unreachable
 
 
 class Repository(NamedTuple):
@@ -34,7 +34,7 @@ class Repository(NamedTuple):
 
 
 @functools.cache
-def repository(repo: str, revision: str | None) -> Repository:
+def find_repository(repo: str, revision: str | None) -> Repository:
     """What a model has on the hub (one question), or in the cache where the hub cannot be asked.
 
     Raises ModelError when the hub has no such model or revision, and when neither hub nor cache can tell.
@@ -43,19 +43,19 @@ def repository(repo: str, revision: str | None) -> Repository:
     from huggingface_hub.errors import HFValidationError, HTTPError
 
     try:
-        found = HfApi().model_info(repo, revision=revision, timeout=PATIENCE)
+        found = HfApi().model_info(repo, revision=revision, timeout=HUB_TIMEOUT)
         return Repository(frozenset(file.rfilename for file in found.siblings or []), commit=found.sha)
     except HFValidationError:
         raise ModelError(
             f"Model {repo!r} is neither an existing folder nor a hub id such as `google/flan-t5-xl`."
         ) from None
     except (HTTPError, OSError, ValueError) as error:  # ValueError: of a network's own page in place of an answer
-        _refuse_unknown(repo, revision, error)
-        for name in FIRST:
+        _raise_if_refused(repo, revision, error)
+        for name in CONFIG_NAMES:
             file = try_to_load_from_cache(repo, name, revision=revision)
             if isinstance(file, str):
                 return Repository(frozenset(files_below(Path(file).parent)), Path(file).parent)
-        _undelivered(repo, revision, error)
+        _raise_unavailable(repo, revision, error)
 
 
 @functools.cache
@@ -68,16 +68,16 @@ def download(repo: str, name: str, revision: str | None) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HTTPError
 
-    known = repository(repo, revision)
-    at = revision if name in FIRST else known.commit or revision
+    known = find_repository(repo, revision)
+    at = revision if name in CONFIG_NAMES else known.commit or revision
     try:
         return known.folder / name if known.folder else Path(hf_hub_download(repo, name, revision=at))
     except (HTTPError, OSError) as error:
-        _refuse_unknown(repo, revision, error)
-        _undelivered(repo, revision, error)
+        _raise_if_refused(repo, revision, error)
+        _raise_unavailable(repo, revision, error)
 
 
-def fetch(repo: str, revision: str | None, names: Sequence[str]) -> Path:
+def fetch_files(repo: str, revision: str | None, names: Sequence[str]) -> Path:
     """The cache's folder with these files of a repository. Raises ModelError when they cannot be had."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HTTPError
@@ -85,8 +85,8 @@ def fetch(repo: str, revision: str | None, names: Sequence[str]) -> Path:
     try:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=list(names)))
     except (HTTPError, OSError) as error:
-        _refuse_unknown(repo, revision, error)
-        _undelivered(repo, revision, error)
+        _raise_if_refused(repo, revision, error)
+        _raise_unavailable(repo, revision, error)
 
 
 def files_below(folder: Path) -> Iterator[str]:
@@ -95,14 +95,14 @@ def files_below(folder: Path) -> Iterator[str]:
     return (name.as_posix() for name in names if not any(part.startswith(".") for part in name.parts))
 
 
-def how_to_fetch(repo: str, revision: str | None) -> str:
+def fetch_command(repo: str, revision: str | None) -> str:
     """The command that fetches what is loaded of a model, and nothing else."""
     at = ["--revision", revision] if revision else []
-    patterns = [part for pattern in WANTED for part in ("--include", pattern)]
+    patterns = [part for pattern in LOADED_PATTERNS for part in ("--include", pattern)]
     return f"`{shlex.join(['hf', 'download', repo, *at, *patterns])}`"
 
 
-def _refuse_unknown(repo: str, revision: str | None, error: Exception) -> None:
+def _raise_if_refused(repo: str, revision: str | None, error: Exception) -> None:
     """Raises ModelError when the hub has answered that this model cannot be had."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
@@ -119,9 +119,9 @@ def _refuse_unknown(repo: str, revision: str | None, error: Exception) -> None:
         raise ModelError(f"Model {repo!r} has no revision {revision!r}. Give one that it has, or none.") from None
 
 
-def _undelivered(repo: str, revision: str | None, error: Exception) -> NoReturn:
+def _raise_unavailable(repo: str, revision: str | None, error: Exception) -> NoReturn:
     raise ModelError(
         f"Model {repo!r} is not in the local cache and the hub did not deliver it ({type(error).__name__}). Fetch it "
-        f"where there is a network with {how_to_fetch(repo, revision)} and give the folder, or use the embedded models "
-        "(`--recipe small`)."
+        f"where there is a network with {fetch_command(repo, revision)} and give the folder, or use the embedded "
+        "models (`--recipe small`)."
     ) from None

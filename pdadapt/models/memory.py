@@ -10,14 +10,14 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from pdadapt.errors import is_out_of_memory
-from pdadapt.models.device import release
+from pdadapt.models.device import release_memory
 from pdadapt.runtime.files import read_settings, write_atomic
 
 Result = TypeVar("Result")
 MEMORY_ERRORS = (MemoryError, RuntimeError)  # what running out of memory raises, if errors.is_out_of_memory
 
 
-class Limits:
+class BatchLimits:
     """The sizes that memory allowed, by what they are of; with a file, for as long as that is there."""
 
     def __init__(self) -> None:
@@ -37,19 +37,19 @@ class Limits:
         self.found[name] = size
         if self.file:
             write_atomic(self.file, json.dumps(self.found, indent=2) + "\n")
-        release()
+        release_memory()
 
 
-limits = Limits()  # of this process, which has one run
+batch_limits = BatchLimits()  # of this process, which has one run
 
 
-class Budget:
+class TokenBudget:
     """Tokens scored at once; halved when memory runs out, so that the largest that worked is kept."""
 
     def __init__(self, name: str, tokens: int):
         """name: what for; budgets of one name share what is found out."""
         self.name = name
-        self.tokens = limits.get(name, tokens)
+        self.tokens = batch_limits.get(name, tokens)
 
     def batches(
         self,
@@ -76,7 +76,7 @@ class Budget:
                 scores = None
             if scores is None:  # out of the handler, which holds what the failed batch has allocated
                 self.tokens = max(1, min(self.tokens, self._spent(costs, first or costs, batch, padded)) // 2)
-                limits.lower(self.name, self.tokens)
+                batch_limits.lower(self.name, self.tokens)
                 continue
             yield batch, scores
             start = batch.stop
@@ -96,6 +96,6 @@ class Budget:
         return first[batch.start] + sum(costs[i] for i in batch[1:])
 
 
-def cut(features: dict[str, Any], rows: Sequence[int], length: int) -> dict[str, Any]:
+def slice_features(features: dict[str, Any], rows: Sequence[int], length: int) -> dict[str, Any]:
     """These rows of right-padded features, `length` tokens each."""
     return {key: value[list(rows), :length] if isinstance(value, Tensor) else value for key, value in features.items()}

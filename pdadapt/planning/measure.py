@@ -185,7 +185,7 @@ def pairs_of(settings: PairSettings, size: int, seed: str) -> Positions:
 def measure_training(model: Any, corpus: Corpus, recipe: Recipe, rates: Rates, scratch: Path, advance: Any) -> None:
     """A few real steps, on labels that mean nothing. When memory runs out, with less at once, as the run would."""
     settings = recipe.train
-    size = settings.paired(min(recipe.retrieve.k, len(corpus)))
+    size = settings.paired_candidates(min(recipe.retrieve.k, len(corpus)))
     pairs = [(i, j, 1.0) for i, j in pairs_of(recipe.teacher.pair, size, "")]
     points: list[float | None] = [-float(place) for place in range(size)]
     shape = around_pairs(TrainingList("", [""] * size, points, pairs), settings.n_way, "")

@@ -1,4 +1,4 @@
-"""A checkpoint for another tool, with a model card; upload to the hub."""
+"""Export a checkpoint for another library with a model card, and upload it to the hub."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Literal
 import yaml
 
 from pdadapt.errors import ModelError, RunError, reason
+from pdadapt.evaluation.results import RunMetrics
 from pdadapt.models.source import is_colbert, resolve_model
+from pdadapt.runs.artefacts import read_json
 from pdadapt.runs.folder import last_checkpoint
 from pdadapt.runtime.files import atomic_folder, read_settings
 from pdadapt.runtime.printing import markdown
@@ -52,21 +54,21 @@ recipe:
 
 
 def export_checkpoint(name: str, out: Path, file_format: Format) -> None:
-    """Write the student `name` (a run folder, whose newest it is, or a model name) to the new folder `out`, which
-    appears whole or not at all; of a run, a model card (README.md) says what it was made from.
+    """Write a student to the new folder `out`, which appears whole or not at all.
+
+    name: a run folder, or the name of a model. The export of a run has a model card (README.md).
 
     Raises ModelError when the format cannot express the student, RunError when `out` exists.
     """
     if out.exists():
-        raise RunError(f"{out} exists already; give another --out.")
-    try:
-        card = model_card(Path(name), file_format) if (Path(name) / "metrics.json").is_file() else None
-    except KeyError as error:
-        raise RunError(f"{name}/metrics.json lacks {error}; the same `pdadapt adapt` writes it anew.") from None
+        raise RunError(f"{out} already exists. Give another --out.")
+    card = model_card(Path(name), file_format) if (Path(name) / "metrics.json").is_file() else None
     name = last_checkpoint(name)
     dense = not is_colbert(resolve_model(name))
     if dense and file_format in ("stanford", "pylate"):
-        raise ModelError(f"{name!r} is a dense student, which {file_format} cannot express; use sentence-transformers.")
+        raise ModelError(
+            f"{name!r} is a dense student. {file_format} cannot express it; use --format sentence-transformers."
+        )
     model = load_dense(name) if dense else load_colbert(name)
     with atomic_folder(out) as folder:
         if file_format == "pylate":
@@ -84,52 +86,51 @@ def export_checkpoint(name: str, out: Path, file_format: Format) -> None:
 
 
 def model_card(run: Path, file_format: Format) -> str:
-    """What a finished run says about the student it keeps: corpus, teacher, recipe, measures; and the paper to cite."""
-    metrics = read_settings(run / "metrics.json")
-    best = metrics["iteration"]
+    """The README.md of a finished run's checkpoint: corpus, teacher, recipe, measures, and the paper to cite."""
+    metrics = read_json(run / "metrics.json", RunMetrics.from_json)
+    kept = metrics.iteration
     origin = read_settings(run / "run.json")
     recipe = (run / "recipe.yaml").read_text(encoding="utf-8")
     settings = Recipe.model_validate(yaml.safe_load(recipe))
-    tasks: list[Task] = ["point", "pair"] if settings.teacher.pair.asked else ["point"]
-    asked = (
-        sum(labels.get("points", 0) for labels in metrics["labels"]),
-        sum(labels.get("pairs", 0) for labels in metrics["labels"]),
-    )
-    systems = ["base", *(f"iteration {number}" for number in range(1, best + 1))]
-    rows = []
-    for measure, found in metrics["measures"].items():
-        p = f"{found['comparisons'][best - 1]['p']:.3f}" if best else ""
-        rows.append(f"| {measure} | {' | '.join(f'{mean:.4f}' for mean in found['means'][: best + 1])} | {p} |")
-    table = [
-        f"On its {metrics['test_queries']:,} test queries (p of the last against the base, paired randomisation test):",
-        "",
-        f"| | {' | '.join(systems)} | p |",
-        "|---" * (len(systems) + 2) + "|",
-        *rows,
-    ]
+    tasks: list[Task] = ["point", "pair"] if settings.teacher.pair.asks_teacher else ["point"]
     return CARD.format(
         library="sentence-transformers" if file_format != "stanford" else "colbert",
-        corpus=markdown(metrics["corpus"]),
-        documents=metrics["documents"],
-        queries=metrics["queries"],
+        corpus=markdown(metrics.corpus),
+        documents=metrics.documents,
+        queries=metrics.queries,
         teachers=", ".join(dict.fromkeys(f"`{model_of(settings.teacher, task).model}`" for task in tasks)),
         labels="Relevance judgments of the training queries were used too (L_CL)."
         if settings.train.lambda_cl
         else "No relevance judgment was used.",
-        points=asked[0],
-        pairs=asked[1],
-        measures="\n".join(table) if rows else "The corpus came without judgments: nothing was measured.",
+        points=sum(labels.points for labels in metrics.labels),
+        pairs=sum(labels.pairs for labels in metrics.labels),
+        measures=measures_section(metrics),
         student=settings.student.model,
-        made="fine-tuned" if best else "as it was, since fine-tuning brought no agreement with the teacher",
+        made="fine-tuned" if kept else "unchanged, since fine-tuning did not improve its agreement with the teacher",
         version=origin["versions"]["pdadapt"],
         recipe=recipe,
     )
 
 
-def push(folder: Path, repo: str) -> str:
-    """Upload an exported folder to the Hugging Face hub, as a private repository; returns its address.
+def measures_section(metrics: RunMetrics) -> str:
+    """A Markdown table of the base and every iteration up to the kept one."""
+    if not metrics.measures:
+        return "The corpus has no judgments, so nothing was measured."
+    kept = metrics.iteration
+    systems = ["base", *(f"iteration {number}" for number in range(1, kept + 1))]
+    title = f"On its {metrics.test_queries:,} test queries (p of the last against the base, paired randomisation test):"
+    rows = []
+    for measure, result in metrics.measures.items():
+        means = " | ".join(f"{mean:.4f}" for mean in result.means[: kept + 1])
+        rows.append(f"| {measure} | {means} | {f'{result.against_base(kept).p:.3f}' if kept else ''} |")
+    head = f"| | {' | '.join(systems)} | p |"
+    return "\n".join([title, "", head, "|---" * (len(systems) + 2) + "|", *rows])
 
-    The token is the environment's (HF_TOKEN, or `hf auth login`). Raises ModelError when the hub refuses.
+
+def push(folder: Path, repo: str) -> str:
+    """Upload an exported folder to a private repository of the Hugging Face hub, and return its address.
+
+    The token comes from HF_TOKEN or `hf auth login`. Raises ModelError when the upload fails.
     """
     from httpx import TransportError
     from huggingface_hub import HfApi
@@ -140,6 +141,6 @@ def push(folder: Path, repo: str) -> str:
         HfApi().upload_folder(repo_id=repo, folder_path=folder, commit_message="Add the student")
     except (HfHubHTTPError, HFValidationError, TransportError, OSError) as error:
         raise ModelError(
-            f"The hub did not take {repo!r} ({reason(error)}); {folder} is whole: the same command uploads it later."
+            f"The upload to {repo!r} failed ({reason(error)}). {folder} is complete. Repeat the command to upload it."
         ) from None
     return str(address)

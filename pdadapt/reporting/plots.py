@@ -1,4 +1,4 @@
-"""The plots of the report, as SVG to stand in the page: colours and letters are the page's, light or dark."""
+"""The plots of the report as inline SVG. They use the fonts and the colours of the page, light or dark."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from scipy.special import expit
 
-WIDTH, HEIGHT = 4.72, 2.9  # inches: 340 x 209 points, a phone's width
-LETTERS = 20  # of a name beside a plot
-BINS = 30
-CONFIDENCE = np.linspace(0.5, 1.0, 6)  # edges of the calibration's bins
+from pdadapt.evaluation.results import Measures
 
-# What stands for the page's colours while matplotlib draws; _inline puts the page's variables in their place.
+WIDTH, HEIGHT = 4.72, 2.9  # inches: 340 x 209 points, a phone's width
+NAME_CHARACTERS = 20  # longer names beside a plot are cut
+HISTOGRAM_BINS = 30
+CONFIDENCE_EDGES = np.linspace(0.5, 1.0, 6)  # of the bins of the calibration
+
+# Placeholders that matplotlib draws with. _inline replaces them by the colour variables of the page.
 TEXT, MUTED, RULE, GOOD, BAD, FIRST, SECOND, THIRD = (f"#0000f{digit}" for digit in range(1, 9))
 VARIABLES = {
     TEXT: "--text",
@@ -54,12 +56,12 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def changes(measures: Mapping[str, Any], system: int, name: str) -> str:
-    """Each measure's change from the base, with its 95 % interval; zero is marked."""
+def changes(measures: Measures, system: int, name: str) -> str:
+    """The change of each measure from the base with its 95 % interval. Zero is marked."""
     found = {}
-    for measure, values in measures.items():
-        comparison = next(one for one in values["comparisons"] if one.get("system", 1) == system)
-        found[measure] = comparison["change"], comparison["interval"] or [comparison["change"]] * 2
+    for measure, result in measures.items():
+        comparison = result.against_base(system)
+        found[measure] = comparison.change, comparison.interval or (comparison.change, comparison.change)
 
     def draw(axes: Axes) -> None:
         for row, (change, (low, high)) in enumerate(found.values()):
@@ -79,7 +81,7 @@ def changes(measures: Mapping[str, Any], system: int, name: str) -> str:
 
 
 def gains(before: Sequence[float], after: Sequence[float], measure: str, queries: str, name: str) -> str:
-    """What each query gained, the greatest gain first. queries: which they are."""
+    """The gain of each query, the largest first. queries: what the axis calls them."""
     values, counts = np.unique(np.round(np.subtract(after, before), 9), return_counts=True)
     values, edges = values[::-1], np.concatenate([[0], np.cumsum(counts[::-1])])
     rose, fell = int(counts[::-1][values > 0].sum()), int(counts[::-1][values < 0].sum())
@@ -93,16 +95,16 @@ def gains(before: Sequence[float], after: Sequence[float], measure: str, queries
         axes.set_ylabel(f"gain in {_short(measure)}")
         _counted(axes, "x")
 
-    label = f"Gain in {measure} of each of {edges[-1]:,} {queries}: {rose:,} rose, {fell:,} fell, the others stayed"
+    label = f"Gain in {measure} of each of {edges[-1]:,} {queries}: {rose:,} rose, {fell:,} fell, the rest stayed"
     return _svg(name, label, draw)
 
 
 def point_labels(points: Sequence[float], name: str) -> str:
-    """How the point labels are spread."""
+    """The distribution of the point labels."""
     found = np.asarray(points)
 
     def draw(axes: Axes) -> None:
-        heights, edges = np.histogram(found, BINS)
+        heights, edges = np.histogram(found, HISTOGRAM_BINS)
         axes.stairs(heights, edges, fill=True, color=FIRST)
         axes.set_xlabel("point label")
         axes.set_ylabel("documents")
@@ -113,17 +115,17 @@ def point_labels(points: Sequence[float], name: str) -> str:
 
 
 def pair_labels(log_odds: Sequence[float], name: str) -> str:
-    """How the pairs' log-odds are spread; below zero they contradict the points."""
+    """The distribution of the pairs' log-odds. Below zero they contradict the points."""
     found = np.asarray(log_odds)
 
     def draw(axes: Axes) -> None:
         most = max(np.abs(found).max(), 1e-9)
-        heights, edges = np.histogram(found, np.linspace(-most, most, BINS + 1))  # an edge is at 0
-        half = BINS // 2
+        heights, edges = np.histogram(found, np.linspace(-most, most, HISTOGRAM_BINS + 1))  # one edge is at 0
+        half = HISTOGRAM_BINS // 2
         axes.stairs(heights[half:], edges[half:], fill=True, color=FIRST)
         axes.stairs(heights[:half], edges[: half + 1], fill=True, color=SECOND)
         axes.axvline(0, color=TEXT, linewidth=1)
-        axes.set_xlim(min(-most / BINS, found.min()), max(most / BINS, found.max()))
+        axes.set_xlim(min(-most / HISTOGRAM_BINS, found.min()), max(most / HISTOGRAM_BINS, found.max()))
         axes.set_xlabel("log-odds for the document with the higher point")
         axes.set_ylabel("pairs")
         _counted(axes, "y")
@@ -133,15 +135,15 @@ def pair_labels(log_odds: Sequence[float], name: str) -> str:
 
 
 def calibration(log_odds: Sequence[float], name: str) -> str:
-    """Of the pairs that the teacher is so sure of, the share on which its points agree; with how many there are."""
+    """The share of the pairs on which the points agree, by the teacher's confidence, with the number of pairs."""
     found = np.asarray(log_odds)
     sure = expit(np.abs(found))
-    places = np.clip(np.digitize(sure, CONFIDENCE) - 1, 0, len(CONFIDENCE) - 2)
-    counts = np.bincount(places, minlength=len(CONFIDENCE) - 1)
-    agreeing = np.bincount(places, weights=found >= 0, minlength=len(CONFIDENCE) - 1)
+    places = np.clip(np.digitize(sure, CONFIDENCE_EDGES) - 1, 0, len(CONFIDENCE_EDGES) - 2)
+    counts = np.bincount(places, minlength=len(CONFIDENCE_EDGES) - 1)
+    agreeing = np.bincount(places, weights=found >= 0, minlength=len(CONFIDENCE_EDGES) - 1)
     shares = np.divide(agreeing, counts, out=np.zeros(len(counts)), where=counts > 0)
-    centers = (CONFIDENCE[1:] + CONFIDENCE[:-1]) / 2
-    bins = list(zip(CONFIDENCE, CONFIDENCE[1:], counts, strict=False))
+    centers = (CONFIDENCE_EDGES[1:] + CONFIDENCE_EDGES[:-1]) / 2
+    bins = list(zip(CONFIDENCE_EDGES, CONFIDENCE_EDGES[1:], counts, strict=False))
 
     def draw(axes: Axes) -> None:
         axes.bar(centers, shares, width=0.085, color=FIRST)
@@ -166,7 +168,7 @@ def losses(rows: Sequence[Mapping[str, float]], name: str) -> str:
     steps = [row["step"] for row in rows]
     curves = {term: [row.get(term, 0.0) for row in rows] for term in TERMS if any(row.get(term) for row in rows)}
     if len(curves) == 2:
-        del curves["loss"]  # it is its only term
+        del curves["loss"]  # the loss equals its only term
 
     def draw(axes: Axes) -> None:
         for term, values in curves.items():
@@ -183,7 +185,7 @@ def losses(rows: Sequence[Mapping[str, float]], name: str) -> str:
 
 
 def checks(rows: Sequence[Mapping[str, float]], name: str) -> str:
-    """Agreement with the teacher over the optimizer steps; the best check is marked."""
+    """Agreement with the teacher over the optimizer steps. The best check is marked."""
     steps, values = [row["step"] for row in rows], [row["value"] for row in rows]
     best = int(np.argmax(values))
 
@@ -199,19 +201,19 @@ def checks(rows: Sequence[Mapping[str, float]], name: str) -> str:
 
 
 def _short(name: str) -> str:
-    """As much of a name as leaves room for the plot."""
-    return name if len(name) <= LETTERS else name[: LETTERS - 1] + "…"
+    """A name, cut so that it leaves room for the plot."""
+    return name if len(name) <= NAME_CHARACTERS else name[: NAME_CHARACTERS - 1] + "…"
 
 
 def _counted(axes: Axes, axis: str) -> None:
-    """Whole numbers, with commas."""
+    """Label an axis with whole numbers and thousands separators."""
     chosen = axes.xaxis if axis == "x" else axes.yaxis
     chosen.set_major_locator(MaxNLocator(5, integer=True))
     chosen.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
 
 def _svg(name: str, label: str, draw: Callable[[Axes], None]) -> str:
-    """The same bytes for the same plot. name: unique on the page; label: what is read out in the plot's place."""
+    """The plot as SVG; the same plot gives the same bytes. name: unique on the page. label: text for screen readers."""
     with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
         draw(figure.subplots())
@@ -223,7 +225,7 @@ def _svg(name: str, label: str, draw: Callable[[Axes], None]) -> str:
 
 
 def _inline(svg: str, label: str) -> str:
-    """A whole SVG file as an element of a page: in its colours, with no id that stands elsewhere too, and no style."""
+    """Turn an SVG file into an element of the page: with the page's colours, unique ids and no style of its own."""
     width, height = (round(size * 72, 1) for size in (WIDTH, HEIGHT))
     head = f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(label)}">'
     body = svg[svg.index("<svg") :]

@@ -1,4 +1,4 @@
-"""The page that a run leaves: report.html, made from the run folder alone. One file, no script, nothing to load."""
+"""report.html of a run, made from its folder. The page is one file without scripts, and it loads nothing."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from pdadapt.errors import RunError
-from pdadapt.evaluation.held_out import DECISIVE
+from pdadapt.evaluation.held_out import DECISIVE_MEASURE
+from pdadapt.evaluation.results import Comparison, Measures, MostChanged
+from pdadapt.evaluation.verdict import HARMED, HELPED
 from pdadapt.reporting import plots
-from pdadapt.runs.record import Iteration, Record, read_agreed, read_labels, read_record, read_values, stage_of
+from pdadapt.reporting.record import Iteration, Record, read_agreed, read_labels, read_record, read_values, stage_of
+from pdadapt.reporting.tables import change_text, query_counts
 from pdadapt.runtime.files import write_atomic
 from pdadapt.runtime.format import duration, p_value, speed
 from pdadapt.runtime.printing import printable
 
 TEMPLATE = Path(__file__).with_suffix(".html.jinja")
-OUTCOMES = {"helped": "good", "harmed": "bad"}  # other verdicts have no colour
+OUTCOME_TONES = {HELPED: "good", HARMED: "bad"}  # other outcomes have no colour
 
 
 class Table(NamedTuple):
-    """The first cell of a row names it."""
+    """A table of the page. The first cell of each row is its name."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -37,7 +40,7 @@ class Plot(NamedTuple):
 
 
 def write_report(run: Path) -> Path:
-    """Write RUN/report.html, of a run that has not finished with what there is; returns its path.
+    """Write RUN/report.html and return its path. Works on unfinished runs too.
 
     Raises RunError when the folder holds no run of `pdadapt adapt`, is damaged, or cannot be written to.
     """
@@ -46,7 +49,7 @@ def write_report(run: Path) -> Path:
     try:
         write_atomic(target, text)
     except OSError as error:
-        raise RunError(f"{target} cannot be written ({error.strerror}); copy the run folder elsewhere.") from None
+        raise RunError(f"{target} cannot be written ({error.strerror}). Copy the run folder elsewhere.") from None
     return target
 
 
@@ -60,40 +63,37 @@ def page(record: Record) -> str:
         finalize=lambda value: printable(value) if type(value) is str else value,
     )
     environment.filters |= {"duration": duration, "speed": speed}
-    metrics = record.metrics
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         record=record,
-        **verdict(record),
+        **headline(record),
         facts=facts(record),
-        measures=comparison_table(compared(metrics.get("measures", {}), record.systems)),
+        measures=base_and_adapted(compared(record.measures, record.systems)),
         measure_plots=list(measure_plots(record)),
-        agreement=comparison_table(by_iteration([iteration.agreement for iteration in record.iterations])),
+        agreement=base_and_adapted(by_iteration([iteration.agreement for iteration in record.iterations])),
         agreement_plots=list(agreement_plots(record)),
-        general=comparison_table(by_iteration(metrics.get("general", []))),
+        general=base_and_adapted(by_iteration(record.general)),
         labels=label_table(record.iterations),
         iteration_plots=[(iteration.number, list(iteration_plots(iteration))) for iteration in record.iterations],
-        changed={kind: metrics.get("most_changed", {}).get(kind, []) for kind in ("gained", "lost")},
-        measure=next(iter(metrics.get("measures", {})), DECISIVE),
-        costs=costs(record.timings),
+        changed=record.metrics.most_changed if record.metrics else MostChanged((), ()),
+        measure=next(iter(record.measures), DECISIVE_MEASURE),
+        times=stage_times(record.timings),
         origin=list(flat(record.origin)),
     )
 
 
-def verdict(record: Record) -> dict[str, str]:
-    """The sentence that stands first, and its colour."""
-    found = record.metrics.get("verdict", {})
-    if not record.finished:
-        return {
-            "sentence": f"Not finished yet: last seen {record.stopped_at()}. This is what there is so far.",
-            "tone": "",
-        }
-    if not found:
-        return {"sentence": "No verdict was recorded; the same `pdadapt adapt` again adds it.", "tone": ""}
-    return {"sentence": found["sentence"], "tone": OUTCOMES.get(found["outcome"], "")}
+def headline(record: Record) -> dict[str, str]:
+    """The sentence at the top of the page, and its colour."""
+    if record.metrics and record.finished:
+        verdict = record.metrics.verdict
+        return {"sentence": verdict.sentence, "tone": OUTCOME_TONES.get(verdict.outcome, "")}
+    return {
+        "sentence": f"Not finished yet: last seen {record.stopped_at()}. The page shows what exists so far.",
+        "tone": "",
+    }
 
 
 def facts(record: Record) -> list[tuple[str, str]]:
-    """What was adapted, by whom, and what came of it."""
+    """Names and values of the run: data, queries, student, teacher, checkpoint."""
     recipe = yaml.safe_load(record.recipe) or {}
     teacher = recipe.get("teacher", {})
     teachers = {
@@ -106,13 +106,13 @@ def facts(record: Record) -> list[tuple[str, str]]:
         ("Queries", written(record.written)),
         ("Student", str(recipe.get("student", {}).get("model", ""))),
         ("Teacher", ", ".join(sorted(filter(None, teachers)))),
-        ("Checkpoint", str(record.metrics.get("checkpoint", ""))),
+        ("Checkpoint", record.metrics.checkpoint if record.metrics else ""),
     ]
     return [(name, text) for name, text in found if text]
 
 
 def written(report: Mapping[str, Any]) -> str:
-    """What came of queries that an LLM wrote for the run; nothing where it wrote none."""
+    """How many generated queries were kept and dropped; empty if no queries were generated."""
     if not report:
         return ""
     ends = Counter[str]()
@@ -129,60 +129,60 @@ def _asks_pairs(teacher: Mapping[str, Any]) -> bool:
     return bool(pair.get("per_query")) and pair.get("scoring") == "labels"
 
 
-class Comparison(NamedTuple):
+class Compared(NamedTuple):
+    """A comparison with the names and values that the page shows."""
+
     measure: str
     system: str
-    base: float
+    base_value: float
     value: float
-    change: Mapping[str, Any]  # what evaluate.compare_two says
+    comparison: Comparison
 
 
-def compared(measures: Mapping[str, Any], systems: Sequence[str]) -> Iterator[Comparison]:
-    """Every comparison there is, measure by measure. systems: what those are called whose means there are."""
-    for measure, found in measures.items():
-        for one in found["comparisons"]:
-            base, system = one.get("base", 0), one.get("system", 1)
-            yield Comparison(measure, systems[system], found["means"][base], found["means"][system], one)
+def compared(measures: Measures, systems: Sequence[str]) -> Iterator[Compared]:
+    """Every comparison, measure by measure. systems: names of the systems, in the order of `means`."""
+    for measure, result in measures.items():
+        for one in result.comparisons:
+            yield Compared(measure, systems[one.system], *result.before_and_after(one), one)
 
 
-def by_iteration(found: Sequence[Mapping[str, Any]]) -> list[Comparison]:
-    """The comparison of each iteration, those of a measure together."""
+def by_iteration(found: Sequence[Measures]) -> list[Compared]:
+    """The comparison of each iteration, grouped by measure."""
     every = [
-        comparison
+        one
         for number, measures in enumerate(found, 1)
-        for comparison in compared(measures, [f"iteration {number}"] * 3)
+        for one in compared(measures, [f"iteration {number}"] * 3)  # at most: base, iteration before, this iteration
     ]
-    order = list(dict.fromkeys(comparison.measure for comparison in every))
-    return sorted(every, key=lambda comparison: order.index(comparison.measure))
+    order = list(dict.fromkeys(one.measure for one in every))
+    return sorted(every, key=lambda one: order.index(one.measure))
 
 
-def comparison_table(comparisons: Iterable[Comparison]) -> Table:
-    """Base and adapted, with the change; of which iteration, where there are several."""
+def base_and_adapted(comparisons: Iterable[Compared]) -> Table:
+    """The values of base and adapted with the change, and the iteration where there are several."""
     every = list(comparisons)
-    several = len({comparison.system for comparison in every}) > 1
-    rows = []
-    for measure, system, base, value, change in every:
-        queries = " / ".join(f"{change[kind]:,}" for kind in ("wins", "ties", "losses") if kind in change)
-        p = p_value(change.get("p_holm", change["p"]))
-        name = f"{measure}, {system}" if several else measure
-        rows.append((name, signed(f"{base:.4f}"), signed(f"{value:.4f}"), change_text(change), p, queries))
+    several = len({one.system for one in every}) > 1
+    rows = [
+        (
+            f"{one.measure}, {one.system}" if several else one.measure,
+            signed(f"{one.base_value:.4f}"),
+            signed(f"{one.value:.4f}"),
+            signed(change_text(one.comparison)),
+            p_value(one.comparison.p_holm),
+            query_counts(one.comparison, " / "),
+        )
+        for one in every
+    ]
     return Table(("", "base", "adapted", "change ± 95 %", "p", "rose / same / fell"), rows)
 
 
-def change_text(change: Mapping[str, Any]) -> str:
-    found = change.get("change", 0.0)
-    low, high = change.get("interval") or (0.0, 0.0)
-    return signed(f"{found:+.4f}" + (f" ± {(high - low) / 2:.4f}" if change.get("interval") else ""))
-
-
 def signed(text: str) -> str:
-    """With a minus sign that is as wide as a plus."""
+    """The text with minus signs that are as wide as plus signs."""
     return text.replace("-", "−")
 
 
 def measure_plots(record: Record) -> Iterator[Plot]:
-    """The measures' changes, and the first one's query by query."""
-    measures = record.metrics.get("measures", {})
+    """The change of every measure, and the gain of each query on the first measure."""
+    measures = record.measures
     if not measures:
         return
     shown = record.systems[record.shown]
@@ -195,45 +195,45 @@ def measure_plots(record: Record) -> Iterator[Plot]:
 
 
 def agreement_plots(record: Record) -> Iterator[Plot]:
-    """What each query held out gained, of the iteration shown."""
-    before, after = read_agreed(record, DECISIVE) if record.shown else ((), ())
+    """The gain of each held-out query, for the shown iteration."""
+    before, after = read_agreed(record, DECISIVE_MEASURE) if record.shown else ((), ())
     if before:
         of = f" of iteration {record.shown}" if len(record.iterations) > 1 else ""
-        svg = plots.gains(before, after, DECISIVE, "queries held out", "agreement-gains")
+        svg = plots.gains(before, after, DECISIVE_MEASURE, "held-out queries", "agreement-gains")
         yield Plot(f"Gain{of}, query by query", Markup(svg))
 
 
-LABEL_ROWS = {  # of labels.json: what the page calls it, and how it is written
+LABEL_ROWS = {  # figures of labels.json: name on the page, format
     "points": ("point labels", "{:,}"),
-    "points_asked": ("of them not in the store before", "{:,}"),
+    "points_asked": ("new: not in the store before", "{:,}"),
     "points_unanswered": ("points without an answer", "{:,}"),
     "pairs": ("pair labels", "{:,}"),
-    "pairs_derived": ("of them derived from the points", "{:,}"),
-    "pair_prompts_asked": ("prompts for them, not in the store before", "{:,}"),
+    "pairs_derived": ("derived from the points", "{:,}"),
+    "pair_prompts_asked": ("new prompts for pairs", "{:,}"),
     "pairs_unanswered": ("pairs without an answer", "{:,}"),
-    "flip_rate": ("flip rate: pairs decided by the order of the two", "{:.1%}"),
-    "position_bias": ("position bias: log-odds for what stands first", "{:+.2f}"),
+    "flip_rate": ("flip rate: pairs whose answer depends on the order", "{:.1%}"),
+    "position_bias": ("position bias: log-odds for the first document", "{:+.2f}"),
     "disagreement": ("pairs that contradict the points", "{:.1%}"),
-    "triples": ("three documents judged two by two", "{:,}"),
-    "circles": ("of them circles: a over b over c over a", "{:,}"),
+    "triples": ("triples of documents with all three pairs judged", "{:,}"),
+    "circles": ("intransitive triples: a over b over c over a", "{:,}"),
 }
-SILENT = (
+HIDDEN_IF_ZERO = (
     "points_unanswered",
     "pairs_derived",
     "pair_prompts_asked",
     "pairs_unanswered",
     "triples",
     "circles",
-)  # that are left out where 0
+)
 
 
 def label_table(iterations: Sequence[Iteration]) -> Table:
-    """What the teacher said, a column an iteration."""
+    """Figures of the labels, one column per iteration."""
     labeled = [iteration for iteration in iterations if iteration.labels]
     rows = []
     for key, (name, form) in LABEL_ROWS.items():
-        found = [one.labels.get(key) for one in labeled]
-        if any(found) or (key not in SILENT and found.count(None) < len(found)):
+        found = [getattr(one.labels, key) for one in labeled]
+        if any(found) or (key not in HIDDEN_IF_ZERO and found.count(None) < len(found)):
             rows.append(
                 (name, *("" if value is None else signed(form.format(value)).replace("%", " %") for value in found))
             )
@@ -241,44 +241,50 @@ def label_table(iterations: Sequence[Iteration]) -> Table:
 
 
 def iteration_plots(iteration: Iteration) -> Iterator[Plot]:
-    """What the teacher said, and the loss."""
+    """Distributions of the labels, the loss, and the agreement during training."""
     name = f"iteration-{iteration.number}"
     points, pairs = read_labels(iteration.lists)
-    derived = bool(iteration.labels.get("pairs_derived"))
+    derived = bool(iteration.labels and iteration.labels.pairs_derived)
     if points:
         yield Plot("Point labels", Markup(plots.point_labels(points, f"{name}-points")))
     if pairs:
-        note = "Derived from the points: none contradicts them." if derived else "Below zero, pairs contradict points."
+        note = (
+            "Derived from the points, so no pair contradicts them."
+            if derived
+            else "Pairs below zero contradict the points."
+        )
         yield Plot("Pair labels", Markup(plots.pair_labels(pairs, f"{name}-pairs")), note)
     if pairs and not derived:
-        note = "Dashed: as often as the teacher is sure."
+        note = "Dashed: agreement equal to the teacher's confidence."
         yield Plot("Calibration of pairs", Markup(plots.calibration(pairs, f"{name}-calibration")), note)
     if iteration.losses:
         yield Plot("Loss", Markup(plots.losses(iteration.losses, f"{name}-loss")), "Each term with its weight.")
     if iteration.checks:
-        note = "On queries held out of training; the best state is kept."
+        note = "On held-out queries. The best state is kept."
         yield Plot("Agreement with the teacher", Markup(plots.checks(iteration.checks, f"{name}-checks")), note)
 
 
-class Cost(NamedTuple):
+class StageTime(NamedTuple):
+    """The time and the work of a stage in all iterations and starts of the run."""
+
     stage: str
     seconds: float
     units: int
     unit: str
 
 
-def costs(timings: Iterable[Mapping[str, Any]]) -> list[Cost]:
-    """What every stage took, all iterations and starts of the run together."""
-    found: dict[str, Cost] = {}
+def stage_times(timings: Iterable[Mapping[str, Any]]) -> list[StageTime]:
+    """Sum timings.jsonl by stage."""
+    times: dict[str, StageTime] = {}
     for row in timings:
         stage = stage_of(row["task"])
-        before = found.get(stage, Cost(stage, 0.0, 0, row["unit"]))
-        found[stage] = before._replace(seconds=before.seconds + row["seconds"], units=before.units + row["units"])
-    return list(found.values())
+        before = times.get(stage, StageTime(stage, 0.0, 0, row["unit"]))
+        times[stage] = before._replace(seconds=before.seconds + row["seconds"], units=before.units + row["units"])
+    return list(times.values())
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """(dotted key, value) of every leaf."""
+    """The dotted key and the value of every leaf."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
             yield from flat(value, f"{prefix}{key}.")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pdadapt.data.corpus import Corpus, Queries
-from pdadapt.data.run_file import Ranked, RunFile, write_run
+from pdadapt.data.run_file import Ranked, TrecRunFile, write_run
 from pdadapt.errors import DataError
 from pdadapt.retrieval.engines.load import (
     BASELINE,
@@ -25,7 +25,7 @@ from pdadapt.settings.schema import Recipe, RetrieveSettings
 from pdadapt.students.load import load_student
 
 if TYPE_CHECKING:
-    from pdadapt.runtime.ray_cluster import Cluster
+    from pdadapt.runtime.ray_cluster import RayCluster
 
 
 def rank(
@@ -37,7 +37,7 @@ def rank(
     run: RunFolder,
     iteration: int,
     progress: Progress,
-    cluster: Cluster | None = None,
+    cluster: RayCluster | None = None,
 ) -> None:
     """Rank test queries to this depth, and training queries for the next iteration, with the student of `iteration`.
 
@@ -83,7 +83,7 @@ def rank(
     shutil.rmtree(index, ignore_errors=True)
 
 
-def check_found(bm25: RunFile, queries: Queries, progress: Progress) -> None:
+def check_found(bm25: TrecRunFile, queries: Queries, progress: Progress) -> None:
     """Say how many queries are left out, since BM25, the one source, found nothing. Raises DataError when all are."""
     if not bm25:
         raise DataError(
@@ -99,7 +99,7 @@ def starter_settings(recipe: Recipe) -> dict[str, Any]:
     return recipe.student.model_dump(include={"query_length", "document_length", "dtype"})
 
 
-def rank_by_bm25(corpus: Corpus, queries: Queries, file: Path, k: int, progress: Progress) -> RunFile:
+def rank_by_bm25(corpus: Corpus, queries: Queries, file: Path, k: int, progress: Progress) -> TrecRunFile:
     """BM25's k best of each query: what `file` holds, or made now; its index goes when that is on disk."""
     index = file.with_suffix(".index")
     if not file.exists():
@@ -110,4 +110,4 @@ def rank_by_bm25(corpus: Corpus, queries: Queries, file: Path, k: int, progress:
         write_run(file, (each[:2] for each in search(engine, corpus, queries, index, k, progress)), BASELINE)
         progress.prefix = stage
     shutil.rmtree(index, ignore_errors=True)
-    return RunFile(file)
+    return TrecRunFile(file)

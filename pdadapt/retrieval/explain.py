@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from pdadapt.data.corpus import Dataset, Document
-from pdadapt.data.words import UNSPACED
+from pdadapt.data.words import UNSPACED_SCRIPTS
 from pdadapt.retrieval.engines.colbert import Colbert
 from pdadapt.retrieval.engines.exact import Exact
 from pdadapt.retrieval.engines.plaid import Plaid
@@ -21,8 +21,10 @@ from pdadapt.runtime.progress import Progress
 from pdadapt.runtime.terminal import Name, WholeTable, console, plain
 from pdadapt.settings.schema import RetrieveSettings
 
-WORD = regex.compile(rf"(?V1)[{UNSPACED}]\p{{M}}*|[[\w\p{{M}}]--[{UNSPACED}]]+")
-PIECE = regex.compile(rf"(?V1)[{UNSPACED}]{{1,3}}|[\S--[{UNSPACED}]]{{1,40}}")  # a word, or as much text as one
+WORD = regex.compile(rf"(?V1)[{UNSPACED_SCRIPTS}]\p{{M}}*|[[\w\p{{M}}]--[{UNSPACED_SCRIPTS}]]+")
+PIECE = regex.compile(
+    rf"(?V1)[{UNSPACED_SCRIPTS}]{{1,3}}|[\S--[{UNSPACED_SCRIPTS}]]{{1,40}}"
+)  # a word, or as much text as one
 SHOWN = 60  # pieces of a passage
 
 Span = tuple[int, int]  # of characters: start, end

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pdadapt.data.corpus import Corpus, Dataset, Queries
-from pdadapt.data.passages import best_passages
+from pdadapt.data.passages import rank_by_best_passage
 from pdadapt.data.run_file import Ranked, Ranking
 from pdadapt.retrieval.engines.base import Engine
 from pdadapt.retrieval.engines.load import index_folder, index_origin, load_engine
@@ -97,16 +97,16 @@ def retrieve_documents(
     engine: Engine, corpus: Corpus, queries: Queries, folder: Path, k: int, progress: Progress
 ) -> Ranking:
     """The k best documents; of a corpus split into passages each document's best passage, searched deeper as needed."""
-    if corpus.whole is corpus:
+    if corpus.unsplit is corpus:
         return retrieve(engine, corpus, queries, folder, k, progress)
-    wanted, depth = min(k, len(corpus.whole)), k
+    wanted, depth = min(k, len(corpus.unsplit)), k
     ranking: Ranking = {}
     left = queries
     while left:
         depth = min(2 * depth, len(corpus))
         exhausted = set()
         for query_id, ranked, ended in search(engine, corpus, left, folder, depth, progress):
-            ranking |= best_passages({query_id: ranked}, k)
+            ranking |= rank_by_best_passage({query_id: ranked}, k)
             if ended:
                 exhausted.add(query_id)
         short = {query_id for query_id in left if len(ranking[query_id]) < wanted} - exhausted
@@ -121,7 +121,7 @@ def without_itself(ranking: Mapping[str, Ranked], corpus: Corpus, queries: Queri
     kept: Ranking = {}
     found = 0
     for query_id, ranked in ranking.items():
-        own = itself(corpus.whole, query_id, queries.get(query_id, ""))
+        own = itself(corpus.unsplit, query_id, queries.get(query_id, ""))
         kept[query_id] = [entry for entry in ranked if entry[0] not in own] if own else ranked
         found += len(kept[query_id]) < len(ranked)
     return kept, found
@@ -132,12 +132,12 @@ def itself(corpus: Corpus, query_id: str, query: str) -> set[str]:
 
     Ids alone may meet by chance.
     """
-    if query_id not in corpus.whole:
+    if query_id not in corpus.unsplit:
         return set()
-    document = corpus.whole[query_id]
+    document = corpus.unsplit[query_id]
     if query.split() not in (document.text.split(), document.contents.split()):
         return set()
-    if corpus.whole is corpus:
+    if corpus.unsplit is corpus:
         return {query_id}
     passages = itertools.takewhile(corpus.__contains__, (f"{query_id}#{number}" for number in itertools.count()))
     return set(passages)

@@ -12,7 +12,7 @@ from urllib.parse import urldefrag
 
 import yaml
 
-from pdadapt.data.lines import is_utf8
+from pdadapt.data.lines import has_utf8_name
 from pdadapt.errors import RunError
 from pdadapt.runs.changes import (
     FREE,
@@ -101,7 +101,7 @@ class RunFolder:
         Returns a sentence on what differs, if anything, and what to remove: where something else differs, the results
         of restart_from and of later stages. Raises RunError, naming it, when that stage is not as early as need be.
         """
-        if not is_utf8(self.path):
+        if not has_utf8_name(self.path):
             raise RunError(f"{self.path}: no model can be saved there, for the name is not UTF-8; give another --out.")
         if not self.run_file.exists():
             if self.path.is_dir() and any(not entry.name.startswith(BEGINNINGS) for entry in self.path.iterdir()):

@@ -21,7 +21,7 @@ def resource_folder(name: str) -> Path:
     return package / name if (package / name).is_dir() else package.parent / name
 
 
-def check_place(path: Path) -> None:
+def check_parent_folder(path: Path) -> None:
     """Raises RunError when a file stands where the folder of this path should."""
     above = next(parent for parent in (*path.parents, Path()) if parent.exists())
     if not above.is_dir():

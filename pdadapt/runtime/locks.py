@@ -39,7 +39,7 @@ def locked(folder: Path, shared: bool = False, sharers: Callable[[Path], str] | 
             fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            who = (sharers and sharers(folder)) or str(_read(lock.read()))
+            who = (sharers and sharers(folder)) or str(_parse_holder(lock.read()))
             raise RunError(
                 f"{folder} is in use by another pdadapt ({who}); wait for it, or give another folder."
             ) from None
@@ -57,12 +57,12 @@ def holder(folder: Path) -> Holder | None:
             try:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                return _read(lock.read())
+                return _parse_holder(lock.read())
     except FileNotFoundError:
         pass
     return None
 
 
-def _read(text: str) -> Holder:
+def _parse_holder(text: str) -> Holder:
     pid, *more = text.split() or ["unknown"]
     return Holder(pid, *more[-1:])

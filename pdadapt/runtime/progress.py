@@ -30,8 +30,8 @@ from rich.text import Text
 from pdadapt.runtime.format import speed
 from pdadapt.runtime.terminal import console as open_console
 
-EVERY = 60.0  # seconds between lines where there is no terminal
-STATE_EVERY = 2.0  # seconds between states that other processes read
+LINE_INTERVAL = 60.0  # seconds between lines where there is no terminal
+STATE_INTERVAL = 2.0  # seconds between states that other processes read
 
 
 class _Rate(ProgressColumn):
@@ -71,7 +71,7 @@ class Progress:
         """A line above the live view."""
         self.console.print(text, highlight=False, soft_wrap=True, markup=False)
 
-    def keep(self, log: Path, state: Path) -> None:
+    def log_to(self, log: Path, state: Path) -> None:
         """Log tasks in this file, and keep the state of the one at hand in that; what a process that was stopped left
         there is logged first.
         """
@@ -89,11 +89,11 @@ class Progress:
                 row = {"task": task, "units": units, "unit": unit, "seconds": round(seconds, 2)}
                 log.write(json.dumps(row) + "\n")
 
-    def end(self) -> None:
+    def clear_state(self) -> None:
         """Nothing is going on any more: no state is left to read."""
         if self.state:
             self.state.unlink(missing_ok=True)
-            _part(self.state).unlink(missing_ok=True)
+            _temporary_path(self.state).unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def task(self, name: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
@@ -125,12 +125,16 @@ class Progress:
             last_note = note or last_note
             changes: dict[str, Any] = {"note": note} if note else {}
             self._live.update(task_id, advance=units, **changes)
-            if not self.console.is_terminal and (now := time.monotonic()) - said >= EVERY and before < done < total:
+            if (
+                not self.console.is_terminal
+                and (now := time.monotonic()) - said >= LINE_INTERVAL
+                and before < done < total
+            ):
                 said = now
                 left = taken(now) / (done - before) * (total - done)
                 line = f"{name}: {done:,} of {total:,} {unit}, about {left / 60:,.1f} min left {last_note}"
                 self.say(line.rstrip())
-            if self.state and (done >= total or time.monotonic() - left_at >= STATE_EVERY):
+            if self.state and (done >= total or time.monotonic() - left_at >= STATE_INTERVAL):
                 left_at = leave_state(self.state)
 
         if self.state:
@@ -158,11 +162,11 @@ def _write_state(file: Path, state: dict[str, Any]) -> None:
     state |= {"pid": os.getpid(), "host": socket.gethostname(), "updated": round(time.time(), 2)}
     state |= {"command": shlex.join(["pdadapt", *sys.argv[1:]])}
     with contextlib.suppress(OSError):
-        _part(file).write_text(json.dumps(state) + "\n", encoding="utf-8")
-        os.replace(_part(file), file)
+        _temporary_path(file).write_text(json.dumps(state) + "\n", encoding="utf-8")
+        os.replace(_temporary_path(file), file)
 
 
-def _part(file: Path) -> Path:
+def _temporary_path(file: Path) -> Path:
     return file.with_name(file.name + ".part")
 
 

@@ -23,14 +23,14 @@ import numpy as np
 from pdadapt.errors import ModelError, PdadaptError, RunError
 from pdadapt.runtime.progress import quiet_libraries
 
-TOKEN = Path.home() / ".ray" / "auth_token"  # that clusters want since ray 2.60
-PATIENCE = 5.0  # seconds until an address is taken for none
-AHEAD = 4  # items on the shelf for each worker
+AUTH_TOKEN_FILE = Path.home() / ".ray" / "auth_token"  # that clusters want since ray 2.60
+CONNECT_TIMEOUT = 5.0  # seconds until an address is taken for none
+ITEMS_PER_WORKER = 4  # items on the shelf for each worker
 
-Work = Callable[[Any], bytes]
+RayTask = Callable[[Any], bytes]
 
 
-class Shelf:
+class WorkQueue:
     """What the workers take: how they begin, and their items by number."""
 
     def __init__(self, begin: list[Any]):
@@ -64,12 +64,12 @@ class Shelf:
         self._items[number] = None  # a task that is run again, since its node is lost, is not to wait for it
 
 
-class Worker:
+class RayWorker:
     """In an actor: takes items from the shelf, gives back what the Work makes of them."""
 
     def __init__(self, shelf: Any):
         self.shelf = shelf
-        self.work: Work | None = None
+        self.work: RayTask | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         import ray
@@ -88,7 +88,7 @@ class Worker:
         return {"number": [number], "result": np.array([result], dtype=object), "error": [error]}
 
 
-class Cluster:
+class RayCluster:
     """A Ray cluster of which this machine is a node (Ray Data does not work through Ray's client, ray 2.60)."""
 
     def __init__(self, address: str = "ray"):
@@ -104,11 +104,11 @@ class Cluster:
             raise RunError("--cluster needs Ray; run `pip install 'pdadapt[ray]'`.") from None
         if not ray.is_initialized():
             where = address.removeprefix("ray").removeprefix("://") or "auto"
-            if TOKEN.exists():
+            if AUTH_TOKEN_FILE.exists():
                 os.environ.setdefault("RAY_AUTH_MODE", "token")
             try:
                 if where != "auto":
-                    _reach(where)
+                    _check_reachable(where)
                 ray.init(address=where, logging_level=logging.ERROR, log_to_driver=False)
             except (OSError, RuntimeError, ValueError):
                 raise RunError(
@@ -127,7 +127,7 @@ class Cluster:
         """For how many workers there is room now."""
         return max(1, int(self.ray.cluster_resources().get(self.kind, 1)))
 
-    def map(self, make: Callable[[], Work], items: Iterable[Any]) -> Iterator[tuple[Any, bytes]]:
+    def map(self, make: Callable[[], RayTask], items: Iterable[Any]) -> Iterator[tuple[Any, bytes]]:
         """(item, what the Work made of it) of each, in whatever order they come back.
 
         make: makes the Work of a worker, once. items: taken as they are wanted; their length hint says how many there
@@ -137,11 +137,11 @@ class Cluster:
         affinity = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
         here = affinity(ray.get_runtime_context().get_node_id(), soft=False)
         begin = ray.put(make)
-        shelf = ray.remote(num_cpus=0, scheduling_strategy=here)(Shelf).remote([begin])
+        shelf = ray.remote(num_cpus=0, scheduling_strategy=here)(WorkQueue).remote([begin])
         most = operator.length_hint(items)
         rows = ray.data.from_items([{"item": number} for number in range(most)], override_num_blocks=max(1, most))
         results = rows.map_batches(
-            Worker,
+            RayWorker,
             batch_size=1,
             fn_constructor_args=(shelf,),
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=None, initial_size=max(1, min(self.slots(), most))),
@@ -149,7 +149,7 @@ class Cluster:
             num_cpus=1 if self.kind == "CPU" else None,
         )
         arrived: queue.Queue[Any] = queue.Queue()
-        pulling = threading.Thread(target=_pull, args=(results, arrived), daemon=True)
+        pulling = threading.Thread(target=_collect_rows, args=(results, arrived), daemon=True)
         pulling.start()
         left = iter(items)
         waiting: dict[int, Any] = {}
@@ -157,7 +157,7 @@ class Cluster:
         try:
             while more or waiting:
                 most_slots = max(most_slots, self.slots())  # what a lost worker was at waits for its return
-                room = max(0, AHEAD * most_slots - len(waiting))
+                room = max(0, ITEMS_PER_WORKER * most_slots - len(waiting))
                 taken = list(itertools.islice(left, room)) if more else []
                 for item in taken:
                     waiting[count] = item
@@ -183,13 +183,13 @@ class Cluster:
             ray.kill(shelf)
 
 
-def _reach(address: str) -> None:
+def _check_reachable(address: str) -> None:
     """Raises OSError or ValueError when nobody listens there: Ray itself would wait for minutes."""
     host, _, port = address.rpartition(":")
-    socket.create_connection((host, int(port)), PATIENCE).close()
+    socket.create_connection((host, int(port)), CONNECT_TIMEOUT).close()
 
 
-def _pull(results: Any, arrived: queue.Queue[Any]) -> None:
+def _collect_rows(results: Any, arrived: queue.Queue[Any]) -> None:
     """Rows as they come, in a thread; last an error, if there is one, or that nothing more comes."""
     try:
         for table in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):

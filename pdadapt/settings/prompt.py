@@ -19,7 +19,7 @@ PAIR_FIELDS = frozenset({"query", "document_a", "document_b"})
 LIKELIHOOD_FIELDS = WRITING_FIELDS = frozenset({"document"})
 
 
-class _Part(NamedTuple):
+class _PromptPart(NamedTuple):
     text: str  # literal text before the field
     field: str | None  # None after the last field
 
@@ -39,7 +39,7 @@ class Prompt:
             raise RecipeError(f"{source}: the prompt must hold {wanted}, each once and no other; it holds {got}.")
         pieces = PLACEHOLDER.split(self.template)
         self._parts = [
-            _Part(pieces[i], pieces[i + 1] if i + 1 < len(pieces) else None) for i in range(0, len(pieces), 2)
+            _PromptPart(pieces[i], pieces[i + 1] if i + 1 < len(pieces) else None) for i in range(0, len(pieces), 2)
         ]
 
     @cached_property

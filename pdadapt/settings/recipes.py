@@ -66,7 +66,7 @@ def read_tree(name: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
             f"{path}: a recipe is keys with their values, and not a {type(tree).__name__}; write `key: value`."
         )
     base = tree.pop("base", None)
-    return tree if base is None else merge(read_tree(str(base), (*above, path)), tree)
+    return tree if base is None else merge_settings(read_tree(str(base), (*above, path)), tree)
 
 
 def read_utf8(path: Path) -> str:
@@ -106,11 +106,11 @@ def read_yaml(text: str, where: str) -> Any:
         raise RecipeError(f"{where}{line}: not valid YAML ({problem}); {remedy}.") from None
 
 
-def merge(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+def merge_settings(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """`tree` with the values of `changes`, branch by branch."""
     for key, value in changes.items():
         old = tree.get(key)
-        tree[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        tree[key] = merge_settings(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return tree
 
 
@@ -132,11 +132,11 @@ def parse_recipe(tree: dict[str, Any], source: str, overrides: Collection[str] =
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        problems = (f"{_blamed(item, source, overrides)}{_problem(item)}" for item in error.errors())
+        problems = (f"{_error_place(item, source, overrides)}{_describe_error(item)}" for item in error.errors())
         raise RecipeError("; ".join(problems) + ".") from None
 
 
-def _blamed(item: ErrorDetails, source: str, overrides: Collection[str]) -> str:
+def _error_place(item: ErrorDetails, source: str, overrides: Collection[str]) -> str:
     """Where a wrong setting stands; of settings that do not go together, the file and those of the command."""
     key = ".".join(map(str, item["loc"]))
     if any(key == override or key.startswith(override + ".") for override in overrides):
@@ -150,7 +150,7 @@ def _blamed(item: ErrorDetails, source: str, overrides: Collection[str]) -> str:
     return f"{source} with --set {', '.join(among)}: " if among else f"{source}: "
 
 
-def _problem(item: ErrorDetails) -> str:
+def _describe_error(item: ErrorDetails) -> str:
     key = ".".join(map(str, item["loc"])) or "recipe"
     known = [name for name, *_ in all_settings()]
     if item["type"] == "extra_forbidden":

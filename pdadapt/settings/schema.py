@@ -15,12 +15,12 @@ from pydantic import (
     model_validator,
 )
 
-MOST = 2**31 - 1  # that every library counts to
-Positive = Annotated[int, Field(gt=0, le=MOST)]
-Length = Annotated[int, Field(gt=3, le=MOST)]  # of a text with its special tokens
-NonNegative = Annotated[float, Field(ge=0)]
+MAX_INTEGER = 2**31 - 1  # that every library counts to
+PositiveInteger = Annotated[int, Field(gt=0, le=MAX_INTEGER)]
+TokenLength = Annotated[int, Field(gt=3, le=MAX_INTEGER)]  # of a text with its special tokens
+NonNegativeFloat = Annotated[float, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
-Rate = Annotated[float, Field(gt=0, le=1)]
+LearningRate = Annotated[float, Field(gt=0, le=1)]
 
 
 class Settings(BaseModel):
@@ -45,9 +45,9 @@ class StudentSettings(Settings):
     """Of a dense student; null means as its checkpoint says, or dot for a plain encoder."""
     projection: Annotated[int, Field(ge=0)] = 0
     """For a plain encoder: dimensions of a PCA projection of the token embeddings; 0 keeps them as they are."""
-    query_length: Length = 32
+    query_length: TokenLength = 32
     """Tokens kept of a query (a ColBERT checkpoint pads with [MASK] up to it)."""
-    document_length: Length = 300
+    document_length: TokenLength = 300
     """Tokens kept of a document when the corpus is indexed."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """What the encoder multiplies in, to index and to train; auto: bfloat16 where the hardware does, else float32.
@@ -60,11 +60,11 @@ class RetrieveSettings(Settings):
     sources: Annotated[tuple[Literal["student", "bm25"], ...], Field(min_length=1)] = ("student",)
     """Whose k best are merged, by reciprocal rank fusion, into the k candidates of `adapt`. With bm25 (English) the
     teacher sees what a student misses that is weak in the domain; student stands for retrieve.model too."""
-    k: Annotated[int, Field(gt=1, le=MOST)] = 100
+    k: Annotated[int, Field(gt=1, le=MAX_INTEGER)] = 100
     """Candidates retrieved per query: those the teacher judges one by one."""
-    max_queries: Positive | None = None
+    max_queries: PositiveInteger | None = None
     """Adapt on at most so many queries (a seeded sample); null means all."""
-    batch_tokens: Positive | None = None
+    batch_tokens: PositiveInteger | None = None
     """Tokens of documents encoded at once, sorted by length; null means 2,048 on a CPU and 65,536 on a GPU."""
     engine: Literal["exact", "faiss", "plaid", "colbert"] = "exact"
     """exact: every score; faiss: a dense student's vectors; plaid: fast-plaid; colbert: the paper's own, colbert-ai."""
@@ -72,7 +72,7 @@ class RetrieveSettings(Settings):
     """Of plaid and colbert: bits of each dimension's residual; the paper's indexes have 2."""
     faiss: str = "Flat"
     """What faiss.index_factory makes: Flat, HNSW32, IVF1024,PQ48."""
-    nprobe: Positive = 32
+    nprobe: PositiveInteger = 32
     """Of faiss' IVF: clusters looked into for a query."""
 
     @field_validator("sources")
@@ -135,7 +135,7 @@ class PairSettings(Settings):
     to the answers so far is the least certain, at the top above all."""
     window: Annotated[int, Field(gt=1)] = 10
     """delta, of strategy window."""
-    rounds: Positive = 5
+    rounds: PositiveInteger = 5
     """Of strategy active: how often the fit is made anew."""
     prompt: str = "a-b"
     """A name in prompts/, or the path of a .txt file."""
@@ -146,7 +146,7 @@ class PairSettings(Settings):
     higher-ranked document first (position bias and rank are then mixed up)."""
 
     @property
-    def asked(self) -> bool:
+    def asks_teacher(self) -> bool:
         """Whether a teacher is asked about pairs."""
         return self.per_query > 0 and self.scoring == "labels"
 
@@ -181,14 +181,14 @@ class ModelSettings(Settings):
     """auto: spread a model that is larger than one GPU over several, by accelerate."""
     compile: bool = False
     """Compile the model's feed-forward parts (torch.compile); worth its minutes on long labelings."""
-    max_length: Positive = 1024
+    max_length: PositiveInteger = 1024
     """Tokens of a prompt; documents are cut, evenly, to fit."""
-    max_document_length: Positive | None = None
+    max_document_length: PositiveInteger | None = None
     """Tokens kept of each document at most; null means as max_length allows. (A server's tokenizer is not at hand, so
     there four bytes count as a token.)"""
-    batch_tokens: Positive | None = None
+    batch_tokens: PositiveInteger | None = None
     """Tokens scored at once; null means as the GPU's memory allows, and 1,024 (decoder-only: 2,048) on a CPU."""
-    concurrency: Positive = 16
+    concurrency: PositiveInteger = 16
     """Requests in flight to each server."""
     endpoints: tuple[str, ...] = ()
     """More servers of the model, http://HOST/v1 each: questions go to whichever is free."""
@@ -202,15 +202,15 @@ class TeacherSettings(ModelSettings):
 
 
 class TrainSettings(Settings):
-    steps: Positive | None = None
+    steps: PositiveInteger | None = None
     """Optimizer steps; null means `epochs` passes over the queries."""
     epochs: PositiveFloat = 1.0
     """Passes over the queries, when steps is null."""
     max_epochs: PositiveFloat | None = None
     """Training makes no more passes over the queries than this, whatever steps and epochs say; null: no cap."""
-    batch_size: Positive = 32
+    batch_size: PositiveInteger = 32
     """Queries per optimizer step."""
-    chunk_tokens: Positive = 8_192
+    chunk_tokens: PositiveInteger = 8_192
     """Document tokens encoded at once, sorted by length. A batch is taken in parts, of as many whole queries as this
     holds, or whole where in-batch negatives tie it together; the gradient is the same."""
     gradient_cache: bool = False
@@ -226,11 +226,11 @@ class TrainSettings(Settings):
     """Which of a query's candidates are trained on; those labeled relevant always are. best: the n_way best by the
     point labels, of which pairs are chosen. pairs, as in the released code: pairs are chosen of all candidates, and
     their documents are filled up to n_way at random; a list is longer where its pairs name more than n_way."""
-    learning_rate: Rate = 1e-5
+    learning_rate: LearningRate = 1e-5
     """The highest of the run, of AdamW."""
     warmup: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Share of the steps over which the learning rate rises; it then falls linearly to 0."""
-    weight_decay: NonNegative = 0.0
+    weight_decay: NonNegativeFloat = 0.0
     """AdamW's; not on biases and norms. The released code has none."""
     max_grad_norm: PositiveFloat = 2.0
     """Gradients longer than this are scaled down to it."""
@@ -240,7 +240,7 @@ class TrainSettings(Settings):
     """Share of the queries (at most 500; where it makes less than 20, none) that is labeled but not trained on, to see
     whether the student comes to agree with the teacher; iterations end, and the checkpoint before is kept, when it does
     so no more than before."""
-    lambda_cl: NonNegative = 0.0
+    lambda_cl: NonNegativeFloat = 0.0
     """Of L_CL, on the queries that have labels: judgments, or the `doc_id` that `pdadapt queries` wrote them about."""
     own_negatives: bool = True
     """L_CL sets a labeled document against the rest of its own list. The released code does not: many of MS MARCO's
@@ -249,9 +249,9 @@ class TrainSettings(Settings):
     """L_CL sets a labeled document against the other queries' documents: those listed for another query of the batch
     and not for its own. (The released code goes by places: what is on both lists counts too, and counts twice on two.)
     """
-    lambda_kd: NonNegative = 1.0
+    lambda_kd: NonNegativeFloat = 1.0
     """Of L_KD, on the point labels."""
-    lambda_pair: NonNegative = 3.0
+    lambda_pair: NonNegativeFloat = 3.0
     """Of L_pair, on the pair labels."""
     kd_target: Literal["points", "strengths"] = "points"
     """What L_KD learns. points: the point labels; strengths: of a Bradley-Terry fit to a list's pairs, with the point
@@ -265,28 +265,28 @@ class TrainSettings(Settings):
     """The student's scores are divided by it in both losses; 1.0 is the paper's."""
     pair_reduction: Literal["mean", "sum"] = "mean"
     """mean: over all pairs of the batch (the released code); sum: over a query's pairs, mean over queries (paper)."""
-    query_length: Length = 32
+    query_length: TokenLength = 32
     """Tokens kept of a query in training."""
-    document_length: Length = 180
+    document_length: TokenLength = 180
     """Tokens kept of a document in training."""
-    save_steps: Positive = 500
+    save_steps: PositiveInteger = 500
     """A resumable checkpoint is written every so many steps, and at each check."""
-    checks: Positive | None = None
+    checks: PositiveInteger | None = None
     """So many times, evenly over the training, the agreement on half of the queries held out is measured, and the best
     state becomes the checkpoint. With this and check_steps null the last one does."""
-    check_steps: Positive | None = None
+    check_steps: PositiveInteger | None = None
     """The same every so many steps, and at the end."""
-    patience: Positive = 3
+    patience: PositiveInteger = 3
     """Training stops when so many checks in a row were no better than one before them."""
     report_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
     """Where losses by term, learning rate, gradient norm and examples per second go besides train.jsonl."""
 
     @property
-    def checked(self) -> bool:
+    def keeps_best(self) -> bool:
         """Whether the best of several states is kept, by the queries held out."""
         return bool(self.checks or self.check_steps)
 
-    def paired(self, candidates: int) -> int:
+    def paired_candidates(self, candidates: int) -> int:
         """Of how many of so many candidates, the best by the point labels, pairs are chosen."""
         return candidates if self.list == "pairs" else min(self.n_way, candidates)
 
@@ -294,7 +294,7 @@ class TrainSettings(Settings):
     def _checks_have_queries(self) -> TrainSettings:
         if self.checks and self.check_steps:
             raise ValueError("checks and check_steps both say when to check; set one of them to null")
-        if self.checked and not self.held_out:
+        if self.keeps_best and not self.held_out:
             name = "checks" if self.checks else "check_steps"
             raise ValueError(f"{name} needs queries held out; set held_out to 0.1, say, or {name} to null")
         return self
@@ -330,36 +330,36 @@ class RerankerSettings(Settings):
     """The encoder to start from: a hub id, a folder or package:NAME/PATH."""
     task: Literal["point", "pair"] = "pair"
     """point: is the document relevant; pair: which of two is the more relevant (PairDistill, section 4.1)."""
-    negatives: Positive = 4
+    negatives: PositiveInteger = 4
     """Per relevant document: so many of the query's candidates that are not labeled relevant."""
-    max_length: Positive = 512
+    max_length: PositiveInteger = 512
     """Tokens of query and documents together; documents are cut, evenly, to fit."""
-    steps: Positive | None = None
+    steps: PositiveInteger | None = None
     """Optimizer steps; null means `epochs` passes."""
     epochs: PositiveFloat = 1.0
     """Passes over the examples, when steps is null."""
-    batch_size: Positive = 32
+    batch_size: PositiveInteger = 32
     """Examples per optimizer step."""
-    learning_rate: Rate = 2e-5
+    learning_rate: LearningRate = 2e-5
     """The highest of the run."""
     warmup: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Share of the steps over which the learning rate rises; it then falls linearly to 0."""
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Of all dropout layers while training; null means as the model's configuration says. 0 halves a step on a CPU."""
-    save_steps: Positive = 100
+    save_steps: PositiveInteger = 100
     """A resumable state is written every so many steps."""
 
 
 class EvaluateSettings(Settings):
-    k: Positive = 100
+    k: PositiveInteger = 100
     """Depth of the test runs."""
     split: str = "test"
     """qrels/<split>.tsv of a BEIR folder."""
-    max_queries: Positive | None = None
+    max_queries: PositiveInteger | None = None
     """Test on at most so many queries (a seeded sample); null means all."""
     measures: Annotated[tuple[str, ...], Field(min_length=1)] = ("nDCG@10", "RR@10", "R@100", "Success@5")
     """Names of ir-measures."""
-    resamples: Positive = 10_000
+    resamples: PositiveInteger = 10_000
     """Permutations of the paired randomisation test."""
     general: bool = True
     """Measure base and adapted student on the general set too (English, all subjects): was anything forgotten?"""
@@ -374,9 +374,9 @@ class GenerateSettings(Settings):
     model: str | None = None
     """The LLM that writes, named as teacher.model is; null means teacher.model. How it is loaded the teacher's settings
     say."""
-    count: Positive = 1_000
+    count: PositiveInteger = 1_000
     """Queries wanted."""
-    kinds: dict[QueryKind, NonNegative] | None = None
+    kinds: dict[QueryKind, NonNegativeFloat] | None = None
     """How often each kind is wanted among those kept, {question: 2, keywords: 1}; null means as often as among the
     examples, or all of question, keywords, claim, title alike."""
     examples: str | None = None
@@ -384,15 +384,15 @@ class GenerateSettings(Settings):
     prompts: dict[QueryKind, str] = {}
     """Another prompt for a kind, {question: mine.txt}: a name in prompts/, or the path of a .txt file; else
     query-KIND."""
-    temperature: NonNegative = 0.7
+    temperature: NonNegativeFloat = 0.7
     """Of the sampling; 0 always takes the likeliest token."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
     """Tokens are drawn from the likeliest that hold this much of the probability."""
-    max_tokens: Positive = 64
+    max_tokens: PositiveInteger = 64
     """Tokens written at most, of which the first line counts."""
     round_trip: Literal["bm25", "student"] | None = "bm25"
     """A query is kept if this retriever finds its document again; null: none is asked. bm25 knows English best."""
-    k: Positive = 20
+    k: PositiveInteger = 20
     """Among so many."""
     least_point: float | None = None
     """A query is kept if the teacher's point label for its document is at least this; null: it is not asked."""
@@ -408,9 +408,9 @@ class GenerateSettings(Settings):
 class Recipe(Settings):
     """One run of `pdadapt adapt`, fully specified."""
 
-    seed: Annotated[int, Field(ge=0, le=MOST)] = 42
+    seed: Annotated[int, Field(ge=0, le=MAX_INTEGER)] = 42
     """Of every random choice: queries, pairs, batches, new weights."""
-    iterations: Positive = 1
+    iterations: PositiveInteger = 1
     """Rounds of retrieve, label, train; each starts from the checkpoint of the one before."""
     label_store: str | None = None
     """An SQLite file to share between runs; null means labels.sqlite in the run folder."""

@@ -17,10 +17,10 @@ from sentence_transformers.base.modules.dense import Dense
 from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 
 from pdadapt.errors import ModelError
-from pdadapt.models.device import compute_in
-from pdadapt.models.encoders import length_limit, settle
+from pdadapt.models.device import set_compute_dtype
+from pdadapt.models.encoders import length_limit, prepare_encoder
 from pdadapt.models.outline import part_options
-from pdadapt.models.source import ModelSource, is_colbert, loading, resolve_model
+from pdadapt.models.source import ModelSource, is_colbert, resolve_model, translate_errors
 
 PCA_DOCUMENTS = 1_000  # as many passages are enough to fit a projection to their token embeddings
 
@@ -58,12 +58,12 @@ def _load(
     source = resolve_model(name)
     weights = {"use_safetensors": True, "dtype": torch.float32}  # half-precision master weights would not learn
     source.check()
-    with loading(f"Student {name!r} does not load"):
+    with translate_errors(f"Student {name!r} does not load"):
         if is_colbert(source):
             model = MultiVectorEncoder(source.place, revision=source.commit, model_kwargs=weights)
             settle_student(model, source)
             set_lengths(model, query_length, document_length)
-            compute_in(model, dtype)
+            set_compute_dtype(model, dtype)
             return model
         options = part_options(source)
         encoder = Transformer(
@@ -79,7 +79,7 @@ def _load(
     settle_student(model, source)
     limit = length_limit(model)
     set_lengths(model, query_length or min(32, limit), document_length or min(300, limit))
-    compute_in(model, dtype)
+    set_compute_dtype(model, dtype)
     if projection:
         model = MultiVectorEncoder(modules=[encoder, fit_projection(model, passages, projection), *tail])
     return model
@@ -114,7 +114,7 @@ def settle_student(model: MultiVectorEncoder, source: ModelSource) -> None:
     tokenizer says, since training cuts it off there.
     """
     model.tokenizer.padding_side = "right"
-    settle(model, source, "Student")
+    prepare_encoder(model, source, "Student")
     limit = length_limit(model)
     set_lengths(model, *(length and min(length, limit) for length in get_lengths(model)))
 

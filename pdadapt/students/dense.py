@@ -17,8 +17,8 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor
 
 from pdadapt.errors import ModelError
-from pdadapt.models.device import compute_in
-from pdadapt.models.source import has_modules, loading, resolve_model
+from pdadapt.models.device import set_compute_dtype
+from pdadapt.models.source import has_modules, resolve_model, translate_errors
 from pdadapt.runtime.files import atomic_folder
 from pdadapt.students.colbert import set_lengths, settle_student
 
@@ -56,7 +56,7 @@ def load_dense(
     source = resolve_model(name)
     weights = {"use_safetensors": True, "dtype": torch.float32}
     source.check()
-    with loading(f"Student {name!r} does not load as a dense model"), torch.random.fork_rng():
+    with translate_errors(f"Student {name!r} does not load as a dense model"), torch.random.fork_rng():
         torch.manual_seed(0)
         loaded = SentenceTransformer(source.place, revision=source.commit, model_kwargs=weights)
     modules = list(loaded)
@@ -76,7 +76,7 @@ def load_dense(
     model = MultiVectorEncoder(modules=[*modules, OneVector()], prompts=prompts)
     settle_student(model, source)
     set_lengths(model, query_length, document_length)
-    compute_in(model, dtype)
+    set_compute_dtype(model, dtype)
     return model
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pdadapt.models.memory import Budget, cut
+from pdadapt.models.memory import TokenBudget, slice_features
 
 CPU_BUDGET, GPU_BUDGET = 2_048, 65_536  # tokens at once: what stays in a CPU's caches, what fills a GPU
 
@@ -25,11 +25,11 @@ def document_batches(
     features = model.preprocess(list(texts), prompt=model.prompts.get("document"), task="document")
     lengths = features["attention_mask"].sum(1).tolist()
     order = sorted(range(len(texts)), key=lambda row: -lengths[row])
-    budget = Budget("encode", batch_tokens or (GPU_BUDGET if model.device.type == "cuda" else CPU_BUDGET))
+    budget = TokenBudget("encode", batch_tokens or (GPU_BUDGET if model.device.type == "cuda" else CPU_BUDGET))
 
     def encode(batch: range) -> list[Tensor]:
         rows = order[batch.start : batch.stop]
-        chunk = cut(features, rows, lengths[rows[0]])
+        chunk = slice_features(features, rows, lengths[rows[0]])
         with torch.inference_mode():
             output = model(
                 {key: value.to(model.device) if isinstance(value, Tensor) else value for key, value in chunk.items()},

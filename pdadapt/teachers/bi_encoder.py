@@ -11,9 +11,9 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import maxsim
 
 from pdadapt.models.device import default_device, pick_dtype
-from pdadapt.models.encoders import length_limit, settle
-from pdadapt.models.memory import Budget
-from pdadapt.models.source import is_colbert, loading, resolve_model
+from pdadapt.models.encoders import length_limit, prepare_encoder
+from pdadapt.models.memory import TokenBudget
+from pdadapt.models.source import is_colbert, resolve_model, translate_errors
 from pdadapt.settings.schema import ModelSettings
 from pdadapt.students.colbert import load_colbert, set_lengths
 from pdadapt.teachers.base import Chunk, Point, Scores
@@ -39,7 +39,7 @@ class BiEncoderTeacher:
         read_as_text(self.model)
         self.max_document_length = settings.max_document_length
         tokens = BI_ENCODER_GPU_TOKENS if self.model.device.type == "cuda" else BI_ENCODER_CPU_TOKENS
-        self.budget = Budget(f"teacher {settings.model}", settings.batch_tokens or tokens)
+        self.budget = TokenBudget(f"teacher {settings.model}", settings.batch_tokens or tokens)
 
     def score_points(self, chunks: Iterable[Chunk]) -> Iterator[Scores]:
         """Yield the similarity of each question's query and document. Each text of a chunk is encoded once."""
@@ -78,9 +78,9 @@ class BiEncoderTeacher:
         source = resolve_model(settings.model)
         device = default_device().type
         weights = {"use_safetensors": True, "dtype": dtype}
-        with loading(f"Teacher {source.name!r} does not load as a bi_encoder"):
+        with translate_errors(f"Teacher {source.name!r} does not load as a bi_encoder"):
             model = SentenceTransformer(source.place, revision=source.commit, model_kwargs=weights, device=device)
-        settle(model, source, "Teacher")
+        prepare_encoder(model, source, "Teacher")
         model.max_seq_length = min(model.max_seq_length or settings.max_length, settings.max_length)
         return model
 

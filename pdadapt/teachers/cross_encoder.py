@@ -14,9 +14,9 @@ import torch
 
 from pdadapt.errors import ModelError, RecipeError
 from pdadapt.models.device import default_device, pick_dtype
-from pdadapt.models.encoders import settle
-from pdadapt.models.memory import Budget
-from pdadapt.models.source import ModelSource, has_modules, loading, resolve_model
+from pdadapt.models.encoders import prepare_encoder
+from pdadapt.models.memory import TokenBudget
+from pdadapt.models.source import ModelSource, has_modules, resolve_model, translate_errors
 from pdadapt.settings.schema import ModelSettings
 from pdadapt.teachers.base import Chunk, Pair, Point, Scores, Task
 from pdadapt.teachers.control import Span, control_tokens
@@ -45,21 +45,21 @@ class CrossEncoderTeacher:
         device = default_device()
         dtype = pick_dtype(settings.dtype, device)
         weights = {"use_safetensors": True, "dtype": dtype}
-        with loading(f"Teacher {source.name!r} does not load as a cross_encoder"):
+        with translate_errors(f"Teacher {source.name!r} does not load as a cross_encoder"):
             self.model = CrossEncoder(
                 source.place, revision=source.commit, model_kwargs=weights, device=device.type, num_labels=None
             )
         if self.model.num_labels != 1:
             raise ModelError(f"Teacher {source.name!r} has {self.model.num_labels} outputs; a point teacher has one.")
-        settle(self.model, source, "Teacher", unused=())
+        prepare_encoder(self.model, source, "Teacher", unused=())
         float32_behind_body(self.model, dtype)
         self.max_document_length = settings.max_document_length
         self.model.max_length = min(self.model.max_length or settings.max_length, settings.max_length)
         task: Task = "pair" if getattr(self.model.config, TASK_KEY, "point") == "pair" else "point"
-        with loading(f"Teacher {source.name!r} cannot be asked"):
+        with translate_errors(f"Teacher {source.name!r} cannot be asked"):
             self.length = check_reading(self._read, self.model.tokenizer, task, self.model.max_length)
         tokens = CROSS_ENCODER_GPU_TOKENS if device.type == "cuda" else CROSS_ENCODER_CPU_TOKENS
-        self.budget = Budget(f"teacher {settings.model}", settings.batch_tokens or tokens)
+        self.budget = TokenBudget(f"teacher {settings.model}", settings.batch_tokens or tokens)
 
     def score_points(self, chunks: Iterable[Chunk]) -> Iterator[Scores]:
         """Yield raw logits. A sigmoid would flatten the distribution that the student learns."""

@@ -5,7 +5,14 @@ from __future__ import annotations
 import torch
 
 from pdadapt.errors import ModelError, RecipeError
-from pdadapt.models.outline import check_complete, check_encoder, check_offsets, check_vocabulary, outline, positions
+from pdadapt.models.outline import (
+    check_complete,
+    check_encoder,
+    check_offsets,
+    check_vocabulary,
+    load_outline,
+    position_limit,
+)
 from pdadapt.models.source import (
     ModelSource,
     architectures,
@@ -113,12 +120,14 @@ def _check_language_model(source: ModelSource, kind: str, max_length: int) -> No
     from pdadapt.teachers.language_model import load_tokenizer
 
     role = "Teacher"
-    model, missing = outline(source, role, "AutoModelForSeq2SeqLM" if kind == "seq2seq" else "AutoModelForCausalLM")
+    model, missing = load_outline(
+        source, role, "AutoModelForSeq2SeqLM" if kind == "seq2seq" else "AutoModelForCausalLM"
+    )
     check_complete(source, role, missing, unused=())
     tokenizer = load_tokenizer(source.name)
     check_vocabulary(source, role, model, tokenizer)
     check_offsets(source, role, tokenizer)
-    limit = positions(model)
+    limit = position_limit(model)
     if limit is not None and max_length > limit:
         raise ModelError(
             f"teacher.max_length is {max_length}, and {source.name!r} reads {limit} tokens at most. Lower it by --set "

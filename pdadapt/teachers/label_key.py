@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from pdadapt.errors import RecipeError
-from pdadapt.models.device import dtype_here
+from pdadapt.models.device import dtype_name
 from pdadapt.models.source import (
     read_config,
     resolve_model,
@@ -27,7 +27,7 @@ from pdadapt.teachers.kind import (
 
 def teacher_keys(recipe: Recipe) -> dict[Task, str]:
     """Return the label store's keys of the tasks for which teachers are asked."""
-    tasks: list[Task] = ["point", "pair"] if recipe.teacher.pair.asked else ["point"]
+    tasks: list[Task] = ["point", "pair"] if recipe.teacher.pair.asks_teacher else ["point"]
     return {task: teacher_key(recipe.teacher, task) for task in tasks}
 
 
@@ -71,7 +71,7 @@ def teacher_key(settings: TeacherSettings, task: Task) -> str:
     else:
         key |= {
             "model": resolve_model(model.model).identity(),
-            "dtype": dtype_here(model.dtype),
+            "dtype": dtype_name(model.dtype),
             "quantize": model.quantize if can_quantize(model, kind) else None,
             "max_length": model.max_length,
         }

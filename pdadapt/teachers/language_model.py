@@ -19,8 +19,8 @@ from torch import nn
 
 from pdadapt.errors import ModelError
 from pdadapt.models.device import default_device, pick_dtype
-from pdadapt.models.memory import Budget
-from pdadapt.models.outline import check_complete, loading_part
+from pdadapt.models.memory import TokenBudget
+from pdadapt.models.outline import check_complete, translate_part_errors
 from pdadapt.models.source import ModelSource, resolve_model
 from pdadapt.settings.prompt import LIKELIHOOD_FIELDS, PAIR_FIELDS, POINT_FIELDS, load_prompt
 from pdadapt.settings.schema import ModelSettings, PairSettings, PointSettings
@@ -76,7 +76,7 @@ class LanguageModelTeacher(ABC):
         self.model, self.tokenizer = load_language_model(settings, self.kind, self.device)
         self.point = task_prompt(self.tokenizer, self.kind, settings, point) if point else None
         self.pair = task_prompt(self.tokenizer, self.kind, settings, pair) if pair else None
-        self.budget = Budget(
+        self.budget = TokenBudget(
             f"teacher {settings.model}",
             settings.batch_tokens or (gpu_batch_tokens(self.model) if self.device.type == "cuda" else self.cpu_tokens),
         )
@@ -174,7 +174,7 @@ def load_tokenizer(name: str) -> Any:
     import transformers
 
     source = resolve_model(name)
-    with loading_part(source, "The tokenizer of teacher"), without_bars(source):
+    with translate_part_errors(source, "The tokenizer of teacher"), without_bars(source):
         return transformers.AutoTokenizer.from_pretrained(source.place, **source.kwargs)
 
 
@@ -195,7 +195,7 @@ def load_language_model(settings: ModelSettings, kind: str, device: torch.device
     dtype = pick_dtype(settings.dtype, device)
     options = weight_options(settings, source, dtype)
     tokenizer = load_tokenizer(settings.model)
-    with loading_part(source, "Teacher"), without_bars(source):
+    with translate_part_errors(source, "Teacher"), without_bars(source):
         loaded: Any = model_class.from_pretrained(
             source.place, dtype=dtype, output_loading_info=True, **options, **source.kwargs
         )

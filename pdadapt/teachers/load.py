@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from pdadapt.models.device import release
+from pdadapt.models.device import release_memory
 from pdadapt.runtime.progress import Progress
 from pdadapt.settings.schema import ModelSettings, TeacherSettings
 from pdadapt.teachers.base import Chunk, Scores, Task, Teacher
@@ -51,7 +51,7 @@ class Teachers:
     def free(self) -> None:
         """Release the memory of the loaded teacher."""
         self._loaded = None
-        release()
+        release_memory()
 
     def _load(self, model: ModelSettings) -> Teacher:
         check_precision(self.settings)

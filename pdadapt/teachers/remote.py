@@ -9,9 +9,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pdadapt.models.device import dtype_here
-from pdadapt.models.transfer import Files, model_files, placed, unpacked
-from pdadapt.runtime.ray_cluster import Cluster, Work
+from pdadapt.models.device import dtype_name
+from pdadapt.models.transfer import FileContents, read_model_files, unpack_files, unpacked_model
+from pdadapt.runtime.ray_cluster import RayCluster, RayTask
 from pdadapt.settings.schema import TeacherSettings
 from pdadapt.teachers.base import Chunk, Scores, Task, Teacher, score_of
 from pdadapt.teachers.kind import model_of, task_settings, teacher_kind
@@ -21,7 +21,7 @@ from pdadapt.teachers.load import Teachers
 class ClusterTeachers:
     """A TeacherLoader whose teachers are loaded and asked by all workers of a cluster."""
 
-    def __init__(self, cluster: Cluster, settings: TeacherSettings, tasks: Collection[Task]):
+    def __init__(self, cluster: RayCluster, settings: TeacherSettings, tasks: Collection[Task]):
         """Load nothing yet. tasks: the tasks for which a teacher may be loaded."""
         self.cluster = cluster
         self.settings = settings
@@ -34,8 +34,8 @@ class ClusterTeachers:
         if kind in ("endpoint", "imported"):
             return Teachers(self.settings, self.tasks)(task)
         tasks = [each for each in self.tasks if model_of(self.settings, each) == model]  # as in Teachers._load
-        files = model_files(model.model)
-        resolved = {"kind": kind, "dtype": dtype_here(model.dtype)}  # as in the label key
+        files = read_model_files(model.model)
+        resolved = {"kind": kind, "dtype": dtype_name(model.dtype)}  # as in the label key
         changes: dict[str, Any] = {**model.model_dump(), **resolved}
         for each in tasks:
             chosen = task_settings(self.settings, each)
@@ -52,7 +52,7 @@ class ClusterTeachers:
 class RemoteTeacher:
     """A teacher for points or pairs whose chunks are answered by the workers of a cluster."""
 
-    def __init__(self, cluster: Cluster, make: Callable[[], Work]):
+    def __init__(self, cluster: RayCluster, make: Callable[[], RayTask]):
         """make: called once in each worker; returns the function that answers a chunk."""
         self.cluster = cluster
         self.make = make
@@ -68,14 +68,14 @@ class RemoteTeacher:
 class AnswerChunk:
     """Answers chunks in a worker, with a teacher that the worker loads."""
 
-    def __init__(self, settings: TeacherSettings, tasks: Collection[Task], task: Task, files: Files):
+    def __init__(self, settings: TeacherSettings, tasks: Collection[Task], task: Task, files: FileContents):
         """Load the teacher.
 
         settings: one model for all `tasks`; the model is loaded for them. task: the one that is asked.
         files: the files of the model and of the prompts.
         """
-        with unpacked(files) as folder:
-            changes: dict[str, Any] = {"model": placed(settings.model, folder)}
+        with unpack_files(files) as folder:
+            changes: dict[str, Any] = {"model": unpacked_model(settings.model, folder)}
             for each in tasks:
                 prompt = f"{each}.txt"
                 if prompt in files:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pdadapt.errors import RecipeError, is_out_of_memory
-from pdadapt.models.memory import MEMORY_ERRORS, limits
+from pdadapt.models.memory import MEMORY_ERRORS, batch_limits
 from pdadapt.settings.schema import TrainSettings
 from pdadapt.training.distributed import processes
 
@@ -25,7 +25,7 @@ def until_it_fits(
             smaller = next_chunk(chosen)
             if not (smaller and is_out_of_memory(error)):
                 raise
-            limits.lower("train", smaller)
+            batch_limits.lower("train", smaller)
             if processes() > 1:
                 raise
         say(f"Memory ran out: training goes on from its last state with chunks of {smaller:,} tokens.")
@@ -35,7 +35,7 @@ def within_memory(settings: TrainSettings) -> TrainSettings:
     """The settings with chunks that memory has been found to hold; below those asked for, the gradient is cached too,
     since without it smaller chunks take no less memory than a query's documents.
     """
-    most = limits.get("train", settings.chunk_tokens)
+    most = batch_limits.get("train", settings.chunk_tokens)
     smaller = {"chunk_tokens": most, "gradient_cache": True} if most < settings.chunk_tokens else {}
     return settings.model_copy(update=smaller)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from pdadapt.models.memory import cut
+from pdadapt.models.memory import slice_features
 from pdadapt.settings.schema import TrainSettings
 from pdadapt.training.distributed import gather_documents, together
 from pdadapt.training.losses import contrastive_loss, kd_loss, pair_loss
@@ -99,7 +99,7 @@ class PairDistillLoss(nn.Module):
         tokens: list[Tensor] = []
         masks: list[Tensor] = []
         for rows in chunks(order, lengths, self.settings.chunk_tokens):
-            chunk = cut(features, rows, lengths[rows[0]])
+            chunk = slice_features(features, rows, lengths[rows[0]])
             if self.settings.gradient_cache:
                 encoded, mask = checkpoint(self._encode, chunk, use_reentrant=False)
             else:

@@ -24,10 +24,10 @@ from pdadapt.data.run_file import Ranking, read_run, write_run
 from pdadapt.data.trec import Qrels
 from pdadapt.errors import DataError, ModelError, is_out_of_memory
 from pdadapt.models.device import default_device, pick_dtype
-from pdadapt.models.encoders import settle
-from pdadapt.models.memory import MEMORY_ERRORS, limits
-from pdadapt.models.outline import NEW_HEAD, check_encoder
-from pdadapt.models.source import loading, resolve_model
+from pdadapt.models.encoders import prepare_encoder
+from pdadapt.models.memory import MEMORY_ERRORS, batch_limits
+from pdadapt.models.outline import UNUSED_BY_CLASSIFIERS, check_encoder
+from pdadapt.models.source import resolve_model, translate_errors
 from pdadapt.retrieval.engines.load import check_model, make_engine
 from pdadapt.retrieval.search import index_corpus, retrieve, sample_queries
 from pdadapt.runs.folder import PACKAGES, RunFolder
@@ -82,7 +82,7 @@ def train_reranker(recipe: Recipe, dataset: Dataset, out: Path, progress: Progre
     with run.locked():
         run.claim(recipe, origin, staged=False)
         progress.log = run.path / "timings.jsonl"
-        limits.remember(run.path / "memory.json")
+        batch_limits.remember(run.path / "memory.json")
         model = run.path / "model"
         if not model.exists():
             candidates = _candidates(recipe, dataset.corpus, queries, run, progress)
@@ -139,14 +139,14 @@ def make_examples(candidates: Ranking, dataset: Dataset, settings: RerankerSetti
 def until_it_fits(batch_size: int, attempt: Callable[[int], None], say: Callable[[str], None]) -> None:
     """Train as memory allows: `attempt` again with fewer examples at once when it runs out."""
     while True:
-        most = limits.get("train reranker", batch_size)
+        most = batch_limits.get("train reranker", batch_size)
         at_once = next(count for count in range(most, 0, -1) if batch_size % count == 0)
         try:
             return attempt(at_once)
         except MEMORY_ERRORS as error:
             if at_once == 1 or not is_out_of_memory(error):
                 raise
-        limits.lower("train reranker", at_once // 2)
+        batch_limits.lower("train reranker", at_once // 2)
         say(f"Memory ran out: training goes on from its last state with {at_once // 2:,} examples at once.")
 
 
@@ -218,7 +218,7 @@ def load_encoder(settings: RerankerSettings, seed: int) -> CrossEncoder:
             f"reranker.max_length is {settings.max_length}, and {settings.model!r} reads {limit} tokens at most. Lower "
             f"it by --set reranker.max_length={limit}."
         )
-    with loading(f"Reranker {settings.model!r} does not load"), torch.random.fork_rng():
+    with translate_errors(f"Reranker {settings.model!r} does not load"), torch.random.fork_rng():
         torch.manual_seed(seed)
         model = CrossEncoder(
             source.place,
@@ -227,7 +227,7 @@ def load_encoder(settings: RerankerSettings, seed: int) -> CrossEncoder:
             model_kwargs=weights,
             device=default_device().type,
         )
-    settle(model, source, "Reranker", NEW_HEAD)
+    prepare_encoder(model, source, "Reranker", UNUSED_BY_CLASSIFIERS)
     model.max_seq_length = settings.max_length
     return model
 

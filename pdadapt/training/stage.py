@@ -7,7 +7,7 @@ from typing import Any
 
 from pdadapt.data.corpus import Corpus, Queries
 from pdadapt.evaluation.agreement import agreement, by_teacher_alone, says_enough, score_lists
-from pdadapt.evaluation.held_out import DECISIVE, held_out, judging
+from pdadapt.evaluation.held_out import DECISIVE_MEASURE, held_out, judging
 from pdadapt.labeling.training_list import read_lists
 from pdadapt.runs.folder import RunFolder
 from pdadapt.runtime.progress import Progress
@@ -28,14 +28,14 @@ def fit(recipe: Recipe, corpus: Corpus, queries: Queries, run: RunFolder, iterat
     chosen_by = read_lists(folder / "lists.jsonl", choosing.__contains__) if choosing else ()
     held = by_teacher_alone(recipe, corpus, queries, run, chosen_by)
     judges = [entry for entry in held if says_enough(entry, recipe.train.temperature)]
-    if recipe.train.checked and not judges:
+    if recipe.train.keeps_best and not judges:
         why = "The teacher tells no documents of the queries held out apart" if held else "No queries are held out"
         progress.say(f"{why}, so the last state of the training is kept, not the best.")
 
     def measure(student: Any) -> float:
         scores = score_lists(student, judges, corpus, queries, recipe.retrieve.batch_tokens)
         found = agreement(judges, scores, recipe.train.temperature)
-        return statistics.fmean(found[DECISIVE].values()) if found[DECISIVE] else 0.0
+        return statistics.fmean(found[DECISIVE_MEASURE].values()) if found[DECISIVE_MEASURE] else 0.0
 
     def attempt(settings: TrainSettings) -> None:
         model = load_configured(str(run.checkpoint(iteration - 1)), recipe.student)

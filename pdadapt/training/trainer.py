@@ -122,7 +122,7 @@ def train(
         encoder.auto_model.compile(dynamic=True)
     loss = PairDistillLoss(model, settings)
     checks = None
-    if measure and settings.checked:
+    if measure and settings.keeps_best:
         checks = Checks(measure, check_points(settings, steps), settings.patience, folder, lengths)
     with progress.task("train", steps, "steps") as advance:
         trainer = _Trainer(

@@ -20,7 +20,7 @@ import torch
 from golden_files import GoldenFile
 
 from pdadapt.cli import main
-from pdadapt.errors import DataError, chain, reason
+from pdadapt.errors import DataError, causes_of, reason
 
 RECIPE = """
 student: {model: ./encoder}
@@ -154,7 +154,7 @@ class Ended:
 
 def foreign(error: BaseException | None) -> Iterator[tuple[str, str]]:
     """What libraries and the operating system said, each with the exception's name to put in its place."""
-    for one in chain(error):
+    for one in causes_of(error):
         if isinstance(one, KeyError) or is_ours(one):
             continue
         package = type(one).__module__.partition(".")[0].lstrip("_")

@@ -26,7 +26,7 @@ CASES = {
         "export run --out out", {"run/metrics.json": cut}, names="run metrics.json", error=RunError
     ),
     "run to export with the metrics of another version": refused(
-        "export run --out out", {"run/metrics.json": "{}"}, names="run/metrics.json 'iteration'", error=RunError
+        "export run --out out", {"run/metrics.json": "{}"}, names="run/metrics.json 'corpus'", error=RunError
     ),
     "model to search with that is not there": refused("search ./no rim --corpus data --index out", names="'./no'"),
     "model to measure without a tokenizer": refused(

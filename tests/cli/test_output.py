@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import typer
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 
 from pdadapt.cli.main import app
 from pdadapt.data.corpus import Document
+from pdadapt.evaluation.results import ChangedRanking, Comparison, MeasureResult, Metrics
 from pdadapt.evaluation.suites import Row, rich_table, write_tables
 from pdadapt.planning.table import plan_table
 from pdadapt.reporting.report import write_report
@@ -77,21 +79,15 @@ def shown(renderable, width, encoding="utf-8"):
     return raw.getvalue().decode(encoding)
 
 
-COMPARISON = {"base": 0, "change": 0.1234, "interval": [0.0234, 0.2234], "p": 0.0312, "p_holm": 0.0412}
-COMPARISON |= {"p_t_holm": 0.0512, "wins": 123, "ties": 45, "losses": 67}
+COMPARISON = Comparison(0, 1, 0.1234, (0.0234, 0.2234), 0.0312, 0.0222, 123, 45, 67, p_holm=0.0412, p_t_holm=0.0512)
 
 
 def metrics(systems):
-    comparisons = [COMPARISON | {"system": i} for i in range(1, systems)]
-    means = [0.5111 + i for i in range(systems)]
-    changed = [{"query_id": "q", "query": NAMES[0], "nDCG@10": [0.25, 0.75], "top": [[NAMES[1]], [NAMES[2], "d"]]}]
-    return {
-        "corpus": NAMES[0],
-        "test_queries": 1235,
-        "documents": 56789,
-        "measures": {"nDCG@10": {"means": means, "comparisons": comparisons}},
-        "most_changed": changed,
-    }
+    comparisons = tuple(replace(COMPARISON, system=i) for i in range(1, systems))
+    means = tuple(0.5111 + i for i in range(systems))
+    changed = ChangedRanking("q", NAMES[0], (0.25, 0.75), ((NAMES[1],), (NAMES[2], "d")))
+    measures = {"nDCG@10": MeasureResult(means, comparisons)}
+    return Metrics(NAMES[0], 56789, 1235, ("a",) * systems, measures, (changed,))
 
 
 def plan():
@@ -238,12 +234,12 @@ def test_a_run_with_odd_names_on_a_terminal_of_few_letters(odd, tiny_recipe):
         assert all(f"{point:+.3f}" in said for point in labels["points"])
         assert all(f"{i + 1}, {j + 1}" in said and f"{score:+.3f}" in said for i, j, score in labels["pairs"])
     said = run(odd, "evaluate", "--corpus", "[bold]x", "--model", "[old]run", "--against", "./[link=x]model")
-    assert "+/=/-" in said and "bm25" in said
+    assert "wins/ties/losses" in said and "bm25" in said
     said = run(odd, "search", "[old]run", "--corpus", "[bold]x", "rim [/b]", "--compare", "bm25", encoding="ascii")
     assert "[/b]0" in said
     out = odd / "[old]run" / "iteration-0" / "test.run"
     said = run(odd, "rerank", "--corpus", "[bold]x", "--run", out, "--recipe", tiny_recipe, "--top", "2")
-    assert "+/=/-" in said and "Wrote" in said
+    assert "wins/ties/losses" in said and "Wrote" in said
 
 
 def test_a_report_shows_any_text_and_steers_nothing(small_run):
@@ -296,8 +292,9 @@ def test_a_reader_that_leaves_ends_it_without_a_word(arguments, tmp_path):
 
 
 def test_ctrl_c_that_stopped_the_reader_too_ends_it_as_ever():
-    script = "import os, signal; from pdadapt.runtime.interrupt import *; end_when_asked(); os.kill(os.getpid(), signal.SIGINT)"
-    ending = f"try:\n    {script}\nexcept Stopped as stopped: end(stopped.args[0])"
+    imports = "import os, signal; from pdadapt.runtime.interrupt import *"
+    script = f"{imports}; install_signal_handlers(); os.kill(os.getpid(), signal.SIGINT)"
+    ending = f"try:\n    {script}\nexcept Stopped as stopped: exit_at_once(stopped.args[0])"
     with subprocess.Popen([sys.executable, "-c", ending], stderr=subprocess.PIPE) as process:
         process.stderr.close()
     assert process.returncode == 130

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pdadapt.cli.main import app
-from pdadapt.data.catalog import FORUMS, find, load_named
+from pdadapt.data.catalog import CQADUPSTACK_FORUMS, find_entry, load_named
 from pdadapt.data.corpus import Document
 from pdadapt.data.load import load_dataset
 from pdadapt.errors import DataError
@@ -113,12 +113,12 @@ def test_ms_marco_by_name_has_labeled_and_unlabeled_queries(home):
     ],
 )
 def test_names_of_the_field(name, documents, test):
-    assert find(name)[:2] == (documents, test)
+    assert find_entry(name)[:2] == (documents, test)
 
 
 def test_open_domain_questions_are_adapted_on_their_own_train_split():
-    assert find("nq-open").unlabeled[0] == "dpr-w100/natural-questions/train"
-    assert find("quora").unlabeled == ("beir/quora/dev",)
+    assert find_entry("nq-open").training_ids[0] == "dpr-w100/natural-questions/train"
+    assert find_entry("quora").training_ids == ("beir/quora/dev",)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_adaptation_reads_no_judgment(beir, tiny_recipe, tmp_path):
     dataset = load_dataset(str(beir))
     sealed = replace(dataset, qrels=Sealed(dataset.qrels), read_train_qrels=untouchable)
     metrics = adapt(load_recipe(str(tiny_recipe), {"train.steps": 1}), sealed, tmp_path / "run", Progress())
-    assert metrics["measures"]["nDCG@10"]["means"]
+    assert metrics.measures["nDCG@10"].means
 
 
 def test_the_list_says_how_many_queries_there_are():
@@ -168,4 +168,4 @@ def test_the_list_says_how_many_queries_there_are():
     assert rows["fiqa"] == ["57,638", "5,500", "dev", "500,", "test", "648", "fiqa"]
     assert rows["dl19"] == ["8,841,823", "808,731", "test", "43"]
     assert rows["bioasq"] == ["licensed", "bioasq"]
-    assert len([name for name in rows if name.startswith("cqadupstack/")]) == len(FORUMS) == 12
+    assert len([name for name in rows if name.startswith("cqadupstack/")]) == len(CQADUPSTACK_FORUMS) == 12

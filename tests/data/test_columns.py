@@ -6,7 +6,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from pdadapt.data.columns import header
+from pdadapt.data.columns import parse_header
 from pdadapt.data.corpus import Document
 from pdadapt.data.documents import read_corpus
 from pdadapt.data.queries import read_queries
@@ -246,9 +246,9 @@ def test_a_whole_grade_is_read_however_it_is_written(tmp_path, grade, whole):
 
 
 def test_ids_that_are_names_are_no_header():
-    assert header(["query", "doc", "1"], "judgment", "") is None
-    assert header(["query", "Q0", "doc", "1", "2.0", "tag"], "ranking", "") is None
+    assert parse_header(["query", "doc", "1"], "judgment", "") is None
+    assert parse_header(["query", "Q0", "doc", "1", "2.0", "tag"], "ranking", "") is None
     with pytest.raises(
         DataError, match=r"f:1: looks like a header \(query, doc, value\), but names no column for the grade"
     ):
-        header(["query", "doc", "value"], "judgment", "f:1")
+        parse_header(["query", "doc", "value"], "judgment", "f:1")

@@ -8,8 +8,8 @@ import pytest
 from pdadapt.data.corpus import Document, data_hashes
 from pdadapt.data.documents import read_corpus
 from pdadapt.data.load import load_dataset
-from pdadapt.data.passages import reload
-from pdadapt.data.queries import read_queries, read_sources
+from pdadapt.data.passages import reload_dataset
+from pdadapt.data.queries import read_queries, read_query_sources
 from pdadapt.data.trec import read_qrels
 from pdadapt.errors import DataError
 
@@ -30,13 +30,13 @@ def test_what_was_read_is_read_again_from_elsewhere(tmp_path, monkeypatch):
     dataset = load_dataset("texts", queries)  # a relative path, and an absolute one of a file within
     assert [document.doc_id for document in dataset.corpus.documents] == ["a.txt", "b.txt"]
     monkeypatch.chdir("/")
-    again = reload(dataset.source)
+    again = reload_dataset(dataset.source)
     assert data_hashes(again, again.queries) == data_hashes(dataset, dataset.queries)
 
     read = []
-    monkeypatch.setattr("pdadapt.data.queries.read_queries", lambda file, _: read.append(str(file)) or {"q": "a query"})
+    monkeypatch.setattr("pdadapt.data.load.read_queries", lambda file, _: read.append(str(file)) or {"q": "a query"})
     source = load_dataset(str(folder), Path("hf:org/name")).source
-    reload(source)
+    reload_dataset(source)
     assert read == ["hf:org/name"] * 2, "a name on the hub is no path"
 
 
@@ -93,7 +93,7 @@ def test_a_document_id_that_names_the_query_is_no_label(tmp_path, beir):
     (tmp_path / "q.tsv").write_text("docid\ttext\nd0\tspoke\n", encoding="utf-8")
     assert load_dataset(str(beir), tmp_path / "q.tsv").train_qrels == {}
     (tmp_path / "q.jsonl").write_text('{"_id": 0, "pid": 0, "text": "rim"}\n', encoding="utf-8")
-    assert read_sources(tmp_path / "q.jsonl") == {"0": {"0": 1}}
+    assert read_query_sources(tmp_path / "q.jsonl") == {"0": {"0": 1}}
 
 
 @pytest.mark.parametrize("text", ["q1\td1\t2\n", "query-id\tcorpus-id\tscore\nq1\td1\t2\n", "q1 0 d1 2\n"])

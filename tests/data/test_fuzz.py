@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pdadapt.data.columns import NAMES
+from pdadapt.data.columns import FIELD_NAMES
 from pdadapt.data.documents import read_corpus
 from pdadapt.data.queries import read_queries
 from pdadapt.data.run_file import read_run, write_run
@@ -218,7 +218,11 @@ def written(rows):
 
 @pytest.mark.parametrize("reader", [read_documents, read_questions])
 @fuzz
-@given(rows=rows_of(*NAMES["document"]["id"][:3], *NAMES["query"]["text"][:4], "title", "answers", "Doc-ID", "TEXT"))
+@given(
+    rows=rows_of(
+        *FIELD_NAMES["document"]["id"][:3], *FIELD_NAMES["query"]["text"][:4], "title", "answers", "Doc-ID", "TEXT"
+    )
+)
 def test_json_of_any_values(reader, tmp_path, rows):
     read(tmp_path / "x.jsonl", rows, reader)
 

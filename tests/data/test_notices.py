@@ -16,7 +16,7 @@ from pdadapt.data.corpus import Document, data_hashes, relevant_documents
 from pdadapt.data.documents import read_corpus
 from pdadapt.data.load import load_dataset
 from pdadapt.data.notices import Notices
-from pdadapt.data.passages import reload
+from pdadapt.data.passages import reload_dataset
 from pdadapt.data.queries import read_queries
 from pdadapt.errors import DataError
 
@@ -66,7 +66,7 @@ def test_blank_documents_are_left_out_and_counted_in_every_format(tmp_path, endi
     corpus = read_corpus(file, notices)
     assert list(corpus) == KEPT == corpus.documents[:] and corpus.documents[1:] == KEPT[1:]
     assert [corpus.documents[i] for i in range(3)] == [corpus[document.doc_id] for document in KEPT] == KEPT
-    assert "d2" not in corpus and corpus.lacking(["d6", "d5", "x"]) == ["d5", "x"]
+    assert "d2" not in corpus and corpus.missing_ids(["d6", "d5", "x"]) == ["d5", "x"]
     assert notices.sentences == [f"Left out 3 blank documents: {file}{second} and 2 more."]
     assert notices.blank["document"] == {"d2", "d3", "d5"}
     with pytest.raises(DataError, match=rf"c\.{ending}{second}: the document is blank, as are 2 more\. .* --strict"):
@@ -157,7 +157,7 @@ def test_judged_queries_and_documents_that_are_not_there_are_counted(messy, beir
     assert dataset.notices.sentences == said_of(messy)
     assert data_hashes(dataset, dataset.queries) == data_hashes(whole, whole.queries)
     assert dataset.test_queries == whole.test_queries and dataset.qrels["q12"]["gone"] == 1, "which recall counts"
-    again = reload(dataset.source)
+    again = reload_dataset(dataset.source)
     assert data_hashes(again, again.queries) == data_hashes(dataset, dataset.queries)
     assert again.notices.sentences == dataset.notices.sentences
 
@@ -252,8 +252,8 @@ def test_a_sentence_is_said_once_and_another_takes_its_place():
 
 
 def test_qrels_that_are_given_take_the_place_of_those_that_lack_queries(messy, beir):
-    from pdadapt.data.judgments import judge
+    from pdadapt.data.judgments import with_qrels
 
-    dataset = judge(load_dataset(str(messy)), beir / "qrels" / "test.tsv")
+    dataset = with_qrels(load_dataset(str(messy)), beir / "qrels" / "test.tsv")
     assert [sentence for sentence in dataset.notices.sentences if "judged" in sentence] == []
     assert replace(dataset, notices=Notices()) == dataset

@@ -3,7 +3,7 @@ import pytest
 from pdadapt.cli.main import app
 from pdadapt.data.corpus import Corpus, Document
 from pdadapt.data.load import load_dataset
-from pdadapt.data.passages import Passages, best_passages, split_documents
+from pdadapt.data.passages import Passages, rank_by_best_passage, split_documents
 from pdadapt.errors import DataError
 from pdadapt.retrieval.engines.bm25 import BM25
 from pdadapt.retrieval.engines.exact import Exact
@@ -44,19 +44,19 @@ def test_what_passages_cannot_be(beir, text):
 
 def test_a_document_ranks_by_its_best_passage():
     ranking = {"q": [("a#1", 3.0), ("b#0", 2.5), ("a#0", 2.0), ("c#x#0", 1.0)]}
-    assert best_passages(ranking, 3) == {"q": [("a", 3.0), ("b", 2.5), ("c#x", 1.0)]}
-    assert best_passages(ranking, 1) == {"q": [("a", 3.0)]}
+    assert rank_by_best_passage(ranking, 3) == {"q": [("a", 3.0), ("b", 2.5), ("c#x", 1.0)]}
+    assert rank_by_best_passage(ranking, 1) == {"q": [("a", 3.0)]}
 
 
 def test_as_many_documents_are_found_as_asked_however_many_passages_are_one_documents(stanford, tmp_path):
     texts = {"long": "rim spoke hub " * 30, "b": "pad rotor", "c": "tube valve", "d": "chain"}
     documents = [Document(name, "", text) for name, text in texts.items()]
-    corpus = Corpus(Passages(documents, 3, 0), whole=Corpus(documents))
+    corpus = Corpus(Passages(documents, 3, 0), unsplit=Corpus(documents))
     engine = Exact(load_colbert(str(stanford)), 8)
     index_corpus(engine, corpus, tmp_path, Progress())
     queries = {"q": "rim spoke", "p": "pad"}
     found = retrieve_documents(engine, corpus, queries, tmp_path, 3, Progress())
-    everything = best_passages(retrieve(engine, corpus, queries, tmp_path, len(corpus), Progress()), 3)
+    everything = rank_by_best_passage(retrieve(engine, corpus, queries, tmp_path, len(corpus), Progress()), 3)
     assert found == everything and all(len(ranked) == 3 for ranked in found.values())
 
 
@@ -64,7 +64,7 @@ def test_as_many_documents_are_found_as_asked_however_many_passages_are_one_docu
 def test_a_query_that_is_a_document_finds_none_of_its_passages(stanford, tmp_path, engine):
     texts = {"x1": "rim spoke hub rim spoke", "b": "rim spoke pad", "c": "rim valve", "d": "spoke chain"}
     documents = [Document(name, "", text) for name, text in texts.items()]
-    corpus = Corpus(Passages(documents, 2, 1), whole=Corpus(documents))
+    corpus = Corpus(Passages(documents, 2, 1), unsplit=Corpus(documents))
     searched = Exact(load_colbert(str(stanford))) if engine == "exact" else BM25()
     index_corpus(searched, corpus, tmp_path, Progress())
     queries = {"x1": "rim  spoke hub\nrim spoke", "x2": texts["x1"], "b": texts["x1"]}
@@ -75,7 +75,7 @@ def test_a_query_that_is_a_document_finds_none_of_its_passages(stanford, tmp_pat
 
 def test_an_engine_that_found_all_it_can_is_not_asked_deeper(tmp_path):
     documents = [Document(f"d{i}", "", "pad " * 4 if i else "rim spoke rim spoke") for i in range(40)]
-    corpus = Corpus(Passages(documents, 2, 0), whole=Corpus(documents))
+    corpus = Corpus(Passages(documents, 2, 0), unsplit=Corpus(documents))
     asked = []
 
     class Watched(BM25):

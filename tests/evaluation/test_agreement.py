@@ -11,7 +11,14 @@ from typer.testing import CliRunner
 from pdadapt.cli.main import app
 from pdadapt.data.load import load_dataset
 from pdadapt.data.run_file import read_run
-from pdadapt.evaluation.agreement import MEASURES, agreement, by_teacher_alone, pairs, says_enough, score_lists
+from pdadapt.evaluation.agreement import (
+    AGREEMENT_MEASURES,
+    agreement,
+    by_teacher_alone,
+    pairs,
+    says_enough,
+    score_lists,
+)
 from pdadapt.evaluation.held_out import held_out
 from pdadapt.labeling.training_list import TrainingList, read_lists
 from pdadapt.pipeline import adapt
@@ -43,7 +50,7 @@ def test_agreement_is_one_where_the_teacher_says_what_the_student_does(stanford,
     def measured(points, labels=()):
         entry = TrainingList(query_id, doc_ids, points, list(labels))
         found = agreement([entry], score_lists(model, [entry], dataset.corpus, dataset.queries, 8), 1.0)
-        return [found[name].get(query_id) for name in MEASURES]
+        return [found[name].get(query_id) for name in AGREEMENT_MEASURES]
 
     assert measured(own) == pytest.approx([1.0, 1.0, 1.0])
     opposite = measured([-score for score in own])
@@ -83,13 +90,13 @@ def test_training_brings_agreement(stanford, beir, tmp_path):
     settings = TrainSettings(steps=30, batch_size=4, n_way=6, learning_rate=1e-3, lambda_pair=0, dropout=0)
     train(model, lists, dataset.corpus, dataset.queries, settings, 1, tmp_path, Progress())
     found.append(agreement(lists, score_lists(model, lists, dataset.corpus, dataset.queries, 8), 1.0))
-    for name in MEASURES:
+    for name in AGREEMENT_MEASURES:
         before, after = (sum(values[name].values()) / len(lists) for values in found)
         assert after > before + 0.1, name
 
 
 def test_without_judgments_the_report_shows_the_queries_held_out(tiny_recipe, beir, tmp_path, monkeypatch):
-    monkeypatch.setattr("pdadapt.evaluation.held_out.LEAST", 1)
+    monkeypatch.setattr("pdadapt.evaluation.held_out.MIN_HELD_OUT", 1)
     dataset = replace(load_dataset(str(beir)), test_queries={}, qrels={})
     settings = {"train.held_out": 0.5, "train.learning_rate": 0.1, "train.steps": 8, "iterations": 1}
     metrics = adapt(load_recipe(str(tiny_recipe), settings), dataset, tmp_path / "run", Progress())
@@ -101,39 +108,39 @@ def test_without_judgments_the_report_shows_the_queries_held_out(tiny_recipe, be
         for name in ("base", "iteration-1")
     }
     means = [statistics.fmean(value for value in values if value is not None) for values in agreed.values()]
-    assert metrics["agreement"][0]["pair accuracy"]["means"] == pytest.approx(means)
+    assert metrics.agreement[0]["pair accuracy"].means == pytest.approx(means)
 
-    changed = [query for queries in metrics["most_changed"].values() for query in queries]
-    assert {query["query_id"] for query in changed} == {
+    changed = metrics.most_changed.gained + metrics.most_changed.lost
+    assert {query.query_id for query in changed} == {
         query_id for query_id, *values in zip(rows, *agreed.values(), strict=True) if values[0] != values[1]
     }
     for query in changed:
-        row = rows[query["query_id"]]
-        assert query["query"] == dataset.queries[query["query_id"]]
-        for name, value, documents in zip(agreed, (query["before"], query["after"]), query["documents"], strict=True):
+        row = rows[query.query_id]
+        assert query.query == dataset.queries[query.query_id]
+        for name, value, documents in zip(agreed, (query.before, query.after), query.documents, strict=True):
             student = row["students"][name]
             assert value == student["agreement"]["pair accuracy"]
             by_doc = dict(zip(row["doc_ids"], zip(student["scores"], row["points"], strict=True), strict=True))
-            assert [by_doc[shown["doc_id"]][0] for shown in documents] == sorted(student["scores"], reverse=True)[:3]
-            assert all(by_doc[shown["doc_id"]][1] == shown["point"] for shown in documents)
+            assert [by_doc[shown.doc_id][0] for shown in documents] == sorted(student["scores"], reverse=True)[:3]
+            assert all(by_doc[shown.doc_id][1] == shown.point for shown in documents)
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert f"Gain in pair accuracy of each of {len(rows)} queries held out" in page
-    assert "Of those held out: their pair accuracy" in page and page.count("point ") >= 3 * len(changed)
+    assert f"Gain in pair accuracy of each of {len(rows)} held-out queries" in page
+    assert "Held-out queries: pair accuracy with the teacher" in page and page.count("point ") >= 3 * len(changed)
 
 
 def test_iterations_end_when_agreement_does_not_rise_and_the_better_student_is_kept(
     tiny_recipe, beir, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("pdadapt.evaluation.held_out.LEAST", 1)
+    monkeypatch.setattr("pdadapt.evaluation.held_out.MIN_HELD_OUT", 1)
     dataset = load_dataset(str(beir))
     still = {"train.held_out": 0.25, "train.learning_rate": 1e-30, "train.weight_decay": 0, "train.steps": 1}
     out = tmp_path / "run"
     metrics = adapt(load_recipe(str(tiny_recipe), still | {"iterations": 3}), dataset, out, Progress())
-    assert (metrics["iteration"], len(metrics["labels"]), len(metrics["agreement"])) == (0, 1, 1)
-    before, after = metrics["agreement"][0]["pair accuracy"]["means"]
+    assert (metrics.iteration, len(metrics.labels), len(metrics.agreement)) == (0, 1, 1)
+    before, after = metrics.agreement[0]["pair accuracy"].means
     assert before == after
-    assert metrics["checkpoint"] == last_checkpoint(str(out)) == str(out / "student")
-    assert len(metrics["measures"]["nDCG@10"]["means"]) == 2 and not (out / "iteration-2").exists()
+    assert metrics.checkpoint == last_checkpoint(str(out)) == str(out / "student")
+    assert len(metrics.measures["nDCG@10"].means) == 2 and not (out / "iteration-2").exists()
     # what is held out is labeled all the same
     assert len(read_lists(out / "iteration-1" / "lists.jsonl")) == len(read_run(out / "iteration-1/candidates.run"))
 
@@ -145,13 +152,13 @@ def test_iterations_end_when_agreement_does_not_rise_and_the_better_student_is_k
     assert "pair accuracy" in said.output and "Finished before" in said.output
 
     # a run whose agreement rose goes on; the verdict is of the iteration that is kept
-    rose = {"base": 0, "system": 1, "change": 0.1, "p": 0.01}
-    (out / "iteration-1" / "agreement.json").write_text(
-        json.dumps({"pair accuracy": {"means": [0.5, 0.6], "comparisons": [rose]}}), encoding="utf-8"
-    )
+    rose = json.loads((out / "iteration-1" / "agreement.json").read_text(encoding="utf-8"))
+    rose["pair accuracy"]["means"] = [0.5, 0.6]
+    rose["pair accuracy"]["comparisons"][0] |= {"change": 0.1, "p": 0.01, "p_holm": 0.01}
+    (out / "iteration-1" / "agreement.json").write_text(json.dumps(rose), encoding="utf-8")
     metrics = adapt(load_recipe(str(tiny_recipe), still | {"iterations": 3}), dataset, out, Progress())
-    assert (metrics["iteration"], len(metrics["labels"])) == (1, 2)
-    assert "pair accuracy with the teacher went 0.500 → 0.600 (p 0.010)" in metrics["verdict"]["sentence"]
+    assert (metrics.iteration, len(metrics.labels)) == (1, 2)
+    assert "0.500 → 0.600 (p = 0.010)" in metrics.verdict.sentence
     assert last_checkpoint(str(out)) == str(out / "iteration-1" / "checkpoint")
 
 

@@ -8,11 +8,12 @@ import pytest
 from typer.testing import CliRunner
 
 from pdadapt.cli.main import app
-from pdadapt.data.answers import Answers
+from pdadapt.data.answers import AnswerMatcher
 from pdadapt.data.corpus import Corpus, Dataset, Document
-from pdadapt.data.run_file import in_order, read_run
+from pdadapt.data.run_file import in_trec_order, read_run
 from pdadapt.errors import DataError, RecipeError
-from pdadapt.evaluation.evaluate import evaluate, most_changed
+from pdadapt.evaluation.changed import largest_changes
+from pdadapt.evaluation.evaluate import evaluate
 from pdadapt.evaluation.measures import _parse, aggregate, depth, parse_measures, per_query
 from pdadapt.evaluation.significance import compare, compare_two, holm, paired_test
 from pdadapt.retrieval import search
@@ -60,9 +61,9 @@ def test_compare_tests_every_ranking_against_the_first():
     better = {**RANKING, "q3": [("z", 1.0)]}
     settings = EvaluateSettings(measures=("RR@10",), resamples=100)
     found = compare([RANKING, RANKING, better], QRELS, settings, seed=1)["RR@10"]
-    assert found["means"] == pytest.approx([1 / 3, 1 / 3, 2 / 3])
-    assert [one["p"] for one in found["comparisons"]] == [1.0, 1.0]
-    assert [(one["base"], one["system"]) for one in found["comparisons"]] == [(0, 1), (0, 2)]
+    assert found.means == pytest.approx([1 / 3, 1 / 3, 2 / 3])
+    assert [one.p for one in found.comparisons] == [1.0, 1.0]
+    assert [(one.base, one.system) for one in found.comparisons] == [(0, 1), (0, 2)]
 
 
 def test_measures_are_trec_evals_on_ties_ungraded_and_unjudged_documents():
@@ -103,18 +104,18 @@ def test_a_comparison_is_the_paired_t_test_by_hand():
     differences = [0.2, 0.0, 0.3, -0.1]
     center = sum(differences) / 4
     error = math.sqrt(sum((value - center) ** 2 for value in differences) / 3 / 4)
-    assert found["change"] == pytest.approx(center)
-    assert found["interval"] == pytest.approx([center - 3.182446 * error, center + 3.182446 * error])
-    assert (found["wins"], found["ties"], found["losses"]) == (2, 1, 1)
-    assert 0.3 < found["p_t"] < 0.5  # t = 1.095, 3 degrees of freedom: .353
-    assert compare_two(base, base, 100, 1)["interval"] is None
+    assert found.change == pytest.approx(center)
+    assert found.interval == pytest.approx([center - 3.182446 * error, center + 3.182446 * error])
+    assert (found.wins, found.ties, found.losses) == (2, 1, 1)
+    assert 0.3 < found.p_t < 0.5  # t = 1.095, 3 degrees of freedom: .353
+    assert compare_two(base, base, 100, 1).interval is None
 
 
 def test_a_difference_that_is_the_same_for_all_is_no_chance():
     base = {str(i): 0.1 * i for i in range(10)}
     found = compare_two(base, {key: value + 1.0 for key, value in base.items()}, 1_000, 1)
-    assert found["p_t"] < 1e-6 and found["wins"] == 10
-    assert compare_two(base, base, 1_000, 1)["p_t"] == 1.0
+    assert found.p_t < 1e-6 and found.wins == 10
+    assert compare_two(base, base, 1_000, 1).p_t == 1.0
 
 
 def test_two_evaluations_do_not_share_a_folder(beir, tmp_path):
@@ -156,8 +157,8 @@ def test_holms_correction_by_hand():
 def test_the_most_changed_queries_come_first_and_unchanged_ones_not_at_all():
     base = {f"q{i}": 0.5 for i in range(20)}
     other = base | {"q3": 0.1, "q7": 1.0, "q9": 0.6}
-    assert most_changed(base, other) == ["q7", "q3", "q9"]
-    assert len(most_changed(base, {query_id: i / 20 for i, query_id in enumerate(base)})) == 10
+    assert largest_changes(base, other) == ["q7", "q3", "q9"]
+    assert len(largest_changes(base, {query_id: i / 20 for i, query_id in enumerate(base)})) == 10
 
 
 def test_anyones_runs_are_measured_and_compared_without_a_corpus(tmp_path):
@@ -198,9 +199,9 @@ def test_near_ties_are_ordered_alike_for_every_measure(scores):
         values = per_query(ranking, {"q": {doc_id: 1}}, names)
         assert {values[name]["q"] for name in names if name.endswith("@1") or name == "Rprec"} == {first}
         assert values["RR"]["q"] == values["AP"]["q"] == pytest.approx(1.0 if first else 1 / 3)
-    answers = Answers(Corpus([Document("c", "", "Paris"), Document("a", "", "Rome")]), {"q": ("Paris",)})
+    answers = AnswerMatcher(Corpus([Document("c", "", "Paris"), Document("a", "", "Rome")]), {"q": ("Paris",)})
     assert per_query(ranking, {"q": {"c": 1}}, ["Answer@1"], answers)["Answer@1"] == {"q": 1.0}
-    assert [doc_id for doc_id, _ in in_order(ranking["q"])] == ["c", "b", "a"]
+    assert [doc_id for doc_id, _ in in_trec_order(ranking["q"])] == ["c", "b", "a"]
 
 
 def test_a_model_and_the_run_that_it_left_have_the_same_figures(beir, stanford, tmp_path, monkeypatch):
@@ -269,7 +270,7 @@ def test_a_query_that_is_a_document_finds_itself_in_no_run_either(arguments, tmp
     ]
     said = CliRunner().invoke(app, [*command, *passages, "--corpus", str(arguments), "--against", "bm25"])
     assert said.exit_code == 0, said.output
-    assert "theirs.run ranks the query itself for 2 of 3 queries: left out, as of models." in " ".join(
+    assert "theirs.run ranks the query itself for 2 of 3 queries. It is left out as for models." in " ".join(
         said.output.split()
     )
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
@@ -281,7 +282,7 @@ def test_without_texts_it_is_said_that_ids_meet_and_nothing_is_left_out(argument
     command = ["evaluate", "--run", str(tmp_path / "theirs.run"), "--measures", "RR", "--out", str(tmp_path / "out")]
     said = CliRunner().invoke(app, [*command, "--qrels", str(arguments / "qrels" / "test.tsv")])
     assert said.exit_code == 0, said.output
-    assert "ranks a document with the query's own id for 3 of 3 queries. It is kept" in " ".join(said.output.split())
+    assert "ranks a document with the id of the query for 3 of 3 queries. It is kept" in " ".join(said.output.split())
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["measures"]["RR"]["means"] == pytest.approx([(1 / 2 + 1 / 2 + 1) / 3])
 
@@ -305,9 +306,7 @@ def test_a_measure_that_needs_a_program_names_it(measure, missing, tmp_path, mon
     for provider in ir_measures.DefaultPipeline.providers:
         monkeypatch.setattr(provider, "_is_available", None)
     _parse.cache_clear()
-    with pytest.raises(
-        RecipeError, match=rf"needs something that is not installed here \(.*{missing}.*\)\. Install it"
-    ):
+    with pytest.raises(RecipeError, match=rf"needs .*{missing}.*, which is not installed\. Install it"):
         parse_measures([measure])
     with pytest.raises(RecipeError, match="'SDCG@10' cannot be computed \\(it needs a value of max_rel\\)"):
         parse_measures(["SDCG@10"])
@@ -327,7 +326,7 @@ def evaluated(tmp_path, run, dataset, capsys):
         Progress(),
         [],
     )
-    return metrics["measures"]["RR@10"]["means"], " ".join(capsys.readouterr().err.split())
+    return list(metrics.measures["RR@10"].means), " ".join(capsys.readouterr().err.split())
 
 
 def test_what_a_given_run_lacks_is_said_and_one_of_other_documents_is_refused(tmp_path, capsys):
@@ -338,11 +337,11 @@ def test_what_a_given_run_lacks_is_said_and_one_of_other_documents_is_refused(tm
     assert means == [0.5]
     assert "ranks nothing for 1 of 2 judged queries (such as 'q2'). They count as 0." in said
     assert "ranks 1 of 2 documents that the corpus lacks (such as 'gone')" in said
-    with pytest.raises(DataError, match=r"ranks none of the corpus' documents, but such as '7'\. Check"):
+    with pytest.raises(DataError, match=r"ranks no document of the corpus, but others such as '7'\. Check"):
         evaluated(tmp_path, "q1 Q0 7 1 2.0 x\nq2 Q0 8 1 1.0 x\n", dataset, capsys)
     alone = Dataset("qrels", Corpus([]), {}, queries, qrels)
     means, said = evaluated(tmp_path, "q1 Q0 7 1 2.0 x\nq2 Q0 8 1 1.0 x\n", alone, capsys)
-    assert means == [0.0] and "ranks no document that is judged. Check its document ids." in said
+    assert means == [0.0] and "ranks no judged document. Check its document ids." in said
 
 
 def test_measures_of_gdeval_take_any_query_ids():

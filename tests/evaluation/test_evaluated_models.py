@@ -19,7 +19,7 @@ from pdadapt.cli.main import app
 from pdadapt.data.corpus import Corpus, Document
 from pdadapt.data.load import load_dataset
 from pdadapt.errors import DataError, ModelError
-from pdadapt.models.source import model_type, resolve_model
+from pdadapt.models.source import encoder_type, resolve_model
 from pdadapt.retrieval.engines.bm25 import BM25
 from pdadapt.retrieval.engines.load import load_engine
 from pdadapt.retrieval.search import index_corpus, retrieve
@@ -47,7 +47,7 @@ def dense(encoder, tmp_path_factory):
 
 
 def test_a_model_says_what_it_is(encoder, stanford, splade, dense):
-    kinds = {path: model_type(resolve_model(str(path))) for path in (encoder, stanford, splade, dense)}
+    kinds = {path: encoder_type(resolve_model(str(path))) for path in (encoder, stanford, splade, dense)}
     assert list(kinds.values()) == ["plain", "colbert", "sparse", "dense"]
 
 

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from pdadapt.cli.main import app
 from pdadapt.data import catalog
-from pdadapt.data.answers import Answers, words
-from pdadapt.data.catalog import lengths_of
+from pdadapt.data.answers import AnswerMatcher, answer_tokens
+from pdadapt.data.catalog import token_lengths
 from pdadapt.data.corpus import Corpus, Document
 from pdadapt.evaluation import suites
 from pdadapt.evaluation.suites import PUBLISHED, SUITES, Row, Task, averages, write_tables
@@ -20,10 +20,10 @@ def test_the_suites_are_the_papers():
     assert [len(SUITES[name]) for name in ("beir-11", "beir-13", "beir-18", "lotte")] == [11, 13, 18, 12]
     published = [PUBLISHED[test.name, test.measure] for test in SUITES["beir-18"]]
     assert [round(sum(system) / 18, 1) for system in zip(*published, strict=True)] == [47.7, 48.9]  # as it says itself
-    assert lengths_of("arguana") == {"document_length": 300, "query_length": 300}
-    assert lengths_of("climate-fever")["query_length"] == 64
-    assert lengths_of("bioasq") == lengths_of("lotte/pooled/search") == {"document_length": 300}
-    assert lengths_of("dl19") == lengths_of("nq-open") == {}
+    assert token_lengths("arguana") == {"document_length": 300, "query_length": 300}
+    assert token_lengths("climate-fever")["query_length"] == 64
+    assert token_lengths("bioasq") == token_lengths("lotte/pooled/search") == {"document_length": 300}
+    assert token_lengths("dl19") == token_lengths("nq-open") == {}
 
 
 def test_every_corpus_of_the_suites_has_a_folder_of_its_own():
@@ -193,10 +193,10 @@ def test_open_domain_questions_bring_their_answers_or_are_skipped(beir, tmp_path
     ],
 )
 def test_an_answer_is_found_as_dpr_finds_it(answer, text, holds):
-    answers = Answers(Corpus([Document("d", "Paris", text)]), {"q": (answer,)})
+    answers = AnswerMatcher(Corpus([Document("d", "Paris", text)]), {"q": (answer,)})
     assert answers.recall({"q": [("d", 1.0)]}, ["q", "without"], 5) == {"q": float(holds), "without": 0.0}
     assert answers.recall({"q": [("d", 1.0)]}, ["q"], 0) == answers.recall({"q": [("no", 1.0)]}, ["q"], 5) == {"q": 0.0}
 
 
 def test_words_are_letters_digits_and_signs():
-    assert words("It's 3.5 %") == ["it", "'", "s", "3", ".", "5", "%"]
+    assert answer_tokens("It's 3.5 %") == ["it", "'", "s", "3", ".", "5", "%"]

@@ -29,7 +29,7 @@ from pdadapt.generation.writing import check_as_asked, prepare
 from pdadapt.labeling.exchange import read_labels
 from pdadapt.labeling.shards import Shard, label_shard, merge_shards
 from pdadapt.labeling.store import LabelStore
-from pdadapt.models.memory import limits
+from pdadapt.models.memory import batch_limits
 from pdadapt.pipeline import adapt
 from pdadapt.planning.plan import plan
 from pdadapt.runtime.locks import holder, locked
@@ -329,7 +329,7 @@ def test_the_command_says_what_was_kept_and_why_the_rest_went(tiny_recipe, beir,
     command = ["queries", str(beir / "corpus.jsonl"), "--out", str(tmp_path / "q.jsonl"), "--recipe", str(tiny_recipe)]
     result = CliRunner().invoke(app, [*command, "--count", "300", "--passages", "words=10,overlap=2"])
     assert result.exit_code == 0, result.output
-    for word in ("question", "title", "kept", "not found again", "of 300 wanted are kept", "Kept, for example: "):
+    for word in ("question", "title", "kept", "not found again", "of 300 wanted queries were kept", "Examples: "):
         assert word in result.output
     assert all("#" in row["doc_id"] for row in rows(tmp_path / "q.jsonl"))
     other = tmp_path / "with spaces" / "q.jsonl"
@@ -365,7 +365,7 @@ def test_adapt_writes_the_queries_that_a_corpus_lacks(tiny_recipe, beir, tmp_pat
     assert running.startswith(f"Running (process {process.pid} ") and " queries" in running
     stopped = CliRunner().invoke(app, ["status", str(out)]).output
     assert CliRunner().invoke(app, ["report", str(out)]).exit_code == 0, "which is none that stops the run"
-    assert stopped.startswith("Stopped at ") and "goes on from there with: pdadapt adapt" in stopped
+    assert stopped.startswith("Stopped at ") and "Resume with: pdadapt adapt" in stopped
     first = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
     assert first.returncode == 0, first.stderr
     assert (
@@ -382,7 +382,7 @@ def test_adapt_writes_the_queries_that_a_corpus_lacks(tiny_recipe, beir, tmp_pat
     assert sorted(texts) == sorted(row["_id"] for row in rows(out / "queries.jsonl"))
     dataset, progress = load_dataset(str(beir / "corpus.jsonl")), Progress()
     recipe = load_recipe(str(tiny_recipe), COUNT)
-    assert adapt(recipe, dataset, out, progress)["queries"] == 12 and not progress.tasks, "nothing is left to do"
+    assert adapt(recipe, dataset, out, progress).queries == 12 and not progress.tasks, "nothing is left to do"
     assert plan(recipe, dataset, out, progress) is None
     with pytest.raises(RunError, match=r"generate\.count was 12, now 13"):
         adapt(load_recipe(str(tiny_recipe), COUNT | {"generate.count": 13}), dataset, out, progress)
@@ -399,7 +399,7 @@ def test_a_run_whose_queries_were_given_gets_no_others(tiny_recipe, beir, tmp_pa
     with pytest.raises(RunError, match=r"a run of the queries in .*q\.txt; give them with --queries"):
         adapt(recipe, load_dataset(corpus), tmp_path / "run", Progress())
     changed = load_recipe(str(tiny_recipe), {"generate.count": 99, "train.steps": 1})
-    assert adapt(changed, load_dataset(corpus, tmp_path / "q.txt"), tmp_path / "run", Progress())["queries"] == 3
+    assert adapt(changed, load_dataset(corpus, tmp_path / "q.txt"), tmp_path / "run", Progress()).queries == 3
 
 
 def test_a_run_of_its_own_queries_takes_them_as_given(tiny_recipe, t5_untied, beir, tmp_path):
@@ -427,7 +427,7 @@ def test_a_run_of_its_own_queries_takes_them_as_given(tiny_recipe, t5_untied, be
     with pytest.raises(RunError, match=r"generate\.model"):
         run(generate__model=str(t5_untied), seed=3, student__query_length=16)
     given = load_recipe(str(tiny_recipe), settings | {"generate.count": 5, "seed": 3, "student.query_length": 16})
-    assert adapt(given, load_dataset(str(beir / "corpus.jsonl"), out / "queries.jsonl"), out, Progress())["queries"]
+    assert adapt(given, load_dataset(str(beir / "corpus.jsonl"), out / "queries.jsonl"), out, Progress()).queries
     (out / "queries.jsonl").unlink()
     with pytest.raises(RunError, match=r"a run of the queries in .*/run/queries\.jsonl, which is gone; give them"):
         run()
@@ -436,11 +436,11 @@ def test_a_run_of_its_own_queries_takes_them_as_given(tiny_recipe, t5_untied, be
 def test_while_queries_are_written_nobody_else_is_at_the_run(tiny_recipe, beir, tmp_path, monkeypatch):
     corpus, out = str(beir / "corpus.jsonl"), tmp_path / "run"
     recipe = load_recipe(str(tiny_recipe), COUNT)
-    limits.found = {"of another run": 1}
+    batch_limits.found = {"of another run": 1}
     (tmp_path / "q.txt").write_text("spoke tension\npad squeal\nchain cable\n", encoding="utf-8")
 
     def try_beside(writing):
-        assert holder(out) and limits.file == out / "memory.json" and not limits.found
+        assert holder(out) and batch_limits.file == out / "memory.json" and not batch_limits.found
         with pytest.raises(RunError, match="in use by another"):
             adapt(recipe, load_dataset(corpus, tmp_path / "q.txt"), out, Progress())
         return write_queries(writing)
@@ -448,7 +448,7 @@ def test_while_queries_are_written_nobody_else_is_at_the_run(tiny_recipe, beir, 
     monkeypatch.setattr(pipeline, "write_queries", try_beside)
     out.mkdir()
     (out / "memory.json").write_text("{}", encoding="utf-8")  # of one that was killed as it wrote
-    assert adapt(recipe, load_dataset(corpus), out, Progress(), stop_before_labeling=True) == {}
+    assert adapt(recipe, load_dataset(corpus), out, Progress(), stop_before_labeling=True) is None
     assert (out / "queries.jsonl").exists()
 
 
@@ -470,7 +470,7 @@ def test_the_source_is_a_label_for_the_contrastive_loss_alone_also_in_shards(tin
     assert not any(entry["relevant"] for entry in lists)
     recipe = load_recipe(str(tiny_recipe), settings | {"train.lambda_cl": 1.0})
     out = tmp_path / "labeled"
-    assert adapt(recipe, corpus, out, Progress(), stop_before_labeling=True) == {}
+    assert adapt(recipe, corpus, out, Progress(), stop_before_labeling=True) is None
     label_shard(out, Shard(1, 1), Progress())
     merge_shards(out)
     adapt(recipe, corpus, out, Progress())

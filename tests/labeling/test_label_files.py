@@ -72,8 +72,8 @@ def test_imported_labels_teach_without_a_teacher(run, beir, tiny_recipe, tmp_pat
     assert result.exit_code == 0 and f"{len(bought)} labels" in result.output
     overrides = {"train.steps": 1, "teacher.model": "imported:expert", "label_store": str(store)}
     metrics = adapt(load_recipe(str(tiny_recipe), overrides), load_dataset(str(beir)), tmp_path / "run", Progress())
-    figures = metrics["labels"][0]
-    assert missing["task"] == "point" and figures["points_unanswered"] == 1 and figures["pairs"] > 0
+    figures = metrics.labels[0]
+    assert missing["task"] == "point" and figures.points_unanswered == 1 and figures.pairs > 0
 
 
 @pytest.mark.parametrize(
@@ -153,9 +153,9 @@ def test_brackets_in_a_text_are_shown_and_derived_pairs_are_called_so(stanford, 
     (folder / "queries.jsonl").write_text('{"_id": "q[/b]", "text": "[/b] hub"}\n', encoding="utf-8")
     changes = {"train.steps": 1, "teacher.pair.scoring": "derived", "teacher.model": str(stanford)}
     metrics = adapt(load_recipe(str(tiny_recipe), changes), load_dataset(str(folder)), tmp_path / "run", Progress())
-    figures = metrics["labels"][0]
-    assert figures["pairs_derived"] == figures["pairs"] > 0
-    assert "(derived from the points, none asked)" in label_summary(figures)
+    figures = metrics.labels[0]
+    assert figures.pairs_derived == figures.pairs > 0
+    assert "(derived from the points)" in label_summary(figures)
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(label_tables(tmp_path / "run", "q[/b]"))
     text = console.export_text()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pdadapt.data.corpus import Corpus, Document
 from pdadapt.data.load import load_dataset
-from pdadapt.data.run_file import RunFile, write_run
+from pdadapt.data.run_file import TrecRunFile, write_run
 from pdadapt.errors import DataError, ModelError
 from pdadapt.labeling.ask import Questions, ask_missing, in_chunks
 from pdadapt.labeling.bradley_terry import fit
@@ -68,7 +68,7 @@ def test_two_runs_on_one_store_lose_no_pair_and_choose_by_the_same_points(labele
     pair = {"per_query": 6, "window": 4}
     recipe = Recipe.model_validate({"teacher": {"kind": "seq2seq", "pair": pair}, "train": {"n_way": 5}})
     write_run(tmp_path / "candidates.run", ranking.items(), "test")
-    labeling = Labeling(RunFile(tmp_path / "candidates.run"), dataset.corpus, dataset.queries, recipe)
+    labeling = Labeling(TrecRunFile(tmp_path / "candidates.run"), dataset.corpus, dataset.queries, recipe)
     store = tmp_path / "shared.sqlite"
 
     class Meanwhile(CountingTeacher):
@@ -243,9 +243,9 @@ def labeled(beir, tmp_path):
 
     def run(recipe=recipe, corpus=dataset.corpus):
         write_run(tmp_path / "candidates.run", ranking.items(), "x")
-        labeling = Labeling(RunFile(tmp_path / "candidates.run"), corpus, dataset.queries, recipe)
+        labeling = Labeling(TrecRunFile(tmp_path / "candidates.run"), corpus, dataset.queries, recipe)
         store = tmp_path / "l.sqlite"
-        keys = KEYS if recipe.teacher.pair.asked else {"point": "p"}
+        keys = KEYS if recipe.teacher.pair.asks_teacher else {"point": "p"}
         figures = ask_teachers(labeling, store, keys, lambda task: teacher, Progress())
         return list(make_lists(labeling, store, keys, figures)), figures
 
@@ -442,7 +442,7 @@ def test_as_many_pairs_are_announced_as_are_asked(labeled, tmp_path):
     run, _, dataset, _ = labeled
     recipe = pairs_listed(2, per_query=6, window=3)
     run(recipe)
-    labeling = Labeling(RunFile(tmp_path / "candidates.run"), dataset.corpus, dataset.queries, recipe)
+    labeling = Labeling(TrecRunFile(tmp_path / "candidates.run"), dataset.corpus, dataset.queries, recipe)
     with (
         LabelStore(tmp_path / "l.sqlite", "points", "p") as points,
         LabelStore(tmp_path / "l.sqlite", "pairs", "q") as q,
@@ -458,7 +458,7 @@ def test_rounds_after_one_that_got_its_answers_late_are_asked_anew(labeled, tmp_
     train = {"n_way": 6, "prior_precision": 0.01}
     recipe = Recipe.model_validate({"teacher": {"kind": "seq2seq", "pair": pair}, "train": train})
     write_run(tmp_path / "candidates.run", ranking.items(), "x")
-    labeling = Labeling(RunFile(tmp_path / "candidates.run"), dataset.corpus, dataset.queries, recipe)
+    labeling = Labeling(TrecRunFile(tmp_path / "candidates.run"), dataset.corpus, dataset.queries, recipe)
     store, answering = tmp_path / "l.sqlite", CountingTeacher()
 
     def first_round_unanswered(chunks):
@@ -478,7 +478,7 @@ def test_pairs_of_points_that_came_late_are_asked_anew_also_after_a_kill(labeled
     pair = {"per_query": 6, "window": 3}
     recipe = Recipe.model_validate({"teacher": {"kind": "seq2seq", "pair": pair}, "train": {"n_way": 6}})
     write_run(tmp_path / "candidates.run", ranking.items(), "x")
-    labeling = Labeling(RunFile(tmp_path / "candidates.run"), dataset.corpus, dataset.queries, recipe)
+    labeling = Labeling(TrecRunFile(tmp_path / "candidates.run"), dataset.corpus, dataset.queries, recipe)
     store, answering = tmp_path / "l.sqlite", CountingTeacher()
 
     class Killed(Exception):
@@ -733,9 +733,9 @@ def test_what_a_stopped_process_had_done_of_a_task_is_logged_by_the_next(tmp_pat
     left = {"task": "label points", "unit": "prompts", "done": 543, "total": 920, "earlier": 43, "seconds": 45.5}
     for done, rows in ((543, 1), (43, 1), (920, 1)):  # only what is new, and not logged yet
         state.write_text(json.dumps(left | {"done": done}), encoding="utf-8")
-        Progress().keep(log, state)
+        Progress().log_to(log, state)
         found = log.read_text(encoding="utf-8").splitlines()
         assert len(found) == rows and not state.exists()
     assert json.loads(found[0]) == {"task": "label points", "units": 500, "unit": "prompts", "seconds": 45.5}
     state.write_text("{torn", encoding="utf-8")
-    Progress().keep(log, state)
+    Progress().log_to(log, state)

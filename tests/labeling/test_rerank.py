@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from pdadapt.cli.main import app
 from pdadapt.data.load import load_dataset
-from pdadapt.data.run_file import in_order, read_run, write_run
+from pdadapt.data.run_file import in_trec_order, read_run, write_run
 from pdadapt.errors import DataError
 from pdadapt.labeling.rerank import aggregate_pairs, rerank, spread, win_matrix
 from pdadapt.runtime.progress import Progress
@@ -163,7 +163,9 @@ def test_a_measure_that_cannot_be_computed_is_refused_before_the_teacher_is_aske
 def test_scores_fall_in_single_precision_too():
     found = spread([(f"d{i}", 300.0) for i in range(50)], ["x"])
     scores = np.array([score for _, score in found], dtype=np.float32)
-    assert (np.diff(scores) < 0).all() and [doc_id for doc_id, _ in found] == [doc_id for doc_id, _ in in_order(found)]
+    assert (np.diff(scores) < 0).all() and [doc_id for doc_id, _ in found] == [
+        doc_id for doc_id, _ in in_trec_order(found)
+    ]
 
 
 def test_a_run_of_another_corpus_is_an_error(beir, tmp_path):

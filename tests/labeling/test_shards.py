@@ -33,7 +33,7 @@ def few(monkeypatch):
 
 
 def begin(recipe, beir, out):
-    assert adapt(recipe, load_dataset(str(beir)), out, Progress(), stop_before_labeling=True) == {}
+    assert adapt(recipe, load_dataset(str(beir)), out, Progress(), stop_before_labeling=True) is None
     assert (out / "iteration-1" / "candidates.run").exists() and not (out / "iteration-1" / "lists.jsonl").exists()
 
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from pdadapt.cli.main import app
 from pdadapt.errors import ModelError, RunError
-from pdadapt.models.convert import convert
+from pdadapt.models.convert import convert_to_safetensors
 from pdadapt.models.source import resolve_model
 from pdadapt.runtime.progress import Progress
 from pdadapt.settings.schema import TeacherSettings
@@ -64,7 +64,7 @@ def test_a_t5_judges_as_it_did_whether_its_embeddings_are_tied_or_not(tmp_path, 
     model = T5ForConditionalGeneration.from_pretrained(tmp_path / "whole")
     torch.save(model.state_dict(), tmp_path / "pickled" / "pytorch_model.bin")  # tied weights share their memory
     (tmp_path / "pickled" / "model.safetensors").unlink()
-    convert(str(tmp_path / "pickled"), tmp_path / "out", Progress())
+    convert_to_safetensors(str(tmp_path / "pickled"), tmp_path / "out", Progress())
     again, found = T5ForConditionalGeneration.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not found["missing_keys"] and not found["unexpected_keys"]
     assert (again.lm_head.weight.data_ptr() == again.shared.weight.data_ptr()) == tied
@@ -88,7 +88,7 @@ def test_weights_in_parts_stay_in_parts_and_find_each_other(encoder, tmp_path):
     (pickled / "pytorch_model.bin").unlink()
     index = {"metadata": {"total_size": 1}, "weight_map": {name: file for file, own in parts.items() for name in own}}
     (pickled / "pytorch_model.bin.index.json").write_text(json.dumps(index), encoding="utf-8")
-    convert(str(pickled), tmp_path / "out", Progress())
+    convert_to_safetensors(str(pickled), tmp_path / "out", Progress())
     resolve_model(str(tmp_path / "out")).check()
     found = AutoModel.from_pretrained(tmp_path / "out", use_safetensors=True).state_dict()
     assert all(found[name].equal(weight) for name, weight in weights.items())
@@ -99,7 +99,7 @@ def test_weights_in_parts_stay_in_parts_and_find_each_other(encoder, tmp_path):
 
 
 def test_a_stanford_colbert_encodes_as_it_did(stanford, tmp_path):
-    convert(str(pickle(stanford, tmp_path / "pickled")), tmp_path / "out", Progress())
+    convert_to_safetensors(str(pickle(stanford, tmp_path / "pickled")), tmp_path / "out", Progress())
     same(stanford, tmp_path / "out")
     texts = ["rim spoke, hub.", "pad"]
     for found, expected in zip(
@@ -113,7 +113,7 @@ def test_a_sentence_transformer_keeps_its_modules(encoder, tmp_path):
     modules = [transformer, Pooling(32, "mean"), Dense(32, 8)]
     SentenceTransformer(modules=modules).save_pretrained(str(tmp_path / "st"), create_model_card=False)
     pickled = pickle(tmp_path / "st", tmp_path / "pickled")
-    convert(str(pickled), tmp_path / "out", Progress())
+    convert_to_safetensors(str(pickled), tmp_path / "out", Progress())
     assert (tmp_path / "out" / "2_Dense" / "model.safetensors").is_file() and not list(
         (tmp_path / "out").rglob("*.bin")
     )
@@ -133,7 +133,7 @@ def test_a_module_alone_is_converted_and_what_is_not_loaded_is_left(encoder, tmp
         (half / name).write_bytes(b"{")
     with pytest.raises(ModelError, match=r"holds pickled weights \(2_Dense/pytorch_model\.bin\)"):
         resolve_model(str(half)).check()
-    convert(str(half), tmp_path / "out", Progress())
+    convert_to_safetensors(str(half), tmp_path / "out", Progress())
     resolve_model(str(tmp_path / "out")).check()
     same(tmp_path / "st", tmp_path / "out")
     assert not list((tmp_path / "out").glob("model-*")) and not list((tmp_path / "out").rglob("*.bin"))
@@ -146,7 +146,7 @@ def test_parts_of_larger_tensors_are_written_alone(encoder, tmp_path):
         {"row": large[3], "column": large[:, 5], "again": large[3], "none": torch.zeros(0)},
         pickled / "pytorch_model.bin",
     )
-    convert(str(pickled), tmp_path / "out", Progress())
+    convert_to_safetensors(str(pickled), tmp_path / "out", Progress())
     found = load_file(tmp_path / "out" / "model.safetensors")
     assert found["row"].equal(large[3]) and found["again"].equal(large[3]) and found["column"].equal(large[:, 5])
     assert os.path.getsize(tmp_path / "out" / "model.safetensors") < 2000
@@ -188,17 +188,17 @@ def test_what_is_no_weights_is_refused_and_nothing_is_left(encoder, tmp_path, mo
     else:
         torch.save(content, pickled / "pytorch_model.bin")
     with pytest.raises(ModelError, match=message):
-        convert(str(pickled), tmp_path / "out", Progress())
+        convert_to_safetensors(str(pickled), tmp_path / "out", Progress())
     assert {path.name for path in tmp_path.iterdir()} == {"pickled"}
 
 
 def test_what_there_is_to_convert_and_where(encoder, tmp_path):
     with pytest.raises(ModelError, match=r"has no pickled weights \(pytorch_model\.bin\) to convert; give one"):
-        convert(str(encoder), tmp_path / "out", Progress())
+        convert_to_safetensors(str(encoder), tmp_path / "out", Progress())
     pickled = pickle(encoder, tmp_path / "pickled")
     (pickled / "training_args.bin").write_bytes(b"no weights")
     (tmp_path / "there").mkdir()
     with pytest.raises(RunError, match="there exists already; give another folder"):
-        convert(str(pickled), tmp_path / "there", Progress())
-    convert(str(pickled), tmp_path / "out", Progress())
+        convert_to_safetensors(str(pickled), tmp_path / "there", Progress())
+    convert_to_safetensors(str(pickled), tmp_path / "out", Progress())
     assert not list((tmp_path / "out").glob("training_args*"))

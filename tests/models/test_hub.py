@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from pdadapt.errors import ModelError
 from pdadapt.labeling.check import check_teacher
-from pdadapt.models.hub import download, how_to_fetch, repository
+from pdadapt.models.hub import download, fetch_command, find_repository
 from pdadapt.models.outline import check_encoder
 from pdadapt.models.source import resolve_model
 from pdadapt.retrieval.engines.load import check_model
@@ -43,7 +43,7 @@ model.Q4_K_M.gguf training_args.bin optimizer.pt
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
     """A hub without models, and an empty cache."""
-    for remembered in (repository, download):
+    for remembered in (find_repository, download):
         remembered.cache_clear()
     with hub_server.serve() as served:
         for name, value in {
@@ -56,7 +56,7 @@ def hub(monkeypatch, tmp_path):
         monkeypatch.setattr(hf_api.api, "endpoint", served.address)  # which was made with the address of the day
         monkeypatch.setattr("transformers.utils.hub._hf_api", None, raising=False)  # likewise
         yield served
-    for remembered in (repository, download):
+    for remembered in (find_repository, download):
         remembered.cache_clear()
 
 
@@ -204,7 +204,7 @@ def test_where_the_hub_cannot_be_asked_the_cache_tells(hub, encoder, monkeypatch
     identity = resolve_model("own/bert").identity()
     for name, value in (("ENDPOINT", "http://127.0.0.1:9"), ("HF_HUB_OFFLINE", True)):
         monkeypatch.setattr(constants, name, value)
-        repository.cache_clear()
+        find_repository.cache_clear()
         source = resolve_model("own/bert")
         source.check()
         assert source.folder.name == hub_server.COMMIT and source.identity() == identity
@@ -215,7 +215,7 @@ def test_where_the_hub_cannot_be_asked_the_cache_tells(hub, encoder, monkeypatch
     with pytest.raises(ModelError, match=r"model\.safetensors is missing or damaged"):
         source.check()
     weights.unlink()
-    repository.cache_clear()
+    find_repository.cache_clear()
     with pytest.raises(ModelError, match=r"has no weights .*; fetch it where there is a network with `hf download"):
         resolve_model("own/bert").check()
 
@@ -225,7 +225,7 @@ def test_the_hub_is_asked_once_a_process_for_what_is_cached(hub, encoder, tmp_pa
     settings = TeacherSettings(model="own/bert", kind="bi_encoder")
 
     def start():
-        for remembered in (repository, download):
+        for remembered in (find_repository, download):
             remembered.cache_clear()
         hub.asked.clear()
         for _ in range(2):
@@ -245,7 +245,7 @@ def test_checks_and_loading_take_the_same_commit(hub, encoder):
 
 
 def test_the_advice_fetches_what_is_loaded_and_nothing_else():
-    command = shlex.split(how_to_fetch("google/flan-t5-xl", "v1").strip("`"))
+    command = shlex.split(fetch_command("google/flan-t5-xl", "v1").strip("`"))
     assert command[:5] == ["hf", "download", "google/flan-t5-xl", "--revision", "v1"]
     patterns = [command[i + 1] for i, part in enumerate(command) if part == "--include"]
     fetched = {name for name in (REPOSITORY + OTHER_FORMATS).split() if any(fnmatch(name, one) for one in patterns)}
@@ -255,7 +255,7 @@ def test_the_advice_fetches_what_is_loaded_and_nothing_else():
 def test_the_advice_is_a_command_that_fetches_a_whole_model(hub, stanford, tmp_path):
     folder = hub.models["own/colbert"] = copy(stanford, tmp_path / "m")
     (folder / "pytorch_model.bin").write_bytes(b"")
-    command = [*shlex.split(how_to_fetch("own/colbert", None).strip("`")), "--local-dir", str(tmp_path / "got")]
+    command = [*shlex.split(fetch_command("own/colbert", None).strip("`")), "--local-dir", str(tmp_path / "got")]
     program = os.path.join(os.path.dirname(sys.executable), command[0])
     said = subprocess.run([program, *command[1:]], capture_output=True, text=True, env=environment(hub, tmp_path))
     assert said.returncode == 0, said.stderr

@@ -7,7 +7,7 @@ from tiny_encoders import make_encoder
 
 from pdadapt.errors import ModelError
 from pdadapt.labeling.check import check_teacher
-from pdadapt.models.source import resolve_model, transformer_of
+from pdadapt.models.source import resolve_model, transformer_folder
 from pdadapt.retrieval.engines.load import check_model
 from pdadapt.settings.schema import RetrieveSettings, TeacherSettings
 from pdadapt.students.load import load_student
@@ -222,7 +222,7 @@ def test_the_old_layout_of_sentence_transformers_is_read(tmp_path):
     (tmp_path / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
     pooling = {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True}
     (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(pooling), encoding="utf-8")
-    assert transformer_of(resolve_model(str(tmp_path))) == "0_Transformer/"
+    assert transformer_folder(resolve_model(str(tmp_path))) == "0_Transformer/"
     assert check_model(str(tmp_path), {}, RetrieveSettings()) == "dense"
     for kind in ("dense", "colbert"):
         assert load_student(str(tmp_path), kind).encode_document(["rim hub"])

@@ -122,7 +122,7 @@ def test_what_stanfords_code_would_compute_otherwise_is_refused(encoder, colbert
     save_colbert(load_colbert(str(encoder)), tmp_path / "unmarked")
     with pytest.raises(ModelError, match="export it as pylate"):
         export_checkpoint(str(tmp_path / "unmarked"), tmp_path / "out", "stanford")
-    with pytest.raises(RunError, match="exists already"):
+    with pytest.raises(RunError, match="already exists"):
         export_checkpoint(str(colbert), tmp_path / "unmarked", "pylate")
 
 
@@ -146,7 +146,7 @@ def test_the_command_takes_a_run_and_leaves_a_card(tiny_recipe, beir, tmp_path):
     export_checkpoint(str(run), tmp_path / "base", "pylate")
     same(embeddings(load_colbert(str(tmp_path / "base"))), embeddings(load_colbert(str(run / "student"))))
     card = (tmp_path / "base" / "README.md").read_text(encoding="utf-8")
-    assert f"| nDCG@10 | {base:.4f} |  |" in card and "as it was" in card and "iteration 1" not in card
+    assert f"| nDCG@10 | {base:.4f} |  |" in card and "unchanged, since" in card and "iteration 1" not in card
 
 
 def test_an_upload_that_failed_is_tried_again_from_the_folder(colbert, tmp_path, monkeypatch):
@@ -156,4 +156,4 @@ def test_an_upload_that_failed_is_tried_again_from_the_folder(colbert, tmp_path,
     for said in ("Wrote", ""):
         process = subprocess.run(command, capture_output=True, text=True)
         assert process.returncode == 1 and process.stdout.startswith(said)
-        assert "the same command uploads it later" in process.stderr.replace("\n", " ")
+        assert "Repeat the command to upload it" in process.stderr.replace("\n", " ")

@@ -89,10 +89,10 @@ def test_a_finished_run_says_what_came_of_it(small_run):
         "small: 20 documents; 2 queries to adapt on.",
         "Labels of iteration 1: 1,234 points (1,000 not in the store before), 3 pairs; the answer flips",
         "Loss of iteration 1: 0.5000 at step 20 (kd 0.3750  pair 0.1250).",
-        "Agreement with the teacher on queries held out, iteration 1: pair accuracy 0.500 -> 0.750 (p 0.031).",
-        "On the general set, iteration 1: nDCG@10 0.812 -> 0.812 (p 0.031).",
-        "│ nDCG@10 │ 0.5000 │  0.7500 │ +0.2500 ± 0.2000 │ 0.031 │ 1/1/1 │",
-        "Helped: nDCG@10 went 0.500 → 0.750.",
+        "Agreement with the teacher on held-out queries, iteration 1: pair accuracy 0.500 → 0.750 (p = 0.031).",
+        "On the general set, iteration 1: nDCG@10 0.812 → 0.812 (p = 0.031).",
+        "│ nDCG@10 │ 0.5000 │  0.7500 │ +0.2500 ± 0.2000 │ 0.031 │            1/1/1 │",
+        "Helped: nDCG@10 0.500 → 0.750 (p = 0.031).",
     ):
         assert part in said, part
     assert files(small_run) == before
@@ -119,9 +119,7 @@ def test_a_run_that_goes_on_elsewhere_says_where_how_far_and_how_fast(small_run,
     process.kill()
     process.wait()
     said = status_of(small_run)
-    assert said.startswith(
-        f"Stopped at iteration 2: train, 6 of 20 steps. It goes on from there with: pdadapt {small_run} telling"
-    )
+    assert said.startswith(f"Stopped at iteration 2: train, 6 of 20 steps. Resume with: pdadapt {small_run} telling")
     with RunFolder(small_run).locked():  # looking kept no lock
         pass
 
@@ -131,20 +129,18 @@ def test_what_a_stopped_process_left_is_not_taken_for_what_the_next_one_does(sma
     time.sleep(0.2)
     process = at_work("silently")
     said = status_of(small_run)
-    assert f"Running (process {process.pid}" in said and "it has not said how far it is." in said
+    assert f"Running (process {process.pid}" in said and "no progress recorded yet." in said
     assert "6 of 20" not in said
 
 
 def test_a_run_of_which_little_is_there_says_where_it_stopped(small_run):
     (small_run / "metrics.json").unlink()
-    assert status_of(small_run).startswith(
-        "Stopped after index. It goes on from there with: the same `pdadapt adapt`\n"
-    )
+    assert status_of(small_run).startswith("Stopped after index. Resume with: the same `pdadapt adapt`\n")
     (small_run / "timings.jsonl").unlink()
     for file in (small_run / "iteration-1").iterdir():
         file.unlink()
     assert status_of(small_run).splitlines() == [
-        "Stopped before its first task. It goes on from there with: the same `pdadapt adapt`",
+        "Stopped before its first task. Resume with: the same `pdadapt adapt`",
         "small",
     ]
 
@@ -154,7 +150,7 @@ def test_a_folder_that_is_no_run_is_said_and_left_alone(tmp_path):
         [sys.executable, "-m", "pdadapt", "status", str(tmp_path)], capture_output=True, text=True, env=os.environ
     )
     assert process.returncode == 1
-    assert process.stderr == f"Error: {tmp_path} holds no run; give the folder of a `pdadapt adapt`.\n"
+    assert process.stderr == f"Error: {tmp_path} holds no run. Give the folder of a `pdadapt adapt`.\n"
     assert not list(tmp_path.iterdir())
 
 
@@ -162,7 +158,7 @@ def test_a_state_tells_rate_time_left_and_silence():
     state = {"task": "label points", "unit": "prompts", "done": 1500, "total": 12_000, "earlier": 500}
     state |= {"seconds": 100.0, "updated": 1_000.0}
     assert progress(state, 1_010) == "label points, 1,500 of 12,000 prompts, 10.0 prompts/s, about 17.5 min left."
-    assert progress(state, 1_400).endswith("about 17.5 min left, silent for 6.7 min.")
+    assert progress(state, 1_400).endswith("about 17.5 min left, no news for 6.7 min.")
     assert progress(state | {"done": 500}, 1_000) == "label points, 500 of 12,000 prompts."
     assert progress(state | {"done": 12_000}, 1_000) == "label points, 12,000 of 12,000 prompts, 115.0 prompts/s."
 

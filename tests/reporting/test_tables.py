@@ -1,11 +1,14 @@
 """Tables and summaries in a terminal: whole ones in tests/golden/tables.txt, and single rules."""
 
 import io
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
+from pdadapt.evaluation.results import ChangedRanking, Comparison, MeasureResult, Metrics
+from pdadapt.labeling.figures import LabelFigures
 from pdadapt.planning.costs import Cost, Shape
 from pdadapt.planning.plan import Plan
 from pdadapt.planning.table import plan_table
@@ -25,26 +28,26 @@ GOLDEN = "tables.txt"
 
 def comparison(system, change, interval, p):
     """Of a system with the first one."""
-    figures = {"base": 0, "system": system, "change": change, "interval": interval, "p": p, "p_holm": 2 * p}
-    return figures | {"p_t_holm": 3 * p, "wins": 700, "ties": 300, "losses": 200}
+    return Comparison(0, system, change, interval, p, p, 700, 300, 200, p_holm=2 * p, p_t_holm=3 * p)
 
 
 def measured(*means):
     """Metrics of so many systems on a test set."""
-    comparisons = [comparison(1, 0.1, [0.05, 0.15], 0.0001), comparison(2, -0.0125, None, 0.2)][: len(means) - 1]
-    return {
-        "corpus": "scifact",
-        "test_queries": 1200,
-        "documents": 5183,
-        "measures": {
-            "nDCG@10": {"means": means, "comparisons": comparisons},
-            "R@100": {"means": [mean + 0.25 for mean in means], "comparisons": comparisons},
+    comparisons = (comparison(1, 0.1, (0.05, 0.15), 0.0001), comparison(2, -0.0125, None, 0.2))[: len(means) - 1]
+    return Metrics(
+        corpus="scifact",
+        documents=5183,
+        test_queries=1200,
+        models=("model",) * len(means),
+        measures={
+            "nDCG@10": MeasureResult(means, comparisons),
+            "R@100": MeasureResult(tuple(mean + 0.25 for mean in means), comparisons),
         },
-        "most_changed": [
-            {"query_id": "q1", "query": "how to true a wheel", "nDCG@10": [0.25, 1.0], "top": [["d7", "d12"], ["d1"]]},
-            {"query_id": "q2", "query": "", "nDCG@10": [0.5, 0.125], "top": [["d3"], ["d4", "d5"]]},
-        ],
-    }
+        most_changed=(
+            ChangedRanking("q1", "how to true a wheel", (0.25, 1.0), (("d7", "d12"), ("d1",))),
+            ChangedRanking("q2", "", (0.5, 0.125), (("d3",), ("d4", "d5"))),
+        ),
+    )
 
 
 PLAN = Plan(
@@ -74,23 +77,26 @@ WRITTEN = {
     "kept": 7777,
     "wanted": 9999,
 }
-FEW_LABELS = {"points": 1600, "points_asked": 0, "pairs": 0, "pair_prompts_asked": 0}
-LABELS = {
-    "points": 1600,
-    "points_asked": 1234,
-    "pairs": 50,
-    "pairs_derived": 50,
-    "flip_rate": 0.9,
-    "position_bias": 1.25,
-    "disagreement": 0.31,
-    "triples": 2345,
-    "circles": 67,
-    "points_unanswered": 12,
-    "pairs_unanswered": 3,
-}
+FEW_LABELS = LabelFigures(points_asked=0, pair_prompts_asked=0, points=1600, points_unanswered=0, pairs=0)
+LABELS = LabelFigures(
+    points=1600,
+    points_asked=1234,
+    pair_prompts_asked=0,
+    pairs=50,
+    pairs_derived=50,
+    flip_rate=0.9,
+    position_bias=1.25,
+    disagreement=0.31,
+    triples=2345,
+    circles=67,
+    points_unanswered=12,
+    pairs_unanswered=3,
+)
 AGREEMENT = {
-    "pair accuracy": {"means": [0.5, 0.75], "comparisons": [{"p": 0.031}]},
-    "Kendall's tau": {"means": [0.125, 0.25, 0.375], "comparisons": [{"p": 0.5}, {"p": 0.0001}]},
+    "pair accuracy": MeasureResult((0.5, 0.75), (comparison(1, 0.25, None, 0.031),)),
+    "Kendall's tau": MeasureResult(
+        (0.125, 0.25, 0.375), (comparison(1, 0.125, None, 0.5), comparison(2, 0.25, None, 0.0001))
+    ),
 }
 PRINTED = {
     "comparison of one system": comparison_table(measured(0.5), ["colbertv2.0"]),
@@ -98,7 +104,9 @@ PRINTED = {
     "comparison of three systems": comparison_table(
         measured(0.5, 0.6, 0.4875), ["bm25", "iteration 1", "a-checkpoint-with-a-long-name/iteration-2"]
     ),
-    "comparison of runs without a corpus": comparison_table(measured(0.5, 0.6) | {"documents": 0}, ["a.run", "b.run"]),
+    "comparison of runs without a corpus": comparison_table(
+        replace(measured(0.5, 0.6), documents=0), ["a.run", "b.run"]
+    ),
     "queries that changed most": changed_queries(measured(0.5, 0.6), ["base", "adapted"]),
     "plan": plan_table(PLAN),
     "written queries": queries_table(WRITTEN),
@@ -121,18 +129,13 @@ def test_each_golden_text_is_printed_here(golden):
 
 
 def test_the_table_shows_each_system_the_change_and_p():
-    figures = [(1, 0.1, [0.05, 0.15], 0.0001, 0.0002), (2, 0.05, None, 0.2, 0.2)]
-    comparisons = [
-        {"base": 0, "system": i, "change": change, "interval": interval, "p": p, "p_holm": q, "p_t_holm": 0.03}
-        | {"wins": 700, "ties": 300, "losses": 200}
-        for i, change, interval, p, q in figures
-    ]
-    metrics = {
-        "corpus": "c",
-        "test_queries": 1200,
-        "documents": 5000,
-        "measures": {"nDCG@10": {"means": [0.5, 0.6, 0.55], "comparisons": comparisons}},
-    }
+    figures = [(1, 0.1, (0.05, 0.15), 0.0001, 0.0002), (2, 0.05, None, 0.2, 0.2)]
+    comparisons = tuple(
+        Comparison(0, i, change, interval, p, 0.02, 700, 300, 200, p_holm, p_t_holm=0.03)
+        for i, change, interval, p, p_holm in figures
+    )
+    measures = {"nDCG@10": MeasureResult((0.5, 0.6, 0.55), comparisons)}
+    metrics = Metrics("c", 5000, 1200, ("a", "b", "c"), measures, ())
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(comparison_table(metrics, ["base", "iteration 1", "iteration 2"]))
     text = console.export_text()
@@ -147,16 +150,16 @@ def test_names_are_as_short_as_tells_them_apart():
 
 
 def test_the_label_summary_tells_how_far_pairs_can_be_trusted():
-    figures = {"points": 1600, "points_asked": 0, "pairs": 0, "pair_prompts_asked": 0}
+    figures = FEW_LABELS
     assert label_summary(figures) == "1,600 points (0 not in the store before), 0 pairs."
-    figures |= {"pairs": 50, "disagreement": 0.31, "flip_rate": 0.9, "position_bias": 1.25}
+    figures = replace(figures, pairs=50, disagreement=0.31, flip_rate=0.9, position_bias=1.25)
     assert label_summary(figures) == (
         "1,600 points (0 not in the store before), 50 pairs; the answer flips with the order in 90% of them; "
-        "position bias +1.25 log-odds; 31% disagree with the points."
+        "position bias +1.25 log-odds; 31% contradict the points."
     )
-    in_random_order = {name: value for name, value in figures.items() if name != "flip_rate"}
+    in_random_order = replace(figures, flip_rate=None)
     assert "50 pairs; position bias +1.25 log-odds; 31%" in label_summary(in_random_order)
-    figures |= {"points_unanswered": 12, "pairs_unanswered": 0}
+    figures = replace(figures, points_unanswered=12, pairs_unanswered=0)
     assert label_summary(figures).endswith("; no answer to 12 points.")
 
 

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from pdadapt.data.load import load_dataset
-from pdadapt.data.run_file import RunFile
+from pdadapt.data.run_file import TrecRunFile
 from pdadapt.errors import DataError
 from pdadapt.pipeline import adapt
 from pdadapt.retrieval.engines.bm25 import BM25
@@ -55,7 +55,7 @@ def dataset(beir):
 def candidates(tiny_recipe, dataset, out, sources, restart_from=None):
     recipe = load_recipe(str(tiny_recipe), {"retrieve.sources": sources})
     adapt(recipe, dataset, out, Progress(), restart_from, stop_before_labeling=True)
-    return RunFile(out / "iteration-1" / "candidates.run")
+    return TrecRunFile(out / "iteration-1" / "candidates.run")
 
 
 def bm25_of(dataset, folder, k=8):
@@ -89,7 +89,7 @@ def test_bm25_alone_needs_no_search_by_a_model_and_leaves_out_what_it_does_not_f
     untested = replace(dataset, test_queries={}, qrels={})
     adapt(load_recipe(str(tiny_recipe), settings), untested, out, Progress(Console(file=said)))
     expected = {query: fuse([best], 8) for query, best in bm25_of(dataset, tmp_path / "index").items() if best}
-    assert_fused(RunFile(out / "iteration-1" / "candidates.run"), expected)
+    assert_fused(TrecRunFile(out / "iteration-1" / "candidates.run"), expected)
     assert "BM25 finds nothing for 1 of 14 queries" in said.getvalue() and "other" not in expected
     lists = [json.loads(line) for line in (out / "iteration-1" / "lists.jsonl").read_text().splitlines()]
     assert [entry["query_id"] for entry in lists] == list(expected)
@@ -133,11 +133,11 @@ def test_every_iteration_fuses_its_student_with_the_one_ranking_of_bm25(tiny_rec
     recipe = load_recipe(str(tiny_recipe), settings)
     adapt(recipe, dataset, out, Progress())
     assert tasks(out).count("BM25: index") == tasks(out).count("BM25: search") == 1
-    bm25 = RunFile(out / "iteration-0" / "bm25.run")
+    bm25 = TrecRunFile(out / "iteration-0" / "bm25.run")
     for iteration, checkpoint in ((1, out / "student"), (2, out / "iteration-1" / "checkpoint")):
         engine = Exact(load_configured(str(checkpoint), recipe.student), 64)
         index = tmp_path / f"index-{iteration}"
         index_corpus(engine, dataset.corpus, index, Progress())
         own = retrieve(engine, dataset.corpus, dataset.queries, index, 8, Progress())
         expected = {query: fuse([best, bm25.get(query, [])], 8) for query, best in own.items()}
-        assert_fused(RunFile(out / f"iteration-{iteration}" / "candidates.run"), expected)
+        assert_fused(TrecRunFile(out / f"iteration-{iteration}" / "candidates.run"), expected)

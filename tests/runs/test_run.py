@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from pdadapt.data.run_file import RunFile, read_run, write_run
+from pdadapt.data.run_file import TrecRunFile, read_run, write_run
 from pdadapt.errors import RunError
 from pdadapt.runs.folder import RunFolder, last_checkpoint
 from pdadapt.runtime.files import atomic_folder, write_atomic
@@ -19,7 +19,7 @@ def test_a_ranking_survives_the_trec_file(tmp_path):
     write_run(tmp_path / "x.run", ranking.items(), "tag")
     assert (tmp_path / "x.run").read_text(encoding="utf-8").splitlines()[0] == "q1 Q0 d2 1 1.500000 tag"
     assert read_run(tmp_path / "x.run") == ranking
-    lazy = RunFile(tmp_path / "x.run")
+    lazy = TrecRunFile(tmp_path / "x.run")
     assert dict(lazy) == ranking and lazy["q1"] == ranking["q1"] and lazy.sizes == {"q1": 2, "q2": 1}
 
 

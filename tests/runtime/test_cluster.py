@@ -18,12 +18,13 @@ from pdadapt.labeling import ask
 from pdadapt.labeling.ask import Coming
 from pdadapt.labeling.exchange import read_labels
 from pdadapt.models.source import resolve_model
-from pdadapt.models.transfer import model_files, placed, unpacked
+from pdadapt.models.transfer import read_model_files, unpack_files, unpacked_model
 from pdadapt.pipeline import adapt
 from pdadapt.runtime.progress import Progress
-from pdadapt.runtime.ray_cluster import Cluster, Shelf
+from pdadapt.runtime.ray_cluster import RayCluster, WorkQueue
 from pdadapt.settings.recipes import load_recipe
 from pdadapt.teachers.base import Chunk, Point
+from pdadapt.teachers.remote import ClusterTeachers
 
 ray = pytest.importorskip("ray")
 
@@ -47,7 +48,7 @@ def test_labels_and_index_of_a_cluster_are_those_of_one_process(nodes, tiny_reci
     recipe = load_recipe(str(tiny_recipe), {"train.steps": 1, "iterations": 2})
     dataset = load_dataset(str(beir))
     adapt(recipe, dataset, tmp_path / "one", Progress())
-    adapt(recipe, dataset, tmp_path / "many", Progress(), cluster=Cluster())
+    adapt(recipe, dataset, tmp_path / "many", Progress(), cluster=RayCluster())
     one, many = (list(read_labels(tmp_path / name / "labels.sqlite")) for name in ("one", "many"))
     assert one == many
     for name in ("candidates.run", "lists.jsonl", "labels.json", "checkpoint/model.safetensors", "test.run"):
@@ -95,7 +96,7 @@ def test_a_killed_worker_and_a_lost_node_cost_time_alone(nodes, tiny_recipe, bei
             nodes.remove_node(node)
             lost.append("node")
 
-    adapt(recipe, dataset, tmp_path / "many", Watching(answered), cluster=Cluster())
+    adapt(recipe, dataset, tmp_path / "many", Watching(answered), cluster=RayCluster())
     assert lost == ["worker", "node"]
     one, many = (list(read_labels(tmp_path / name / "labels.sqlite")) for name in ("one", "many"))
     assert one == many
@@ -103,7 +104,7 @@ def test_a_killed_worker_and_a_lost_node_cost_time_alone(nodes, tiny_recipe, bei
 
 def test_a_task_that_is_run_again_does_not_wait_for_what_was_dropped():
     async def taken_twice():
-        shelf = Shelf([None])
+        shelf = WorkQueue([None])
         await shelf.put(0, "item")
         first = await shelf.take(0)
         await shelf.drop(0)
@@ -114,12 +115,13 @@ def test_a_task_that_is_run_again_does_not_wait_for_what_was_dropped():
 
 def test_what_a_worker_finds_wrong_is_one_sentence(nodes, tiny_recipe, beir, tmp_path):
     recipe = load_recipe(str(tiny_recipe))
-    teachers = Cluster().teachers(recipe.teacher.model_copy(update={"max_length": 5}), ["point"])
+    teachers = ClusterTeachers(RayCluster(), recipe.teacher.model_copy(update={"max_length": 5}), ["point"])
     chunk = Chunk([Point("wheel", "rim")], [Point("wheel", "rim")])
     with pytest.raises(ModelError, match=r"max_length 5 leaves no room") as caught:
         list(teachers("point").score_points(Coming(iter([chunk]), 1)))
     assert "Traceback" not in str(caught.value)
-    imported = Cluster().teachers(recipe.teacher.model_copy(update={"model": "imported:people"}), ["point"])("point")
+    settings = recipe.teacher.model_copy(update={"model": "imported:people"})
+    imported = ClusterTeachers(RayCluster(), settings, ["point"])("point")
     assert list(imported.score_points([chunk])) == [[(Point("wheel", "rim"), None)]], "asked from here"
 
 
@@ -136,11 +138,11 @@ def test_a_model_travels_as_what_it_was_taken_for(t5, tmp_path):
     shutil.copytree(t5, folder)
     (folder / "other.Q4.gguf").touch()
     (folder / ".env").write_text("KEY=secret", encoding="utf-8")
-    files = model_files(str(folder))
+    files = read_model_files(str(folder))
     assert "model/model.safetensors" in files and not any("env" in name for name in files)
-    with unpacked(files) as folder_there:
-        assert resolve_model(placed(str(folder), folder_there)).gguf_file is None
-        assert placed("org/name", folder_there / "elsewhere") == "org/name"
+    with unpack_files(files) as folder_there:
+        assert resolve_model(unpacked_model(str(folder), folder_there)).gguf_file is None
+        assert unpacked_model("org/name", folder_there / "elsewhere") == "org/name"
 
 
 def test_without_a_cluster_it_says_how_to_begin_one(tiny_recipe, beir, tmp_path):

@@ -13,7 +13,7 @@ from pdadapt.data.load import load_dataset
 from pdadapt.data.passages import split_documents
 from pdadapt.data.run_file import read_run, write_run
 from pdadapt.retrieval.engines.load import index_folder
-from pdadapt.runtime.names import LONGEST, file_names
+from pdadapt.runtime.names import MAX_NAME_BYTES, file_names
 from pdadapt.settings.schema import RetrieveSettings
 
 
@@ -37,7 +37,7 @@ def test_no_two_names_meet_on_any_file_system(names):
 def test_a_long_name_is_cut_and_still_its_own(tmp_path):
     names = ["/".join(["folder"] * 60 + [end]) for end in "ab"]
     for name in file_names(names):
-        assert len(name.encode()) <= LONGEST + 9
+        assert len(name.encode()) <= MAX_NAME_BYTES + 9
         (tmp_path / f"{name}.run").touch()
     assert len(list(tmp_path.iterdir())) == 2
 

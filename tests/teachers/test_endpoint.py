@@ -291,17 +291,17 @@ from pdadapt.settings.schema import ModelSettings, PointSettings
 from pdadapt.teachers.base import Point, answers
 from pdadapt.teachers.endpoint import EndpointTeacher
 
-interrupt.end_when_asked()
+interrupt.install_signal_handlers()
 teacher = EndpointTeacher(ModelSettings(model={server!r} + "#slow", concurrency=4), PointSettings(), None)
 threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
 try:
     answers(teacher.score_points, [Point(f"spoke {{number}}", "rim") for number in range(5_000)])
 except interrupt.Stopped as stopped:
-    interrupt.end(stopped.args[0])
+    interrupt.exit_at_once(stopped.args[0])
 """
     process = subprocess.run([sys.executable, "-c", asking], capture_output=True, text=True, timeout=60, check=False)
     assert process.returncode == 130
-    assert process.stderr == interrupt.WORDS + "\n"
+    assert process.stderr == interrupt.STOP_MESSAGE + "\n"
 
 
 def test_when_every_server_fails_each_is_named(monkeypatch):

@@ -22,7 +22,7 @@ from transformers import (
 
 from pdadapt.errors import ModelError, RecipeError
 from pdadapt.labeling.check import check_teacher
-from pdadapt.models.memory import Budget, limits
+from pdadapt.models.memory import TokenBudget, batch_limits
 from pdadapt.settings.prompt import PAIR_FIELDS, POINT_FIELDS, Prompt, load_prompt
 from pdadapt.settings.schema import ModelSettings, PairSettings, PointSettings, TeacherSettings
 from pdadapt.teachers.base import Chunk, Pair, Point, answers
@@ -362,7 +362,8 @@ def test_batches_keep_the_order_and_the_budget():
     lengths = [120, 50, 7, 7, 6, 5]
     for padded in (True, False):
         done = [
-            which for which, _ in Budget("test", 60).batches(lengths, lambda batch: torch.zeros(len(batch)), padded)
+            which
+            for which, _ in TokenBudget("test", 60).batches(lengths, lambda batch: torch.zeros(len(batch)), padded)
         ]
         assert [index for batch in done for index in batch] == list(range(len(lengths)))
         for batch in done:
@@ -372,7 +373,7 @@ def test_batches_keep_the_order_and_the_budget():
 
 
 def test_a_budget_that_does_not_fit_is_halved_and_stays_so():
-    budget, tried = Budget("halved", 64), []
+    budget, tried = TokenBudget("halved", 64), []
 
     def score(batch):
         tried.append(len(batch))
@@ -382,30 +383,30 @@ def test_a_budget_that_does_not_fit_is_halved_and_stays_so():
 
     found = [int(value) for _, scores in budget.batches([8] * 10, score) for value in scores]
     assert found == list(range(10)) and tried[:3] == [8, 4, 2] and max(tried[2:]) == 2
-    assert Budget("halved", 64).tokens == budget.tokens < Budget("of something else", 64).tokens
+    assert TokenBudget("halved", 64).tokens == budget.tokens < TokenBudget("of something else", 64).tokens
     with pytest.raises(torch.OutOfMemoryError):
-        list(Budget("least", 1).batches([8], lambda batch: score(range(9))))
+        list(TokenBudget("least", 1).batches([8], lambda batch: score(range(9))))
 
 
 def test_what_memory_allowed_is_remembered_for_the_run_and_other_errors_are_not_taken_for_it(tmp_path):
-    limits.remember(tmp_path / "memory.json")
+    batch_limits.remember(tmp_path / "memory.json")
 
     def score(batch):
         if len(batch) > 2:
             raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
         return batch
 
-    list(Budget("label", 64).batches([8] * 10, score))
-    limits.remember(None)
-    assert Budget("label", 64).tokens == 64
-    limits.remember(tmp_path / "memory.json")
-    assert Budget("label", 64).tokens == 16 and Budget("label", 8).tokens == 8
+    list(TokenBudget("label", 64).batches([8] * 10, score))
+    batch_limits.remember(None)
+    assert TokenBudget("label", 64).tokens == 64
+    batch_limits.remember(tmp_path / "memory.json")
+    assert TokenBudget("label", 64).tokens == 16 and TokenBudget("label", 8).tokens == 8
 
     def broken(batch):
         raise RuntimeError("shapes do not match")
 
     with pytest.raises(RuntimeError, match="shapes"):
-        list(Budget("label", 64).batches([8] * 10, broken))
+        list(TokenBudget("label", 64).batches([8] * 10, broken))
 
 
 def test_a_folder_that_is_no_language_model_is_refused(tmp_path, encoder):

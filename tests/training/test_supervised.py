@@ -120,7 +120,7 @@ def test_every_ablation_runs_on_small_models(name, labeled, stanford, encoder, c
     sizes = {"train.steps": 1, "train.batch_size": 4, "teacher.pair.per_query": min(3, tree.teacher.pair.per_query)}
     recipe = load_recipe(name, models | sizes | {"retrieve.max_queries": 4, "train.document_length": 32})
     metrics = adapt(recipe, load_dataset(str(labeled[0])), tmp_path / "run", Progress())
-    assert len(metrics["measures"]["nDCG@10"]["means"]) == tree.iterations + 1
+    assert len(metrics.measures["nDCG@10"].means) == tree.iterations + 1
     curve = (tmp_path / "run/iteration-1/train.jsonl").read_text(encoding="utf-8").splitlines()
     terms = {"cl": True, "kd": tree.train.lambda_kd > 0, "pair": tree.train.lambda_pair > 0}
     assert {term: term in json.loads(curve[0]) for term in terms} == terms

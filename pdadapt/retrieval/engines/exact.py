@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pdadapt.data.corpus import Document
 from pdadapt.errors import is_out_of_memory
-from pdadapt.models.memory import MEMORY_ERRORS, limits
+from pdadapt.models.memory import MEMORY_ERRORS, batch_limits
 from pdadapt.retrieval.engines.base import Advance, Hits
 from pdadapt.students.encoding import document_batches
 
@@ -164,13 +164,13 @@ def maxsim(query_tokens: Tensor, query_lengths: Tensor, tokens: Tensor, lengths:
     """
     device = "cpu" if tokens.device.type == "cpu" else "cuda"
     while True:
-        block = limits.get(f"search {device}", BLOCK_SIMILARITIES[device])
+        block = batch_limits.get(f"search {device}", BLOCK_SIMILARITIES[device])
         try:
             return _maxsim(query_tokens, query_lengths, tokens, lengths, block)
         except MEMORY_ERRORS as error:
             if block <= BLOCK_TOKENS or not is_out_of_memory(error):
                 raise
-        limits.lower(f"search {device}", block // 2)
+        batch_limits.lower(f"search {device}", block // 2)
 
 
 def _maxsim(query_tokens: Tensor, query_lengths: Tensor, tokens: Tensor, lengths: Sequence[int], most: int) -> Tensor:

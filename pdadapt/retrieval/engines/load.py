@@ -10,9 +10,9 @@ import torch
 
 from pdadapt.data.corpus import Corpus, Dataset
 from pdadapt.errors import ModelError
-from pdadapt.models.encoders import settle
+from pdadapt.models.encoders import prepare_encoder
 from pdadapt.models.outline import check_encoder
-from pdadapt.models.source import first_module, loading, model_type, resolve_model
+from pdadapt.models.source import encoder_type, first_module_type, resolve_model, translate_errors
 from pdadapt.retrieval.engines.base import Engine
 from pdadapt.retrieval.engines.colbert import Colbert
 from pdadapt.retrieval.engines.environment import interpreter
@@ -70,11 +70,11 @@ def _look_at(name: str, student: Mapping[str, Any], settings: RetrieveSettings) 
     source = resolve_model(name)
     if source.gguf_file:
         raise ModelError(f"Model {name!r} is a GGUF file, which cannot be a student; give an encoder's folder.")
-    found = model_type(source)
+    found = encoder_type(source)
     source.check()
     kind = student.get("kind") or {"plain": "colbert"}.get(found, found)
     if kind == "sparse":
-        if first_module(source) != "Router":  # of a transformer and a table of its own
+        if first_module_type(source) != "Router":  # of a transformer and a table of its own
             check_encoder(source, "Model", "AutoModelForMaskedLM", unused=("pooler",))
         return kind, 0
     _check_engine(settings, kind == "dense")
@@ -153,8 +153,8 @@ def _load_sparse(name: str) -> Engine:
 
     source = resolve_model(name)
     weights = {"use_safetensors": True, "dtype": torch.float32}
-    with loading(f"Model {name!r} does not load as a sparse encoder"):
+    with translate_errors(f"Model {name!r} does not load as a sparse encoder"):
         model = SparseEncoder(source.place, revision=source.commit, model_kwargs=weights)
-    if first_module(source) != "Router":
-        settle(model, source, "Model")
+    if first_module_type(source) != "Router":
+        prepare_encoder(model, source, "Model")
     return Sparse(model)

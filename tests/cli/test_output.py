@@ -208,6 +208,7 @@ def run(folder, *arguments, encoding="cp1252", **environment):
     return said[0]
 
 
+@pytest.mark.subprocess
 def test_a_run_with_odd_names_on_a_terminal_of_few_letters(odd, tiny_recipe):
     settings = ["--set", "train.steps=1", "--set", "evaluate.resamples=50"]
     adapt = [
@@ -255,6 +256,7 @@ def test_a_report_shows_any_text_and_steers_nothing(small_run):
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u202e]", page)
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("locale", [{"LC_ALL": "C"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}])
 def test_the_c_locale_is_enough(odd, locale):
     environment = {key: value for key, value in ENVIRONMENT.items() if key != "PYTHONIOENCODING"} | locale
@@ -282,6 +284,7 @@ def test_an_error_shows_what_it_names_and_steers_nothing(tmp_path):
     assert process.returncode == 2 and "it is no text in this terminal's encoding" in process.stderr
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("arguments", [["recipes", "settings"], ["datasets"], ["recipes"], ["--help"]])
 def test_a_reader_that_leaves_ends_it_without_a_word(arguments, tmp_path):
     command = [sys.executable, "-m", "pdadapt", *arguments]
@@ -291,6 +294,7 @@ def test_a_reader_that_leaves_ends_it_without_a_word(arguments, tmp_path):
     assert b"rror" not in said and b"Exception" not in said, said
 
 
+@pytest.mark.subprocess
 def test_ctrl_c_that_stopped_the_reader_too_ends_it_as_ever():
     imports = "import os, signal; from pdadapt.runtime.interrupt import *"
     script = f"{imports}; install_signal_handlers(); os.kill(os.getpid(), signal.SIGINT)"
@@ -300,6 +304,7 @@ def test_ctrl_c_that_stopped_the_reader_too_ends_it_as_ever():
     assert process.returncode == 130
 
 
+@pytest.mark.subprocess
 def test_what_was_measured_is_written_before_it_is_printed(beir, tmp_path):
     command = [sys.executable, "-m", "pdadapt", "evaluate", "--corpus", str(beir), "--model", "bm25"]
     command += ["--out", str(tmp_path / "out"), "--json", str(tmp_path / "found.json")]

@@ -37,7 +37,7 @@ def main() -> None:
     from pdadapt.retrieval.search import index_corpus, retrieve, sample_queries
     from pdadapt.runtime.progress import Progress, quiet_libraries
     from pdadapt.settings.schema import RetrieveSettings
-    from pdadapt.students.colbert import PCA_DOCUMENTS
+    from pdadapt.students.colbert import PROJECTION_SAMPLE
 
     quiet_libraries()
     dataset = load_dataset(options.corpus)
@@ -46,7 +46,7 @@ def main() -> None:
     rankings: dict[str, Ranking] = {}
     with tempfile.TemporaryDirectory() as scratch:
         checkpoint = Path(scratch) / "checkpoint"
-        make_stanford(checkpoint, dataset.corpus.sample(PCA_DOCUMENTS))
+        make_stanford(checkpoint, dataset.corpus.sample(PROJECTION_SAMPLE))
         print(f"{dataset.name}: {len(dataset.corpus):,} documents, {len(queries):,} queries")
         print("| | nDCG@10 | overlap@10 | index, s | search, s | MiB |\n|---|---|---|---|---|---|")
         for name in options.engine or ENGINES:
@@ -76,7 +76,7 @@ def make_stanford(folder: Path, passages: Sequence[str]) -> None:
 
     from pdadapt.students.colbert import load_colbert
 
-    model = load_colbert(STUDENT, 32, 256, projection=128, passages=passages)
+    model = load_colbert(STUDENT, 32, 256, projection=128, sample_texts=passages)
     encoder, projection = model[0].auto_model, model[1]
     folder.mkdir()
     model.tokenizer.save_pretrained(folder)

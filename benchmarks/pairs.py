@@ -36,10 +36,10 @@ from pdadapt.data.run_file import TrecRunFile, read_run
 from pdadapt.data.trec import Qrels
 from pdadapt.evaluation.measures import PerQuery, per_query
 from pdadapt.evaluation.significance import compare_two
-from pdadapt.labeling.bradley_terry import fit
+from pdadapt.labeling.bradley_terry import fit_strengths
 from pdadapt.labeling.pairs import standardise
 from pdadapt.labeling.questions import Labeling
-from pdadapt.labeling.stage import ask_teachers, make_lists
+from pdadapt.labeling.stage import ListBuilder, ask_teachers
 from pdadapt.labeling.store import LabelStore, is_labeled
 from pdadapt.labeling.training_list import TrainingList
 from pdadapt.pipeline import adapt
@@ -140,7 +140,9 @@ def labeling_of(recipe: Recipe, dataset: Dataset, out: Path) -> Labeling:
 
 def order(entry: TrainingList, recipe: Recipe) -> list[tuple[str, float]]:
     """The list by the strengths that its points and pairs give."""
-    strengths = fit(entry.points, entry.pairs, recipe.train.temperature, recipe.train.prior_precision).strengths
+    strengths = fit_strengths(
+        entry.points, entry.pairs, recipe.train.temperature, recipe.train.prior_precision
+    ).strengths
     return sorted(zip(entry.doc_ids, map(float, strengths), strict=True), key=lambda one: -one[1])
 
 
@@ -148,9 +150,8 @@ def worth(
     recipe: Recipe, dataset: Dataset, out: Path, qrels: Qrels, measures: Sequence[str] = (MEASURE,)
 ) -> tuple[float, dict[str, PerQuery]]:
     """Pair prompts a query, and what the lists in that order are worth, by measure, of the queries that are judged."""
-    figures: dict[str, float] = {}
-    labeling = labeling_of(recipe, dataset, out)
-    lists = list(make_lists(labeling, RunFolder(out).store(recipe), teacher_keys(recipe), figures))
+    builder = ListBuilder(labeling_of(recipe, dataset, out), RunFolder(out).store(recipe), teacher_keys(recipe))
+    lists, figures = list(builder), builder.figures()
     judged = {entry.query_id: qrels[entry.query_id] for entry in lists if entry.query_id in qrels}
     rankings = {entry.query_id: order(entry, recipe) for entry in lists if entry.query_id in judged}
     return 2 * figures.get("pairs", 0) / len(lists), per_query(rankings, judged, measures)

@@ -92,8 +92,9 @@ def peak_of(process: subprocess.Popen) -> dict[str, float]:
 
 def run(folder: Path, kind: str) -> None:
     """The loop, in this process."""
-    from pdadapt import pipeline
+    from pdadapt import pipeline, preflight
     from pdadapt.data.load import load_dataset
+    from pdadapt.labeling import stage
     from pdadapt.runtime.progress import Progress, quiet_libraries
     from pdadapt.settings.schema import Recipe
 
@@ -106,7 +107,7 @@ def run(folder: Path, kind: str) -> None:
         def __call__(self, task):
             return AtOnce()
 
-    pipeline.Teachers = Instead
+    stage.Teachers = Instead
     recipe = Recipe.model_validate(
         {
             "student": {"model": str(folder / "student"), "kind": kind, "query_length": 8, "document_length": 24},
@@ -116,7 +117,7 @@ def run(folder: Path, kind: str) -> None:
             "evaluate": {"general": False},
         }
     )
-    pipeline.check_teacher = lambda *_: None
+    preflight.check_teacher = lambda *_: None
     pipeline.adapt(recipe, load_dataset(str(folder / "data")), folder / "run", Progress())
 
 

@@ -10,11 +10,12 @@ import json
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import typer
 
 from pdadapt.cli.main import app
+from pdadapt.runs.stages import RUN_FILES, STAGES
 from pdadapt.settings.recipes import all_settings
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -29,77 +30,10 @@ CLI_PAGES = {  # page: (title, its commands, in the order of a reader)
 }
 
 
-class Artefact(NamedTuple):
-    path: str  # in the run folder; N stands for a number, a final slash for a folder
-    stage: str
-    meaning: str
-
-
-ARTEFACTS = [
-    Artefact("recipe.yaml", "student", "The resolved settings, every one of them."),
-    Artefact(
-        "run.json", "student", "What the run was made from: hashes of corpus, queries, models and prompts; versions."
-    ),
-    Artefact("lock", "student", "Names the process that uses the folder, and keeps others out."),
-    Artefact("student/", "student", "The student before training."),
-    Artefact(
-        "queries.jsonl", "student", "Queries that the LLM wrote, if the corpus has none: `_id`, `text`, `doc_id`."
-    ),
-    Artefact(
-        "queries.jsonl.report.json", "student", "How many queries were written, kept and dropped, with the reasons."
-    ),
-    Artefact(
-        "queries.jsonl.work/", "student", "Unfinished writing, from which a stopped run resumes. Removed at the end."
-    ),
-    Artefact("iteration-0/bm25.run", "retrieve", "BM25's candidates, for all iterations, if BM25 is a source."),
-    Artefact("iteration-N/index/", "retrieve", "The index of the student. Removed when its rankings are written."),
-    Artefact("iteration-N/candidates.run", "retrieve", "TREC run: the documents that the teacher judges."),
-    Artefact("labels.sqlite", "label", "Every answer of the teacher: tables `teachers`, `points` and `pairs`."),
-    Artefact(
-        "iteration-N/asked.jsonl", "label", "Journal of the questions, to resume. Removed at the end of the stage."
-    ),
-    Artefact("iteration-N/shards/", "label", "The label store and journal of each shard of `pdadapt label`."),
-    Artefact(
-        "iteration-N/lists.jsonl",
-        "label",
-        "Training lists: `query_id`, `doc_ids` in the teacher's order, `points`, `pairs` (two places and the "
-        "log-odds), `relevant` (places that people labeled).",
-    ),
-    Artefact(
-        "iteration-N/labels.json",
-        "label",
-        "How many points and pairs there are and were asked; flip rate, position bias, disagreement of pairs with "
-        "points.",
-    ),
-    Artefact("iteration-N/trainer/", "train", "Resumable training states. Removed at the end."),
-    Artefact(
-        "iteration-N/train.jsonl", "train", "The loss curve by term: `step`, `loss`, `kd`, `pair`, `learning_rate`, ..."
-    ),
-    Artefact("iteration-N/checkpoint/", "train", "The adapted student, for sentence-transformers 6 and PyLate."),
-    Artefact(
-        "iteration-N/agreement.json", "evaluate", "Student against teacher on held-out queries, before and after."
-    ),
-    Artefact("iteration-N/held-out.jsonl", "evaluate", "The same query by query, with the scores of its documents."),
-    Artefact("iteration-N/test.run", "evaluate", "TREC run on the test queries; of iteration 0 that of the base."),
-    Artefact("iteration-N/general.run", "evaluate", "TREC run on the general set; of iteration 0 that of the base."),
-    Artefact("queries.tsv", "evaluate", "The value of every test query, measure and student."),
-    Artefact(
-        "metrics.json",
-        "evaluate",
-        "The results: `checkpoint` (the one to use), `labels`, `agreement`, `general`, `measures`, `most_changed`, "
-        "`verdict` (`outcome` and `sentence`).",
-    ),
-    Artefact("report.html", "evaluate", "The results as a page that needs no network."),
-    Artefact("timings.jsonl", "every stage", "What each task took: `task`, `units`, `unit`, `seconds`."),
-    Artefact("progress.json", "every stage", "The task at work, for `pdadapt status`. Removed when the task ends."),
-    Artefact("memory.json", "every stage", "The batch sizes that fitted, after memory ran out."),
-]
-
-
 def pages() -> dict[Path, str]:
     """Every generated page: its path and its text."""
     found = {REFERENCE / "cli.md": cli_overview(), REFERENCE / "settings.md": settings_page(all_settings())}
-    found[REFERENCE / "files.md"] = files_page(ARTEFACTS)
+    found[REFERENCE / "files.md"] = files_page()
     for name, (title, commands) in CLI_PAGES.items():
         found[REFERENCE / "cli" / f"{name}.md"] = cli_page(title, commands)
     return found
@@ -177,7 +111,8 @@ def shown_value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def files_page(artefacts: Iterable[Artefact]) -> str:
+def files_page() -> str:
+    """The artefacts of every stage, as pdadapt/runs/stages.py declares them, and the settings that each stage reads."""
     lines = [
         NOTE,
         "# Files of a run\n",
@@ -185,9 +120,21 @@ def files_page(artefacts: Iterable[Artefact]) -> str:
         "complete or absent. Iteration 0 is the student before training.\n",
         "| Path | Stage | Content |",
         "|---|---|---|",
-        *(f"| `{one.path}` | {one.stage} | {cell(one.meaning)} |" for one in artefacts),
+        *(f"| `{one.path}` | {stage.name} | {cell(one.meaning)} |" for stage in STAGES for one in stage.writes),
+        *(f"| `{one.path}` | any | {cell(one.meaning)} |" for one in RUN_FILES),
+        "\n## What a stage reads\n",
+        "If one of these settings changes, `--restart-from STAGE` redoes the stage and all later ones. A section such "
+        "as `train` stands for all its settings that no other stage names. Settings of speed and memory may change "
+        "at any time. Names that are not settings are parts of `run.json`.\n",
+        "| Stage | Reads | May change at any time |",
+        "|---|---|---|",
+        *(f"| {stage.name} | {names(stage.reads)} | {names(stage.free)} |" for stage in STAGES),
     ]
     return "\n".join(lines) + "\n"
+
+
+def names(keys: Iterable[str]) -> str:
+    return ", ".join(f"`{key}`" for key in keys)
 
 
 def cell(text: str) -> str:

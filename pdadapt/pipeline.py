@@ -1,40 +1,35 @@
-"""The order of the stages. Each leaves a file that is whole or absent; a stage whose file is there is not run again."""
+"""The order of the stages. A stage leaves files that are whole or absent, and does not run while they are there."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pdadapt.data.corpus import Corpus, Dataset
+from pdadapt.data.corpus import Dataset
 from pdadapt.data.load import with_queries
-from pdadapt.data.run_file import TrecRunFile
 from pdadapt.errors import RunError
-from pdadapt.evaluation import measures
-from pdadapt.evaluation.agreement import has_learned, save_agreement
+from pdadapt.evaluation.agreement import has_learned, measure_agreement
 from pdadapt.evaluation.forgetting import rank_general
-from pdadapt.evaluation.held_out import held_out
 from pdadapt.evaluation.results import RunMetrics
 from pdadapt.evaluation.summary import summarise
 from pdadapt.generation.in_run import write_own_queries
-from pdadapt.labeling.questions import Labeling
-from pdadapt.labeling.stage import save_lists
+from pdadapt.labeling.stage import label
 from pdadapt.models.memory import batch_limits
-from pdadapt.preflight import check, many_passes, say_precision, with_precision
+from pdadapt.preflight import announce, check, say_precision, start_context, with_precision
 from pdadapt.reporting.report import write_report
-from pdadapt.retrieval.candidates import rank
+from pdadapt.retrieval.candidates import retrieve_candidates
 from pdadapt.retrieval.engines.load import make_engine
-from pdadapt.retrieval.search import sample_queries
-from pdadapt.runs.changes import Stage
+from pdadapt.runs.context import RunContext
 from pdadapt.runs.folder import RunFolder
+from pdadapt.runs.stages import StageName
 from pdadapt.runtime.files import write_atomic
 from pdadapt.runtime.progress import Progress
 from pdadapt.settings.schema import Recipe
-from pdadapt.students.colbert import PCA_DOCUMENTS, get_lengths, set_lengths
-from pdadapt.students.load import load_configured, save_student
+from pdadapt.students.colbert import PROJECTION_SAMPLE, get_lengths, set_lengths
+from pdadapt.students.load import load_student, save_student
 from pdadapt.training import distributed
-from pdadapt.training.stage import fit
+from pdadapt.training.stage import train_student
 
 if TYPE_CHECKING:
     from pdadapt.runtime.ray_cluster import RayCluster
@@ -45,114 +40,109 @@ def adapt(
     dataset: Dataset,
     out: Path,
     progress: Progress,
-    restart_from: Stage | None = None,
+    restart_from: StageName | None = None,
     stop_before_labeling: bool = False,
     cluster: RayCluster | None = None,
 ) -> RunMetrics | None:
-    """Adapt the student to the dataset's corpus, `recipe.iterations` times; returns its metrics.json.
+    """Adapt the student to the dataset's corpus, `recipe.iterations` times; return what metrics.json holds.
 
-    Everything the run needs is checked before any work; killed at any moment, the same call goes on from there.
-    restart_from: the stage from which a run of other settings may be made anew. stop_before_labeling: return None when
-    candidates wait for labels, which others make (shards.py). cluster: where documents are encoded and labeled.
-    Raises PdadaptError on anything the user can mend.
+    Everything is checked before any work. If the process is killed, the same call resumes.
+
+    restart_from: redo this stage and all later ones after settings changed. stop_before_labeling: return None when
+    candidates wait for labels, which other processes make (labeling/shards.py). cluster: encodes and labels.
+    Returns None too in the processes of a launcher other than the first. Raises PdadaptError on anything the user can
+    mend.
     """
-    any_precision = recipe.teacher.dtype == "auto"
-    recipe = with_precision(recipe, RunFolder(out))
+    run, asked = RunFolder(out), recipe
+    recipe = with_precision(recipe, run)
     if distributed.rank() > 0:
-        join_training(recipe, dataset, RunFolder(out), progress)
+        join_training(recipe, dataset, run, progress)
         return None
     if stop_before_labeling and distributed.processes() > 1:
         raise RunError(
-            "--stop-before-labeling is for one process, since the others wait for labels: begin without the launcher, "
-            "and give it the run when the labels are there."
+            "--stop-before-labeling works in one process only: others would wait for labels. Start without the "
+            "launcher, and use it when the labels are there."
         )
+
+    # Check everything, and load the student, before anything is written.
     if not dataset.queries:
-        dataset = write_own_queries(recipe, dataset, RunFolder(out), progress, restart_from)
-    job = check(recipe, dataset, out, restart_from)
-    dataset.notices.say(progress.say)
-    if cluster and recipe.retrieve.engine in ("plaid", "colbert"):
-        progress.say(f"Engine {recipe.retrieve.engine} encodes the corpus itself, on this machine; the cluster labels.")
-    run, queries, test_queries = job.run, job.queries, job.test_queries
-    if job.relevant:
-        progress.say(
-            f"{len(job.relevant):,} of {len(queries):,} queries are labeled: L_CL learns from their judgments."
-        )
-    kept_out = held_out(queries, recipe.train.held_out, recipe.seed)
-    if recipe.train.held_out and not kept_out:
-        progress.say("There are too few queries to hold some out: agreement with the teacher will not be measured.")
-    if not run.metrics_file.exists() and (said := many_passes(recipe.train, len(queries) - len(kept_out))):
-        progress.say(said)
-    run.check(recipe, job.origin, restart_from)
-    if any_precision:
-        say_precision(recipe, job.keys, progress)
-    anew = restart_from == "student" or not run.student.exists()
-    student = new_student(recipe, dataset.corpus) if anew else None
+        dataset = write_own_queries(recipe, dataset, run, progress, restart_from)
+    context = check(recipe, dataset, out, progress, restart_from, cluster)
+    announce(context)
+    run.check(recipe, context.origin, restart_from)
+    if asked.teacher.dtype == "auto":
+        say_precision(recipe, context.label_keys, progress)
+    student = new_student(context) if restart_from == "student" or not run.student.exists() else None
+
     with run.locked():
-        if said := run.claim(recipe, job.origin, restart_from):
-            progress.say(said)
-        progress.log_to(run.path / "timings.jsonl", run.path / "progress.json")
-        batch_limits.remember(run.path / "memory.json")
+        begin(context, restart_from)
         if student is not None and not run.student.exists():
             save_student(student, run.student)
-        student = None  # its memory is wanted
-        depth = measures.depth(recipe.evaluate)
+        student = None  # Free its memory for the stages.
+
+        learned = True
         for iteration in range(1, recipe.iterations + 1):
-            progress.prefix = f"iteration {iteration}: "
-            folder = run.iteration(iteration)
-            rank(recipe, dataset.corpus, queries, test_queries, depth, run, iteration - 1, progress, cluster)
-            if not (folder / "lists.jsonl").exists():
-                if stop_before_labeling:
+            with progress.within(f"iteration {iteration}: "):
+                # 1. Rank the candidates of this iteration, and the test queries, with the student before it.
+                retrieve_candidates(context, iteration - 1)
+                # 2. Ask the teachers about the candidates, and make the training lists.
+                if stop_before_labeling and not (run.iteration(iteration) / "lists.jsonl").exists():
                     progress.clear_state()
                     return None
-                labeling = Labeling(
-                    TrecRunFile(folder / "candidates.run"), dataset.corpus, queries, recipe, job.relevant
-                )
-                save_lists(labeling, job.keys, run.store(recipe), folder, progress, cluster)
-            if not run.checkpoint(iteration).exists():
-                fit(recipe, dataset.corpus, queries, run, iteration, progress)
-            shutil.rmtree(folder / "trainer", ignore_errors=True)
-            if kept_out and not (folder / "agreement.json").exists():
-                save_agreement(recipe, dataset.corpus, queries, run, iteration, progress)
-            learned = not kept_out or has_learned(folder)
+                label(context, iteration)
+                # 3. Train the student on the lists.
+                train_student(context, iteration)
+                # 4. Stop when the student agrees with its teacher no better than before.
+                measure_agreement(context, iteration)
+            learned = has_learned(context, iteration)
             if not learned:
                 break
-        progress.prefix = ""
-        if test_queries:
-            rank(recipe, dataset.corpus, {}, test_queries, depth, run, iteration, progress, cluster)
-        best = iteration if learned else iteration - 1
+
+        # 5. Measure every student, and say whether retrieval improved.
+        retrieve_candidates(context, iteration, candidates=False)
         for number in range(iteration + 1):
-            rank_general(recipe, run, number, progress)
-        metrics = summarise(recipe, dataset, run, len(queries), test_queries, iteration, best)
+            rank_general(context, number)
+        metrics = summarise(context, done=iteration, best=iteration if learned else iteration - 1)
         write_atomic(run.metrics_file, json.dumps(metrics.to_json(), indent=2) + "\n")
         progress.clear_state()
         write_report(run.path)
     return metrics
 
 
+def begin(context: RunContext, restart_from: StageName | None) -> None:
+    """Claim the run folder, and keep there what tasks take and which batches fit into memory."""
+    run, progress = context.run, context.progress
+    if said := run.claim(context.recipe, context.origin, restart_from):
+        progress.say(said)
+    progress.log_to(run.path / "timings.jsonl", run.path / "progress.json")
+    batch_limits.remember(run.path / "memory.json")
+
+
 def join_training(recipe: Recipe, dataset: Dataset, run: RunFolder, progress: Progress) -> None:
-    """What the ranks other than 0 do: their part of each training, as soon as rank 0 has left its lists."""
+    """Take part in each training, in the processes of a launcher other than the first, which does everything else."""
     distributed.take_device()
     distributed.wait_until(run.recipe_file.exists, run.path)
     if not dataset.queries:
         dataset = with_queries(dataset, run.written_queries)
     batch_limits.remember(run.path / "memory.json")
-    queries = sample_queries(dataset.queries, recipe.retrieve.max_queries, recipe.seed)
-    kept_out = held_out(queries, recipe.train.held_out, recipe.seed)
+    context = start_context(recipe, dataset, run, progress)
     for iteration in range(1, recipe.iterations + 1):
+        folder = run.iteration(iteration)
         if not run.checkpoint(iteration).exists():
-            distributed.wait_until((run.iteration(iteration) / "lists.jsonl").exists, run.path)
-            fit(recipe, dataset.corpus, queries, run, iteration, progress)
-        if kept_out:
-            distributed.wait_until((run.iteration(iteration) / "agreement.json").exists, run.path)
-            if not has_learned(run.iteration(iteration)):
+            distributed.wait_until((folder / "lists.jsonl").exists, run.path)
+            train_student(context, iteration)
+        if context.held_out:
+            distributed.wait_until((folder / "agreement.json").exists, run.path)
+            if not has_learned(context, iteration):
                 break
 
 
-def new_student(recipe: Recipe, corpus: Corpus) -> Any:
-    """The student before training, with its projection."""
-    model = load_configured(recipe.student.model, recipe.student, corpus.sample(PCA_DOCUMENTS))
+def new_student(context: RunContext) -> Any:
+    """The student before training, with its projection. Raises ModelError or RecipeError when it cannot be used."""
+    recipe = context.recipe
+    model = load_student(recipe.student.model, recipe.student, context.corpus.sample(PROJECTION_SAMPLE))
     lengths = get_lengths(model)
-    set_lengths(model, recipe.train.query_length, recipe.train.document_length)  # found too long now, not later
+    set_lengths(model, recipe.train.query_length, recipe.train.document_length)  # Are these too long? Find out now.
     set_lengths(model, *lengths)
-    make_engine(model, recipe.retrieve)  # which cannot search it, or is not there, too
+    make_engine(model, recipe.retrieve)  # Can the engine search it? Find out now.
     return model

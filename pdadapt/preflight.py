@@ -5,14 +5,15 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pdadapt.data.answers import answer_matcher
-from pdadapt.data.corpus import Dataset, Queries, data_hashes, fingerprint
+from pdadapt.data.corpus import Dataset, data_hashes, fingerprint
 from pdadapt.errors import DataError, RunError
 from pdadapt.evaluation import measures
+from pdadapt.evaluation.held_out import held_out
 from pdadapt.labeling.check import check_teacher
 from pdadapt.labeling.questions import labeled_relevant
 from pdadapt.models.device import dtype_name
@@ -20,8 +21,9 @@ from pdadapt.models.source import resolve_model
 from pdadapt.retrieval.candidates import starter_settings
 from pdadapt.retrieval.engines.load import check_model
 from pdadapt.retrieval.search import sample_queries
-from pdadapt.runs.changes import Stage
+from pdadapt.runs.context import RunContext
 from pdadapt.runs.folder import PACKAGES, RunFolder
+from pdadapt.runs.stages import StageName
 from pdadapt.runtime.files import read_settings
 from pdadapt.runtime.progress import Progress
 from pdadapt.settings.schema import Recipe, TrainSettings
@@ -29,43 +31,51 @@ from pdadapt.teachers.base import Task
 from pdadapt.teachers.label_key import teacher_keys
 from pdadapt.training import distributed, memory, trainer
 
+if TYPE_CHECKING:
+    from pdadapt.runtime.ray_cluster import RayCluster
+
 PAPER_PASSES = 174  # 30,000 steps of 32 queries over FiQA's 5,500
 
 
-@dataclass(frozen=True)
-class Job:
-    """A run whose every part has been found, and found to be right."""
-
-    run: RunFolder
-    queries: Queries
-    test_queries: Queries
-    keys: dict[Task, str]  # of the teachers' labels
-    relevant: dict[str, list[str]]  # by query, what people labeled so, where L_CL asks for it
-    origin: dict[str, Any]  # what run.json will say
+def start_context(
+    recipe: Recipe, dataset: Dataset, run: RunFolder, progress: Progress, cluster: RayCluster | None = None
+) -> RunContext:
+    """The context of a run before any check. A process that only trains needs no more."""
+    queries = sample_queries(dataset.queries, recipe.retrieve.max_queries, recipe.seed)
+    test_queries = sample_queries(dataset.test_queries, recipe.evaluate.max_queries, recipe.seed)
+    kept_out = frozenset(held_out(queries, recipe.train.held_out, recipe.seed))
+    return RunContext(run, recipe, dataset, queries, test_queries, kept_out, progress, cluster=cluster)
 
 
-def check(recipe: Recipe, dataset: Dataset, out: Path, restart_from: Stage | None = None) -> Job:
-    """Find before any work what would stop it in the middle; nothing is loaded or written.
+def check(
+    recipe: Recipe,
+    dataset: Dataset,
+    out: Path,
+    progress: Progress,
+    restart_from: StageName | None = None,
+    cluster: RayCluster | None = None,
+) -> RunContext:
+    """Find before any work what would stop the run in the middle. Nothing is loaded or written.
 
     Raises PdadaptError on anything the user can mend.
     """
-    run = RunFolder(out)
     if restart_from and distributed.processes() > 1:
         raise RunError(
-            "--restart-from is for one process, since the others could take old results for new ones: begin without "
-            "the launcher, stop it when it trains (Ctrl-C), and go on with the launcher."
+            "--restart-from works in one process only: others could take old results for new ones. Start without the "
+            "launcher, stop it when it trains (Ctrl-C), and resume with the launcher."
         )
-    memory.queries_at_once(recipe.train)  # or they cannot be shared out among the processes
-    queries = sample_queries(dataset.queries, recipe.retrieve.max_queries, recipe.seed)
-    test_queries = sample_queries(dataset.test_queries, recipe.evaluate.max_queries, recipe.seed)
+    memory.queries_at_once(recipe.train)  # the batch must divide among the processes
+    context = start_context(recipe, dataset, RunFolder(out), progress, cluster)
+    run, queries = context.run, context.queries
     if not queries:
         raise DataError(
-            f"Corpus {dataset.name!r} brings no queries to adapt on; give some with --queries FILE (one a line, TSV or "
-            "JSONL), or have them written by `pdadapt queries`."
+            f"Corpus {dataset.name!r} has no training queries. Give some with --queries FILE (one per line, TSV or "
+            "JSONL), or write them with `pdadapt queries`."
         )
     if not dataset.corpus.texts_differ:
         raise DataError(
-            f"Corpus {dataset.name!r} holds no two documents that differ, so there is no order to learn; give more."
+            f"All documents of corpus {dataset.name!r} are the same, so there is no order to learn. Give a corpus with "
+            "different documents."
         )
     measures.parse_measures(recipe.evaluate.measures, answer_matcher(dataset))
     keys = teacher_keys(recipe)
@@ -73,28 +83,52 @@ def check(recipe: Recipe, dataset: Dataset, out: Path, restart_from: Stage | Non
         for task in keys:
             check_teacher(recipe.teacher, task, set(queries.values()), run.store(recipe))
     for name in filter(None, (recipe.student.model, recipe.retrieve.model)):
-        kind = recipe.student.kind if name == recipe.student.model else "colbert"
-        check_model(name, {**starter_settings(recipe), "kind": kind}, recipe.retrieve)
+        settings = recipe.student if name == recipe.student.model else starter_settings(recipe)
+        check_model(name, settings.model_dump(), recipe.retrieve)
+    relevant = labeled_relevant(recipe, dataset, queries)
+    context = replace(context, label_keys=keys, relevant=relevant)
+    return replace(context, origin=origin_of(context))
+
+
+def origin_of(context: RunContext) -> dict[str, Any]:
+    """What run.json says: everything that the run is made from besides the recipe, by hash or identity."""
+    recipe, dataset, relevant = context.recipe, context.dataset, context.relevant
     origin = {
         "corpus": dataset.name,
         "source": dataset.source and dataset.source._asdict(),
-        **data_hashes(dataset, queries),
-        "test_queries_sha256": fingerprint(test_queries.items()),
+        **data_hashes(dataset, context.queries),
+        "test_queries_sha256": fingerprint(context.test_queries.items()),
         "student": resolve_model(recipe.student.model).identity(),
-        "teachers": {task: json.loads(key) for task, key in keys.items()},
+        "teachers": {task: json.loads(key) for task, key in context.label_keys.items()},
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
     if recipe.retrieve.model:
         origin["retriever"] = resolve_model(recipe.retrieve.model).identity()
-    relevant = labeled_relevant(recipe, dataset, queries)
     if relevant:
         origin["relevant_sha256"] = fingerprint((query_id, " ".join(doc_ids)) for query_id, doc_ids in relevant.items())
-    return Job(run, queries, test_queries, keys, relevant, origin)
+    return origin
+
+
+def announce(context: RunContext) -> None:
+    """Say what the user should know before the work begins."""
+    recipe, queries, say = context.recipe, context.queries, context.progress.say
+    context.dataset.notices.say(say)
+    if context.cluster and recipe.retrieve.engine in ("plaid", "colbert"):
+        say(f"Engine {recipe.retrieve.engine} encodes the corpus on this machine. The cluster only labels.")
+    if context.relevant:
+        say(f"{len(context.relevant):,} of {len(queries):,} queries are labeled: L_CL learns from their judgments.")
+    if recipe.train.held_out and not context.held_out:
+        say("There are too few queries to hold some out. Agreement with the teacher will not be measured.")
+    if not context.run.metrics_file.exists():
+        taught = len(queries) - len(context.held_out)
+        if warning := many_passes(recipe.train, taught):
+            say(warning)
 
 
 def with_precision(recipe: Recipe, run: RunFolder) -> Recipe:
-    """The recipe with a precision of the teachers instead of `auto`: the run's, else this machine's. Labels of two
-    precisions are not mixed.
+    """The recipe with the precision of the teachers in place of `auto`: that of the run, or of this machine.
+
+    Labels of two precisions are never mixed.
     """
     if recipe.teacher.dtype != "auto":
         return recipe
@@ -104,17 +138,17 @@ def with_precision(recipe: Recipe, run: RunFolder) -> Recipe:
 
 
 def say_precision(recipe: Recipe, keys: Mapping[Task, str], progress: Progress) -> None:
-    """Say it when the run was begun in another precision than this machine would choose."""
+    """Say so if the run was started in another precision than this machine would choose."""
     begun, here = recipe.teacher.dtype, dtype_name("auto")
     if begun != here and any("dtype" in json.loads(key) for key in keys.values()):
         progress.say(
-            f"The teachers of this run compute in {begun}; on this machine `auto` would be {here}. To label anew in "
-            f"that, add --set teacher.dtype={here} --restart-from label."
+            f"The teachers of this run compute in {begun}. On this machine `auto` means {here}. To label again in "
+            f"{here}, add --set teacher.dtype={here} --restart-from label."
         )
 
 
 def many_passes(settings: TrainSettings, queries: int) -> str:
-    """A sentence for those whose train.steps are far too many for so few queries; else nothing."""
+    """A warning if train.steps is far too large for so few queries; else an empty text."""
     steps = trainer.count_steps(settings, queries)
     passes = steps * settings.batch_size / queries
     if not settings.steps or passes <= 2 * PAPER_PASSES:

@@ -124,12 +124,12 @@ def run_logged(asked: Path, arguments: list[str]) -> None:
 
 def results(out: Path) -> dict[str, str]:
     """A hash of every result."""
-    from pdadapt.labeling.exchange import read_labels
+    from pdadapt.labeling.exchange import read_label_rows
 
     files = [file for name in RESULTS for file in out.glob(f"iteration-*/{name}")] + [out / "queries.tsv"]
     files += [file for folder in out.glob("iteration-*/checkpoint") for file in folder.rglob("*") if file.is_file()]
     found = {str(file.relative_to(out)): hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(files)}
-    labels = list(read_labels(out / "labels.sqlite"))
+    labels = list(read_label_rows(out / "labels.sqlite"))
     found["labels"] = f"{len(labels)} {hashlib.sha256(repr(labels).encode()).hexdigest()}"
     return found
 

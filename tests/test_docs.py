@@ -23,6 +23,7 @@ from conftest import TOPICS
 from typer.testing import CliRunner
 
 from pdadapt.cli.main import app
+from pdadapt.runs.stages import RUN_FILES, STAGES
 from pdadapt.settings.recipes import all_settings, parse_override
 
 ROOT = Path(__file__).parents[1]
@@ -312,7 +313,8 @@ def test_the_commands_of_the_pages_run(tmp_path, monkeypatch, tiny_recipe, stanf
         print(place, line)
         assert shlex.split(line)[0] == "pdadapt", f"{place}: {line} is no command of ours; say why it is not run"
         run(line.replace(" --recipe small", ""), *with_tiny_models(line, recipe))
-    described = [one.path.replace("N", "[0-9]+") for one in generator().ARTEFACTS]
+    declared = [*RUN_FILES, *(artefact for stage in STAGES for artefact in stage.writes)]
+    described = [artefact.path.replace("N", "[0-9]+") for artefact in declared]
     files = [str(file.relative_to("runs/mine")) for file in Path("runs/mine").rglob("*") if file.is_file()]
     for file in files:
         if file not in ("labels.parquet",):  # of `pdadapt labels export`

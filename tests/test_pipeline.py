@@ -91,7 +91,7 @@ def test_the_same_command_again_says_it_is_finished(finished, tiny_recipe, beir)
     out, _ = finished
     before = results(out)
     process = run_command(tiny_recipe, beir, out)
-    assert process.returncode == 0 and "Finished before" in process.stdout and "nDCG@10" in process.stdout
+    assert process.returncode == 0 and "already finished" in process.stdout and "nDCG@10" in process.stdout
     assert results(out) == before
 
 
@@ -165,14 +165,14 @@ def test_without_judgments_there_is_a_checkpoint_and_no_table(tiny_recipe, beir,
         env=ENVIRONMENT,
     )
     assert process.returncode == 0, process.stderr
-    assert "nothing was measured" in process.stdout
+    assert "no measures were computed" in process.stdout
     assert (tmp_path / "run" / "iteration-1" / "checkpoint" / "model.safetensors").exists()
 
 
 def test_problems_are_found_before_any_work(tiny_recipe, beir, tmp_path):
     dataset = load_dataset(str(beir))
     same = Corpus([Document(f"d{number}", "", "true the rim") for number in range(3)])
-    with pytest.raises(DataError, match="no two documents that differ"):
+    with pytest.raises(DataError, match="All documents of corpus"):
         adapt(load_recipe(str(tiny_recipe)), replace(dataset, corpus=same), tmp_path / "run", Progress())
     assert not (tmp_path / "run").exists()
 
@@ -220,13 +220,13 @@ def test_a_changed_setting_makes_its_stage_anew_and_asks_no_label_twice(tiny_rec
     refused = run_command(tiny_recipe, beir, out, *rate)
     assert refused.returncode == 1 and "--restart-from train" in refused.stderr and results(out) == before
     again = run_command(tiny_recipe, beir, out, *rate, "--restart-from", "train")
-    assert again.returncode == 0 and "Made anew from stage train" in again.stderr, again.stderr
+    assert again.returncode == 0 and "Redone from stage train" in again.stderr, again.stderr
     assert "label" not in again.stderr.replace("Labels", "")
     after = results(out)
     same = {name for name in before if before[name] == after[name]}
     assert same == {"iteration-0/test.run", "iteration-1/lists.jsonl", "iteration-1/candidates.run"}
     once_more = run_command(tiny_recipe, beir, out, *rate, "--restart-from", "train")
-    assert "Finished before" in once_more.stdout and results(out) == after
+    assert "already finished" in once_more.stdout and results(out) == after
 
 
 def stopped_at_pairs(recipe, beir, out, monkeypatch):
@@ -284,12 +284,12 @@ def test_a_label_store_that_was_replaced_is_asked_again(tiny_recipe, beir, tmp_p
 def test_labels_that_the_store_lost_are_not_taken_for_unanswered(tiny_recipe, beir, tmp_path, monkeypatch):
     out = tmp_path / "run"
     recipe = load_recipe(str(tiny_recipe), {"train.steps": 1})
-    monkeypatch.setattr(ask, "CHUNKS", 4)
-    monkeypatch.setattr(ask, "LEAST_CHUNK", 1)
+    monkeypatch.setattr(ask, "TARGET_CHUNKS", 4)
+    monkeypatch.setattr(ask, "MIN_CHUNK_QUESTIONS", 1)
     stopped_at_pairs(recipe, beir, out, monkeypatch)
     with sqlite3.connect(out / "labels.sqlite") as database:  # as a backup would be
         database.execute("DELETE FROM points WHERE score > (SELECT avg(score) FROM points)")
-    with pytest.raises(RunError, match=r"labels\.sqlite lacks \d+ labels .* same command again"):
+    with pytest.raises(RunError, match=r"labels\.sqlite lacks \d+ labels .*Repeat the same command"):
         adapt(recipe, load_dataset(str(beir)), out, Progress())
     assert not (out / "iteration-1" / "lists.jsonl").exists()
     labels = adapt(recipe, load_dataset(str(beir)), out, Progress()).labels[0]
@@ -302,10 +302,10 @@ def test_a_run_keeps_its_teachers_precision_on_a_machine_that_would_choose_anoth
     out, recipe = tmp_path / "run", load_recipe(str(tiny_recipe), {"train.steps": 1, "teacher.dtype": "auto"})
     with monkeypatch.context() as patch:
         patch.setattr(
-            "pdadapt.pipeline.dtype_here", lambda name: "float32" if name == "auto" else name
+            "pdadapt.preflight.dtype_here", lambda name: "float32" if name == "auto" else name
         )  # where `auto` means that
         asked = stopped_at_pairs(recipe, beir, out, patch)
-    monkeypatch.setattr("pdadapt.pipeline.dtype_here", lambda name: "bfloat16" if name == "auto" else name)
+    monkeypatch.setattr("pdadapt.preflight.dtype_here", lambda name: "bfloat16" if name == "auto" else name)
     capsys.readouterr()
     metrics = adapt(recipe, load_dataset(str(beir)), out, Progress())
     assert "compute in float32" in (said := " ".join(capsys.readouterr().err.split()))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pdadapt.cli.app import app
+from pdadapt.cli.commands import same_options
+from pdadapt.cli.dataset import open_dataset
 from pdadapt.cli.options import (
     ClusterOption,
     CorpusOption,
@@ -16,18 +18,27 @@ from pdadapt.cli.options import (
     EndpointOption,
     PassagesOption,
     PlanOption,
+    RecipeOption,
     RestartOption,
     SetOption,
-    Stage,
     StopOption,
     StrictOption,
+    StudentOption,
+    TeacherOption,
+    changed_settings,
     default_recipe,
     new_progress,
     open_console,
-    overrides_of,
     say,
     teacher_settings,
 )
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pdadapt.evaluation.results import RunMetrics
+    from pdadapt.runtime.progress import Progress
+    from pdadapt.runtime.ray_cluster import RayCluster
 
 
 @app.command(epilog="Example: pdadapt adapt --corpus my/docs.jsonl --queries my/queries.txt --out runs/mine")
@@ -36,25 +47,24 @@ def adapt(
     queries: Annotated[
         Path | None,
         typer.Option(
-            help="Unlabeled queries: .txt (one a line), .tsv (id, text), .jsonl or .csv. Where a corpus brings none "
-            "either, an LLM writes them first, as by `pdadapt queries`."
+            help="Unlabeled queries: .txt (one per line), .tsv (id, text), .jsonl or .csv. If there are none here and "
+            "none in the corpus, an LLM writes some first, as `pdadapt queries` does."
         ),
     ] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="A recipe's name or file. Default: `default` where there is a GPU, else `small`.")
-    ] = None,
+    recipe: RecipeOption = None,
     out: Annotated[Path | None, typer.Option(help="The run folder. Default: runs/CORPUS-RECIPE.")] = None,
-    student: Annotated[str | None, typer.Option(help="Sets student.model.")] = None,
-    teacher: Annotated[
-        str | None,
-        typer.Option(
-            help="Sets teacher.model, of points and pairs: a hub id, a folder, package:NAME/PATH, http://HOST/v1#NAME."
-        ),
-    ] = None,
+    student: StudentOption = None,
+    teacher: TeacherOption = None,
     endpoint: EndpointOption = None,
-    point_teacher: Annotated[str | None, typer.Option(help="Sets teacher.point.model: another one for points.")] = None,
-    pair_teacher: Annotated[str | None, typer.Option(help="Sets teacher.pair.model: another one for pairs.")] = None,
-    iterations: Annotated[int | None, typer.Option(min=1, help="Rounds of retrieve, label, train.")] = None,
+    point_teacher: Annotated[
+        str | None, typer.Option(help="Another teacher for single documents (sets teacher.point.model).")
+    ] = None,
+    pair_teacher: Annotated[
+        str | None, typer.Option(help="Another teacher for pairs of documents (sets teacher.pair.model).")
+    ] = None,
+    iterations: Annotated[
+        int | None, typer.Option(min=1, help="Rounds of retrieving, labeling and training (sets iterations).")
+    ] = None,
     passages: PassagesOption = None,
     settings: SetOption = None,
     restart_from: RestartOption = None,
@@ -64,66 +74,50 @@ def adapt(
     strict: StrictOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Adapt a retriever to a corpus. The same command again continues a run that was stopped."""
-    models = {
+    """Adapt a retriever to a corpus. If the run stops, repeat the command: it resumes."""
+    from pdadapt.settings.recipes import load_recipe
+
+    console = open_console()
+    options = {
         "student.model": student,
         **teacher_settings(teacher, endpoint),
         "teacher.point.model": point_teacher,
         "teacher.pair.model": pair_teacher,
         "iterations": iterations,
     }
-    chosen = recipe or default_recipe(open_console())
-    _run(
-        corpus,
-        queries,
-        chosen,
-        out,
-        settings,
-        models,
-        passages,
-        restart_from,
-        plan,
-        stop_before_labeling,
-        cluster,
-        strict,
-    )
+    chosen = recipe or default_recipe(console)
+    resolved = load_recipe(chosen, changed_settings(settings, options))
+    dataset = open_dataset(corpus, queries, resolved.evaluate.split, strict, passages, summary=True)
+    folder = out or Path("runs") / f"{dataset.name.replace('/', '-')}-{Path(chosen).stem}"
+    restart: Any = restart_from.value if restart_from else None
+    progress = new_progress()
+    if plan:
+        from pdadapt.planning.plan import plan as make_plan
+        from pdadapt.planning.table import plan_table
+
+        estimate = make_plan(resolved, dataset, folder, progress, restart)
+        console.print(plan_table(estimate) if estimate else "Nothing is left to do.")
+        return
+
+    from pdadapt.pipeline import adapt as run_adapt
+
+    workers = open_cluster(cluster, progress) if cluster else None
+    metrics = run_adapt(resolved, dataset, folder, progress, restart, stop_before_labeling, workers)
+    if metrics is not None:
+        print_result(console, metrics, folder, resumed=not progress.tasks)
+    elif stop_before_labeling:
+        console.print(how_to_label(folder))  # otherwise this process is not the first, which prints the result
 
 
 @app.command(epilog="Example: pdadapt train-msmarco --out runs/msmarco")
-def train_msmarco(
-    corpus: Annotated[
-        str,
-        typer.Option(
-            "--corpus",
-            help="`msmarco` or another name with labeled training queries; a folder with MS MARCO's files "
-            "(collection.tsv, queries.train.tsv, qrels.train.tsv), or in BEIR layout with qrels/train.tsv.",
-        ),
-    ] = "msmarco",
-    recipe: Annotated[str, typer.Option(help="A recipe's name or file.")] = "msmarco",
-    out: Annotated[Path | None, typer.Option(help="The run folder. Default: runs/CORPUS-RECIPE.")] = None,
-    student: Annotated[str | None, typer.Option(help="Sets student.model.")] = None,
-    teacher: Annotated[str | None, typer.Option(help="Sets teacher.model, of points and pairs.")] = None,
-    endpoint: EndpointOption = None,
-    point_teacher: Annotated[str | None, typer.Option(help="Sets teacher.point.model.")] = None,
-    pair_teacher: Annotated[str | None, typer.Option(help="Sets teacher.pair.model.")] = None,
-    iterations: Annotated[int | None, typer.Option(min=1, help="Rounds of retrieve, label, train.")] = None,
-    settings: SetOption = None,
-    restart_from: RestartOption = None,
-    plan: PlanOption = False,
-    cluster: ClusterOption = None,
-    stop_before_labeling: StopOption = False,
-    strict: StrictOption = False,
-    debug: DebugOption = False,
-) -> None:
-    """Train a retriever where some queries are labeled: L_CL on those, distillation on all."""
-    models = {
-        "student.model": student,
-        **teacher_settings(teacher, endpoint),
-        "teacher.point.model": point_teacher,
-        "teacher.pair.model": pair_teacher,
-        "iterations": iterations,
-    }
-    _run(corpus, None, recipe, out, settings, models, None, restart_from, plan, stop_before_labeling, cluster, strict)
+@same_options(adapt, corpus="msmarco", recipe="msmarco")
+def train_msmarco(**options: Any) -> None:
+    """Train a retriever on a corpus with labeled queries: `adapt` with the corpus and the recipe `msmarco`.
+
+    The loss has a contrastive term for the labeled queries. A folder needs qrels/train.tsv (BEIR) or
+    collection.tsv, queries.train.tsv and qrels.train.tsv (MS MARCO).
+    """
+    adapt(**options)
 
 
 @app.command(epilog="Example: pdadapt train-reranker --corpus squad/ --out rerankers/squad")
@@ -131,52 +125,66 @@ def train_reranker(
     corpus: Annotated[
         str,
         typer.Option(
-            "--corpus", help="A name, a BEIR folder with qrels/train.tsv, or one with MS MARCO's files: with labels."
+            "--corpus",
+            help="A corpus with labeled queries: a name, a BEIR folder with qrels/train.tsv, or a folder with the "
+            "files of MS MARCO.",
         ),
     ],
-    out: Annotated[Path, typer.Option(help="The run folder; the classifier will be its `model`.")],
-    recipe: Annotated[str | None, typer.Option(help="Whose student finds negatives. Default as of `adapt`.")] = None,
-    model: Annotated[str | None, typer.Option(help="Sets reranker.model: the encoder to start from.")] = None,
+    out: Annotated[Path, typer.Option(help="The run folder. The reranker is its subfolder `model`.")],
+    recipe: Annotated[
+        str | None, typer.Option(help="The recipe whose student finds negatives. Default: as for `adapt`.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="The encoder to start from (sets reranker.model).")] = None,
     settings: SetOption = None,
     strict: StrictOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Fit a classifier teacher to labels: of pairs, or of points (--set reranker.task=point)."""
-    from pdadapt.data.load import load_dataset
+    """Train a cross-encoder teacher on relevance labels.
+
+    It judges pairs of documents, or with --set reranker.task=point single documents.
+    """
     from pdadapt.settings.recipes import load_recipe
     from pdadapt.training.reranker import train_reranker as run_training
 
-    overrides = overrides_of(settings, {"reranker.model": model})
-    resolved = load_recipe(recipe or default_recipe(open_console()), overrides)
-    folder = run_training(resolved, load_dataset(corpus, strict=strict), out, new_progress())
-    task = resolved.reranker.task
-    teacher = shlex.quote(str(folder))
+    changes = changed_settings(settings, {"reranker.model": model})
+    resolved = load_recipe(recipe or default_recipe(open_console()), changes)
+    dataset = open_dataset(corpus, strict=strict)
+    folder = run_training(resolved, dataset, out, new_progress())
+    task, teacher = resolved.reranker.task, shlex.quote(str(folder))
     say(f"Done. Use it with --{task}-teacher {teacher}")
-    say(f"How well does it rank? pdadapt rerank --corpus CORPUS --run FILE --by {task}s --teacher {teacher}")
+    say(f"To measure it: pdadapt rerank --corpus CORPUS --run FILE --by {task}s --teacher {teacher}")
 
 
 @app.command(epilog="Example: pdadapt queries my/docs.jsonl --out my/queries.jsonl --count 2000 --examples real.txt")
 def queries(
-    corpus: Annotated[str, typer.Argument(help="What --corpus of `adapt` takes.")],
-    out: Annotated[Path, typer.Option(dir_okay=False, help="The new .jsonl file, for --queries of `adapt`.")],
-    count: Annotated[int | None, typer.Option(min=1, help="Sets generate.count: queries wanted.")] = None,
+    corpus: Annotated[str, typer.Argument(help="The corpus, as for `adapt --corpus`.")],
+    out: Annotated[Path, typer.Option(dir_okay=False, help="The new .jsonl file, for `adapt --queries`.")],
+    count: Annotated[int | None, typer.Option(min=1, help="How many queries to write (sets generate.count).")] = None,
     examples: Annotated[
-        Path | None, typer.Option(help="Sets generate.examples: a file of real queries, whose mix of kinds is learned.")
+        Path | None,
+        typer.Option(
+            help="A file of real queries. The new ones have the same mix of kinds: questions, keywords, claims, "
+            "titles (sets generate.examples)."
+        ),
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="Whose teacher writes, and whose student spreads. Default as of `adapt`.")
+        str | None,
+        typer.Option(
+            help="The recipe with the LLM that writes and the student that picks varied documents. Default: as for "
+            "`adapt`."
+        ),
     ] = None,
-    teacher: Annotated[str | None, typer.Option(help="Sets teacher.model: the LLM that writes.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="The LLM that writes (sets teacher.model).")] = None,
     endpoint: EndpointOption = None,
-    student: Annotated[str | None, typer.Option(help="Sets student.model.")] = None,
+    student: Annotated[
+        str | None, typer.Option(help="The retriever that picks varied documents (sets student.model).")
+    ] = None,
     passages: PassagesOption = None,
     settings: SetOption = None,
     strict: StrictOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Have an LLM write queries about a corpus that brings none, and keep the good ones. Stopped, the same goes on."""
-    from pdadapt.data.load import load_dataset
-    from pdadapt.data.passages import split_documents
+    """Write queries about a corpus with an LLM, and keep the good ones. If it stops, repeat the command: it resumes."""
     from pdadapt.settings.recipes import load_recipe
 
     options = {
@@ -186,97 +194,59 @@ def queries(
         **teacher_settings(teacher, endpoint),
     }
     console = open_console()
-    resolved = load_recipe(recipe or default_recipe(console), overrides_of(settings, options))
-    dataset = load_dataset(corpus, strict=strict)
-    dataset.notices.say(new_progress().say)
-    if passages:
-        dataset = split_documents(dataset, passages)
+    resolved = load_recipe(recipe or default_recipe(console), changed_settings(settings, options))
+    dataset = open_dataset(corpus, strict=strict, passages=passages)
 
+    from pdadapt.generation.job import prepare
     from pdadapt.generation.stage import write_queries
-    from pdadapt.generation.writing import prepare
     from pdadapt.reporting.tables import queries_table
 
     store = Path(resolved.label_store) if resolved.label_store else out.with_suffix(".labels.sqlite")
     report = write_queries(prepare(resolved, dataset, out, store, new_progress()))
     console.print(queries_table(report))
-    same = ["--passages", passages] if passages else []
-    say(f"Use them with {shlex.join(['pdadapt', 'adapt', '--corpus', corpus, '--queries', str(out), *same])}")
+    split = ["--passages", passages] if passages else []
+    say(f"Use them with {shlex.join(['pdadapt', 'adapt', '--corpus', corpus, '--queries', str(out), *split])}")
 
 
-def _run(
-    corpus: str,
-    queries: Path | None,
-    recipe: str,
-    out: Path | None,
-    settings: list[str] | None,
-    options: dict[str, Any],
-    passages: str | None = None,
-    restart_from: Stage | None = None,
-    plan: bool = False,
-    stop_before_labeling: bool = False,
-    cluster: str | None = None,
-    strict: bool = False,
-) -> None:
-    """Resolve the recipe, run or plan the stages, print what came out. options: keys of settings, None if not given."""
-    from pdadapt.data.load import load_dataset
-    from pdadapt.data.passages import split_documents
-    from pdadapt.settings.recipes import load_recipe
+def open_cluster(address: str, progress: Progress) -> RayCluster:
+    from pdadapt.runtime.ray_cluster import RayCluster
 
-    console = open_console()
-    overrides = overrides_of(settings, options)
-    resolved = load_recipe(recipe, overrides)
-    dataset = load_dataset(corpus, queries, resolved.evaluate.split, strict)
-    if passages:
-        dataset = split_documents(dataset, passages)
-    folder = out or Path("runs") / f"{dataset.name.replace('/', '-')}-{Path(recipe).stem}"
+    cluster = RayCluster(address)
+    progress.say(f"Ray cluster {cluster.address}: {cluster.slots()} workers, one per {cluster.kind}.")
+    return cluster
 
-    from pdadapt.pipeline import adapt as run_adapt
+
+def how_to_label(folder: Path) -> str:
+    """What to do after --stop-before-labeling."""
+    run = shlex.quote(str(folder))
+    return (
+        f"The candidates are ready to be labeled. On each machine that shares {folder}, label a part: "
+        f"pdadapt label {run} --shard 1/16, and so on to --shard 16/16. Then merge the labels: pdadapt labels merge "
+        f"{run}. Then repeat this command without --stop-before-labeling."
+    )
+
+
+def print_result(console: Console, metrics: RunMetrics, folder: Path, resumed: bool) -> None:
+    """Print what came of a run. resumed: the run was finished before."""
     from pdadapt.reporting.tables import agreement_summary, comparison_table, label_summary
 
-    progress = new_progress()
-    progress.say(dataset.summary)
-    dataset.notices.say(progress.say)
-    restart: Any = restart_from.value if restart_from else None
-    if plan:
-        from pdadapt.planning.plan import plan as make_plan
-        from pdadapt.planning.table import plan_table
-
-        found = make_plan(resolved, dataset, folder, progress, restart)
-        console.print(plan_table(found) if found else "Nothing is left to do.")
-        return
-    workers = None
-    if cluster:
-        from pdadapt.runtime.ray_cluster import RayCluster
-
-        workers = RayCluster(cluster)
-        progress.say(f"Ray cluster {workers.address}: room for {workers.slots()} workers, a {workers.kind} each.")
-    metrics = run_adapt(resolved, dataset, folder, progress, restart, stop_before_labeling, workers)
-    if metrics is None:
-        if stop_before_labeling:
-            quoted = shlex.quote(str(folder))
-            console.print(
-                f"Candidates wait for labels. Label them on as many machines as share {folder}: pdadapt label "
-                f"{quoted} --shard 1/16, ... --shard 16/16; then pdadapt labels merge {quoted}; then this command "
-                "without --stop-before-labeling."
-            )
-        return  # else rank 0 says it
     for number, labels in enumerate(metrics.labels, 1):
         console.print(f"Labels of iteration {number}: {label_summary(labels)}")
-    for number, agreed in enumerate(metrics.agreement, 1):
-        text = f"Agreement with the teacher on queries held out, iteration {number}: {agreement_summary(agreed)}."
-        console.print(text)
+    for number, agreement in enumerate(metrics.agreement, 1):
+        summary = agreement_summary(agreement)
+        console.print(f"Agreement with the teacher on held-out queries, iteration {number}: {summary}.")
     done = len(metrics.labels)
     if metrics.iteration < done:
-        kept = f"iteration {done - 1}" if done > 1 else "the student as it was"
-        console.print(f"Iteration {done} brought no more agreement, so {kept} is kept for use.")
+        kept = f"iteration {done - 1}" if done > 1 else "the base student"
+        console.print(f"Iteration {done} did not increase the agreement, so {kept} is the result.")
     if metrics.measures:
         systems = ["base"] + [f"iteration {number}" for number in range(1, done + 1)]
         console.print(comparison_table(metrics, ["base", "adapted"] if done == 1 else systems))
     else:
-        console.print("No judgments (qrels/test.tsv) came with the corpus, so nothing was measured.")
-    ended = "Done" if progress.tasks else "Finished before: nothing was left to do"
+        console.print("The corpus has no judgments (qrels/test.tsv), so no measures were computed.")
     console.print(metrics.verdict.sentence)
     if metrics.verdict.outcome == "harmed":
-        console.print(f"The student as it was is still there: {folder / 'student'}")
-    console.print(f"{ended}. Checkpoint: {metrics.checkpoint}")
+        console.print(f"The base student is still in {folder / 'student'}")
+    finished = "This run was already finished." if resumed else "Done."
+    console.print(f"{finished} Checkpoint: {metrics.checkpoint}")
     console.print(f"Report: {folder / 'report.html'}")

@@ -14,21 +14,25 @@ from pdadapt.cli.options import DebugOption, new_progress, open_console, say
 from pdadapt.data.lines import check_file
 
 
-@app.command(epilog="Example: pdadapt label runs/mine --shard 3/16; all sixteen done, pdadapt labels merge runs/mine")
+@app.command(epilog="Example: pdadapt label runs/mine --shard 3/16")
 def label(
-    run: Annotated[Path, typer.Argument(help="A run folder that `adapt --stop-before-labeling` has left.")],
-    shard: Annotated[str, typer.Option(metavar="I/N", help="Which of N parts, 1/N to N/N.")] = "1/1",
+    run: Annotated[Path, typer.Argument(help="A run folder of `adapt --stop-before-labeling`.")],
+    shard: Annotated[str, typer.Option(metavar="I/N", help="Which of N parts to label, from 1/N to N/N.")] = "1/1",
     debug: DebugOption = False,
 ) -> None:
-    """Label a part of a run's candidates, into a file of its own: for job arrays. Killed, the same goes on."""
+    """Label one part of a run's candidates, for example in a job array.
+
+    Each part has its own label file. If the command stops, repeat it: it resumes. After the last part, merge the files
+    with `pdadapt labels merge`.
+    """
     from pdadapt.labeling.shards import label_shard, parse_shard
 
     try:
-        asked = parse_shard(shard)
+        part = parse_shard(shard)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--shard") from None
-    file = label_shard(run, asked, new_progress())
-    say(f"Shard {shard} is labeled: {file}. When all are: pdadapt labels merge {shlex.quote(str(run))}")
+    file = label_shard(run, part, new_progress())
+    say(f"Shard {shard} is labeled: {file}. After the last shard, run pdadapt labels merge {shlex.quote(str(run))}")
 
 
 class LabelFormat(StrEnum):
@@ -36,51 +40,59 @@ class LabelFormat(StrEnum):
     parquet = "parquet"
 
 
-@labels_app.command("export")
+@labels_app.command("export", epilog="Example: pdadapt labels export runs/mine --format parquet")
 def labels_export(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
-    file_format: Annotated[LabelFormat, typer.Option("--format")] = LabelFormat.jsonl,
-    out: Annotated[Path | None, typer.Option(help="Default: RUN/labels.jsonl or RUN/labels.parquet.")] = None,
+    file_format: Annotated[
+        LabelFormat, typer.Option("--format", help="The format of the new file.")
+    ] = LabelFormat.jsonl,
+    out: Annotated[
+        Path | None, typer.Option(help="The new file. Default: RUN/labels.jsonl or RUN/labels.parquet.")
+    ] = None,
     debug: DebugOption = False,
 ) -> None:
-    """Write a run's labels with their texts, for other trainers."""
+    """Export the labels of a run with their texts, for other trainers."""
     from pdadapt.labeling.exchange import export_labels
     from pdadapt.runs.folder import label_store
 
     target = out or run / f"labels.{file_format.value}"
     store = label_store(run)
     count = export_labels(store, target, file_format.value)
-    say(f"Wrote {count:,} labels, all that {store} holds, to {target}")
+    say(f"Wrote {count:,} labels to {target}: all those in {store}")
 
 
-@labels_app.command("import")
+@labels_app.command("import", epilog="Example: pdadapt labels import bought.jsonl --store labels.sqlite --name bought")
 def labels_import(
-    file: Annotated[Path, typer.Argument(help="JSONL or Parquet rows: query, document[, document_b], score.")],
-    store: Annotated[Path, typer.Option(help="The label store to fill (--set label_store=STORE uses it).")],
+    file: Annotated[
+        Path, typer.Argument(help="A JSONL or Parquet file. Its rows: query, document[, document_b], score.")
+    ],
+    store: Annotated[Path, typer.Option(help="The label store to write to. Use it with --set label_store=STORE.")],
     name: Annotated[
         str | None,
-        typer.Option(help="Use them with --teacher imported:NAME. Default: they stay those of the teacher they name."),
+        typer.Option(
+            help="The name of their teacher, for --teacher imported:NAME. Default: each row names its teacher."
+        ),
     ] = None,
     debug: DebugOption = False,
 ) -> None:
-    """Take labels that were made elsewhere into a label store: all of the file, or none of it."""
+    """Import a file of labels into a label store. If a row is wrong, nothing is imported."""
     from pdadapt.labeling.exchange import import_labels
 
     count = import_labels(file, store, name)
     teacher = f"--teacher {shlex.quote(f'imported:{name}')}" if name else "the teacher that gave them"
-    quoted = shlex.quote(f"label_store={store}")
-    say(f"Took {count:,} labels into {store}; use them with {teacher} --set {quoted}")
+    setting = shlex.quote(f"label_store={store}")
+    say(f"Imported {count:,} labels into {store}. Use them with {teacher} --set {setting}")
 
 
-@labels_app.command("merge")
+@labels_app.command("merge", epilog="Example: pdadapt labels merge runs/mine")
 def labels_merge(
-    run: Annotated[Path, typer.Argument(help="The run folder whose shards `pdadapt label` has labeled.")],
+    run: Annotated[Path, typer.Argument(help="The run folder whose shards are labeled.")],
     files: Annotated[
-        list[Path] | None, typer.Argument(help="Shards from elsewhere. Default: all that the run folder holds.")
+        list[Path] | None, typer.Argument(help="Shards from elsewhere. Default: all those in the run folder.")
     ] = None,
     debug: DebugOption = False,
 ) -> None:
-    """Take the labels of shards into the run's label store: in any order, as often as you like."""
+    """Copy the labels of shards into the label store of the run. The order does not matter, and repeating is safe."""
     from pdadapt.labeling.shards import merge_shards
 
     for file in files or []:
@@ -88,17 +100,17 @@ def labels_merge(
     from pdadapt.runs.shards import shard_summary
 
     count, store = merge_shards(run, files or [])
-    said = " ".join(filter(None, [f"{store} took in {count:,} labels.", shard_summary(run)]))
-    say(f"{said} The same `pdadapt adapt` goes on with them, and asks itself what is missing.")
+    lines = [f"Added {count:,} labels to {store}.", shard_summary(run), "Repeat the `pdadapt adapt` command: it labels"]
+    say(" ".join(filter(None, lines)) + " what is missing, and continues.")
 
 
-@labels_app.command("show")
+@labels_app.command("show", epilog="Example: pdadapt labels show runs/mine --query q1")
 def labels_show(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
-    query: Annotated[str, typer.Option(help="The id of a query.")],
+    query: Annotated[str, typer.Option(help="The id of the query.")],
     debug: DebugOption = False,
 ) -> None:
-    """Show what the teachers said about one query: documents, pairs, and where they contradict each other."""
+    """Show the labels of a query: its documents, its pairs, and where these contradict each other."""
     from pdadapt.labeling.exchange import label_tables
 
     open_console().print(label_tables(run, query))

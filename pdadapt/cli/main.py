@@ -1,4 +1,4 @@
-"""Run the command line: errors become one line and an exit code."""
+"""Run the command line. An error becomes one line and an exit code."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import sys
 
 import typer
 
-from pdadapt.cli import adapt, evaluate, labels, recipes, runs  # noqa: F401  (their commands register themselves)
+from pdadapt.cli import adapt, evaluate, labels, recipes, runs  # noqa: F401  (to declare their commands)
 from pdadapt.cli.app import app
 from pdadapt.errors import explain
 from pdadapt.runtime.printing import printable
 
 
 def run() -> None:
-    """Do what the command line says. Errors of ours are one line and exit code 1; --debug shows the traceback."""
+    """Run the command that the user typed. An error is one line with exit code 1; --debug shows its traceback."""
     try:
         app()
     except Exception as error:

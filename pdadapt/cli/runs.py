@@ -17,7 +17,7 @@ def status(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     debug: DebugOption = False,
 ) -> None:
-    """Say how a run stands, also while another process is at it: what it does, labels, losses, measures."""
+    """Show the progress and results of a run, including one in progress."""
     from pdadapt.reporting.status import show_status
 
     open_console().print(show_status(run))
@@ -28,7 +28,7 @@ def report(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     debug: DebugOption = False,
 ) -> None:
-    """Make the page of a run anew (RUN/report.html), of one that has not finished with what there is."""
+    """Rebuild the page of a run, RUN/report.html. This also works on unfinished runs."""
     from pdadapt.reporting.report import write_report
 
     say(str(write_report(run)))
@@ -44,16 +44,22 @@ class ExportFormat(StrEnum):
 @app.command(epilog="Example: pdadapt export runs/mine --format stanford --out colbert-mine")
 def export(
     model: Annotated[str, typer.Argument(help="A run folder, a checkpoint folder, a hub id, or package:NAME/PATH.")],
-    out: Annotated[Path, typer.Option(help="The new folder; with --push-to-hub, one that is there is uploaded.")],
+    out: Annotated[
+        Path, typer.Option(help="The new folder. With --push-to-hub, an existing folder is uploaded as it is.")
+    ],
     file_format: Annotated[
-        ExportFormat, typer.Option("--format", help="stanford is what colbert-ai opens.")
+        ExportFormat, typer.Option("--format", help="The library that will read it. colbert-ai reads `stanford`.")
     ] = ExportFormat.pylate,
     push_to_hub: Annotated[
-        str | None, typer.Option(metavar="NAME/REPO", help="Upload it, to a repository that only you can see.")
+        str | None,
+        typer.Option(
+            metavar="NAME/REPO",
+            help="Also upload it to this repository of the Hugging Face hub. New repositories are private.",
+        ),
     ] = None,
     debug: DebugOption = False,
 ) -> None:
-    """Write a student in the form that another tool opens; of a run, with a model card."""
+    """Export a checkpoint for another library. Exports of a run include a model card."""
     from pdadapt.reporting.export import export_checkpoint, push
     from pdadapt.runtime.progress import quiet_libraries
 
@@ -67,11 +73,15 @@ def export(
 
 @app.command(epilog="Example: pdadapt convert castorini/duot5-3b-msmarco duot5-3b-msmarco")
 def convert(
-    model: Annotated[str, typer.Argument(help="A hub id or a folder, whose weights are pickles (pytorch_model.bin).")],
-    out: Annotated[Path, typer.Argument(metavar="FOLDER", help="The new folder, to be given as the model.")],
+    model: Annotated[
+        str, typer.Argument(help="A hub id or a folder with weights in pickle files (pytorch_model.bin).")
+    ],
+    out: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="The new folder. Give it to other commands as the model.")
+    ],
     debug: DebugOption = False,
 ) -> None:
-    """Write a model's pickled weights as safetensors, which hold no code, beside its configuration and tokenizer."""
+    """Convert the pickled weights of a model to safetensors, which cannot contain code."""
     from pdadapt.models.convert import convert_to_safetensors
 
     convert_to_safetensors(model, out, new_progress())

@@ -6,7 +6,6 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from scipy.special import expit
@@ -14,18 +13,17 @@ from scipy.stats import kendalltau
 from sklearn.metrics import ndcg_score
 
 from pdadapt.data.corpus import Corpus, Queries
-from pdadapt.evaluation.held_out import DECISIVE_MEASURE, held_out, judging
+from pdadapt.evaluation.held_out import DECISIVE_MEASURE, judging
 from pdadapt.evaluation.results import measures_from_json, measures_to_json
 from pdadapt.evaluation.significance import compare_values
 from pdadapt.labeling.store import LabelStore
 from pdadapt.labeling.training_list import TrainingList, derive, read_lists
 from pdadapt.runs.artefacts import read_json
-from pdadapt.runs.folder import RunFolder, system
+from pdadapt.runs.context import RunContext
+from pdadapt.runs.folder import system
 from pdadapt.runtime.files import write_atomic
-from pdadapt.runtime.progress import Progress
-from pdadapt.settings.schema import Recipe
 from pdadapt.students.encoding import encode_documents
-from pdadapt.students.load import load_configured
+from pdadapt.students.load import load_student
 from pdadapt.teachers.label_key import teacher_key
 
 AGREEMENT_MEASURES = (DECISIVE_MEASURE, "rank correlation", "nDCG@10")
@@ -96,17 +94,18 @@ def pairs(entry: TrainingList, temperature: float) -> Iterator[tuple[int, int, f
             yield i, j, odds
 
 
-def save_agreement(
-    recipe: Recipe, corpus: Corpus, queries: Queries, run: RunFolder, iteration: int, progress: Progress
-) -> None:
+def measure_agreement(context: RunContext, iteration: int) -> None:
     """Measure the agreement with the teacher on the held-out lists, of the students of `compared_students`.
 
-    Leaves agreement.json, and held-out.jsonl with the scores of every student on every list.
+    Leaves agreement.json, and held-out.jsonl with the scores of every student on every list. Does nothing if they are
+    there, or no query is held out.
     """
+    recipe, run, progress = context.recipe, context.run, context.progress
     folder = run.iteration(iteration)
-    judges = judging(held_out(queries, recipe.train.held_out, recipe.seed), recipe)
-    every = read_lists(folder / "lists.jsonl", judges.__contains__)
-    lists = by_teacher_alone(recipe, corpus, queries, run, every)
+    if not context.held_out or (folder / "agreement.json").exists():
+        return
+    every = read_lists(folder / "lists.jsonl", judging(context).__contains__)
+    lists = by_teacher_alone(context, every)
     numbers = compared_students(iteration)
     values = []
     rows: list[dict[str, Any]] = [
@@ -114,8 +113,8 @@ def save_agreement(
     ]
     with progress.task("agreement", len(numbers) * len(lists), "lists") as advance:
         for number in numbers:
-            model = load_configured(str(run.checkpoint(number)), recipe.student)
-            scores = score_lists(model, lists, corpus, queries, recipe.retrieve.batch_tokens, advance)
+            model = load_student(str(run.checkpoint(number)), recipe.student)
+            scores = score_lists(model, lists, context.corpus, context.queries, recipe.retrieve.batch_tokens, advance)
             values.append(agreement(lists, scores, recipe.train.temperature))
             for row, scored in zip(rows, scores, strict=True):
                 agreed = {name: each.get(row["query_id"]) for name, each in values[-1].items()}
@@ -126,18 +125,17 @@ def save_agreement(
     write_atomic(folder / "agreement.json", json.dumps(measures_to_json(measured), indent=2) + "\n")
 
 
-def by_teacher_alone(
-    recipe: Recipe, corpus: Corpus, queries: Queries, run: RunFolder, lists: Iterable[TrainingList]
-) -> list[TrainingList]:
+def by_teacher_alone(context: RunContext, lists: Iterable[TrainingList]) -> list[TrainingList]:
     """The lists with the labels of the teacher alone.
 
     With point.student_weight the labels contain the student's own scores. The student before training would agree with
     such labels more than any other.
     """
+    recipe, corpus, queries = context.recipe, context.corpus, context.queries
     if not recipe.teacher.point.student_weight:
         return list(lists)
     derived = recipe.teacher.pair.scoring == "derived"
-    with LabelStore(run.store(recipe), "points", teacher_key(recipe.teacher, "point")) as store:
+    with LabelStore(context.run.store(recipe), "points", teacher_key(recipe.teacher, "point")) as store:
         return [
             entry._replace(
                 points=[store.get((queries[entry.query_id], corpus[doc_id].contents)) for doc_id in entry.doc_ids],
@@ -152,7 +150,10 @@ def compared_students(iteration: int) -> list[int]:
     return list(dict.fromkeys([0, iteration - 1, iteration]))
 
 
-def has_learned(folder: Path) -> bool:
+def has_learned(context: RunContext, iteration: int) -> bool:
     """Whether the agreement rose in this iteration. True if no held-out query says enough to tell."""
-    result = read_json(folder / "agreement.json", measures_from_json).get(DECISIVE_MEASURE)
+    if not context.held_out:
+        return True
+    file = context.run.iteration(iteration) / "agreement.json"
+    result = read_json(file, measures_from_json).get(DECISIVE_MEASURE)
     return result is None or result.means[-1] > result.means[-2]

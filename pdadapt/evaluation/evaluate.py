@@ -14,11 +14,11 @@ from pdadapt.data.run_file import Ranking, as_read_back, read_run, write_run
 from pdadapt.data.trec import Qrels
 from pdadapt.errors import DataError
 from pdadapt.evaluation.changed import largest_changes
-from pdadapt.evaluation.measures import PerQuery, depth, parse_measures, per_query
+from pdadapt.evaluation.measures import PerQuery, parse_measures, per_query
 from pdadapt.evaluation.results import ChangedRanking, Metrics
 from pdadapt.evaluation.significance import compare_values
 from pdadapt.retrieval.engines.load import BASELINE, check_model
-from pdadapt.retrieval.search import open_index, retrieve_documents, sample_queries, without_itself
+from pdadapt.retrieval.search import open_index, retrieve_documents, sample_queries, without_own_documents
 from pdadapt.runtime.files import write_atomic
 from pdadapt.runtime.locks import locked
 from pdadapt.runtime.names import file_names
@@ -89,7 +89,7 @@ def evaluate(
             else:
                 root = indexes or out / "indexes"
                 engine, index = open_index(name, dataset, student, retrieval, root, progress)
-                ranking = retrieve_documents(engine, dataset.corpus, queries, index, depth(settings), progress)
+                ranking = retrieve_documents(engine, dataset.corpus, queries, index, settings.depth, progress)
                 if indexes is None:
                     shutil.rmtree(root)
                 write_run(out / f"{files[name]}.run", ranking.items(), files[name])
@@ -184,7 +184,7 @@ def _without_itself(name: str, ranking: Ranking, dataset: Dataset, progress: Pro
     if blank := sum(len(ranked) - len(known.get(query_id, [])) for query_id, ranked in ranking.items()):
         progress.say(f"{name} ranks blank documents. {blank:,} entries are left out as for models.")
     ranking = {query_id: known.get(query_id, []) for query_id in ranking}
-    kept, left_out = without_itself(ranking, dataset.corpus, dataset.test_queries)
+    kept, left_out = without_own_documents(ranking, dataset.corpus, dataset.test_queries)
     if left_out:
         progress.say(
             f"{name} ranks the query itself for {left_out:,} of {len(ranking):,} queries. It is left out as for models."

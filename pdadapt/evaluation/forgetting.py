@@ -9,25 +9,22 @@ from pdadapt.data.load import load_dataset
 from pdadapt.data.run_file import write_run
 from pdadapt.retrieval.engines.exact import Exact
 from pdadapt.retrieval.search import index_corpus, retrieve
-from pdadapt.runs.folder import RunFolder
-from pdadapt.runtime.progress import Progress
-from pdadapt.settings.schema import Recipe
-from pdadapt.students.load import load_configured
+from pdadapt.runs.context import RunContext
+from pdadapt.students.load import load_student
 
 GENERAL_CORPUS = "general"  # name of the general set, which ships with the package
 GENERAL_MEASURE, GENERAL_DEPTH = "nDCG@10", 10
 
 
-def rank_general(recipe: Recipe, run: RunFolder, iteration: int, progress: Progress) -> None:
+def rank_general(context: RunContext, iteration: int) -> None:
     """Rank the general set with the student of an iteration. Leaves general.run; does nothing if it is there."""
+    recipe, run, progress = context.recipe, context.run, context.progress
     file = run.iteration(iteration) / "general.run"
     if not recipe.evaluate.general or file.exists():
         return
     general = load_dataset(GENERAL_CORPUS)
-    engine = Exact(load_configured(str(run.checkpoint(iteration)), recipe.student), recipe.retrieve.batch_tokens)
-    progress.prefix = "general set: "
-    with tempfile.TemporaryDirectory() as index:
+    engine = Exact(load_student(str(run.checkpoint(iteration)), recipe.student), recipe.retrieve.batch_tokens)
+    with progress.within("general set: "), tempfile.TemporaryDirectory() as index:
         index_corpus(engine, general.corpus, Path(index), progress)
         ranking = retrieve(engine, general.corpus, general.test_queries, Path(index), GENERAL_DEPTH, progress)
-    progress.prefix = ""
     write_run(file, ranking.items(), f"iteration-{iteration}")

@@ -6,7 +6,7 @@ import random
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from pdadapt.settings.schema import Recipe
+from pdadapt.runs.context import RunContext
 
 MIN_HELD_OUT = 20  # fewer queries say nothing about a student, so they are better used for training
 MAX_HELD_OUT = 500  # more queries only detect differences too small to matter
@@ -24,9 +24,9 @@ def count_held_out(queries: int, share: float) -> int:
     return count if count >= MIN_HELD_OUT else 0
 
 
-def judging(kept_out: set[str], recipe: Recipe) -> set[str]:
-    """The held-out queries that judge a training: half of them where the other half chose its best state."""
-    return set(sorted(kept_out)[::2]) if recipe.train.keeps_best else kept_out
+def judging(context: RunContext) -> set[str]:
+    """The held-out queries that judge a training: half of them, if the other half chooses its best state."""
+    return set(sorted(context.held_out)[::2]) if context.recipe.train.keeps_best else set(context.held_out)
 
 
 def agreed_values(rows: Iterable[Mapping[str, Any]], student: str, measure: str) -> dict[str, float]:

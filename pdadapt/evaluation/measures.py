@@ -14,11 +14,9 @@ from pdadapt.data.answers import AnswerMatcher
 from pdadapt.data.run_file import Ranked, Ranking, in_trec_order
 from pdadapt.data.trec import Qrels
 from pdadapt.errors import RecipeError, reason
-from pdadapt.settings.schema import EvaluateSettings
 
 PerQuery = dict[str, float]  # query_id -> value
 ANSWER_MEASURE = re.compile(r"Answer@([1-9]\d*)")
-MAX_DEPTH = 1_000  # documents per query in a run, as is usual
 COUNT_MEASURES = ("NumRet", "NumRel", "NumRelRet", "NumQ")
 
 
@@ -121,12 +119,6 @@ def _without_cutoff(measure: ir_measures.Measure) -> tuple[int | None, ir_measur
 def _as_scores(ranked: Ranked) -> dict[str, float]:
     """The documents with scores that only express their order, since the providers break ties in different ways."""
     return {doc_id: float(len(ranked) - place) for place, (doc_id, _) in enumerate(ranked)}
-
-
-def depth(settings: EvaluateSettings) -> int:
-    """Documents to rank per query: the largest of evaluate.k and the cutoffs of the measures (AP: MAX_DEPTH)."""
-    cutoffs = (re.search(r"@(\d+)$", name) for name in settings.measures)
-    return max([settings.k, *(int(found[1]) if found else MAX_DEPTH for found in cutoffs)])
 
 
 def aggregate(name: str, values: Mapping[str, float]) -> float:

@@ -16,13 +16,19 @@ from rich.table import Column, Table
 from pdadapt.data.catalog import CQADUPSTACK_FORUMS, LOTTE_DOMAINS, PAPER_QUERY_COUNTS, load_test_queries, token_lengths
 from pdadapt.data.corpus import Dataset, Queries, fingerprint
 from pdadapt.data.load import load_dataset
+from pdadapt.data.passages import split_documents
 from pdadapt.data.trec import Qrels
 from pdadapt.errors import DataError, RecipeError
+from pdadapt.evaluation.evaluate import evaluate
 from pdadapt.evaluation.results import Metrics
+from pdadapt.evaluation.systems import Systems
+from pdadapt.retrieval.engines.load import check_model, identity
 from pdadapt.runs.artefacts import read_json
 from pdadapt.runtime.files import write_atomic
 from pdadapt.runtime.printing import markdown, printable
+from pdadapt.runtime.progress import Progress
 from pdadapt.runtime.terminal import WholeTable, plain
+from pdadapt.settings.schema import Recipe
 
 
 class Task(NamedTuple):
@@ -226,3 +232,45 @@ def write_tables(rows: Sequence[Row], systems: Sequence[str], folder: Path, note
 
 def _latex(text: str) -> str:
     return "".join(LATEX.get(letter, letter) for letter in text)
+
+
+def evaluate_suite(
+    suite: str,
+    data: Path | None,
+    out: Path,
+    systems: Systems,
+    recipe: Recipe,
+    student: dict[str, Any],
+    passages: str | None,
+    indexes: Path | None,
+    progress: Progress,
+) -> tuple[list[Row], list[str]]:
+    """Measure systems on every corpus of a suite, and write the tables to `out`. Returns the rows, and the notes.
+
+    data: as for run_suite. recipe: its retrieve, evaluate and seed count. student, indexes: as for evaluate.
+    """
+
+    def measure(dataset: Dataset, measures: Sequence[str], folder: Path) -> Metrics:
+        settings = recipe.evaluate.model_copy(update={"measures": tuple(measures)})
+        split = split_documents(dataset, passages) if passages else dataset
+        options = (student, folder, recipe.seed, recipe.retrieve, progress, systems.pairs, indexes)
+        return evaluate(systems.names, split, settings, *options)
+
+    settings = {
+        "systems": list(map(identity, systems.names)),
+        "names": systems.names,
+        "student": student,
+        "passages": passages,
+        **recipe.model_dump(mode="json", include={"seed", "retrieve"}),
+        "evaluate": recipe.evaluate.model_dump(mode="json", exclude={"measures"}),
+    }
+    for name in systems.names:
+        check_model(name, student, recipe.retrieve)
+    rows, notes = run_suite(suite, data, out, settings, measure, progress.say)
+    if most := recipe.evaluate.max_queries:
+        notes.append(
+            f"At most {most:,} test queries of each set were used (evaluate.max_queries). The paper's figures are on "
+            "all of them."
+        )
+    write_tables(rows, systems.given, out, notes)
+    return rows, notes

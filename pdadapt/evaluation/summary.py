@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from pdadapt.data.answers import answer_matcher
-from pdadapt.data.corpus import Dataset, Queries
 from pdadapt.data.load import load_dataset
 from pdadapt.data.run_file import Ranking, read_run
 from pdadapt.evaluation.changed import SHOWN_DOCUMENTS, judged_document, most_changed, most_changed_held_out
@@ -18,32 +17,31 @@ from pdadapt.evaluation.significance import compare, compare_values
 from pdadapt.evaluation.verdict import verdict
 from pdadapt.labeling.figures import LabelFigures
 from pdadapt.runs.artefacts import read_json
+from pdadapt.runs.context import RunContext
 from pdadapt.runs.folder import RunFolder, system
-from pdadapt.settings.schema import Recipe
 
 Value = TypeVar("Value")
 
 
-def summarise(
-    recipe: Recipe, dataset: Dataset, run: RunFolder, queries: int, test_queries: Queries, done: int, best: int
-) -> RunMetrics:
+def summarise(context: RunContext, done: int, best: int) -> RunMetrics:
     """The figures of each iteration, base against adapted on the test queries, and the verdict. Leaves queries.tsv.
 
-    queries: number of training queries. done: number of iterations. best: the iteration whose checkpoint is kept for
+    done: number of iterations. best: the iteration whose checkpoint is kept for
     use, 0 for the student before training.
     """
+    dataset, run, test_queries = context.dataset, context.run, context.test_queries
     shown = best or done
     agreement = tuple(figures(run, done, "agreement.json", measures_from_json))
-    general = compare_general(recipe, run, done)
+    general = compare_general(context, done)
     if test_queries:
-        measures, changed = compare_test(recipe, dataset, run, test_queries, done, shown)
+        measures, changed = compare_test(context, done, shown)
     else:
         measures, changed = {}, most_changed_held_out(run.iteration(shown) / "held-out.jsonl", shown, dataset)
     return RunMetrics(
         corpus=dataset.name,
         summary=" ".join([dataset.summary, *dataset.notices.sentences]),
         documents=len(dataset.corpus.unsplit),
-        queries=queries,
+        queries=len(context.queries),
         test_queries=len(test_queries),
         iteration=best,
         checkpoint=str(run.checkpoint(best)),
@@ -64,8 +62,9 @@ def figures(run: RunFolder, done: int, name: str, parse: Callable[[dict[str, Any
             yield read_json(file, parse)
 
 
-def compare_general(recipe: Recipe, run: RunFolder, done: int) -> tuple[Measures, ...]:
+def compare_general(context: RunContext, done: int) -> tuple[Measures, ...]:
     """The student of each iteration against the base on the general set; empty if the set was not ranked."""
+    recipe, run = context.recipe, context.run
     files = [run.iteration(number) / "general.run" for number in range(done + 1)]
     if not all(file.exists() for file in files):
         return ()
@@ -75,10 +74,9 @@ def compare_general(recipe: Recipe, run: RunFolder, done: int) -> tuple[Measures
     return tuple(compare([base, after], qrels, settings, recipe.seed) for after in adapted)
 
 
-def compare_test(
-    recipe: Recipe, dataset: Dataset, run: RunFolder, test_queries: Queries, done: int, shown: int
-) -> tuple[Measures, MostChanged]:
+def compare_test(context: RunContext, done: int, shown: int) -> tuple[Measures, MostChanged]:
     """The measures of every student on the test queries, and the queries that changed most. Leaves queries.tsv."""
+    recipe, dataset, run, test_queries = context.recipe, context.dataset, context.run, context.test_queries
     qrels = {query_id: dataset.qrels[query_id] for query_id in test_queries}
     rankings: list[Ranking] = [read_run(run.iteration(number) / "test.run") for number in range(done + 1)]
     values = [per_query(ranking, qrels, recipe.evaluate.measures, answer_matcher(dataset)) for ranking in rankings]

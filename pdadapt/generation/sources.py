@@ -1,4 +1,4 @@
-"""Which documents queries are written about: a sample without copies and boilerplate, spread over the corpus."""
+"""Choose the documents to write queries about: a sample without copies and boilerplate, spread over clusters."""
 
 from __future__ import annotations
 
@@ -19,48 +19,49 @@ from pdadapt.data.words import split_words, word_limit_factor
 from pdadapt.retrieval.engines.base import Advance
 from pdadapt.students.encoding import document_batches
 
-READ = 2_000  # characters of a document that are looked at
-FEWEST_WORDS = 8
-SHINGLE = 5  # words
-KEYS = 8  # of a document: its shingles of the lowest hashes, of which a copy has some too
-ALIKE = 0.8  # of the shingles of two documents, that makes one a copy of the other
-MANY = 10  # documents, in which a shingle is boilerplate
-SAMPLED, MOST_SAMPLED = 20, 50_000  # documents for each query wanted; in all, but for the next line
-LEAST_SAMPLED = 4  # documents for each query wanted, since not every query is kept
-MOST_CLUSTERS = 300
-PART = 1_024  # documents, whose vectors make one file
+READ_CHARACTERS = 2_000  # so many characters at the start of a document are compared
+MIN_DOCUMENT_WORDS = 8
+SHINGLE_WORDS = 5  # a shingle is a run of so many words
+KEYS_PER_DOCUMENT = 8  # the shingles with the lowest hashes; copies of a document have some of them too
+COPY_OVERLAP = 0.8  # documents with this Jaccard similarity of shingles are copies
+BOILERPLATE_DOCUMENTS = 10  # a shingle in more documents than this is boilerplate
+SAMPLED_PER_QUERY, MAX_SAMPLED = 20, 50_000  # documents sampled per query to write, and at most
+MIN_SAMPLED_PER_QUERY = 4  # takes precedence over MAX_SAMPLED, since not every query is kept
+MAX_CLUSTERS = 300
+VECTORS_PER_FILE = 1_024
 
 
-def draw(documents: int, wanted: int, seed: int) -> list[int]:
-    """Positions of the documents that are looked at for so many queries, in the corpus' order."""
-    most = max(min(SAMPLED * wanted, MOST_SAMPLED), LEAST_SAMPLED * wanted)
+def draw_documents(documents: int, wanted: int, seed: int) -> list[int]:
+    """Return the positions of a sample of the documents, in order. wanted: the number of queries to write."""
+    most = max(min(SAMPLED_PER_QUERY * wanted, MAX_SAMPLED), MIN_SAMPLED_PER_QUERY * wanted)
     return sorted(random.Random(seed).sample(range(documents), min(documents, most)))
 
 
-def left_out(texts: Iterable[str], advance: Callable[[int], object] = lambda number: None) -> list[str | None]:
-    """Why each document is none to write about; None where it is one.
+def reasons_left_out(texts: Iterable[str], advance: Callable[[int], object] = lambda number: None) -> list[str | None]:
+    """Return, for each document, the reason not to write about it, or None.
 
-    `too short`; `boilerplate`: most of its shingles (runs of five words) stand in more than ten documents; `near copy`
-    of one before it, with which it shares four fifths of their shingles. advance: told of each text that was read.
+    `too short`: fewer than MIN_DOCUMENT_WORDS words. `boilerplate`: most of its shingles are in more than
+    BOILERPLATE_DOCUMENTS documents. `near copy`: its overlap with an earlier document is at least COPY_OVERLAP.
+    advance: called with 1 for each text.
     """
     short: list[bool] = []
     shingled: list[np.ndarray] = []
     for text in texts:
-        found = split_words(text[:READ])
-        short.append(len(found) < FEWEST_WORDS * word_limit_factor(found))
-        shingled.append(shingles(found))
+        text_words = split_words(text[:READ_CHARACTERS])
+        short.append(len(text_words) < MIN_DOCUMENT_WORDS * word_limit_factor(text_words))
+        shingled.append(shingles(text_words))
         advance(1)
     common = share_common(shingled)
-    holders: dict[int, list[int]] = {}  # documents by their keys
+    holders: dict[int, list[int]] = {}  # the documents with a key
     reasons: list[str | None] = []
-    for number, own in enumerate(shingled):
-        keys = own[:KEYS].tolist()
-        like = Counter(other for key in keys for other in holders.get(key, ()))
+    for number, hashes in enumerate(shingled):
+        keys = hashes[:KEYS_PER_DOCUMENT].tolist()
+        similar = Counter(other for key in keys for other in holders.get(key, ()))
         if short[number]:
             reasons.append("too short")
         elif common[number] > 0.5:
             reasons.append("boilerplate")
-        elif like and overlap(own, shingled[like.most_common(1)[0][0]]) >= ALIKE:
+        elif similar and overlap(hashes, shingled[similar.most_common(1)[0][0]]) >= COPY_OVERLAP:
             reasons.append("near copy")
         else:
             reasons.append(None)
@@ -69,25 +70,26 @@ def left_out(texts: Iterable[str], advance: Callable[[int], object] = lambda num
     return reasons
 
 
-def shingles(found: Sequence[str]) -> np.ndarray:
-    """Hashes of a text's runs of five words, each once, in ascending order."""
-    size = SHINGLE * word_limit_factor(found)
-    runs = (" ".join(found[start : start + size]) for start in range(len(found) - size + 1))
+def shingles(text_words: Sequence[str]) -> np.ndarray:
+    """Return the distinct hashes (uint32) of a text's runs of SHINGLE_WORDS words, in ascending order."""
+    size = SHINGLE_WORDS * word_limit_factor(text_words)
+    runs = (" ".join(text_words[start : start + size]) for start in range(len(text_words) - size + 1))
     return np.unique(np.array([zlib.crc32(run.encode()) for run in runs], dtype=np.uint32))
 
 
 def share_common(shingled: Sequence[np.ndarray]) -> list[float]:
-    """Which share of each document's shingles stands in MANY others too."""
-    every = np.sort(np.concatenate(shingled)) if shingled else np.empty(0, dtype=np.uint32)
-    common = np.unique(every[MANY:][every[MANY:] == every[: max(0, len(every) - MANY)]])
+    """Return the share of each document's shingles that are in more than BOILERPLATE_DOCUMENTS documents."""
+    hashes = np.sort(np.concatenate(shingled)) if shingled else np.empty(0, dtype=np.uint32)
+    later = hashes[BOILERPLATE_DOCUMENTS:]
+    common = np.unique(later[later == hashes[: len(later)]])
     if not len(common):
         return [0.0] * len(shingled)
-    at = [common[np.searchsorted(common, own).clip(max=len(common) - 1)] == own for own in shingled]
-    return [float(found.mean()) if len(found) else 0.0 for found in at]
+    are_common = [common[np.searchsorted(common, each).clip(max=len(common) - 1)] == each for each in shingled]
+    return [float(mask.mean()) if len(mask) else 0.0 for mask in are_common]
 
 
 def overlap(one: np.ndarray, other: np.ndarray) -> float:
-    """The Jaccard similarity of two documents' shingles."""
+    """Return the Jaccard similarity of two documents' shingles."""
     both = len(np.intersect1d(one, other, assume_unique=True))
     return both / (len(one) + len(other) - both)
 
@@ -100,13 +102,14 @@ def embed(
     batch_tokens: int | None,
     advance: Advance,
 ) -> np.ndarray:
-    """(N, dim) float32 of the documents at these N positions: the mean of the token embeddings, of unit length.
+    """Return the mean token embeddings (N, dim) float32 of the documents at N positions, scaled to unit length.
 
-    The vectors of every PART documents are kept in `folder`, so that a killed call goes on.
+    The vectors of every VECTORS_PER_FILE documents are kept in a file of `folder`. After a kill, the same call uses
+    them.
     """
     parts = []
-    for start in range(0, len(positions), PART):
-        part, file = positions[start : start + PART], folder / f"vectors-{start // PART}.npy"
+    for start in range(0, len(positions), VECTORS_PER_FILE):
+        part, file = positions[start : start + VECTORS_PER_FILE], folder / f"vectors-{start // VECTORS_PER_FILE}.npy"
         if file.exists():
             advance(len(part), earlier=True)
         else:
@@ -124,16 +127,15 @@ def embed(
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-9)
 
 
-def spread(vectors: np.ndarray, clusters: int, seed: int) -> list[int]:
-    """The rows of (N, dim) vectors, one of each cluster in turn, until all have had theirs."""
-    found = MiniBatchKMeans(min(clusters, MOST_CLUSTERS, len(vectors)), random_state=seed, n_init=3).fit_predict(
-        vectors
-    )
+def spread_over_clusters(vectors: np.ndarray, clusters: int, seed: int) -> list[int]:
+    """Return the rows of (N, dim) vectors in an order that takes one row of each cluster in turn."""
+    kmeans = MiniBatchKMeans(min(clusters, MAX_CLUSTERS, len(vectors)), random_state=seed, n_init=3)
+    cluster_of = kmeans.fit_predict(vectors)
     rows = list(range(len(vectors)))
     random.Random(seed).shuffle(rows)
     taken: Counter[int] = Counter()
     turns = {}
     for row in rows:
-        turns[row] = taken[found[row]]
-        taken[found[row]] += 1
+        turns[row] = taken[cluster_of[row]]
+        taken[cluster_of[row]] += 1
     return sorted(rows, key=turns.__getitem__)

@@ -1,4 +1,4 @@
-"""Put questions to a teacher, chunk by chunk, and keep its answers: nothing is asked twice."""
+"""Ask a teacher the questions that the label store cannot answer, chunk by chunk, and store the answers."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from pdadapt.labeling.store import LabelStore
 from pdadapt.runtime.progress import Progress
 from pdadapt.teachers.base import QUESTIONS_PER_CHUNK, Chunk, Question, Score, Task
 
-CHUNKS, LEAST_CHUNK = 64, 256  # as many as that, if they are not smaller than that
+TARGET_CHUNKS, MIN_CHUNK_QUESTIONS = 64, 256  # small sets of questions make fewer chunks, of at least this size
 
 
 class Questions(NamedTuple):
-    """What is asked about, chunk by chunk."""
+    """The questions for a teacher, divided into chunks."""
 
-    chunks: Sequence[tuple[Sequence[str], int]]  # ids of queries, or of documents; about how many questions
-    of: Callable[[Sequence[str]], Iterable[Question]]  # those of a chunk; some may be alike
+    chunks: Sequence[tuple[Sequence[str], int]]  # ids of queries or of documents; approximate number of questions
+    questions_about: Callable[[Sequence[str]], Iterable[Question]]  # questions about a chunk's ids, perhaps repeated
 
     def shard(self, number: int, shards: int) -> Questions:
-        """Every so manyeth chunk, from that number (1, 2, ...) on."""
+        """Return every `shards`-th chunk, starting with chunk `number` (1, 2, ...)."""
         return self._replace(chunks=self.chunks[number - 1 :: shards])
 
 
-class Coming(Iterator[Chunk]):
-    """Chunks that are made as they are wanted."""
+class ChunkStream(Iterator[Chunk]):
+    """Chunks that are made when they are needed."""
 
-    def __init__(self, chunks: Iterator[Chunk], most: int):
+    def __init__(self, chunks: Iterator[Chunk], max_chunks: int):
         self._chunks = chunks
-        self._most = most
+        self._max_chunks = max_chunks
 
     def __next__(self) -> Chunk:
         return next(self._chunks)
 
     def __length_hint__(self) -> int:
-        """How many there are at most."""
-        return self._most
+        """Return the highest possible number of chunks. A Ray cluster sizes its work by it."""
+        return self._max_chunks
 
 
 def ask_missing(
@@ -51,17 +51,20 @@ def ask_missing(
     name: str,
     journal: Journal | None = None,
 ) -> int:
-    """Have the teacher answer what the store lacks, a batch committed at a time. Each distinct question is asked once;
-    one that stands in several chunks, and gets no answer, may be asked in each.
+    """Ask the teacher every question that the store cannot answer. Each batch of answers is committed at once.
 
-    load: called when there is something to ask, gives a teacher's method. journal: by `name`, how far this came.
-    Returns how many were missing when this was first begun. Raises ModelError when a score is not finite (it would be
-    no label), and when the teacher stops before it has come to every question.
+    A distinct question is asked once. A question in several chunks that gets no answer may be asked once per chunk.
+
+    load: returns the teacher's scoring method; called only if there is something to ask. journal: records progress
+    under `name`.
+
+    Returns how many answers were missing when the work was first begun. Raises ModelError when a score is not finite,
+    which is no label, and when the teacher stops before it has answered every question.
     """
     journal = journal or Journal()
-    waiting: dict[Question, int] = {}  # questions put to the teacher, and their chunks
-    left: Counter[int] = Counter()  # how many of a chunk those are
-    unanswered: Counter[int] = Counter()
+    pending: dict[Question, int] = {}  # questions put to the teacher -> chunk number
+    pending_of_chunk: Counter[int] = Counter()
+    unanswered: Counter[int] = Counter()  # by chunk number
     with progress.task(name, sum(size for _, size in questions.chunks), "prompts") as advance:
 
         def chunks() -> Iterator[Chunk]:
@@ -69,61 +72,65 @@ def ask_missing(
                 if journal.done(name, number):
                     advance(size, earlier=True)
                     continue
-                whole = sorted(set(questions.of(ids)))
-                asked = [question for question in whole if question not in waiting and store.get(question) is None]
+                distinct = sorted(set(questions.questions_about(ids)))
+                asked = [question for question in distinct if question not in pending and store.get(question) is None]
                 journal.begin(name, number, len(asked))
                 advance(size - len(asked), earlier=True)
                 if asked:
-                    waiting.update(dict.fromkeys(asked, number))
-                    left[number] = len(asked)
-                    yield Chunk(asked, whole)
+                    pending.update(dict.fromkeys(asked, number))
+                    pending_of_chunk[number] = len(asked)
+                    yield Chunk(asked, distinct)
                 else:
                     journal.end(name, number)
 
-        ahead = chunks()
-        first = next(ahead, None)
-        batches = load()(Coming(itertools.chain([first], ahead), len(questions.chunks))) if first else ()
+        open_chunks = chunks()
+        first = next(open_chunks, None)  # the teacher is loaded only if there is something to ask
+        batches = load()(ChunkStream(itertools.chain([first], open_chunks), len(questions.chunks))) if first else ()
         for batch in batches:
             if not all(score is None or math.isfinite(score) for _, score in batch):
-                raise ModelError("The teacher's answer is not a number; try --set teacher.dtype=float32.")
+                raise ModelError("A score of the teacher is not a finite number. Try --set teacher.dtype=float32.")
             store.add([(question, score) for question, score in batch if score is not None])
             for question, score in batch:
-                number = waiting.pop(question)
-                left[number] -= 1
+                number = pending.pop(question)
+                pending_of_chunk[number] -= 1
                 unanswered[number] += score is None
-                if not left[number] and not unanswered[number]:  # else it is asked again, when this is done again
-                    journal.end(name, number)
+                if not pending_of_chunk[number] and not unanswered[number]:
+                    journal.end(name, number)  # a chunk with unanswered questions stays open: a later call asks again
             advance(len(batch))
-        if waiting or next(ahead, None) is not None:
-            raise ModelError(f"The teacher stopped with at least {len(waiting):,} questions left; try again.")
+        if pending or next(open_chunks, None) is not None:
+            raise ModelError(
+                f"The teacher stopped with at least {len(pending):,} questions left. Repeat the same command."
+            )
     journal.unanswered += unanswered.total()
     if unanswered.total():
         progress.say(f"{progress.prefix}{name}: no answer to {unanswered.total():,} prompts.")
     return journal.missing(name)
 
 
-def check_answers(missing: int, of: int, task: Task) -> None:
-    """Raises ModelError when all answers are missing: there is nothing to learn from."""
-    if missing and missing == of:
-        without = " Without pairs: --set teacher.pair.per_query=0." if task == "pair" else ""
+def check_answers(missing: int, total: int, task: Task) -> None:
+    """Raises ModelError when all answers are missing, because then there is nothing to learn from."""
+    if missing and missing == total:
+        without_pairs = " To adapt without pairs, add --set teacher.pair.per_query=0." if task == "pair" else ""
         raise ModelError(
-            f"The teacher gave no answer to any of {missing:,} {task}s: an imported teacher needs labels of exactly "
-            f"these texts and this --name, a server must list the label words among its top_logprobs.{without}"
+            f"The teacher gave no answer to any of {missing:,} {task}s. An imported teacher needs labels of exactly "
+            f"these texts under this --name. A server must list the label words among its top_logprobs.{without_pairs}"
         )
 
 
 def in_chunks(ordered: Iterable[str], sizes: Mapping[str, int], times: int = 1) -> list[tuple[Sequence[str], int]]:
-    """Ids in their order, cut where their questions are enough: QUESTIONS_PER_CHUNK, that many times, or
-    less where there are few in all, so that many workers have something to do.
+    """Divide ids into chunks, without changing their order.
+
+    A chunk ends once its ids have `times` QUESTIONS_PER_CHUNK questions. If there are few questions in all, chunks are
+    smaller, so that many workers get one. sizes: the number of questions of each id.
     """
-    enough = min(times * QUESTIONS_PER_CHUNK, max(LEAST_CHUNK, sum(sizes.values()) // CHUNKS))
+    chunk_size = min(times * QUESTIONS_PER_CHUNK, max(MIN_CHUNK_QUESTIONS, sum(sizes.values()) // TARGET_CHUNKS))
     chunks: list[tuple[Sequence[str], int]] = []
     ids: list[str] = []
     total = 0
-    for name in ordered:
-        ids.append(name)
-        total += sizes[name]
-        if total >= enough:
+    for ordered_id in ordered:
+        ids.append(ordered_id)
+        total += sizes[ordered_id]
+        if total >= chunk_size:
             chunks.append((ids, total))
             ids, total = [], 0
     return [*chunks, (ids, total)] if ids else chunks

@@ -1,4 +1,4 @@
-"""Find before any work what would stop a teacher in the middle of it."""
+"""Check before any work whether a teacher can be asked."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ from pathlib import Path
 
 from pdadapt.errors import DataError
 from pdadapt.labeling.store import is_labeled
-from pdadapt.models.source import (
-    resolve_model,
-    translate_errors,
-)
+from pdadapt.models.source import resolve_model, translate_errors
 from pdadapt.settings.schema import TeacherSettings
 from pdadapt.teachers.base import Task
 from pdadapt.teachers.kind import (
@@ -27,23 +24,23 @@ from pdadapt.teachers.load import load_endpoint
 
 
 def check_teacher(settings: TeacherSettings, task: Task, queries: Collection[str], store: Path) -> None:
-    """Find before any work what would stop the teacher in the middle of it, or make its labels worth nothing.
+    """Find problems that would stop the teacher during its work, or make its labels useless. No weights are loaded.
 
-    Label words against its tokenizer, marked texts in its prompt, the longest queries against its length, a server by
-    one question, an imported teacher by what the label store holds; weights are not loaded. Raises RecipeError,
-    ModelError or DataError.
+    The label words are checked against the tokenizer, the texts marked in the prompt, and the longest queries against
+    the maximum length. A server is asked one question. An imported teacher needs labels in the label store. Raises
+    RecipeError, ModelError or DataError.
     """
     check_precision(settings)
     model = model_of(settings, task)
     kind = teacher_kind(model)
-    asked = task_settings(settings, task)
+    prompt_settings = task_settings(settings, task)
     labeled = is_labeled(store, teacher_key(settings, task))
     if kind == "imported" and not labeled:
-        own = store if store.exists() else Path("labels.sqlite")
+        target = store if store.exists() else Path("labels.sqlite")
         name = model.model.removeprefix(IMPORTED_PREFIX)
         raise DataError(
-            f"{store} holds no {task} labels of {model.model}; bring them with `pdadapt labels import FILE --store "
-            f"{own} --name {name}`, and use that store with --set label_store={own}."
+            f"{store} holds no {task} labels of {model.model}. Import them with `pdadapt labels import FILE --store "
+            f"{target} --name {name}`, and use that store with --set label_store={target}."
         )
     if kind == "endpoint" and not labeled:
         teacher = load_endpoint(model, settings, [task])
@@ -52,9 +49,9 @@ def check_teacher(settings: TeacherSettings, task: Task, queries: Collection[str
         check_architecture(model, kind)
     from pdadapt.teachers.language_model import load_tokenizer, task_prompt
 
-    with translate_errors(f"Teacher {model.model!r} cannot be asked"):  # its chat template may be no good
+    with translate_errors(f"Teacher {model.model!r} cannot be asked"):  # a chat template can fail
         if kind in LANGUAGE_MODELS:
-            encode = task_prompt(load_tokenizer(model.model), kind, model, asked).encode
+            encode = task_prompt(load_tokenizer(model.model), kind, model, prompt_settings).encode
             encode.check_queries(queries)
             encode.check()
         if kind == "cross_encoder":

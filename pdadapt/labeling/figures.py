@@ -1,24 +1,28 @@
-"""Figures about the labels of one iteration, as labels.json keeps them."""
+"""Figures about the labels of one iteration, as labels.json holds them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from pdadapt.runs.artefacts import JsonRecord
+
+CYCLES_KEY = "circles"  # the key of `cycles` in labels.json and metrics.json
 
 
 @dataclass(frozen=True)
 class LabelFigures(JsonRecord):
-    """How many labels there are, how many were asked for, and how far the pairs can be trusted.
+    """How many labels there are, how many were asked for, and how consistent the pairs are.
 
-    A figure is None where it does not apply. labels.json leaves such figures out.
+    A figure is None if it does not apply. labels.json leaves such figures out.
     """
 
     points_asked: int
-    """Points that were not in the label store before."""
+    """Points that the label store did not hold before."""
     pair_prompts_asked: int
-    """Prompts for pairs that were not in the label store before."""
+    """Prompts for pairs whose labels the store did not hold before."""
     points: int
     points_unanswered: int
     pairs: int
@@ -26,15 +30,17 @@ class LabelFigures(JsonRecord):
     """Pairs derived from the points instead of asked for."""
     pairs_unanswered: int | None = None
     flip_rate: float | None = None
-    """Share of the pairs, asked in both orders, whose answer depends on the order."""
+    """Share of the pairs asked in both orders whose answer depends on the order."""
     position_bias: float | None = None
-    """Mean log-odds for the document that is shown first."""
+    """Mean log-odds for the document shown first."""
     disagreement: float | None = None
     """Share of the pairs that contradict the points."""
     triples: int | None = None
-    """Three documents that were all compared with each other."""
-    circles: int | None = None
+    """Triples of documents whose three pairs were all judged."""
+    cycles: Annotated[int | None, Field(alias=CYCLES_KEY)] = None
     """Intransitive triples: a over b over c over a."""
 
     def to_json(self) -> dict[str, Any]:
-        return {key: value for key, value in super().to_json().items() if value is not None}
+        tree = super().to_json()
+        tree[CYCLES_KEY] = tree.pop("cycles")
+        return {key: value for key, value in tree.items() if value is not None}

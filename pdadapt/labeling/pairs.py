@@ -1,6 +1,6 @@
-"""Which pairs of documents to ask about (pure, seeded).
+"""Choose the pairs of documents to ask about. All functions are pure and seeded.
 
-A document goes by its position in a list ordered by the point labels; a pair is (i, j), i < j.
+A document is identified by its position in a list that is ordered by the point labels. A pair is (i, j) with i < j.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import random
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 
-from pdadapt.labeling.bradley_terry import Fit, most_informative
+from pdadapt.labeling.bradley_terry import StrengthFit, most_informative
 from pdadapt.settings.schema import PairSettings
 
 Positions = list[tuple[int, int]]
@@ -21,13 +21,14 @@ def choose_pairs(
     points: Sequence[float | None],
     scores: Sequence[float | None],
     seed: str,
-    refit: Callable[[Positions], Fit],
+    refit: Callable[[Positions], StrengthFit],
 ) -> Iterator[Positions]:
-    """The pairs of each round, ascending, settings.per_query in all, or as many as there are; but for `active` there is
-    one round.
+    """Yield the pairs of each round in ascending order: settings.per_query pairs in all, or every pair if there are
+    fewer.
 
-    points, scores: the teacher's and the student's, of every document. refit: Bradley-Terry strengths by the answers to
-    pairs of earlier rounds, called when these have been asked.
+    Only the strategy `active` has more than one round. points, scores: the teacher's point label and the student's
+    score of each document. refit: returns the Bradley-Terry strengths given the answers to the pairs of earlier rounds;
+    it is called after those pairs were asked.
     """
     if settings.strategy == "active":
         asked: Positions = []
@@ -43,26 +44,26 @@ def choose_pairs(
 def _choose(
     settings: PairSettings, points: Sequence[float | None], scores: Sequence[float | None], rng: random.Random
 ) -> Positions:
-    size, most = len(points), settings.per_query
+    size, limit = len(points), settings.per_query
     if settings.strategy == "adjacent":
-        return [(i, i + 1) for i in range(size - 1)][:most]
+        return [(i, i + 1) for i in range(size - 1)][:limit]
     if settings.strategy == "cycles":
-        return list(itertools.islice(_cycles(size, rng), min(most, size * (size - 1) // 2)))
+        return list(itertools.islice(_cycles(size, rng), min(limit, size * (size - 1) // 2)))
     window = settings.window if settings.strategy == "window" else size
-    every = [(i, j) for i in range(size) for j in range(i + 1, min(i + window, size))]
-    if len(every) <= most:
-        return every
-    if settings.strategy == "uncertain":  # both say it is close, or one says the opposite of the other
-        said = [
+    eligible = [(i, j) for i in range(size) for j in range(i + 1, min(i + window, size))]
+    if len(eligible) <= limit:
+        return eligible
+    if settings.strategy == "uncertain":  # teacher and student both see a small difference, or they disagree
+        sums = [
             (point or 0.0) + (score or 0.0)
             for point, score in zip(standardise(points), standardise(scores), strict=True)
         ]
-        return sorted(rng.sample(every, len(every)), key=lambda pair: abs(said[pair[0]] - said[pair[1]]))[:most]
-    return rng.sample(every, most)
+        return sorted(rng.sample(eligible, len(eligible)), key=lambda pair: abs(sums[pair[0]] - sums[pair[1]]))[:limit]
+    return rng.sample(eligible, limit)
 
 
 def _cycles(size: int, rng: random.Random) -> Iterator[tuple[int, int]]:
-    """The pairs of one random Hamiltonian cycle after the other, those that are new."""
+    """Yield the pairs of random Hamiltonian cycles, one cycle after the other, without repeated pairs."""
     seen = set()
     while True:
         order = rng.sample(range(size), size)
@@ -74,13 +75,13 @@ def _cycles(size: int, rng: random.Random) -> Iterator[tuple[int, int]]:
 
 
 def pairs_of_round(settings: PairSettings, size: int, number: int) -> int:
-    """How many pairs of a list of so many documents are chosen in a round (0, 1, ...)."""
-    whole, rounds = count_pairs(settings, size), settings.rounds_asked
-    return whole * (number + 1) // rounds - whole * number // rounds
+    """Return how many pairs a round (0, 1, ...) asks about for a list of `size` documents."""
+    pairs, rounds = count_pairs(settings, size), settings.rounds_asked
+    return pairs * (number + 1) // rounds - pairs * number // rounds
 
 
 def count_pairs(settings: PairSettings, size: int) -> int:
-    """How many pairs of a list of so many documents are chosen in all."""
+    """Return how many pairs all rounds ask about for a list of `size` documents."""
     if settings.strategy == "adjacent":
         return min(settings.per_query, max(0, size - 1))
     farthest = min(settings.window, size) if settings.strategy == "window" else size
@@ -88,7 +89,7 @@ def count_pairs(settings: PairSettings, size: int) -> int:
 
 
 def standardise(values: Sequence[float | None]) -> list[float | None]:
-    """Zero mean and unit deviation of the values there are; all zeros when they are equal."""
+    """Scale the known values to zero mean and unit deviation. If they are all equal, they become zeros."""
     known = [value for value in values if value is not None]
     if not known:
         return list(values)

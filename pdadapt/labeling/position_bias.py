@@ -1,4 +1,4 @@
-"""In which order the two documents of a pair are shown, and what the order changes."""
+"""The order in which the two documents of a pair are shown, and how much this order changes the answer."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import statistics
 from collections.abc import Sequence
 
 
-def asked_orders(order: str, i: int, j: int, doc_ids: Sequence[str], seed: str) -> list[tuple[int, int]]:
-    """In which orders the teacher is shown documents i and j of a list, of which i ranks higher.
+def presentation_orders(order: str, i: int, j: int, doc_ids: Sequence[str], seed: str) -> list[tuple[int, int]]:
+    """Return the orders in which the teacher is shown documents i and j of a list, where i ranks higher.
 
-    A random order is that of the two documents, whatever their ranks, so that another iteration asks the same.
+    A random order depends on the two document ids and the seed, not on the ranks, so another iteration asks the same
+    question.
     """
     if order == "both":
         return [(i, j), (j, i)]
@@ -21,25 +22,26 @@ def asked_orders(order: str, i: int, j: int, doc_ids: Sequence[str], seed: str) 
     return [(i, j)]
 
 
-class Orders:
-    """How far the order of the documents decides: PairDistill, appendix A.2.
+class PositionBias:
+    """How much the order of two documents decides the answer (PairDistill, appendix A.2).
 
-    `position_bias` is the mean of the log-odds for what stands first; `flip_rate` the share of pairs, asked in both
-    orders, where either order prefers what stands first, or what second.
+    `position_bias` is the mean log-odds for the document shown first. `flip_rate` is a share of the pairs asked in both
+    orders: those where both answers prefer the first position, or both the second.
     """
 
     def __init__(self) -> None:
-        self.pairs = self.both = self.flipped = 0
-        self.bias = 0.0
+        self.pairs = self.in_both_orders = self.flipped = 0
+        self.bias_sum = 0.0
 
     def add(self, answers: Sequence[float]) -> None:
-        """Of a pair, the log-odds for what stood first, in one order or in both."""
+        """Count one pair. answers: the log-odds for the document shown first, in one order or in both."""
         self.pairs += 1
-        self.bias += statistics.fmean(answers)
+        self.bias_sum += statistics.fmean(answers)
         if len(answers) == 2:
-            self.both += 1
+            self.in_both_orders += 1
             self.flipped += answers[0] * answers[1] > 0
 
     def figures(self) -> dict[str, float]:
-        found = {"position_bias": self.bias / self.pairs} if self.pairs else {}
-        return found | ({"flip_rate": self.flipped / self.both} if self.both else {})
+        """Return the two figures. A figure is left out if no pair counts for it."""
+        bias = {"position_bias": self.bias_sum / self.pairs} if self.pairs else {}
+        return bias | ({"flip_rate": self.flipped / self.in_both_orders} if self.in_both_orders else {})

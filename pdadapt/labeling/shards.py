@@ -1,6 +1,7 @@
-"""Label a run in shards, on as many machines as share its folder (a job array of SLURM), and merge what they said.
+"""Label a run in shards, on every machine that shares its folder (for example a SLURM job array), and merge the labels.
 
-RUN/iteration-N/shards/ holds a label store and a journal of each: 3-of-16.sqlite, 3-of-16.jsonl (see shard_states.py).
+RUN/iteration-N/shards/ holds one label store and one journal per shard: 3-of-16.sqlite, 3-of-16.jsonl (see
+runs/shards.py).
 """
 
 from __future__ import annotations
@@ -33,25 +34,25 @@ from pdadapt.teachers.load import Teachers
 
 
 class Shard(NamedTuple):
-    """One of `of` parts of a labeling: number 1 to `of`."""
+    """One part of a labeling: its number, from 1 to the number of shards."""
 
     number: int
-    of: int
+    shards: int
 
 
 def parse_shard(text: str) -> Shard:
-    """Of `3/16`. Raises ValueError, saying what is expected, when it is none."""
-    number, _, of = text.partition("/")
-    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
-        raise ValueError(f"{text!r} is no shard: write I/N, I from 1 to N, as 3/16.")
-    return Shard(int(number), int(of))
+    """Parse a shard such as `3/16`. Raises ValueError, which names the expected form."""
+    number, _, shards = text.partition("/")
+    if not (number.isdecimal() and shards.isdecimal() and 1 <= int(number) <= int(shards)):
+        raise ValueError(f"{text!r} is not a shard: write I/N, where I is from 1 to N, for example 3/16.")
+    return Shard(int(number), int(shards))
 
 
 def label_shard(path: Path, shard: Shard, progress: Progress) -> Path:
-    """Ask the teachers about a shard of the run's candidates, but for what its label store holds already; returns the
-    shard's own store. The same call goes on after a kill.
+    """Ask the teachers about one shard of the run's candidates, except for labels that the run's store already holds.
 
-    Raises RunError when the run has nothing to label, or its data or teachers are not what it was begun with.
+    Returns the shard's own store. The same call resumes after a kill. Raises RunError when the run has nothing to
+    label, or when its data or teachers have changed since it was begun.
     """
     run, recipe, keys, origin = _open(path)
     folder = _waiting(run)
@@ -64,39 +65,39 @@ def label_shard(path: Path, shard: Shard, progress: Progress) -> Path:
         recipe,
         labeled_relevant(recipe, dataset, queries),
     )
-    name = f"{shard.number}-of-{shard.of}"
+    name = f"{shard.number}-of-{shard.shards}"
     file = folder / "shards" / f"{name}.sqlite"
     lock = folder / "shards" / f"{name}.lock"
-    if at_it := holder(lock):
+    if other := holder(lock):
         raise RunError(
-            f"Shard {shard.number}/{shard.of} of {path} is being labeled already ({at_it}); take another one."
+            f"Shard {shard.number}/{shard.shards} of {path} is already being labeled ({other}). Label another shard."
         )
     chunks = labeling.by_query()
-    own_ids = [query_id for ids, _ in chunks[shard.number - 1 :: shard.of] for query_id in ids]
-    asked = keys
+    shard_ids = [query_id for ids, _ in chunks[shard.number - 1 :: shard.shards] for query_id in ids]
+    asked_keys = keys
     with run.locked(shared=True), locked(lock):
         check_shard(file, keys.values())
         if (
             "pair" in keys
             and groups_by_document(recipe.teacher, "point")
-            and not _has_points(labeling, own_ids, store, keys)
+            and not _has_points(labeling, shard_ids, store, keys)
         ):
             progress.say(
-                "This teacher's points are asked by document, pairs by query: these are points. When all shards have "
-                f"come to their end, `pdadapt labels merge {path}`, then the same again asks about pairs."
+                "This teacher labels points by document and pairs by query, so this command labels points only. When "
+                f"all shards have finished, run `pdadapt labels merge {path}`, then repeat this command for the pairs."
             )
-            asked = {"point": keys["point"]}
-        with LabelStore(file, "points", keys["point"]) as own:
-            labeling.remember(own, own_ids)
-            journal = journal_of(file.with_suffix(".jsonl"), keys, own)
-        if not own_ids:
+            asked_keys = {"point": keys["point"]}
+        with LabelStore(file, "points", keys["point"]) as shard_store:
+            labeling.remember(shard_store, shard_ids)
+            journal = journal_of(file.with_suffix(".jsonl"), keys, shard_store)
+        if not shard_ids:
             progress.say(
-                f"There is nothing for this shard: {len(labeling.ranking):,} queries make {len(chunks)} chunks; take "
+                f"There is nothing for this shard: {len(labeling.ranking):,} queries make {len(chunks)} chunks. Use "
                 "fewer shards."
             )
-        teachers = Teachers(recipe.teacher, list(asked), progress)
-        ask_teachers(labeling, file, asked, teachers, progress, journal, shard, store)
-        if asked == keys:
+        teachers = Teachers(recipe.teacher, list(asked_keys), progress)
+        ask_teachers(labeling, file, asked_keys, teachers, progress, journal, shard, store)
+        if asked_keys == keys:
             mark(file, LABELED)
     return file
 
@@ -111,22 +112,22 @@ def _has_points(labeling: Labeling, query_ids: Sequence[str], store: Path, keys:
 
 
 def merge_shards(path: Path, files: Sequence[Path] = ()) -> tuple[int, Path]:
-    """Take the labels of the files, or of all shards that the run's folder holds, into the run's label store.
+    """Copy the labels of the files, or of all shards in the run's folder, into the run's label store.
 
-    Returns how many labels it did not hold yet, and the store. Raises RunError when there are none, or the run is in
-    use, and DataError when they are of another teacher or prompt: those before are kept.
+    Returns the number of new labels, and the store. Raises RunError when there are no shards or the run is in use, and
+    DataError when a file holds labels of another teacher or prompt. Labels of earlier files are then kept.
     """
     run, recipe, teachers, _ = _open(path)
-    found = sorted(files or path.glob("iteration-*/shards/*.sqlite"))
-    if not found:
+    shard_files = sorted(files or path.glob("iteration-*/shards/*.sqlite"))
+    if not shard_files:
         raise RunError(
-            f"{path} has no shards; make them with `pdadapt label {path} --shard 1/16`, ... `--shard 16/16`."
+            f"{path} has no shards. Make them with `pdadapt label {path} --shard 1/16`, ... `--shard 16/16`."
         )
     keys = {f"{task}s": key for task, key in teachers.items()}
     store = run.store(recipe)
     count = 0
     with run.locked():
-        for file in found:
+        for file in shard_files:
             count += merge_labels(file, store, keys)
             if file.resolve().parent.parent.parent == path.resolve():
                 mark(file, MERGED)
@@ -134,42 +135,44 @@ def merge_shards(path: Path, files: Sequence[Path] = ()) -> tuple[int, Path]:
 
 
 def _open(path: Path) -> tuple[RunFolder, Recipe, dict[Task, str], dict[str, Any]]:
-    """The run, its settings, the keys of its labels, and what it is made from. Raises RunError when there is none, or
-    its teachers or prompts changed.
+    """Return the run, its settings, the keys of its labels and its origin. Raises RunError when there is no run, or
+    when its teachers or prompts have changed.
     """
     run = RunFolder(path)
     origin = read_settings(run.run_file) if run.run_file.is_file() else {}
     if not origin or "reranker" in origin:
-        raise RunError(f"{path} holds no run; give the folder of a `pdadapt adapt --stop-before-labeling`.")
+        raise RunError(f"{path} holds no run. Give the folder of a `pdadapt adapt --stop-before-labeling`.")
     recipe = Recipe.model_validate(with_defaults(read_settings(run.recipe_file), str(path)))
     keys = teacher_keys(recipe)
     _check_same(path, origin, {"teachers": {task: json.loads(key) for task, key in keys.items()}})
     return run, recipe, keys, origin
 
 
-def _check_same(path: Path, origin: Mapping[str, Any], found: dict[str, Any]) -> None:
+def _check_same(path: Path, origin: Mapping[str, Any], current: dict[str, Any]) -> None:
     """Raises RunError when something differs from what the run was begun with."""
-    if changes := differences({key: origin.get(key) for key in found}, found):
-        raise RunError(f"Since {path} was begun: {name_changes(changes)}. Give back what was there.")
+    if changes := differences({key: origin.get(key) for key in current}, current):
+        raise RunError(f"Since {path} was begun: {name_changes(changes)}. Restore what it was begun with.")
 
 
 def _waiting(run: RunFolder) -> Path:
-    """The iteration whose candidates wait for labels. Raises RunError when none does."""
+    """Return the folder of the iteration whose candidates wait for labels. Raises RunError when there is none."""
     for file in sorted(run.path.glob("iteration-*/candidates.run")):
         if not (file.parent / "lists.jsonl").exists():
             return file.parent
-    found = any(run.path.glob("iteration-*/lists.jsonl"))
+    labeled = any(run.path.glob("iteration-*/lists.jsonl"))
     raise RunError(
         f"No candidates of {run.path} wait for labels"
-        + (": they are labeled" if found else "")
-        + "; `pdadapt adapt --stop-before-labeling`, with the run's other options, finds the next ones."
+        + (": all are labeled" if labeled else "")
+        + ". To retrieve the next candidates, run `pdadapt adapt --stop-before-labeling` with the run's other options."
     )
 
 
 def _data(path: Path, recipe: Recipe, origin: Mapping[str, Any]) -> tuple[Dataset, Queries]:
-    """The run's dataset, read again, and its queries. Raises RunError when they are not what it was begun with."""
+    """Read the run's dataset again, and return it with its queries. Raises RunError when they have changed since the
+    run was begun.
+    """
     if not origin.get("source"):
-        raise RunError(f"{path} was begun by an earlier version, which did not note its data; give another --out.")
+        raise RunError(f"{path} was begun by an earlier version, which did not record its data. Give another --out.")
     dataset = reload_dataset(DatasetSource(**origin["source"]))
     queries = sample_queries(dataset.queries, recipe.retrieve.max_queries, recipe.seed)
     _check_same(path, origin, data_hashes(dataset, queries))

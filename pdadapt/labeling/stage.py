@@ -1,4 +1,4 @@
-"""Stage `label`: ask the teachers what the store does not hold, and make the training lists."""
+"""Stage `label`: ask the teachers what the label store does not hold, and make the training lists."""
 
 from __future__ import annotations
 
@@ -8,29 +8,28 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pdadapt.data.corpus import fingerprint
+from pdadapt.data.run_file import TrecRunFile
 from pdadapt.errors import RunError
 from pdadapt.labeling.ask import ask_missing, check_answers
 from pdadapt.labeling.bradley_terry import contradictions
+from pdadapt.labeling.figures import CYCLES_KEY
 from pdadapt.labeling.journal import Journal
-from pdadapt.labeling.position_bias import Orders
+from pdadapt.labeling.position_bias import PositionBias
 from pdadapt.labeling.questions import Labeling
 from pdadapt.labeling.store import LabelStore
 from pdadapt.labeling.training_list import TrainingList, write_lists
+from pdadapt.runs.context import RunContext
 from pdadapt.runtime.files import write_atomic
 from pdadapt.runtime.progress import Progress
 from pdadapt.teachers.base import Task, TeacherLoader, score_of
 from pdadapt.teachers.kind import model_of
 from pdadapt.teachers.load import Teachers
 
-if TYPE_CHECKING:
-    from pdadapt.runtime.ray_cluster import RayCluster
-
 
 def journal_of(file: Path, keys: Mapping[Task, str], store: LabelStore) -> Journal:
-    """The journal of a labeling: what it says holds for these teachers and this store only."""
+    """Return the journal of a labeling. Its entries hold for these teachers and this store only."""
     return Journal(file, fingerprint([*keys.items(), ("store", str(store.identity))]))
 
 
@@ -42,20 +41,22 @@ def ask_teachers(
     progress: Progress,
     journal: Journal | None = None,
     shard: tuple[int, int] = (1, 1),
-    beside: Path | None = None,
+    fallback: Path | None = None,
 ) -> dict[str, float]:
-    """Have the store hold what the teachers say of every candidate, then of the pairs in the re-ordered lists.
+    """Have the store hold the point label of every candidate, then the labels of the pairs in the re-ordered lists.
 
-    keys: the store's keys of points, and of pairs if a teacher is asked about them; teachers: loads the teacher of
-    a task, called only when something must be asked; journal: see ask_missing. shard: (number, shards), where others
-    ask the rest; beside: a store that is only looked into. Returns how much was missing.
+    keys: the store's keys of points, and of pairs if a teacher is asked about pairs. teachers: loads the teacher of a
+    task; called only when something must be asked. journal: see ask_missing. shard: (number, shards); the other shards
+    ask the rest. fallback: a store that is only read.
+
+    Returns how many labels were missing.
     """
     settings, journal = labeling.recipe.teacher, journal or Journal()
     rounds = settings.pair.rounds_asked
-    in_turn = [f"label pairs, round {number + 1}" for number in range(rounds)] if rounds > 1 else ["label pairs"]
-    journal.take_in_turn(["label points", *in_turn])
+    pair_tasks = [f"label pairs, round {number + 1}" for number in range(rounds)] if rounds > 1 else ["label pairs"]
+    journal.take_in_turn(["label points", *pair_tasks])
     asked: dict[str, float] = {"points_asked": 0, "pair_prompts_asked": 0}
-    with LabelStore(store_file, "points", keys["point"], model_of(settings, "point").model, beside) as points:
+    with LabelStore(store_file, "points", keys["point"], model_of(settings, "point").model, fallback) as points:
         asked["points_asked"] = ask_missing(
             labeling.points().shard(*shard),
             points,
@@ -65,8 +66,8 @@ def ask_teachers(
             journal,
         )
         if "pair" in keys:
-            with LabelStore(store_file, "pairs", keys["pair"], model_of(settings, "pair").model, beside) as pairs:
-                for number, name in enumerate(in_turn):
+            with LabelStore(store_file, "pairs", keys["pair"], model_of(settings, "pair").model, fallback) as pairs:
+                for number, name in enumerate(pair_tasks):
                     asked["pair_prompts_asked"] += ask_missing(
                         labeling.pairs(points, pairs, number).shard(*shard),
                         pairs,
@@ -78,81 +79,114 @@ def ask_teachers(
     return asked
 
 
-def make_lists(
-    labeling: Labeling, store_file: Path, keys: Mapping[Task, str], figures: dict[str, float]
-) -> Iterator[TrainingList]:
-    """The training lists, in the order of the ranking; `figures` about the labels are filled in when all are made.
+class ListBuilder:
+    """Makes the training lists from the labels in the store, in the order of the ranking.
 
-    Raises ModelError when the teacher gave no answers at all.
+    Iterate it to the end, then call `figures`.
     """
-    settings = labeling.recipe.teacher.pair
-    counts: Counter[str] = Counter(points=0, points_unanswered=0, pairs=0)
-    orders = Orders()
-    with contextlib.ExitStack() as stack:
-        points = stack.enter_context(LabelStore(store_file, "points", keys["point"]))
-        pairs = stack.enter_context(LabelStore(store_file, "pairs", keys["pair"])) if "pair" in keys else None
-        for query_id in labeling.ranking:
-            entry, answers = labeling.list_of(query_id, points)
-            counts["points"] += len(answers)
-            counts["points_unanswered"] += answers.count(None)
-            if pairs or settings.scoring == "derived":
-                texts = labeling.texts(entry)
-                for i, j in sorted(itertools.chain.from_iterable(labeling.choose(entry, texts, pairs))):
-                    value = labeling.pair_label(entry, texts, i, j, pairs, orders)
-                    counts["pairs" if value is not None else "pairs_unanswered"] += 1
-                    if value is not None:
-                        counts["disagreeing"] += value < 0
-                        entry.pairs.append((i, j, value))
-                circles, triples = contradictions(entry.pairs)
-                counts["circles"] += circles
-                counts["triples"] += triples
-            yield labeling.listed(entry)
-    check_answers(counts["points_unanswered"], counts["points"], "point")
-    figures |= {name: counts[name] for name in ("points", "points_unanswered", "pairs")}
-    if settings.scoring == "derived":
-        figures["pairs_derived"] = counts["pairs"]
-    if pairs:
-        check_answers(counts["pairs_unanswered"], counts["pairs"] + counts["pairs_unanswered"], "pair")
-        figures["pairs_unanswered"] = counts["pairs_unanswered"]
-        figures |= {} if settings.order == "as_ranked" else orders.figures()
-    if counts["pairs"] and settings.asks_teacher:
-        figures["disagreement"] = counts["disagreeing"] / counts["pairs"]
-        figures |= {name: counts[name] for name in ("triples", "circles")}
+
+    def __init__(self, labeling: Labeling, store_file: Path, keys: Mapping[Task, str]):
+        self._labeling = labeling
+        self._store_file = store_file
+        self._keys = keys
+        self._settings = labeling.recipe.teacher.pair
+        self._counts: Counter[str] = Counter()
+        self._position_bias = PositionBias()
+
+    def __iter__(self) -> Iterator[TrainingList]:
+        """Yield the training lists. Raises ModelError at the end if the teacher gave no answers at all."""
+        labeling, keys = self._labeling, self._keys
+        self._counts = counts = Counter(points=0, points_unanswered=0, pairs=0)
+        self._position_bias = PositionBias()
+        with contextlib.ExitStack() as stack:
+            points = stack.enter_context(LabelStore(self._store_file, "points", keys["point"]))
+            pairs = stack.enter_context(LabelStore(self._store_file, "pairs", keys["pair"])) if "pair" in keys else None
+            for query_id in labeling.ranking:
+                entry, answers = labeling.list_of(query_id, points)
+                counts["points"] += len(answers)
+                counts["points_unanswered"] += answers.count(None)
+                if pairs or self._settings.scoring == "derived":
+                    self._add_pairs(entry, pairs)
+                yield labeling.trained_part(entry)
+        check_answers(counts["points_unanswered"], counts["points"], "point")
+        if pairs:
+            check_answers(counts["pairs_unanswered"], counts["pairs"] + counts["pairs_unanswered"], "pair")
+
+    def _add_pairs(self, entry: TrainingList, pairs: LabelStore | None) -> None:
+        """Add the pair labels to the list, and count them."""
+        labeling, counts = self._labeling, self._counts
+        texts = labeling.texts(entry)
+        for i, j in sorted(itertools.chain.from_iterable(labeling.choose(entry, texts, pairs))):
+            log_odds = labeling.pair_label(entry, texts, i, j, pairs, self._position_bias)
+            counts["pairs" if log_odds is not None else "pairs_unanswered"] += 1
+            if log_odds is not None:
+                counts["disagreeing"] += log_odds < 0
+                entry.pairs.append((i, j, log_odds))
+        cycles, triples = contradictions(entry.pairs)
+        counts["cycles"] += cycles
+        counts["triples"] += triples
+
+    def figures(self) -> dict[str, float]:
+        """Return figures about the labels of the lists made so far, by their keys in labels.json."""
+        counts, settings = self._counts, self._settings
+        figures: dict[str, float] = {name: counts[name] for name in ("points", "points_unanswered", "pairs")}
+        if settings.scoring == "derived":
+            figures["pairs_derived"] = counts["pairs"]
+        if "pair" in self._keys:
+            figures["pairs_unanswered"] = counts["pairs_unanswered"]
+            figures |= {} if settings.order == "as_ranked" else self._position_bias.figures()
+        if counts["pairs"] and settings.asks_teacher:
+            figures["disagreement"] = counts["disagreeing"] / counts["pairs"]
+            figures |= {"triples": counts["triples"], CYCLES_KEY: counts["cycles"]}
+        return figures
 
 
-def save_lists(
-    labeling: Labeling,
-    keys: Mapping[Task, str],
-    store: Path,
-    folder: Path,
-    progress: Progress,
-    cluster: RayCluster | None = None,
-) -> None:
-    """Label the candidates; a teacher is loaded only if it must be asked, and is gone before training."""
-    settings = labeling.recipe.teacher
-    if cluster:
-        from pdadapt.teachers.remote import ClusterTeachers
-    teachers = ClusterTeachers(cluster, settings, list(keys)) if cluster else Teachers(settings, list(keys), progress)
-    with LabelStore(store, "points", keys["point"]) as known:
-        journal = journal_of(folder / "asked.jsonl", keys, known)
+def label(context: RunContext, iteration: int) -> None:
+    """Ask the teachers about the candidates of an iteration, and write its training lists.
+
+    A teacher is loaded only if it must be asked. Its memory is released before training.
+    """
+    folder = context.run.iteration(iteration)
+    if (folder / "lists.jsonl").exists():
+        return
+    recipe, keys, progress = context.recipe, context.label_keys, context.progress
+    store = context.run.store(recipe)
+    candidates = TrecRunFile(folder / "candidates.run")
+    labeling = Labeling(candidates, context.corpus, context.queries, recipe, context.relevant)
+    teachers = load_teachers(context)
+    with LabelStore(store, "points", keys["point"]) as point_store:
+        journal = journal_of(folder / "asked.jsonl", keys, point_store)
         if not journal.done("texts", 0):
-            labeling.remember(known, labeling.ranking)
+            labeling.remember(point_store, labeling.ranking)
             journal.end("texts", 0)
-    figures = ask_teachers(labeling, store, keys, teachers, progress, journal)
+    asked = ask_teachers(labeling, store, keys, teachers, progress, journal)
     teachers.free()
 
     def lists() -> Iterator[TrainingList]:
         with progress.task("training lists", len(labeling.ranking), "queries") as advance:
-            for entry in make_lists(labeling, store, keys, figures):
+            builder = ListBuilder(labeling, store, keys)
+            for entry in builder:
                 advance(1)
                 yield entry
+        figures = asked | builder.figures()
         lost = figures["points_unanswered"] + figures.get("pairs_unanswered", 0)
         if lost and not journal.unanswered:
             journal.forget()
             raise RunError(
-                f"{store} lacks {lost:,.0f} labels that it held before. Give the same command again to ask for them."
+                f"{store} lacks {lost:,.0f} labels that it held before. Repeat the same command to ask for them again."
             )
-        write_atomic(folder / "labels.json", json.dumps(figures, indent=2) + "\n")  # before the lists have their name
+        # Once lists.jsonl exists the stage counts as done, so labels.json must exist before it.
+        write_atomic(folder / "labels.json", json.dumps(figures, indent=2) + "\n")
 
     write_lists(folder / "lists.jsonl", lists())
     (folder / "asked.jsonl").unlink(missing_ok=True)
+
+
+def load_teachers(context: RunContext) -> TeacherLoader:
+    """Return the loader of this run's teachers, on this machine or on its cluster. No teacher is loaded yet."""
+    settings, tasks = context.recipe.teacher, list(context.label_keys)
+    if context.cluster is None:
+        return Teachers(settings, tasks, context.progress)
+    from pdadapt.teachers.remote import ClusterTeachers
+
+    return ClusterTeachers(context.cluster, settings, tasks)

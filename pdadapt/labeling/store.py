@@ -1,16 +1,16 @@
-"""The label store: what teachers said, kept by content in SQLite, over iterations and runs.
+"""The label store: the teachers' labels in SQLite, found by content, shared by iterations and runs.
 
-A label's key is the teacher (model, prompt, lengths: `teacher_key`) and the hashes of the texts it read. Each batch is
-committed before the next is asked, so a kill loses at most the batch in flight. The texts stand beside their hashes, so
-that labels can be read, and given to other trainers, without the corpus.
+The key of a label is the teacher (model, prompt, lengths: see `teacher_key`) and the hashes of the texts that it read.
+Each batch is committed before the next one is asked, so a kill loses at most the batch in flight. The texts are stored
+with their hashes, so that labels can be read, and given to other trainers, without the corpus.
 
-Several runs may share a store. The first answer to a question stays: a run may have chosen its pairs by it.
+Several runs may share a store. The first answer to a question stays, because a run may have chosen its pairs by it.
 
-    teachers(id, key, name)                                  key: JSON; name: what a person calls it
+    teachers(id, key, name)                                  key: JSON; name: what a person calls the teacher
     texts(id, hash, text)                                    each text once, found by 16 bytes of its SHA-256
-    names(text, kind, name)                                  kind: query or document; name: its id in a corpus
+    names(text, kind, name)                                  kind: query or document; name: the id in a corpus
     points(teacher, query, document, score)                  query, document: ids of texts
-    pairs(teacher, query, document_a, document_b, score)     score: log-odds that a is the more relevant
+    pairs(teacher, query, document_a, document_b, score)     score: log-odds that a is more relevant than b
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Any, Literal, TypeVar
 from pdadapt.errors import DataError
 from pdadapt.runtime.files import check_parent_folder
 
-VERSION = 1  # of the tables
+TABLES_VERSION = 1
 SCHEMA = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS teachers (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, name TEXT NOT NULL DEFAULT '');
@@ -42,32 +42,34 @@ CREATE TABLE IF NOT EXISTS points (
 CREATE TABLE IF NOT EXISTS pairs (
     teacher INTEGER NOT NULL, query INTEGER NOT NULL, document_a INTEGER NOT NULL, document_b INTEGER NOT NULL,
     score REAL NOT NULL, PRIMARY KEY (teacher, query, document_a, document_b)) WITHOUT ROWID;
-PRAGMA user_version = {VERSION};
+PRAGMA user_version = {TABLES_VERSION};
 COMMIT;
 """
-ROWS = ("teachers", "texts")  # tables whose ids the others hold
-COLUMNS = {"points": ("query", "document"), "pairs": ("query", "document_a", "document_b")}
-AGAIN = "take it away, and label the shard again"
-KNOWN_TEXTS = 2**16  # whose ids are kept at hand
-BLOCK = 1_000  # texts that one transaction writes, so that other writers get their turn
-TURN, PATIENCE = 1.0, 1_800.0  # seconds that SQLite waits for another writer, and that we do
-BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+ID_TABLES = ("teachers", "texts")  # tables whose ids the other tables refer to
+KEY_COLUMNS = {"points": ("query", "document"), "pairs": ("query", "document_a", "document_b")}
+CHOOSE_ADVICE = "Set label_store to another file"
+RELABEL_ADVICE = "Remove the file and label the shard again"
+CACHED_TEXT_IDS = 2**16  # ids of texts that are kept in memory
+TEXTS_PER_TRANSACTION = 1_000  # small, so that other writers get their turn
+SQLITE_PATIENCE = 1.0  # seconds that SQLite waits for another writer
+WRITER_PATIENCE = 1_800.0  # seconds that `_in_turn` waits for other writers
+BUSY_CODES = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 T = TypeVar("T")
 
 
 def text_hash(text: str) -> bytes:
-    """16 bytes of SHA-256."""
+    """Return the first 16 bytes of the text's SHA-256."""
     return hashlib.sha256(text.encode()).digest()[:16]
 
 
-def count_labels(path: Path, table: str, key: str, most: int | None = None) -> int:
-    """How many labels of this teacher the store holds in `points` or `pairs`; counted up to `most`.
+def count_labels(path: Path, table: str, key: str, limit: int | None = None) -> int:
+    """Return how many labels of this teacher the store holds in `points` or `pairs`. Counting stops at `limit`.
 
     Raises DataError when the file is not a label store.
     """
     if path.is_dir():
-        raise DataError(f"{path} is a folder; give a file as label_store.")
+        raise DataError(f"{path} is a folder. Set label_store to a file.")
     check_parent_folder(path)
     if not path.is_file():
         return 0
@@ -75,57 +77,58 @@ def count_labels(path: Path, table: str, key: str, most: int | None = None) -> i
     try:
         with contextlib.closing(sqlite3.connect(path, timeout=60)) as database:
             check_tables(database, path)
-            found = database.execute(f"SELECT count(*) FROM ({of_teacher})", (key, -1 if most is None else most))
-            return int(found.fetchone()[0])
-    except sqlite3.OperationalError:  # no tables yet: killed as it began
+            count = database.execute(f"SELECT count(*) FROM ({of_teacher})", (key, -1 if limit is None else limit))
+            return int(count.fetchone()[0])
+    except sqlite3.OperationalError:  # no tables yet: a kill stopped the process that made the file
         return 0
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not a label store ({error}); give another label_store.") from None
+        raise DataError(f"{path} is not a label store ({error}). {CHOOSE_ADVICE}.") from None
 
 
 def is_labeled(path: Path, key: str) -> bool:
-    """Whether the store holds a label of this teacher. Raises DataError when the file is not a label store."""
-    return any(count_labels(path, table, key, most=1) for table in ("points", "pairs"))
+    """Whether the store holds any label of this teacher. Raises DataError when the file is not a label store."""
+    return any(count_labels(path, table, key, limit=1) for table in ("points", "pairs"))
 
 
 def check_tables(database: sqlite3.Connection, path: Path, schema: str = "main") -> bool:
-    """Whether there are tables yet. Raises DataError when the database is of something else. schema: of a connection
-    to several databases.
+    """Whether the database has tables. Raises DataError when they are not those of a label store of this version.
+
+    schema: the name of one database, if the connection has several.
     """
     tables = {name for (name,) in database.execute(f"SELECT name FROM {schema}.sqlite_master WHERE type = 'table'")}
     if tables and "teachers" not in tables:
         raise DataError(
-            f"{path} is not a label store (it has the tables {', '.join(sorted(tables))}); give another label_store."
+            f"{path} is not a label store (it has the tables {', '.join(sorted(tables))}). {CHOOSE_ADVICE}."
         )
-    if tables and database.execute(f"PRAGMA {schema}.user_version").fetchone()[0] != VERSION:
+    if tables and database.execute(f"PRAGMA {schema}.user_version").fetchone()[0] != TABLES_VERSION:
         raise DataError(
-            f"{path} is a label store of another version of pdadapt: give another label_store, and bring its labels by "
-            "that version's `pdadapt labels export` and this one's `labels import`."
+            f"{path} is a label store of another version of pdadapt. {CHOOSE_ADVICE}. To keep the labels, export them "
+            "with that version's `pdadapt labels export` and import them with this version's `pdadapt labels import`."
         )
     return bool(tables)
 
 
 def batched(rows: Iterable[T], size: int) -> Iterator[list[T]]:
-    """So many at a time; the last may be fewer."""
-    left = iter(rows)
-    while batch := list(itertools.islice(left, size)):
+    """Yield lists of `size` rows. The last list may be shorter."""
+    remaining = iter(rows)
+    while batch := list(itertools.islice(remaining, size)):
         yield batch
 
 
 class Labels:
-    """Scores of one teacher, in one table: `points` (query, document) or `pairs` (query, document_a, document_b)."""
+    """The scores of one teacher in one table: `points` (query, document) or `pairs` (query, document_a, document_b)."""
 
     def __init__(self, database: sqlite3.Connection, table: str, key: str):
         self._db = database
-        self._columns = COLUMNS[table]
+        self._columns = KEY_COLUMNS[table]
         where = " AND ".join(f"{column} = ?" for column in self._columns)
         self._select = f"SELECT score FROM {table} WHERE teacher = ? AND {where}"
         row = database.execute("SELECT id FROM teachers WHERE key = ?", (key,)).fetchone()
         self._teacher = row and row[0]
-        self._ids: dict[bytes, int] = {}  # of texts
+        self._ids: dict[bytes, int] = {}  # hash of a text -> its id
 
     def get(self, texts: Sequence[str]) -> float | None:
-        """The score of (query, document) or (query, document_a, document_b); None when it was never asked."""
+        """Return the score of (query, document) or (query, document_a, document_b). None if the store has no score."""
         ids = [self._find(text_hash(text)) for text in texts]
         row = None if None in ids else self._db.execute(self._select, (self._teacher, *ids)).fetchone()
         return None if row is None else float(row[0])
@@ -134,23 +137,25 @@ class Labels:
         self._db.close()
 
     def _find(self, digest: bytes) -> int | None:
-        """The id of a text, if it is kept."""
+        """Return the id of a text, or None if the text is not stored."""
         if digest not in self._ids:
             row = self._db.execute("SELECT id FROM texts WHERE hash = ?", (digest,)).fetchone()
             if row is None:
                 return None
-            if len(self._ids) >= KNOWN_TEXTS:
+            if len(self._ids) >= CACHED_TEXT_IDS:
                 self._ids.clear()
             self._ids[digest] = row[0]
         return self._ids[digest]
 
 
 class LabelStore(Labels):
-    """A store that is written to."""
+    """A label store that can be written to."""
 
-    def __init__(self, path: Path, table: str, key: str, name: str = "", beside: Path | None = None):
-        """name: what a person calls the teacher. beside: another store, in which nobody writes meanwhile, where labels
-        are looked for too. Raises DataError when a file is not a label store.
+    def __init__(self, path: Path, table: str, key: str, name: str = "", fallback: Path | None = None):
+        """Open the store, and make it if it does not exist.
+
+        name: what a person calls the teacher. fallback: another store that is also read; nobody may write to it
+        meanwhile. Raises DataError when a file is not a label store.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         with _opening(path):
@@ -159,11 +164,11 @@ class LabelStore(Labels):
         self.path = path
         marks = ", ".join("?" for _ in self._columns)
         self._insert = f"INSERT OR IGNORE INTO {table} VALUES (?, {marks}, ?)"
-        self._beside = open_frozen(beside, table, key) if beside else None
+        self._fallback = open_frozen(fallback, table, key) if fallback else None
 
     @property
     def identity(self) -> int:
-        """A number drawn when the store was made: it tells a store from another one that takes its place."""
+        """A random number drawn when the store was made. It differs if another store takes its place."""
         return int(self._db.execute("PRAGMA application_id").fetchone()[0])
 
     def __enter__(self) -> LabelStore:
@@ -171,22 +176,23 @@ class LabelStore(Labels):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-        if self._beside:
-            self._beside.close()
+        if self._fallback:
+            self._fallback.close()
 
     def get(self, texts: Sequence[str]) -> float | None:
-        found = super().get(texts)
-        return self._beside.get(texts) if found is None and self._beside else found
+        """Return the score from this store, or else from the fallback."""
+        score = super().get(texts)
+        return self._fallback.get(texts) if score is None and self._fallback else score
 
     def remember(self, kind: Literal["query", "document"], texts: Iterable[tuple[str, str]]) -> None:
-        """Keep texts, (id, text) each, before anything is said of them."""
-        for block in batched(texts, BLOCK):
+        """Store texts, each an (id, text), before they have any label."""
+        for block in batched(texts, TEXTS_PER_TRANSACTION):
             with self._commit():
                 rows = [(self._keep(text), kind, name) for name, text in block]
                 self._db.executemany("INSERT OR IGNORE INTO names VALUES (?, ?, ?)", rows)
 
     def add(self, labels: Iterable[tuple[Sequence[str], float]]) -> None:
-        """Commit a batch of (texts, score). A label that is there already stays as it is."""
+        """Commit a batch of (texts, score). A label that exists already does not change."""
         batch = list(labels)
         with self._commit():
             rows = [(self._teacher, *map(self._keep, texts), score) for texts, score in batch]
@@ -194,26 +200,28 @@ class LabelStore(Labels):
 
     @contextlib.contextmanager
     def _commit(self) -> Iterator[None]:
-        """What is written within is kept, all of it or nothing. Raises DataError when others never stop writing."""
+        """Commit everything written within, or nothing of it. Raises DataError if other processes keep writing for too
+        long.
+        """
         _in_turn(self.path, lambda: self._db.execute("BEGIN IMMEDIATE"))
         try:
             with self._db:
                 yield
         except BaseException:
-            self._ids.clear()  # of which some may be gone again
+            self._ids.clear()  # the rollback may have removed some of these texts
             raise
 
     def _keep(self, text: str) -> int:
-        """The id of a text, which is kept from now on."""
+        """Return the id of a text, and store the text if it is new."""
         digest = text_hash(text)
-        while (found := self._find(digest)) is None:
+        while (text_id := self._find(digest)) is None:
             self._db.execute("INSERT OR IGNORE INTO texts (hash, text) VALUES (?, ?)", (digest, text))
-        return found
+        return text_id
 
 
 def _open_to_write(path: Path, key: str, name: str) -> sqlite3.Connection:
-    """A connection to the store, made if need be, that knows the teacher. Transactions are begun by hand."""
-    database = sqlite3.connect(path, timeout=TURN, isolation_level=None)
+    """Connect to the store, make it if it does not exist, and add the teacher. Callers begin transactions by hand."""
+    database = sqlite3.connect(path, timeout=SQLITE_PATIENCE, isolation_level=None)
     try:
         check_tables(database, path)
         database.execute("PRAGMA journal_mode = WAL")
@@ -230,33 +238,33 @@ def _open_to_write(path: Path, key: str, name: str) -> sqlite3.Connection:
 
 
 def _in_turn(path: Path, write: Callable[[], T]) -> T:
-    """What `write` returns, tried again while another process writes to the store. Raises DataError when that takes
-    PATIENCE seconds.
+    """Call `write`, and try again while another process writes to the store. Raises DataError after WRITER_PATIENCE
+    seconds.
     """
     began = time.monotonic()
     while True:
         try:
             return write()
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF not in BUSY:
+            if error.sqlite_errorcode & 0xFF not in BUSY_CODES:
                 raise
-        if time.monotonic() - began > PATIENCE:
+        if time.monotonic() - began > WRITER_PATIENCE:
             raise DataError(
-                f"{path} is locked: another process has been writing to it for {PATIENCE / 60:.0f} minutes. Wait until "
-                "it has finished, then give the same command again: what is labeled is kept."
+                f"{path} is locked: another process has been writing to it for {WRITER_PATIENCE / 60:.0f} minutes. "
+                "Wait until it has finished, then repeat the same command. Labels so far are kept."
             )
 
 
 def check_shard(path: Path, keys: Collection[str]) -> None:
-    """Raises DataError when a file is no label store, or holds labels of other teachers than these."""
+    """Raises DataError when a file is not a label store, or holds labels of teachers that are not in `keys`."""
     if path.is_file():
-        with _opening(path, AGAIN), contextlib.closing(sqlite3.connect(_to_read(path), uri=True)) as database:
+        with _opening(path, RELABEL_ADVICE), contextlib.closing(sqlite3.connect(_to_read(path), uri=True)) as database:
             if check_tables(database, path):
                 _check_teachers(database, "main", keys, path)
 
 
 def open_frozen(path: Path, table: str, key: str) -> Labels | None:
-    """To read alone, without locks, so that many machines may; None where there is no store yet."""
+    """Open a store for reading only, without locks, so that many machines can read it. None if there is no store."""
     if not path.is_file():
         return None
     with _opening(path):
@@ -265,77 +273,81 @@ def open_frozen(path: Path, table: str, key: str) -> Labels | None:
 
 
 def _to_read(path: Path) -> str:
-    """As SQLite opens a file to read alone: without locks, unless another process has left, or is at, its log."""
+    """Return the SQLite URI for reading only. It uses no locks, unless there is a write-ahead log that another process
+    uses or has left.
+    """
     log = path.with_name(path.name + "-wal")
     return f"{path.resolve().as_uri()}?{'mode=ro' if log.exists() else 'immutable=1'}"
 
 
 @contextlib.contextmanager
-def _opening(path: Path, advice: str = "give another label_store") -> Iterator[None]:
-    """Raises DataError for what goes wrong."""
+def _opening(path: Path, advice: str = CHOOSE_ADVICE) -> Iterator[None]:
+    """Turn the errors of SQLite into a DataError with this advice."""
     try:
         yield
     except sqlite3.OperationalError as error:
-        raise DataError(f"{path} cannot be used as a label store now ({error}); {advice}.") from None
+        raise DataError(f"{path} cannot be used as a label store now ({error}). {advice}.") from None
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not a label store ({error}); {advice}.") from None
+        raise DataError(f"{path} is not a label store ({error}). {advice}.") from None
 
 
 def merge_labels(source: Path, target: Path, keys: Mapping[str, str]) -> int:
-    """Copy a store's labels into another; returns how many it did not hold yet. A label that the target holds stays.
+    """Copy the labels of `source` into `target`, and return the number of new labels. A label of the target does not
+    change.
 
-    keys: those of the teachers that may have given them, by table. Raises DataError, and takes nothing, where another
-    has, and when a file is not a label store.
+    keys: by table, the key of the only teacher whose labels may be copied. Raises DataError, and copies nothing, when
+    the source has labels of another teacher or is not a label store.
     """
     for table, key in keys.items():
-        LabelStore(target, table, key).close()  # that it is there
+        LabelStore(target, table, key).close()  # make the store and the teacher's row if they do not exist
     count = 0
-    place = target.resolve().as_uri()
+    target_uri = target.resolve().as_uri()
     with (
         _opening(target),
-        contextlib.closing(sqlite3.connect(place, uri=True, timeout=TURN, isolation_level=None)) as db,
+        contextlib.closing(sqlite3.connect(target_uri, uri=True, timeout=SQLITE_PATIENCE, isolation_level=None)) as db,
     ):
-        with _opening(source, AGAIN):
+        with _opening(source, RELABEL_ADVICE):
             db.execute("ATTACH DATABASE ? AS source", (_to_read(source),))
             if not check_tables(db, source, "source"):
                 return 0
             _check_teachers(db, "source", keys.values(), source)
-        own = "(SELECT t.id FROM {0} t JOIN source.{0} s USING ({1}) WHERE s.id = l.{2})".format
+        target_id = "(SELECT t.id FROM {0} t JOIN source.{0} s USING ({1}) WHERE s.id = l.{2})".format
         copies = [
             """INSERT INTO teachers (key, name) SELECT key, name FROM source.teachers l WHERE l.id BETWEEN ? AND ?
             ON CONFLICT (key) DO UPDATE SET name = excluded.name WHERE name = ''""",
             "INSERT OR IGNORE INTO texts (hash, text) SELECT hash, text FROM source.texts l WHERE l.id BETWEEN ? AND ?",
             f"""INSERT OR IGNORE INTO names (text, kind, name)
-            SELECT {own("texts", "hash", "text")}, kind, name FROM source.names l WHERE l.text BETWEEN ? AND ?""",
+            SELECT {target_id("texts", "hash", "text")}, kind, name FROM source.names l WHERE l.text BETWEEN ? AND ?""",
         ]
-        last = max(db.execute(f"SELECT ifnull(max(id), 0) FROM source.{name}").fetchone()[0] for name in ROWS)
+        last = max(db.execute(f"SELECT ifnull(max(id), 0) FROM source.{name}").fetchone()[0] for name in ID_TABLES)
 
         def copy(statement: str) -> int:
-            """How many rows are new; in blocks of ids, so that other writers get their turn."""
+            """Run a statement in blocks of ids, so that other writers get their turn. Return the number of new rows."""
             rows = 0
-            for first in range(0, last + 1, BLOCK):
+            for first in range(0, last + 1, TEXTS_PER_TRANSACTION):
                 _in_turn(target, lambda: db.execute("BEGIN IMMEDIATE"))
                 with db:
-                    rows += db.execute(statement, (first, first + BLOCK - 1)).rowcount
+                    rows += db.execute(statement, (first, first + TEXTS_PER_TRANSACTION - 1)).rowcount
             return rows
 
         for statement in copies:
             copy(statement)
         for table in keys:
-            ids = ", ".join(own("texts", "hash", column) for column in COLUMNS[table])
+            ids = ", ".join(target_id("texts", "hash", column) for column in KEY_COLUMNS[table])
             count += copy(
-                f"""INSERT OR IGNORE INTO {table} SELECT {own("teachers", "key", "teacher")}, {ids}, score
+                f"""INSERT OR IGNORE INTO {table} SELECT {target_id("teachers", "key", "teacher")}, {ids}, score
                 FROM source.teachers s JOIN source.{table} l ON l.teacher = s.id AND l.query BETWEEN ? AND ?"""
             )
     return count
 
 
 def _check_teachers(database: sqlite3.Connection, schema: str, keys: Collection[str], path: Path) -> None:
+    """Raises DataError when the database has a teacher that is not in `keys`. The message names what differs."""
     for (key,) in database.execute(f"SELECT key FROM {schema}.teachers"):
         if key not in keys:
-            found = json.loads(key)
-            of_task = [one for one in map(json.loads, keys) if one.get("task") == found.get("task")]
-            own: dict[str, Any] = of_task[0] if of_task else {}
-            changed = [name for name in {**own, **found} if found.get(name) != own.get(name)]
-            which = ", ".join(f"{name} {found.get(name)!r}, not {own.get(name)!r}" for name in changed)
-            raise DataError(f"{path} holds labels of another teacher or prompt ({which}); {AGAIN}.")
+            stored = json.loads(key)
+            of_task = [teacher for teacher in map(json.loads, keys) if teacher.get("task") == stored.get("task")]
+            expected: dict[str, Any] = of_task[0] if of_task else {}
+            changed = [name for name in {**expected, **stored} if stored.get(name) != expected.get(name)]
+            which = ", ".join(f"{name} {stored.get(name)!r}, not {expected.get(name)!r}" for name in changed)
+            raise DataError(f"{path} holds labels of another teacher or prompt ({which}). {RELABEL_ADVICE}.")

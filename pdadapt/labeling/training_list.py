@@ -1,4 +1,4 @@
-"""Training lists: a query's documents with what the teacher said of them, and the file that holds them."""
+"""Training lists: the documents of a query with the teacher's labels, and the file that holds the lists."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pdadapt.runtime.files import write_atomic
 
 
 class TrainingList(NamedTuple):
-    """One query's documents, best first by the point labels, with what the teacher said of them."""
+    """The documents of one query, best first by the point labels, with the teacher's labels."""
 
     query_id: str
     doc_ids: list[str]
@@ -26,17 +26,22 @@ class TrainingList(NamedTuple):
 
 
 def derive(entry: TrainingList, i: int, j: int, temperature: float) -> float | None:
-    """Log-odds from the point labels: sigmoid(s_i - s_j) is what points say of a pair."""
+    """Return the log-odds of a pair according to the point labels: P(i over j) = sigmoid(s_i - s_j). None if a label is
+    missing.
+    """
     first, second = entry.points[i], entry.points[j]
     return None if first is None or second is None else (first - second) / temperature
 
 
 def around_pairs(entry: TrainingList, n_way: int, seed: str) -> TrainingList:
-    """The part of a list that holds all of its pairs' documents and of those labeled relevant, filled up to `n_way` at
-    random, first with documents that have a point label. The order stays.
+    """Return the part of a list that keeps the documents of its pairs and the documents labeled relevant.
 
-    So the released code makes its lists (MiuLab/PairDistill, ColBERT/utility/supervision/
-    convert_pair_rerank_to_colbert.py), but for pairs of more than n_way documents, which it has no lists for.
+    It is filled up to `n_way` documents at random, first with documents that have a point label. The order does not
+    change.
+
+    The released code makes its lists in the same way (MiuLab/PairDistill,
+    ColBERT/utility/supervision/convert_pair_rerank_to_colbert.py), except that it has no lists for pairs of more than
+    n_way documents.
     """
     relevant = set(entry.relevant)
     kept = {position for i, j, _ in entry.pairs for position in (i, j)}
@@ -45,27 +50,29 @@ def around_pairs(entry: TrainingList, n_way: int, seed: str) -> TrainingList:
     random.Random(seed).shuffle(others)
     others.sort(key=lambda position: entry.points[position] is None)
     order = sorted([*kept, *others[: max(0, n_way - len(kept))]])
-    place = {position: new for new, position in enumerate(order)}
+    new_position = {position: new for new, position in enumerate(order)}
     return entry._replace(
         doc_ids=[entry.doc_ids[position] for position in order],
         points=[entry.points[position] for position in order],
-        pairs=[(place[i], place[j], log_odds) for i, j, log_odds in entry.pairs],
+        pairs=[(new_position[i], new_position[j], log_odds) for i, j, log_odds in entry.pairs],
     )
 
 
 def write_lists(path: Path, lists: Iterable[TrainingList]) -> None:
-    """Training lists as JSONL, one query a line."""
+    """Write training lists as JSONL, one query per line."""
     write_atomic(path, (json.dumps(entry._asdict(), ensure_ascii=False) + "\n" for entry in lists))
 
 
-def read_lists(path: Path, wanted: Callable[[str], bool] = lambda query_id: True) -> Sequence[TrainingList]:
-    """Those of the queries wanted, each read from the file when asked for. Raises RunError when the file is damaged."""
+def read_lists(path: Path, keep: Callable[[str], bool] = lambda query_id: True) -> Sequence[TrainingList]:
+    """Return the lists of the queries to keep. Each list is read from the file when it is used. Raises RunError when
+    the file is damaged.
+    """
     try:
         lines = LineFile(path, _to_list)
-        lines.keep([row for row, entry in enumerate(lines.read()) if wanted(entry.query_id)])
+        lines.keep([row for row, entry in enumerate(lines.read()) if keep(entry.query_id)])
     except (DataError, ValueError, LookupError, TypeError) as error:
         raise RunError(
-            f"{path} is damaged ({reason(error)}); remove it, and the same `pdadapt adapt` writes it anew."
+            f"{path} is damaged ({reason(error)}). Remove the file and repeat the same `pdadapt adapt`."
         ) from None
     return lines
 

@@ -16,19 +16,19 @@ import torch
 
 from pdadapt.data.corpus import Corpus, Document, Queries
 from pdadapt.generation.filters import clean, fault, languages
-from pdadapt.generation.mix import quotas
-from pdadapt.generation.writers import Asked, load_writer
-from pdadapt.generation.writing import Writing
-from pdadapt.labeling.bradley_terry import fit
+from pdadapt.generation.job import GenerationJob
+from pdadapt.generation.kinds import quotas
+from pdadapt.generation.writers import QueryRequest, load_writer
+from pdadapt.labeling.bradley_terry import fit_strengths
 from pdadapt.labeling.pairs import Positions, choose_pairs
 from pdadapt.labeling.training_list import TrainingList, around_pairs
 from pdadapt.planning.costs import Rates
 from pdadapt.retrieval.engines.exact import Exact
 from pdadapt.runtime.progress import Progress
 from pdadapt.settings.schema import PairSettings, Recipe, TrainSettings
-from pdadapt.students.colbert import PCA_DOCUMENTS
+from pdadapt.students.colbert import PROJECTION_SAMPLE
 from pdadapt.students.encoding import document_batches
-from pdadapt.students.load import load_configured
+from pdadapt.students.load import load_student
 from pdadapt.teachers.base import Pair, Point, Task, answers, score_of
 from pdadapt.teachers.kind import model_of, teacher_kind
 from pdadapt.teachers.load import Teachers
@@ -52,7 +52,7 @@ def measure(
     with tempfile.TemporaryDirectory() as scratch:
         with stage(progress, "plan: student", len(documents), "documents", rates) as advance:
             start = time.monotonic()
-            model = load_configured(recipe.student.model, recipe.student, corpus.sample(PCA_DOCUMENTS))
+            model = load_student(recipe.student.model, recipe.student, corpus.sample(PROJECTION_SAMPLE))
             rates.load_student = time.monotonic() - start
             measure_encoding(model, documents, chosen, recipe, rates, advance)
         parameters = {"student": count(model[0]), "teacher": 0}
@@ -70,11 +70,12 @@ def measure(
     return rates, parameters
 
 
-def measure_writing(writing: Writing, rates: Rates, progress: Progress) -> tuple[int, int]:
+def measure_writing(writing: GenerationJob, rates: Rates, progress: Progress) -> tuple[int, int]:
     """Have a few queries written. Returns how many are fit to be kept by their text, of how many."""
     kinds = [kind for kind, number in quotas(writing.shares, SAMPLE_WRITTEN).items() for _ in range(number)]
     texts = itertools.cycle(writing.corpus.sample(SAMPLE_WRITTEN))
-    asked = [Asked(i, kind, Document("", "", text)) for i, (kind, text) in enumerate(zip(kinds, texts, strict=False))]
+    wanted = enumerate(zip(kinds, texts, strict=False))
+    asked = [QueryRequest(i, kind, Document("", "", text)) for i, (kind, text) in wanted]
     start = time.monotonic()
     writer = load_writer(writing.recipe, progress.say)
     languages()
@@ -178,7 +179,7 @@ def measure_labeling(
 def pairs_of(settings: PairSettings, size: int, seed: str) -> Positions:
     """Pairs such as a run asks about, of a list whose labels are not known."""
     points = [-float(place) for place in range(size)]
-    chosen = choose_pairs(settings, points, points, seed, lambda asked: fit(points, [], 1.0, 1.0))
+    chosen = choose_pairs(settings, points, points, seed, lambda asked: fit_strengths(points, [], 1.0, 1.0))
     return list(itertools.chain.from_iterable(chosen))
 
 

@@ -14,16 +14,15 @@ import torch
 
 from pdadapt.data.corpus import Dataset
 from pdadapt.errors import RunError
-from pdadapt.evaluation.held_out import count_held_out
 from pdadapt.generation.in_run import own_queries, stand_ins
-from pdadapt.generation.mix import FEWEST, HOPELESS
-from pdadapt.generation.writing import Writing
+from pdadapt.generation.job import GenerationJob
+from pdadapt.generation.kinds import FIRST_BATCH, MAX_PER_KEPT
 from pdadapt.labeling.store import count_labels
 from pdadapt.planning.costs import PAPER, Cost, Rates, Shape, cheaper, costs, disk, prompts, scale, total
 from pdadapt.planning.measure import SAMPLE_QUERIES, measure, measure_writing
 from pdadapt.preflight import check, many_passes, with_precision
-from pdadapt.runs.changes import Stage
 from pdadapt.runs.folder import RunFolder
+from pdadapt.runs.stages import StageName
 from pdadapt.runtime.progress import Progress
 from pdadapt.settings.recipes import load_recipe
 from pdadapt.settings.schema import Recipe
@@ -48,7 +47,7 @@ class Plan:
 
 
 def plan(
-    recipe: Recipe, dataset: Dataset, out: Path, progress: Progress, restart_from: Stage | None = None
+    recipe: Recipe, dataset: Dataset, out: Path, progress: Progress, restart_from: StageName | None = None
 ) -> Plan | None:
     """Check everything that the run needs, time a sample of each stage, and add up. Nothing is left behind; None when
     nothing is left to do.
@@ -61,20 +60,21 @@ def plan(
         raise RunError(f"{out} cannot be written to; give another --out.")
     recipe = with_precision(recipe, RunFolder(out))
     there = dataset if dataset.queries else own_queries(recipe, dataset, RunFolder(out), progress, restart_from)
-    writing = there if isinstance(there, Writing) else None
-    dataset = stand_ins(dataset, texts_like_queries(recipe, dataset)) if isinstance(there, Writing) else there
-    job = check(recipe, dataset, out, restart_from)
-    _, outdated = job.run.check(recipe, job.origin, restart_from)
-    held = count_held_out(len(job.queries), recipe.train.held_out)
-    if said := many_passes(recipe.train, len(job.queries) - held):
+    writing = there if isinstance(there, GenerationJob) else None
+    dataset = stand_ins(dataset, texts_like_queries(recipe, dataset)) if isinstance(there, GenerationJob) else there
+    context = check(recipe, dataset, out, progress, restart_from)
+    _, outdated = context.run.check(recipe, context.origin, restart_from)
+    if said := many_passes(recipe.train, len(context.queries) - len(context.held_out)):
         progress.say(said)
-    sizes = Shape(len(dataset.corpus), len(job.queries), len(job.test_queries))
-    shape = shape_of(job.run, recipe, sizes, job.keys, outdated)
-    any_rates = Rates(prompt=dict.fromkeys(job.keys, 0.0), prompt_tokens=dict.fromkeys(job.keys, 0.0))
+    sizes = Shape(len(dataset.corpus), len(context.queries), len(context.test_queries))
+    shape = shape_of(context.run, recipe, sizes, context.label_keys, outdated)
+    any_rates = Rates(
+        prompt=dict.fromkeys(context.label_keys, 0.0), prompt_tokens=dict.fromkeys(context.label_keys, 0.0)
+    )
     if not costs(recipe, shape, any_rates):
         return None
     start = time.process_time()
-    rates, parameters = measure(recipe, dataset.corpus, job.queries, list(job.keys), progress)
+    rates, parameters = measure(recipe, dataset.corpus, context.queries, list(context.label_keys), progress)
     rates.start = start
     fit_to_keep = (0, 0)
     if writing:
@@ -87,7 +87,7 @@ def plan(
             "give an --out on a larger one, or fewer queries with --set retrieve.max_queries=N."
         )
     labeled: dict[Task, int] = {
-        task: count_labels(job.run.store(recipe), f"{task}s", key) for task, key in job.keys.items()
+        task: count_labels(context.run.store(recipe), f"{task}s", key) for task, key in context.label_keys.items()
     }
     paper = {
         name: total(costs(theirs, size, scale(theirs, rates, parameters, teachers)))
@@ -106,13 +106,14 @@ def texts_like_queries(recipe: Recipe, dataset: Dataset) -> list[str]:
     return [texts[number % len(texts)] for number in range(recipe.generate.count)]
 
 
-def written_first(shape: Shape, writing: Writing, kept: int, tried: int) -> Shape:
+def written_first(shape: Shape, writing: GenerationJob, kept: int, tried: int) -> Shape:
     """With the queries to write for those that are wanted, if as many as of those that were tried are fit by their
     text (of none, so many as are written before it is given up), and the documents to embed.
     """
-    kinds, wanted, (fit, _) = len(writing.shares), writing.recipe.generate.count, writing.fit
-    written = math.ceil(wanted * tried / kept) if kept else HOPELESS * kinds
-    return replace(shape, written=min(max(FEWEST, written), len(fit) * kinds), embedded=len(fit) * (len(fit) > wanted))
+    kinds, wanted, (fit, _) = len(writing.shares), writing.recipe.generate.count, writing.usable_documents
+    written = math.ceil(wanted * tried / kept) if kept else MAX_PER_KEPT * kinds
+    written = min(max(FIRST_BATCH, written), len(fit) * kinds)
+    return replace(shape, written=written, embedded=len(fit) * (len(fit) > wanted))
 
 
 def shape_of(run: RunFolder, recipe: Recipe, sizes: Shape, keys: Mapping[Task, str], outdated: Sequence[Path]) -> Shape:

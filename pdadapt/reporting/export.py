@@ -67,7 +67,7 @@ def export_checkpoint(name: str, out: Path, file_format: Format) -> None:
     dense = not is_colbert(resolve_model(name))
     if dense and file_format in ("stanford", "pylate"):
         raise ModelError(
-            f"{name!r} is a dense student. {file_format} cannot express it; use --format sentence-transformers."
+            f"{name!r} is a dense student, which {file_format} cannot express. Use --format sentence-transformers."
         )
     model = load_dense(name) if dense else load_colbert(name)
     with atomic_folder(out) as folder:

@@ -215,7 +215,7 @@ LABEL_ROWS = {  # figures of labels.json: name on the page, format
     "position_bias": ("position bias: log-odds for the first document", "{:+.2f}"),
     "disagreement": ("pairs that contradict the points", "{:.1%}"),
     "triples": ("triples of documents with all three pairs judged", "{:,}"),
-    "circles": ("intransitive triples: a over b over c over a", "{:,}"),
+    "cycles": ("intransitive triples: a over b over c over a", "{:,}"),
 }
 HIDDEN_IF_ZERO = (
     "points_unanswered",
@@ -223,7 +223,7 @@ HIDDEN_IF_ZERO = (
     "pair_prompts_asked",
     "pairs_unanswered",
     "triples",
-    "circles",
+    "cycles",
 )
 
 

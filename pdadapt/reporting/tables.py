@@ -124,7 +124,7 @@ def label_summary(labels: LabelFigures) -> str:
     if labels.disagreement is not None:
         text += f"; {labels.disagreement:.0%} contradict the points"
     if labels.triples:
-        text += f"; {(labels.circles or 0) / labels.triples:.0%} of {labels.triples:,} triples are cycles"
+        text += f"; {(labels.cycles or 0) / labels.triples:.0%} of {labels.triples:,} triples are cycles"
     unanswered = {"points": labels.points_unanswered, "pairs": labels.pairs_unanswered}
     if any(unanswered.values()):
         text += "; no answer to " + " and ".join(f"{count:,} {name}" for name, count in unanswered.items() if count)

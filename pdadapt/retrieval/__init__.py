@@ -1,1 +1,1 @@
-"""Queries -> rankings: engines, search, fusion."""
+"""Index a corpus and rank its documents for queries: engines, search, fusion."""

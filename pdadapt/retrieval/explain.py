@@ -1,4 +1,4 @@
-"""A retriever tried by hand: passages of a query, with the words that MaxSim matched."""
+"""Try a retriever by hand: show the passages for a query, with the words that MaxSim matched."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ from pdadapt.runtime.progress import Progress
 from pdadapt.runtime.terminal import Name, WholeTable, console, plain
 from pdadapt.settings.schema import RetrieveSettings
 
-WORD = regex.compile(rf"(?V1)[{UNSPACED_SCRIPTS}]\p{{M}}*|[[\w\p{{M}}]--[{UNSPACED_SCRIPTS}]]+")
-PIECE = regex.compile(
-    rf"(?V1)[{UNSPACED_SCRIPTS}]{{1,3}}|[\S--[{UNSPACED_SCRIPTS}]]{{1,40}}"
-)  # a word, or as much text as one
-SHOWN = 60  # pieces of a passage
+WORD_PATTERN = regex.compile(rf"(?V1)[{UNSPACED_SCRIPTS}]\p{{M}}*|[[\w\p{{M}}]--[{UNSPACED_SCRIPTS}]]+")
+# A piece is a word, or a similar amount of text.
+PIECE_PATTERN = regex.compile(rf"(?V1)[{UNSPACED_SCRIPTS}]{{1,3}}|[\S--[{UNSPACED_SCRIPTS}]]{{1,40}}")
+EXCERPT_PIECES = 60  # pieces of a passage that are shown
 
-Span = tuple[int, int]  # of characters: start, end
+CharSpan = tuple[int, int]  # start and end, in characters
 
 
-class Found(NamedTuple):
+class SearchHit(NamedTuple):
+    """A document that was retrieved."""
+
     document: Document
     score: float
-    matched: list[Span]  # of its contents
+    matched: list[CharSpan]  # words of its contents
 
 
 class Searcher:
-    """A model with its index of a corpus, kept in a folder for the next time."""
+    """A model with its index of a corpus. The index is kept in a folder for the next time."""
 
     def __init__(
         self,
@@ -48,45 +49,52 @@ class Searcher:
         settings: RetrieveSettings,
         progress: Progress,
     ):
-        """Loads the model (or `bm25`) and indexes the corpus, unless its index is kept under `root`.
+        """Load the model (or `bm25`), and index the corpus unless `root` already holds the index.
 
-        Raises ModelError when the model does not load.
+        student: the student's settings that the user asked for (see load_engine). Raises ModelError if the model
+        cannot be loaded.
         """
         self.dataset = dataset
         self.engine, self.folder = open_index(last_checkpoint(name), dataset, student, settings, root, progress)
 
-    def __call__(self, query: str, k: int) -> list[Found]:
-        """The k best documents, best first."""
+    def __call__(self, query: str, k: int) -> list[SearchHit]:
+        """Return the k best documents, best first."""
         quiet = Progress(console(quiet=True))
         ranked = retrieve(self.engine, self.dataset.corpus, {"": query}, self.folder, k, quiet)[""]
         documents = [self.dataset.corpus[doc_id] for doc_id, _ in ranked]
         return [
-            Found(document, score, self._matched(query, document.contents))
+            SearchHit(document, score, self._matched(query, document.contents))
             for document, (_, score) in zip(documents, ranked, strict=True)
         ]
 
-    def _matched(self, query: str, text: str) -> list[Span]:
+    def _matched(self, query: str, text: str) -> list[CharSpan]:
         engine = self.engine.encoder if isinstance(self.engine, Plaid) else self.engine
         return matched_words(engine.model, query, text) if isinstance(engine, (Exact, Colbert)) else []
 
 
-def matched_words(model: Any, query: str, text: str) -> list[Span]:
-    """The words of the text that hold a query token's most similar token; none of a model with one vector a text."""
-    tokens, mask, _ = _encode(model, query, "query")
-    known, counted, spans = _encode(model, text, "document")
-    if len(spans) != len(known):
+def matched_words(model: Any, query: str, text: str) -> list[CharSpan]:
+    """Return the words of the text that contain the most similar token of some query token.
+
+    The list is empty for a model with one vector per text.
+    """
+    query_tokens, query_words, _ = _encode(model, query, "query")
+    tokens, words, spans = _encode(model, text, "document")
+    if len(spans) != len(tokens):
         return []
-    similarities = (tokens[mask] @ known.T).masked_fill(~counted, -1.0)
+    similarities = (query_tokens[query_words] @ tokens.T).masked_fill(~words, -1.0)
     best = {spans[column] for column in similarities.argmax(1).tolist()}
     return [
         word.span()
-        for word in WORD.finditer(text)
+        for word in WORD_PATTERN.finditer(text)
         if any(start < word.end() and word.start() < end for start, end in best)
     ]
 
 
-def _encode(model: Any, text: str, task: str) -> tuple[Any, Any, list[Span]]:
-    """(embeddings, which of them are words of the text, the characters that each stands for)."""
+def _encode(model: Any, text: str, task: str) -> tuple[Any, Any, list[CharSpan]]:
+    """Return token embeddings (tokens, dim), a mask of those that are words of the text, and each token's characters.
+
+    The characters are an empty list if the model's tokens do not correspond to the embeddings.
+    """
     import torch
 
     prompt = model.prompts.get(task) or ""
@@ -106,48 +114,48 @@ def _encode(model: Any, text: str, task: str) -> tuple[Any, Any, list[Span]]:
     return tokens, words, spans
 
 
-def show(found: Sequence[Found]) -> RenderableType:
-    """Ranked passages, matched words set off, each around where most of them stand."""
-    if not found:
-        return plain("Nothing is found.")
+def show_hits(hits: Sequence[SearchHit]) -> RenderableType:
+    """Return a table of ranked passages. Each excerpt is the part with the most matched words, which are set off."""
+    if not hits:
+        return plain("Nothing found.")
     table = WholeTable("", Name(), box=None, show_header=False, padding=(0, 1, 1, 0))
-    for rank, one in enumerate(found, 1):
-        heading = plain(f"{one.document.doc_id}  {one.score:.3f}", "dim")
-        table.add_row(f"{rank}.", Group(heading, excerpt(one)))
+    for rank, hit in enumerate(hits, 1):
+        heading = plain(f"{hit.document.doc_id}  {hit.score:.3f}", "dim")
+        table.add_row(f"{rank}.", Group(heading, excerpt(hit)))
     return table
 
 
-def side_by_side(base: Sequence[Found], other: Sequence[Found], names: tuple[str, str]) -> RenderableType:
-    """Two rankings of one query: rank by rank, with where the other has each document."""
+def side_by_side(base: Sequence[SearchHit], other: Sequence[SearchHit], names: tuple[str, str]) -> RenderableType:
+    """Return a table of two rankings of one query. Each document is shown with its rank in the other ranking."""
     table = WholeTable("", *map(Name, map(plain, names)), show_lines=True)
-    places = [{one.document.doc_id: rank for rank, one in enumerate(found, 1)} for found in (base, other)]
+    ranks = [{hit.document.doc_id: rank for rank, hit in enumerate(hits, 1)} for hits in (base, other)]
     for row in range(max(len(base), len(other))):
         cells: list[RenderableType] = []
-        for found, elsewhere in ((base, places[1]), (other, places[0])):
-            if row >= len(found):
+        for hits, other_ranks in ((base, ranks[1]), (other, ranks[0])):
+            if row >= len(hits):
                 cells.append("")
                 continue
-            one = found[row]
-            rank = elsewhere.get(one.document.doc_id)
+            hit = hits[row]
+            rank = other_ranks.get(hit.document.doc_id)
             there = f"there {rank}" if rank else "not there"
-            cells.append(Group(plain(f"{one.document.doc_id}  {one.score:.3f}  ({there})", "dim"), excerpt(one)))
+            cells.append(Group(plain(f"{hit.document.doc_id}  {hit.score:.3f}  ({there})", "dim"), excerpt(hit)))
         table.add_row(f"{row + 1}.", *cells)
     return table
 
 
-def excerpt(found: Found) -> Text:
-    """At most SHOWN pieces of the contents, those with the most matches."""
-    contents = found.document.contents
-    spans = [piece.span() for piece in PIECE.finditer(contents)]
-    hits = [any(start < end_ and begin < end for begin, end_ in found.matched) for start, end in spans]
-    last = max(0, len(spans) - SHOWN)
-    first = max(range(last + 1), key=lambda i: (sum(hits[i : i + SHOWN]), -i))
-    window = spans[first : first + SHOWN]
+def excerpt(hit: SearchHit) -> Text:
+    """Return at most EXCERPT_PIECES pieces of the contents: the part with the most matches."""
+    contents = hit.document.contents
+    spans = [piece.span() for piece in PIECE_PATTERN.finditer(contents)]
+    matches = [any(start < end_ and begin < end for begin, end_ in hit.matched) for start, end in spans]
+    last = max(0, len(spans) - EXCERPT_PIECES)
+    first = max(range(last + 1), key=lambda i: (sum(matches[i : i + EXCERPT_PIECES]), -i))
+    window = spans[first : first + EXCERPT_PIECES]
     if not window:
         return Text()
     start, end = window[0][0], window[-1][1]
     text = Text("… " if first else "")
-    for begin, stop in sorted(found.matched):
+    for begin, stop in sorted(hit.matched):
         if start <= begin and stop <= end:
             text.append(plain(contents[start:begin])).append(plain(contents[begin:stop], "bold green"))
             start = stop

@@ -1,4 +1,4 @@
-"""Reciprocal rank fusion of several rankings."""
+"""Fuse several rankings of a query by reciprocal rank fusion."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pdadapt.data.run_file import Ranked
 from pdadapt.settings.schema import RetrieveSettings
 
-RRF_K = 60  # of reciprocal rank fusion, as in the paper
+RRF_K = 60  # the constant of the paper
 
 
 def fuse(rankings: Sequence[Ranked], k: int) -> Ranked:
-    """The k best documents of several rankings of one query, by reciprocal rank fusion: a document's score is the sum
-    of 1 / (60 + rank) over the rankings that hold it (Cormack, Clarke and Buettcher, SIGIR 2009).
+    """Return the k best documents of several rankings of one query, best first.
 
-    Of equal scores the document of the earlier ranking stands first, then that of the better rank in it.
+    A document's score is the sum of 1 / (60 + rank) over the rankings that contain it (Cormack, Clarke and Buettcher,
+    SIGIR 2009). Documents with equal scores are sorted by the first ranking that contains them, then by their rank in
+    it.
     """
     scores: dict[str, float] = {}
     for ranked in rankings:
@@ -24,9 +25,9 @@ def fuse(rankings: Sequence[Ranked], k: int) -> Ranked:
 
 
 def fuse_sources(
-    found: Iterable[tuple[str, Ranked]], bm25: Mapping[str, Ranked], settings: RetrieveSettings
+    student: Iterable[tuple[str, Ranked]], bm25: Mapping[str, Ranked], settings: RetrieveSettings
 ) -> Iterator[tuple[str, Ranked]]:
-    """The candidates of queries: what the student found, fused with BM25's rankings, in the order of the sources."""
-    for query_id, ranked in found:
+    """Yield each query's candidates: the student's ranking fused with BM25's, in the order of retrieve.sources."""
+    for query_id, ranked in student:
         by_source = {"student": ranked, "bm25": bm25.get(query_id, [])}
         yield query_id, fuse([by_source[source] for source in settings.sources], settings.k)

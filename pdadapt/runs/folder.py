@@ -1,4 +1,4 @@
-"""The order of the stages. Each leaves a file that is whole or absent; a stage whose file is there is not run again."""
+"""The run folder: its paths, its lock, and whether a run can be started, resumed or restarted in it."""
 
 from __future__ import annotations
 
@@ -14,40 +14,28 @@ import yaml
 
 from pdadapt.data.lines import has_utf8_name
 from pdadapt.errors import RunError
-from pdadapt.runs.changes import (
-    FREE,
-    KEPT,
-    LABEL_KEYS,
-    STAGES,
-    UNCOMPARED,
-    WRITING,
-    Change,
-    Stage,
-    differences,
-    name_changes,
-    read_by,
-    with_defaults,
-)
+from pdadapt.runs.changes import LABEL_KEYS, UNCOMPARED_PARTS, Change, differences, name_changes, with_defaults
 from pdadapt.runs.shards import name_shards_at_work, unmerged
+from pdadapt.runs.stages import (
+    MAY_COME_FIRST,
+    RERANKER_FILES,
+    STAGE_NAMES,
+    STAGES,
+    StageName,
+    artefacts_before,
+    is_free,
+    stage_that_reads,
+)
 from pdadapt.runtime.files import read_settings, write_atomic
 from pdadapt.runtime.locks import locked
 from pdadapt.settings.schema import Recipe
 
 PACKAGES = ("pdadapt", "torch", "transformers", "sentence-transformers")
-BEGINNINGS = (
-    "lock",
-    "recipe.yaml",
-    "run.json",
-    "queries.jsonl",
-    "labels.sqlite",
-    "report.html",
-    "timings.jsonl",
-    "progress.json",
-    "memory.json",
-)  # what a run that was killed as it began may have left
 
 
 class RunFolder:
+    """The folder of one run. runs/stages.py says what lies in it."""
+
     def __init__(self, path: Path):
         self.path = path
         self.recipe_file = path / "recipe.yaml"
@@ -58,7 +46,7 @@ class RunFolder:
         self.student = path / "student"
 
     def iteration(self, number: int) -> Path:
-        """The folder of one iteration; 0 is the base student."""
+        """The folder of an iteration; 0 is the base student."""
         return self.path / f"iteration-{number}"
 
     def checkpoint(self, number: int) -> Path:
@@ -66,25 +54,27 @@ class RunFolder:
         return self.student if number == 0 else self.iteration(number) / "checkpoint"
 
     def store(self, recipe: Recipe) -> Path:
-        """The label store: the run's own, or the one that the recipe shares."""
+        """The label store: that of the recipe, or the run's own."""
         return Path(recipe.label_store) if recipe.label_store else self.path / "labels.sqlite"
 
     def locked(self, shared: bool = False) -> contextlib.AbstractContextManager[None]:
-        """Keep other processes out of this run; shared: let in those that share it too."""
+        """Keep other processes out of this run. shared: let in those that share it too."""
         return locked(self.path, shared, name_shards_at_work)
 
     def claim(
-        self, recipe: Recipe, origin: dict[str, Any], restart_from: Stage | None = None, staged: bool = True
+        self, recipe: Recipe, origin: dict[str, Any], restart_from: StageName | None = None, staged: bool = True
     ) -> str:
-        """Begin a run here, or make sure that the one begun here is the same; returns what `check` says.
+        """Start a run here, or make sure that it can be resumed; return what `check` says.
 
-        What a restart makes anew is removed.
+        Results that a restart redoes are removed. Raises what `check` raises.
         """
         said, outdated = self.check(recipe, origin, restart_from, staged)
         removed = self.path / "removed"
         for number, path in enumerate(outdated):
             removed.mkdir(exist_ok=True)
-            os.replace(path, removed / f"{number}-{os.getpid()}-{path.name}")  # at once, so that a kill halves nothing
+            os.replace(
+                path, removed / f"{number}-{os.getpid()}-{path.name}"
+            )  # Move, then remove: a kill must not leave half a folder.
         shutil.rmtree(removed, ignore_errors=True)
         write_atomic(self.recipe_file, dump(recipe))
         if said or not self.run_file.exists():
@@ -92,40 +82,45 @@ class RunFolder:
         return said
 
     def check(
-        self, recipe: Recipe, origin: dict[str, Any], restart_from: Stage | None = None, staged: bool = True
+        self, recipe: Recipe, origin: dict[str, Any], restart_from: StageName | None = None, staged: bool = True
     ) -> tuple[str, list[Path]]:
-        """Whether a run of these settings can begin or go on here; nothing is touched.
+        """Find out whether a run with these settings can start or resume here. Nothing is changed.
 
-        origin: what the run is made from besides the recipe. `versions` of packages, settings of memory (FREE), and
-        whatever no stage that has begun here reads, may differ. staged: else every stage reads every setting.
-        Returns a sentence on what differs, if anything, and what to remove: where something else differs, the results
-        of restart_from and of later stages. Raises RunError, naming it, when that stage is not as early as need be.
+        origin: what the run is made from besides the recipe (run.json). These may differ: versions of packages,
+        settings of speed and memory, and settings that no started stage reads. staged: False if every stage reads
+        every setting.
+
+        Returns a sentence about what differs, or an empty text; and what a restart from `restart_from` must remove.
+        Raises RunError if something else differs, and restart_from is missing or too late a stage.
         """
         if not has_utf8_name(self.path):
-            raise RunError(f"{self.path}: no model can be saved there, for the name is not UTF-8; give another --out.")
+            raise RunError(f"{self.path}: the name is not UTF-8, so no model can be saved there. Choose another --out.")
         if not self.run_file.exists():
-            if self.path.is_dir() and any(not entry.name.startswith(BEGINNINGS) for entry in self.path.iterdir()):
-                raise RunError(f"{self.path} is not empty and holds no run; give another --out.")
+            if self.path.is_dir() and any(not entry.name.startswith(MAY_COME_FIRST) for entry in self.path.iterdir()):
+                raise RunError(f"{self.path} is not empty and holds no run. Choose another --out.")
             if restart_from:
-                raise RunError(f"--restart-from: {self.path} holds no run to restart; leave it out, or check --out.")
+                raise RunError(
+                    f"--restart-from: {self.path} holds no run to restart. Check --out, or leave out --restart-from."
+                )
             return "", []
-        changes = self._changes(json.loads(recipe.model_dump_json()), origin)
-        stages = {key: read_by(key) if staged else STAGES[0] for key, *_ in changes}
+        changes = self._changes(json.loads(recipe.model_dump_json()), origin, staged)
+        stages = {key: stage_that_reads(key) if staged else STAGE_NAMES[0] for key, *_ in changes}
         stale = [change for change in changes if self._has_begun(stages[change[0]])]
         if not stale:
             if changes:
-                return f"Settings that no stage has read yet are changed: {name_changes(changes)}.", []
-            same = "No setting that a stage has read is changed, so nothing is made anew."
+                return f"Changed settings that no stage has read yet: {name_changes(changes)}.", []
+            same = "No setting that a stage has read has changed, so nothing is redone."
             return (same if restart_from else ""), []
-        earliest = min((stages[key] for key, *_ in stale), key=STAGES.index)
-        if restart_from is None or STAGES.index(restart_from) > STAGES.index(earliest):
-            anew = (
-                f"make stage {earliest} and those after it anew with --restart-from {earliest}, or " if staged else ""
+        earliest = min((stages[key] for key, *_ in stale), key=STAGE_NAMES.index)
+        if restart_from is None or STAGE_NAMES.index(restart_from) > STAGE_NAMES.index(earliest):
+            redo = (
+                f"Redo stage {earliest} and all later ones with --restart-from {earliest}, or choose another --out."
+                if staged
+                else "Choose another --out."
             )
             raise RunError(
-                f"{self.path} holds a run with other settings: {name_changes(stale, staged)}; {anew}give another --out "
-                f"(labels serve again where teacher and prompts are the same: --set label_store={self.path}/"
-                "labels.sqlite)."
+                f"{self.path} holds a run with other settings: {name_changes(stale, staged)}. {redo} Labels of the "
+                f"same teacher and prompts can be reused: --set label_store={self.path}/labels.sqlite"
             )
         outdated = self.outputs(restart_from)
         if any(stages[key] == "evaluate" for key, *_ in stale):  # measures of the base are outdated too
@@ -133,47 +128,54 @@ class RunFolder:
             outdated += [path for path in measured if not {path, *path.parents} & set(outdated)]
         if restart_from != "evaluate" and (shards := unmerged(self.path)):
             raise RunError(
-                f"{self.path} has shards whose labels would go ({', '.join(file.stem for file in shards)}); take them "
-                f"in first: pdadapt labels merge {self.path}"
+                f"{self.path} has shards whose labels would be lost ({', '.join(file.stem for file in shards)}). Merge "
+                f"them first: pdadapt labels merge {self.path}"
             )
-        return f"Made anew from stage {restart_from}, since {name_changes(stale)}.", outdated
+        return f"Redone from stage {restart_from}, because {name_changes(stale)}.", outdated
 
-    def _has_begun(self, stage: Stage) -> bool:
-        """Whether the stage, or one after it, has left something, be it half done."""
+    def _has_begun(self, stage: StageName) -> bool:
+        """Whether this stage or a later one has left something, even unfinished."""
         return any(path.name != "report.html" and path.suffix != ".part" for path in self.outputs(stage))
 
-    def outputs(self, stage: Stage) -> list[Path]:
-        """What this stage and those after it have left here, the last made first."""
+    def outputs(self, stage: StageName) -> list[Path]:
+        """What this stage and the later ones have left here, newest iteration first.
+
+        Everything in the folder of an iteration counts, unless an earlier stage wrote it. Label and train do not touch
+        iteration-0, which belongs to the base student.
+        """
         folders = sorted(self.path.glob("iteration-*"), key=lambda folder: -int(folder.name.split("-")[1]))
-        found = [self.path / "report.html", self.metrics_file, self.values_file]
-        if stage == "evaluate":
-            found += [folder / name for folder in folders for name in ("test.run", "agreement.json")]
-        elif stage in KEPT:
+        results = [artefact.path for artefact in STAGES[-1].writes]
+        found = [self.path / name for name in results if "/" not in name]
+        if stage == STAGES[-1].name:
+            found += [folder / name.split("/")[1] for folder in folders for name in results if "/" in name]
+        elif stage in ("label", "train"):
             found += [folder for folder in folders if folder.name not in ("iteration-0", "iteration-1")]
-            found += [entry for entry in self.iteration(1).glob("*") if entry.name not in KEPT[stage]]
+            earlier = artefacts_before(stage)
+            found += [entry for entry in self.iteration(1).glob("*") if entry.name not in earlier]
         else:
             found += folders
-        if stage == STAGES[0]:
-            of_reranker = ("model", "trainer", "candidates.run", "index")
-            found += [self.student, *(self.path / name for name in of_reranker)]
+        if stage == STAGE_NAMES[0]:
+            found += [self.student, *(self.path / name for name in RERANKER_FILES)]
         return [path for path in dict.fromkeys(found) if path.exists()]
 
-    def _changes(self, wanted: dict[str, Any], origin: dict[str, Any]) -> list[Change]:
-        """What differs from the run begun here, but for what may. Raises RunError when that cannot be told."""
+    def _changes(self, wanted: dict[str, Any], origin: dict[str, Any], staged: bool) -> list[Change]:
+        """What differs from the run in this folder and must not. Raises RunError if its files are unusable."""
         found, begun = read_settings(self.run_file), read_settings(self.recipe_file)
         if ("reranker" in found) != ("reranker" in origin):
-            raise RunError(f"{self.path} holds a run of another command; give another --out.")
+            raise RunError(f"{self.path} holds a run of another command. Choose another --out.")
         if "corpus_sha256" in origin and "corpus_sha256" not in found:
-            raise RunError(f"{self.path} holds a run of another version (run.json); give another --out.")
+            raise RunError(f"{self.path} holds a run of another version (run.json). Choose another --out.")
         version = found.get("versions", {}).get("pdadapt", "another version")
         changes = differences(with_defaults(begun, f"{self.path} (begun by pdadapt {version})"), wanted)
         named = {key.rpartition(".")[2] for key, *_ in changes if key.startswith("teacher.")}
         changes += [
             change
-            for change in differences(found, {**origin, **{key: found.get(key) for key in UNCOMPARED}})
-            if not (change[0].startswith(LABEL_KEYS) and change[0].rpartition(".")[2] in named)  # it is said already
+            for change in differences(found, {**origin, **{key: found.get(key) for key in UNCOMPARED_PARTS}})
+            if not (
+                change[0].startswith(LABEL_KEYS) and change[0].rpartition(".")[2] in named
+            )  # The setting itself is named.
         ]
-        changes = [change for change in changes if change[0] not in FREE and not change[0].startswith(WRITING)]
+        changes = [change for change in changes if not is_free(change[0], staged)]
         return [
             (key, old, new)
             for key, old, new in changes
@@ -183,37 +185,40 @@ class RunFolder:
 
 
 def system(number: int) -> str:
-    """What the student after so many iterations is called where students stand side by side."""
+    """The name of the student after this many iterations, in tables and files that compare students."""
     return f"iteration-{number}" if number else "base"
 
 
 def _served_alike(old: str | None, new: str | None) -> bool:
-    """Whether one model is meant, served at two addresses."""
+    """Whether both names mean one model, served at two addresses."""
     (url, name), (other_url, other_name) = urldefrag(old or ""), urldefrag(new or "")
     return url.startswith("http") and other_url.startswith("http") and name == other_name
 
 
 def dump(recipe: Recipe) -> str:
-    """As YAML, every setting."""
+    """Every setting as YAML."""
     text: str = yaml.safe_dump(json.loads(recipe.model_dump_json()), sort_keys=False, allow_unicode=True)
     return text
 
 
 def label_store(folder: Path) -> Path:
-    """Where the run keeps its labels. Raises RunError when the folder is no run."""
+    """The label store of a run. Raises RunError if the folder is not a run."""
     if not (folder / "recipe.yaml").is_file():
-        raise RunError(f"{folder} holds no run; give the folder of a `pdadapt adapt`.")
+        raise RunError(f"{folder} holds no run. Give the folder of a `pdadapt adapt`.")
     shared = read_settings(folder / "recipe.yaml").get("label_store")
     return Path(shared) if shared else folder / "labels.sqlite"
 
 
 def last_checkpoint(name: str) -> str:
-    """Of a run folder the checkpoint for use, or the newest while it goes on; any other model name as it is."""
+    """The checkpoint to use of a run folder, or its newest while the run goes on. Other names are returned as given.
+
+    Raises RunError if the run has no checkpoint yet.
+    """
     run = RunFolder(Path(name))
     if not run.run_file.is_file():
         return name
     found = [int(path.parent.name.split("-")[1]) for path in run.path.glob("iteration-*/checkpoint")]
     if not found:
-        raise RunError(f"{name} holds no checkpoint yet; finish it by running the same `pdadapt adapt` again.")
+        raise RunError(f"{name} has no checkpoint yet. Repeat its `pdadapt adapt` command to finish it.")
     metrics = read_settings(run.metrics_file) if run.metrics_file.exists() else {}
     return str(run.checkpoint(metrics.get("iteration", max(found))))

@@ -1,4 +1,4 @@
-"""How far the shards of a run are (shards.py), from what lies in its folder."""
+"""The states of the shards of a run, read from its folder (labeling/shards.py labels them)."""
 
 from __future__ import annotations
 
@@ -7,38 +7,39 @@ from pathlib import Path
 
 from pdadapt.runtime.locks import Holder, holder
 
-LABELED, MERGED = ".labeled", ".merged"  # marks beside a shard's store: it came to its end; the run's own store has it
+LABELED = ".labeled"  # suffix of the file that marks a shard as finished
+MERGED = ".merged"  # suffix of the file that marks a shard as merged into the run's label store
 
 
 def shards_at_work(run: Path) -> dict[str, Holder]:
-    """The shards of a run that are being labeled (shards.py), and who is at each."""
+    """The shards that are being labeled now, and the process that labels each."""
     folders = sorted(run.glob("iteration-*/shards/*.lock"))
     return {folder.stem: at_it for folder in folders if (at_it := holder(folder))}
 
 
 def name_shards_at_work(run: Path) -> str:
-    """The same as one text; empty when no shard is being labeled."""
+    """The shards that are being labeled now, as one text; empty if there are none."""
     return ", ".join(f"shard {name}: {who}" for name, who in shards_at_work(run).items())
 
 
 def mark(store: Path, what: str) -> None:
-    """Note of a shard's store, as it is now, that it is LABELED or MERGED."""
+    """Mark a shard's store, in its present state, as LABELED or MERGED."""
     store.with_suffix(what).touch()
 
 
 def is_marked(store: Path, what: str) -> bool:
-    """Whether that was noted, and nothing written since."""
+    """Whether the store has this mark, and has not changed since."""
     noted, log = store.with_suffix(what), store.with_name(store.name + "-wal")
     return noted.exists() and not log.exists() and noted.stat().st_mtime_ns >= store.stat().st_mtime_ns
 
 
 def unmerged(run: Path) -> list[Path]:
-    """The shards that hold labels which the run's own store has not taken in."""
+    """The label stores of shards that are not merged into the run's label store."""
     return [store for store in sorted(run.glob("iteration-*/shards/*.sqlite")) if not is_marked(store, MERGED)]
 
 
 def shard_summary(run: Path) -> str:
-    """A sentence on the shards of the last iteration that has any; empty without shards."""
+    """A sentence about the shards of the last iteration that has any; empty if there are none."""
     folders = sorted(run.glob("iteration-*/shards"), key=lambda folder: int(folder.parent.name.split("-")[1]))
     stores = sorted(folders[-1].glob("*.sqlite")) if folders else []
     at_work = shards_at_work(run)

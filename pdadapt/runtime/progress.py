@@ -71,6 +71,15 @@ class Progress:
         """A line above the live view."""
         self.console.print(text, highlight=False, soft_wrap=True, markup=False)
 
+    @contextlib.contextmanager
+    def within(self, prefix: str) -> Iterator[None]:
+        """Put a prefix before the names of tasks, such as "iteration 1: "."""
+        outer, self.prefix = self.prefix, self.prefix + prefix
+        try:
+            yield
+        finally:
+            self.prefix = outer
+
     def log_to(self, log: Path, state: Path) -> None:
         """Log tasks in this file, and keep the state of the one at hand in that; what a process that was stopped left
         there is logged first.

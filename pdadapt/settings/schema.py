@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -19,6 +20,7 @@ MAX_INTEGER = 2**31 - 1  # that every library counts to
 PositiveInteger = Annotated[int, Field(gt=0, le=MAX_INTEGER)]
 TokenLength = Annotated[int, Field(gt=3, le=MAX_INTEGER)]  # of a text with its special tokens
 NonNegativeFloat = Annotated[float, Field(ge=0)]
+MAX_DEPTH = 1_000  # documents ranked for a query, if a measure has no cutoff
 PositiveFloat = Annotated[float, Field(gt=0)]
 LearningRate = Annotated[float, Field(gt=0, le=1)]
 
@@ -363,6 +365,14 @@ class EvaluateSettings(Settings):
     """Permutations of the paired randomisation test."""
     general: bool = True
     """Measure base and adapted student on the general set too (English, all subjects): was anything forgotten?"""
+
+    @property
+    def depth(self) -> int:
+        """How many documents are ranked for a query: k, or the largest cutoff of a measure; 1,000 for AP and others
+        without a cutoff, as in the field's runs.
+        """
+        cutoffs = (re.search(r"@(\d+)$", name) for name in self.measures)
+        return max([self.k, *(int(found[1]) if found else MAX_DEPTH for found in cutoffs)])
 
 
 QueryKind = Literal["question", "keywords", "claim", "title"]

@@ -1,7 +1,7 @@
 """The ColBERT student: sentence-transformers' MultiVectorEncoder, from a ColBERT checkpoint or a plain encoder.
 
-A plain encoder starts with its token embeddings as they are, or projected by a PCA of the corpus' own token
-embeddings: never by random numbers, so that the untrained student is already a good retriever.
+A plain encoder starts with its own token embeddings. An optional projection is a PCA of the corpus' token embeddings
+and never random, so the untrained student already retrieves well.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pdadapt.models.encoders import length_limit, prepare_encoder
 from pdadapt.models.outline import part_options
 from pdadapt.models.source import ModelSource, is_colbert, resolve_model, translate_errors
 
-PCA_DOCUMENTS = 1_000  # as many passages are enough to fit a projection to their token embeddings
+PROJECTION_SAMPLE = 1_000  # the token embeddings of so many documents are enough to fit a projection
 
 
 def load_colbert(
@@ -30,21 +30,22 @@ def load_colbert(
     query_length: int | None = None,
     document_length: int | None = None,
     projection: int = 0,
-    passages: Sequence[str] = (),
+    sample_texts: Sequence[str] = (),
     dtype: str = "float32",
 ) -> MultiVectorEncoder:
-    """A student ready to encode and to train.
+    """Load a ColBERT student, ready to encode and to train.
 
-    name: a model name (see models.py). query_length, document_length: tokens kept; None means as the checkpoint says,
-    or 32 and 300 for a plain encoder, if it reads as many. For a plain encoder, `projection` dimensions (0: none) are
-    fitted to the token embeddings of `passages`. dtype: what the encoder multiplies in (see device.py); weights and
-    embeddings are float32.
-
-    Raises ModelError when the checkpoint does not load, or is no student.
+    name: a model name (see models/source.py).
+    query_length, document_length: tokens kept. None means what the checkpoint says, or 32 and 300 for a plain encoder
+    that reads as many.
+    projection: the dimensions of a projection for a plain encoder, fitted to the token embeddings of `sample_texts`;
+    0 means none.
+    dtype: the dtype of the encoder's multiplications (see models/device.py). Weights and embeddings are float32.
+    Raises ModelError if the checkpoint cannot be loaded as a student.
     """
     with torch.random.fork_rng():
-        torch.manual_seed(0)  # weights that a checkpoint lacks, such as BERT's unused pooler, are the same every time
-        return _load(name, query_length, document_length, projection, passages, dtype)
+        torch.manual_seed(0)  # weights that a checkpoint lacks (BERT's unused pooler) are the same every time
+        return _load(name, query_length, document_length, projection, sample_texts, dtype)
 
 
 def _load(
@@ -52,11 +53,11 @@ def _load(
     query_length: int | None,
     document_length: int | None,
     projection: int,
-    passages: Sequence[str],
+    sample_texts: Sequence[str],
     dtype: str,
 ) -> MultiVectorEncoder:
     source = resolve_model(name)
-    weights = {"use_safetensors": True, "dtype": torch.float32}  # half-precision master weights would not learn
+    weights = {"use_safetensors": True, "dtype": torch.float32}  # training needs float32 weights
     source.check()
     with translate_errors(f"Student {name!r} does not load"):
         if is_colbert(source):
@@ -73,22 +74,23 @@ def _load(
             config_kwargs=dict(options),
         )
         unknown = (None, encoder.tokenizer.unk_token_id)
-        known = [mark for mark in string.punctuation if encoder.tokenizer.convert_tokens_to_ids(mark) not in unknown]
-        tail = [MultiVectorMask(skiplist_words=known), Normalize(module_input_name="token_embeddings")]
+        skipped = [mark for mark in string.punctuation if encoder.tokenizer.convert_tokens_to_ids(mark) not in unknown]
+        tail = [MultiVectorMask(skiplist_words=skipped), Normalize(module_input_name="token_embeddings")]
         model = MultiVectorEncoder(modules=[encoder, *tail])
     settle_student(model, source)
     limit = length_limit(model)
     set_lengths(model, query_length or min(32, limit), document_length or min(300, limit))
     set_compute_dtype(model, dtype)
     if projection:
-        model = MultiVectorEncoder(modules=[encoder, fit_projection(model, passages, projection), *tail])
+        model = MultiVectorEncoder(modules=[encoder, fit_projection(model, sample_texts, projection), *tail])
     return model
 
 
 def set_lengths(model: MultiVectorEncoder, query_length: int | None, document_length: int | None) -> None:
-    """Tokens kept of queries and documents (None: as they are); queries that are padded with [MASK] are padded to it.
+    """Set the tokens kept of queries and of documents. None leaves a length unchanged.
 
-    Raises ModelError when the encoder has fewer positions.
+    Queries of a checkpoint with query expansion are padded with [MASK] to the query length. Raises ModelError if the
+    encoder reads fewer tokens.
     """
     encoder: Any = model[0]
     check_lengths(length_limit(model), query_length, document_length)
@@ -102,16 +104,17 @@ def set_lengths(model: MultiVectorEncoder, query_length: int | None, document_le
 
 
 def check_lengths(limit: int, *lengths: int | None) -> None:
-    """Raises ModelError when more tokens are asked for than the student reads."""
+    """Raises ModelError if a length exceeds the number of tokens that the student reads."""
     if max(length or 0 for length in lengths) > limit:
         raise ModelError(
-            f"The student reads at most {limit} tokens; lower query_length and document_length of student and train."
+            f"The student reads at most {limit} tokens. Lower query_length and document_length of student and train."
         )
 
 
 def settle_student(model: MultiVectorEncoder, source: ModelSource) -> None:
-    """Make a student that was just loaded fit for work (see encoders.py); padding stands behind its texts, whatever the
-    tokenizer says, since training cuts it off there.
+    """Prepare a student that was just loaded (see models/encoders.py).
+
+    Padding is set to the right of the texts, since training cuts it off there.
     """
     model.tokenizer.padding_side = "right"
     prepare_encoder(model, source, "Student")
@@ -120,24 +123,25 @@ def settle_student(model: MultiVectorEncoder, source: ModelSource) -> None:
 
 
 def get_lengths(model: MultiVectorEncoder) -> tuple[int | None, int | None]:
-    """Tokens kept of queries and of documents; None means as many as the encoder reads."""
+    """Return the tokens kept of queries and of documents. None means as many as the encoder reads."""
     encoder: Any = model[0]
     expansion = encoder.query_expansion
     return (expansion["length"] if expansion else encoder.query_length), encoder.document_length
 
 
-def fit_projection(model: MultiVectorEncoder, passages: Sequence[str], dimensions: int) -> Dense:
-    """A linear projection (without bias) on the main directions of the passages' token embeddings.
+def fit_projection(model: MultiVectorEncoder, sample_texts: Sequence[str], dimensions: int) -> Dense:
+    """Return a linear projection (without bias) on the principal directions of the texts' token embeddings E.
 
-    Uncentred, since MaxSim is made of dot products: the first eigenvectors of E^T E keep those best (Eckart-Young).
+    The embeddings are not centered, since MaxSim is a sum of dot products. The first eigenvectors of E^T E preserve dot
+    products best (Eckart-Young). Raises ModelError if there are no texts, or more dimensions than E has.
     """
-    if not passages:
-        raise ModelError("student.projection needs a corpus to be fitted to; set it to 0.")
-    embeddings = model.encode_document(list(passages), batch_size=8, show_progress_bar=False)
+    if not sample_texts:
+        raise ModelError("student.projection must be fitted to a corpus, but there is none. Set it to 0.")
+    embeddings = model.encode_document(list(sample_texts), batch_size=8, show_progress_bar=False)
     tokens = torch.cat([matrix.float().cpu() for matrix in embeddings])
     if dimensions > tokens.shape[1]:
         raise ModelError(
-            f"student.projection {dimensions} exceeds the encoder's {tokens.shape[1]} dimensions; lower it."
+            f"student.projection={dimensions} exceeds the encoder's {tokens.shape[1]} dimensions. Lower it."
         )
     _, vectors = torch.linalg.eigh((tokens.T @ tokens).double())
     weight = vectors[:, -dimensions:].flip(1).T.float().contiguous()

@@ -1,7 +1,7 @@
-"""The dense (DPR) student: one vector a text, from a sentence-transformers model or a plain encoder.
+"""The dense (DPR) student: one vector per text, from a sentence-transformers model or a plain encoder.
 
-It is carried as a multi-vector student whose texts have one vector each. MaxSim of one query vector with one document
-vector is their dot product, so that retrieval, losses and engines are the same for both.
+It is represented as a multi-vector student whose texts have one vector each. MaxSim of one query vector and one
+document vector is their dot product, so retrieval, losses and engines are the same for both kinds.
 """
 
 from __future__ import annotations
@@ -22,18 +22,20 @@ from pdadapt.models.source import has_modules, resolve_model, translate_errors
 from pdadapt.runtime.files import atomic_folder
 from pdadapt.students.colbert import set_lengths, settle_student
 
-DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # names that sentence-transformers knows, in its order
+DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # sentence-transformers tries these names in this order
 
 
 class OneVector(Module):
-    """A text's pooled embedding as its only token."""
+    """Returns a text's pooled embedding as its only token embedding."""
 
     def forward(self, features: dict[str, Tensor], **kwargs: Any) -> dict[str, Tensor]:
+        """Add `token_embeddings` (B, 1, dim) and their mask (B, 1) to the features."""
         vectors = features["sentence_embedding"].unsqueeze(1)
         mask = torch.ones(vectors.shape[:2], dtype=torch.long, device=vectors.device)
         return features | {"token_embeddings": vectors, "attention_mask": mask}
 
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
+        """Write the configuration. There are no weights."""
         self.save_config(output_path)
 
 
@@ -45,13 +47,14 @@ def load_dense(
     similarity: str | None = None,
     dtype: str = "float32",
 ) -> MultiVectorEncoder:
-    """A dense student ready to encode and to train.
+    """Load a dense student, ready to encode and to train.
 
-    name: a model name (see models.py). query_length, document_length: tokens kept; None means as the encoder reads.
-    pooling (`cls`, `mean`) and similarity (`dot`, `cosine`): None means as the checkpoint says, or for a plain encoder
-    those of DPR (Karpukhin et al. 2020), cls and dot. dtype: see device.py.
-
-    Raises ModelError when the checkpoint does not load, or has no vector for a whole text.
+    name: a model name (see models/source.py).
+    query_length, document_length: tokens kept; None means as many as the encoder reads.
+    pooling (`cls`, `mean`), similarity (`dot`, `cosine`): None means what the checkpoint says. For a plain encoder it
+    means cls and dot, as in DPR (Karpukhin et al. 2020).
+    dtype: the dtype of the encoder's multiplications (see models/device.py).
+    Raises ModelError if the checkpoint cannot be loaded, or if it is not a transformer with a pooling.
     """
     source = resolve_model(name)
     weights = {"use_safetensors": True, "dtype": torch.float32}
@@ -61,18 +64,21 @@ def load_dense(
         loaded = SentenceTransformer(source.place, revision=source.commit, model_kwargs=weights)
     modules = list(loaded)
     if len(modules) < 2 or not isinstance(modules[0], Transformer) or not isinstance(modules[1], Pooling):
-        raise ModelError(f"Student {name!r} is no dense model made of a transformer and a pooling; give one that is.")
+        raise ModelError(
+            f"Student {name!r} is not a dense model (a transformer with a pooling). Set student.kind=colbert, or name "
+            "another model."
+        )
     plain = not has_modules(source)
     if pooling or plain:
         modules[1] = Pooling(modules[1].embedding_dimension, pooling or "cls")
-    wanted = similarity or ("dot" if plain else loaded.similarity_fn_name)
-    normalises = isinstance(modules[-1], Normalize)
-    if wanted == "cosine" and not normalises:
+    chosen = similarity or ("dot" if plain else loaded.similarity_fn_name)
+    normalizes = isinstance(modules[-1], Normalize)
+    if chosen == "cosine" and not normalizes:
         modules.append(Normalize())
-    elif wanted == "dot" and similarity and normalises:
+    elif chosen == "dot" and similarity and normalizes:
         modules.pop()
-    of_document = (loaded.prompts.get(name) for name in DOCUMENT_PROMPTS)
-    prompts = {"query": loaded.prompts.get("query") or "", "document": next(filter(None, of_document), "")}
+    document_prompts = (loaded.prompts.get(name) for name in DOCUMENT_PROMPTS)
+    prompts = {"query": loaded.prompts.get("query") or "", "document": next(filter(None, document_prompts), "")}
     model = MultiVectorEncoder(modules=[*modules, OneVector()], prompts=prompts)
     settle_student(model, source)
     set_lengths(model, query_length, document_length)
@@ -81,7 +87,7 @@ def load_dense(
 
 
 def save_dense(model: MultiVectorEncoder, folder: Path) -> None:
-    """Write `model` as a SentenceTransformer (safetensors) to `folder`, which appears whole or not at all."""
+    """Write `model` as a SentenceTransformer (safetensors) to `folder`, which appears complete or not at all."""
     modules = list(model)[:-1]
     prompts = {task: text for task, text in model.prompts.items() if text}
     similarity: Any = "cosine" if isinstance(modules[-1], Normalize) else "dot"

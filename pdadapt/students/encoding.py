@@ -1,31 +1,35 @@
-"""Documents -> embeddings, in batches of about so many tokens, whose documents are about of one length."""
+"""Encode documents in batches of a given number of tokens. Documents of a batch have similar lengths."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
+from sentence_transformers import MultiVectorEncoder
 from torch import Tensor
 
 from pdadapt.models.memory import TokenBudget, slice_features
 
-CPU_BUDGET, GPU_BUDGET = 2_048, 65_536  # tokens at once: what stays in a CPU's caches, what fills a GPU
+ENCODE_CPU_TOKENS, ENCODE_GPU_TOKENS = 2_048, 65_536  # tokens per batch: a CPU's caches hold them, a GPU is busy
 
 
 def document_batches(
-    model: Any, texts: Sequence[str], batch_tokens: int | None = None
+    model: MultiVectorEncoder, texts: Sequence[str], batch_tokens: int | None = None
 ) -> Iterator[tuple[list[int], list[Tensor]]]:
-    """A batch at a time, the longest documents first: their places in `texts`, and each one's embeddings (tokens, dim).
+    """Yield batches (indices in `texts`, embeddings (tokens, dim) of each document), longest documents first.
 
-    What sentence-transformers' `encode_document` gives, up to rounding. batch_tokens: padding included; None means
-    CPU_BUDGET or GPU_BUDGET; halved when memory runs out.
+    The embeddings equal those of sentence-transformers' `encode_document`, up to rounding.
+
+    batch_tokens: tokens per batch, padding included. None means ENCODE_CPU_TOKENS or ENCODE_GPU_TOKENS. The number is
+    halved when memory runs out.
     """
     model.eval()
     features = model.preprocess(list(texts), prompt=model.prompts.get("document"), task="document")
     lengths = features["attention_mask"].sum(1).tolist()
     order = sorted(range(len(texts)), key=lambda row: -lengths[row])
-    budget = TokenBudget("encode", batch_tokens or (GPU_BUDGET if model.device.type == "cuda" else CPU_BUDGET))
+    budget = TokenBudget(
+        "encode", batch_tokens or (ENCODE_GPU_TOKENS if model.device.type == "cuda" else ENCODE_CPU_TOKENS)
+    )
 
     def encode(batch: range) -> list[Tensor]:
         rows = order[batch.start : batch.stop]
@@ -42,11 +46,11 @@ def document_batches(
         yield order[batch.start : batch.stop], matrices
 
 
-def encode_documents(model: Any, texts: Sequence[str], batch_tokens: int | None = None) -> list[Tensor]:
-    """The embeddings (tokens, dim) of each document, in their order."""
-    found = {
+def encode_documents(model: MultiVectorEncoder, texts: Sequence[str], batch_tokens: int | None = None) -> list[Tensor]:
+    """Return the embeddings (tokens, dim) of each document, in the order of `texts`. batch_tokens: see above."""
+    embeddings = {
         row: matrix
         for rows, matrices in document_batches(model, texts, batch_tokens)
         for row, matrix in zip(rows, matrices, strict=True)
     }
-    return [found[row] for row in range(len(texts))]
+    return [embeddings[row] for row in range(len(texts))]

@@ -12,7 +12,17 @@ if TYPE_CHECKING:
     from pdadapt.settings.schema import StudentSettings
 
 
-def load_student(
+def load_student(name: str, settings: StudentSettings, sample_texts: Sequence[str] = ()) -> MultiVectorEncoder:
+    """Load the model `name` as a student with the settings of a recipe.
+
+    settings: `settings.model` is ignored, since a checkpoint of a run is loaded with the same settings.
+    sample_texts: documents of the corpus, to which a projection is fitted.
+    Raises ModelError if the student cannot be loaded.
+    """
+    return load_student_as(name, **settings.model_dump(exclude={"model"}), sample_texts=sample_texts)
+
+
+def load_student_as(
     name: str,
     kind: Literal["colbert", "dense"] = "colbert",
     query_length: int | None = None,
@@ -21,12 +31,11 @@ def load_student(
     similarity: str | None = None,
     projection: int = 0,
     dtype: str = "float32",
-    passages: Sequence[str] = (),
+    sample_texts: Sequence[str] = (),
 ) -> MultiVectorEncoder:
-    """The student that recipe.StudentSettings describe, whose names these are; `passages` are a sample
-    of the corpus, for a projection.
+    """Load the model `name` as a student of this kind. The checkpoint decides about every option that is None.
 
-    Raises ModelError when it does not load.
+    The options are those of StudentSettings. Raises ModelError if the student cannot be loaded.
     """
     if kind == "dense":
         from pdadapt.students.dense import load_dense
@@ -34,16 +43,11 @@ def load_student(
         return load_dense(name, query_length, document_length, pooling, similarity, dtype)
     from pdadapt.students.colbert import load_colbert
 
-    return load_colbert(name, query_length, document_length, projection, passages, dtype)
-
-
-def load_configured(name: str, settings: StudentSettings, passages: Sequence[str] = ()) -> MultiVectorEncoder:
-    """The student of this name, with the settings of a recipe. Raises ModelError when it does not load."""
-    return load_student(name, **settings.model_dump(exclude={"model"}), passages=passages)
+    return load_colbert(name, query_length, document_length, projection, sample_texts, dtype)
 
 
 def save_student(model: MultiVectorEncoder, folder: Path) -> None:
-    """Write the student as a checkpoint (safetensors) to `folder`, which appears whole or not at all."""
+    """Write the student as a checkpoint (safetensors) to `folder`, which appears complete or not at all."""
     from pdadapt.students.dense import OneVector, save_dense
     from pdadapt.students.pylate import save_colbert
 

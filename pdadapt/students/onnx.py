@@ -1,4 +1,4 @@
-"""A student as an ONNX model."""
+"""Export a student as an ONNX model."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from pdadapt.students.pylate import save_colbert
 
 
 class _Embeddings(nn.Module):
-    """Token ids -> the student's embeddings: what a graph can hold."""
+    """Computes the student's embeddings from token ids. This is the part that an ONNX graph can hold."""
 
     def __init__(self, model: Any, dense: bool):
         super().__init__()
         self.encoder = model[0].auto_model
-        self.rest = nn.ModuleList(module for module in list(model)[1:] if type(module).__name__ not in TAILS)
+        self.rest = nn.ModuleList(module for module in list(model)[1:] if type(module).__name__ not in MASKING_MODULES)
         self.dense = dense
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Map token ids and mask (B, L) to embeddings (B, L, dim), or (B, dim) for a dense student."""
         tokens = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         features = {"token_embeddings": tokens, "attention_mask": attention_mask}
         for module in self.rest:
@@ -32,22 +33,25 @@ class _Embeddings(nn.Module):
         return features["sentence_embedding" if self.dense else "token_embeddings"]
 
 
-TAILS = ("MultiVectorMask", "OneVector")  # what follows the embeddings: which of them count
+MASKING_MODULES = ("MultiVectorMask", "OneVector")  # they follow the embeddings and say which of them count
 
 
 def save_onnx(model: Any, out: Path) -> None:
-    """`model.onnx`: input_ids and attention_mask (B, L) int64 -> embeddings (B, L, dim), of a dense student (B, dim);
-    beside it the tokenizer and `config_sentence_transformers.json`, which says markers, lengths and what is skipped.
+    """Write `model.onnx` to the folder `out`, which appears complete or not at all.
 
-    Raises ModelError when the packages lack, or torch cannot write such a student.
+    The graph maps input_ids and attention_mask (B, L) int64 to embeddings (B, L, dim), or (B, dim) for a dense student.
+    The folder also holds the tokenizer and `config_sentence_transformers.json` with the markers, the lengths and the
+    list of skipped tokens.
+
+    Raises ModelError if the packages are missing, or if torch cannot export this architecture.
     """
     try:
         import onnxscript  # noqa: F401
     except ImportError:
-        raise ModelError("Exporting to ONNX needs two packages; run `pip install 'pdadapt[onnx]'`.") from None
+        raise ModelError("The export to ONNX needs two more packages. Run `pip install 'pdadapt[onnx]'`.") from None
     dense = type(list(model)[-1]).__name__ == "OneVector"
     graph = _Embeddings(model.cpu(), dense).eval()
-    example = torch.ones(2, 8, dtype=torch.long), torch.ones(2, 8, dtype=torch.long)  # one tensor would be one input
+    ids, mask = torch.ones(2, 8, dtype=torch.long), torch.ones(2, 8, dtype=torch.long)  # one tensor would be one input
     sizes = {0: torch.export.Dim("texts"), 1: torch.export.Dim("tokens")}
     with atomic_folder(out) as folder:
         (save_dense if dense else save_colbert)(model, folder / "model")
@@ -56,7 +60,7 @@ def save_onnx(model: Any, out: Path) -> None:
         try:
             torch.onnx.export(
                 graph,
-                example,
+                (ids, mask),
                 str(folder / "model.onnx"),
                 input_names=["input_ids", "attention_mask"],
                 output_names=["embeddings"],
@@ -67,7 +71,7 @@ def save_onnx(model: Any, out: Path) -> None:
             )
         except (OSError, MemoryError):
             raise
-        except Exception as error:  # the exporter's own, of pages
+        except Exception as error:  # the exporter's own errors, which are pages long
             name = type(model[0].auto_model).__name__
-            raise ModelError(f"torch cannot write a {name} as ONNX. Export it with another --format.") from error
+            raise ModelError(f"torch cannot export a {name} to ONNX. Export it with another --format.") from error
         shutil.rmtree(folder / "model")

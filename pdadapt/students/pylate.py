@@ -1,8 +1,9 @@
-"""Write a ColBERT student so that sentence-transformers (6 and later) and PyLate load the same vectors from it.
+"""Write a ColBERT student so that sentence-transformers (6 and later) and PyLate compute the same vectors from it.
 
-The layout is PyLate's: a Transformer and a projection in `modules.json`, and the markers, lengths, expansion and
-punctuation list in `config_sentence_transformers.json`. sentence-transformers 6 reads it as `model_type: ColBERT` and
-adds the mask and the normalisation itself; its own layout does not load in PyLate, which needs version 5.
+The layout is PyLate's: `modules.json` lists a Transformer and a projection, `config_sentence_transformers.json` holds
+the markers, lengths, expansion and punctuation list. sentence-transformers 6 reads it as `model_type: ColBERT` and adds
+the mask and the normalization itself. The layout of sentence-transformers 6 does not load in PyLate, which needs
+version 5.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ DENSE_KEYS = ("in_features", "out_features", "bias", "activation_function")
 
 
 def save_colbert(model: MultiVectorEncoder, folder: Path) -> None:
-    """Write `model` (safetensors) to `folder`, which appears whole or not at all.
+    """Write `model` (safetensors) to `folder`, which appears complete or not at all.
 
-    A student without a projection gets one that is the identity: PyLate would else add a random one.
-    Raises ModelError for a model that the layout cannot express.
+    A student without a projection gets the identity as its projection, since PyLate would add a random one.
+    Raises ModelError if the layout cannot express the model.
     """
     encoder, projections, mask = colbert_parts(model)
     with atomic_folder(folder) as out:
@@ -70,7 +71,10 @@ def save_colbert(model: MultiVectorEncoder, folder: Path) -> None:
 
 
 def colbert_parts(model: MultiVectorEncoder) -> tuple[Any, list[Dense], MultiVectorMask]:
-    """(encoder, projections, mask) of a model that is Transformer, Dense..., MultiVectorMask, Normalize."""
+    """Return (encoder, projections, mask) of a model made of Transformer, Dense..., MultiVectorMask, Normalize.
+
+    Raises ModelError if it is made of anything else.
+    """
     modules = list(model)
     projections = [module for module in modules if isinstance(module, Dense)]
     encoder: Any = modules[0]
@@ -85,8 +89,8 @@ def colbert_parts(model: MultiVectorEncoder) -> tuple[Any, list[Dense], MultiVec
         or (expansion and expansion["strategy"] != "fixed")
     ):
         raise ModelError(
-            "The student is not a plain ColBERT (Transformer, projection, mask), so PyLate could not load it; "
-            "export it otherwise."
+            "PyLate cannot load this student, since it is not a plain ColBERT (Transformer, projection, mask). Export "
+            "it with another --format."
         )
     if not projections:
         size = encoder.get_embedding_dimension()
@@ -96,9 +100,10 @@ def colbert_parts(model: MultiVectorEncoder) -> tuple[Any, list[Dense], MultiVec
 
 
 def single_token(tokenizer: Any, text: str) -> str:
-    """The prompt as the single special token that ColBERT's marker is; empty when it is text, or none."""
-    known = tokenizer.get_vocab()
-    return next((form for form in (text, text.strip()) if form in known and tokenizer.tokenize(form) == [form]), "")
+    """Return the prompt if it is a single token, as ColBERT's markers are; else an empty string."""
+    vocabulary = tokenizer.get_vocab()
+    forms = (form for form in (text, text.strip()) if form in vocabulary and tokenizer.tokenize(form) == [form])
+    return next(forms, "")
 
 
 def _write(path: Path, value: Any) -> None:

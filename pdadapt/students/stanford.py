@@ -1,13 +1,13 @@
-"""A ColBERT student as colbert-ai opens it."""
+"""Export a ColBERT student in the layout of colbert-ai."""
 
 from __future__ import annotations
 
 import json
 import string
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import save_file
+from sentence_transformers import MultiVectorEncoder
 from transformers import BertModel
 
 from pdadapt.errors import ModelError
@@ -15,17 +15,17 @@ from pdadapt.runtime.files import atomic_folder
 from pdadapt.students.colbert import get_lengths
 from pdadapt.students.pylate import colbert_parts, single_token
 
-TOKENIZER_KEYS = (  # that transformers 4 knows, which colbert-ai needs
+TOKENIZER_KEYS = (  # colbert-ai needs transformers 4, which knows these keys
     *("cls_token", "mask_token", "pad_token", "sep_token", "unk_token", "do_lower_case", "strip_accents"),
     *("tokenize_chinese_chars", "model_max_length", "tokenizer_class"),
 )
-MARKERS = {"query": "[unused0]", "document": "[unused1]"}  # colbert-ai's tokens behind its [Q] and [D]
+MARKERS = {"query": "[unused0]", "document": "[unused1]"}  # colbert-ai writes these tokens for [Q] and [D]
 
 
-def save_stanford(model: Any, out: Path) -> None:
-    """colbert-ai's layout: a BERT with a linear layer beside it, and `artifact.metadata` (its ColBERTConfig).
+def save_stanford(model: MultiVectorEncoder, out: Path) -> None:
+    """Write the student to the folder `out`: a BERT with a linear layer, and `artifact.metadata` (a ColBERTConfig).
 
-    Raises ModelError when colbert-ai would compute something else with it.
+    The folder appears complete or not at all. Raises ModelError if colbert-ai would compute other embeddings.
     """
     encoder, projections, mask = colbert_parts(model)
     expansion = encoder.query_expansion
@@ -36,9 +36,9 @@ def save_stanford(model: Any, out: Path) -> None:
         plain and markers == MARKERS and expansion and punctuation
     ):
         raise ModelError(
-            "colbert-ai reads a BERT with one projection without bias, trained with its markers [unused0] and "
-            "[unused1] and queries filled up with [MASK], as ColBERTv2 was; this student is another: search it with "
-            "retrieve.engine=exact or plaid, export it as pylate."
+            "colbert-ai cannot use this student. It reads a BERT with one projection without bias, trained with the "
+            "markers [unused0] and [unused1] and with queries padded with [MASK], as ColBERTv2 was. Search this "
+            "student with retrieve.engine=exact or plaid, and export it with --format pylate."
         )
     weights = {f"bert.{key}": value for key, value in encoder.auto_model.state_dict().items() if "pooler" not in key}
     weights["linear.weight"] = projections[0].linear.weight
@@ -63,7 +63,7 @@ def save_stanford(model: Any, out: Path) -> None:
         settings_file = folder / "tokenizer_config.json"
         settings = json.loads(settings_file.read_text(encoding="utf-8"))
         kept = {key: value for key, value in settings.items() if key in TOKENIZER_KEYS}
-        kept["additional_special_tokens"] = list(settings.get("extra_special_tokens", []))  # its name before version 5
+        kept["additional_special_tokens"] = list(settings.get("extra_special_tokens", []))  # its name in transformers 4
         settings_file.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
         config = encoder.auto_model.config.to_dict() | {"architectures": ["HF_ColBERT"]}
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -41,6 +41,8 @@ class Chunk(NamedTuple):
 
 
 class PointTeacher(Protocol):
+    """Judges single documents."""
+
     def score_points(self, chunks: Iterable[Chunk]) -> Iterator[Scores]:
         """Yield the scores of `Point` questions batch by batch. A higher score means more relevant.
 
@@ -49,6 +51,8 @@ class PointTeacher(Protocol):
 
 
 class PairTeacher(Protocol):
+    """Judges pairs of documents."""
+
     def score_pairs(self, chunks: Iterable[Chunk]) -> Iterator[Scores]:
         """Yield, batch by batch, the log-odds that document a is more relevant than document b.
 

@@ -27,6 +27,8 @@ MAX_TAG_TOKENS = 8  # tokens of an answer that are read to tell whether it begin
 
 
 class CausalTeacher(LanguageModelTeacher):
+    """A decoder-only teacher for points and pairs."""
+
     kind = "causal"
     cpu_tokens = 2_048  # larger batches share more prefixes
 
@@ -35,6 +37,7 @@ class CausalTeacher(LanguageModelTeacher):
         self.packs = not settings.device_map and self._packing_agrees()
 
     def score_points(self, chunks: Iterable[Chunk]) -> Iterator[Scores]:
+        """Yield the log-odds of the label words, or the likelihood of the query if that is the point scoring."""
         assert self.point is not None
         yield from super().score_points(chunks) if self.point.labels else self._query_likelihood(chunks)
 

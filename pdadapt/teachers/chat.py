@@ -17,7 +17,7 @@ FIXED_DATE = "{% macro strftime_now(format) %}26 Jul 2024{% endmacro %}"
 # These arguments turn thinking off. A template ignores the ones that it does not know.
 NO_THINKING = {"enable_thinking": False, "thinking": False, "reasoning": False, "thinking_budget": 0}
 NO_THINKING_SYSTEM = "/no_think"  # a system message that turns thinking off in models without such an argument
-PLACEHOLDER = "quincunx"  # stands for a message; no chat template contains this word
+MESSAGE_PLACEHOLDER = "quincunx"  # stands for a message; no chat template contains this word
 PADDED_MESSAGE = " \t\n\n{}\r\n\n<b>&\"'\\ {{{{ x }}}} {}\n\n\t "  # has what some chat templates strip or change
 STRIP_FUNCTIONS: tuple[Callable[[str], str], ...] = (str, str.strip, str.lstrip, str.rstrip)
 THOUGHT_TAG = re.compile(
@@ -47,16 +47,16 @@ class ChatFormat:
         self.tokenizer = tokenizer
         self.template = FIXED_DATE + tokenizer.get_chat_template()
         self.system = [{"role": "system", "content": system}] if system else []
-        parts = self._render(PLACEHOLDER).split(PLACEHOLDER)
+        parts = self._render(MESSAGE_PLACEHOLDER).split(MESSAGE_PLACEHOLDER)
         if len(parts) != 2:
             raise ModelError(
-                f"The chat template of {tokenizer.name_or_path} shows a user's message {len(parts) - 1} times, not "
-                "once. Give a model whose template shows it once."
+                f"The chat template of {tokenizer.name_or_path} shows a user message {len(parts) - 1} times instead of "
+                "once. Use a model whose template shows it once."
             )
         self.before, self.after = parts
         self.thinks = opens_thought(self.after, self.template)
         self.turns = Turns(self._between(), control_tokens(tokenizer).strings.values())
-        message = PADDED_MESSAGE.format(PLACEHOLDER, PLACEHOLDER)
+        message = PADDED_MESSAGE.format(MESSAGE_PLACEHOLDER, MESSAGE_PLACEHOLDER)
         rendered = self._render(message)
         # None if no strip function does to the message what the template does
         self.strip = next((strip for strip in STRIP_FUNCTIONS if self._frame(strip(message)) == rendered), None)
@@ -70,7 +70,7 @@ class ChatFormat:
     def _between(self) -> list[str]:
         """Return what the template writes between and after the messages of a conversation."""
         with contextlib.suppress(Exception):  # some templates do not render a conversation of three messages
-            _, *between = self._render(PLACEHOLDER, PLACEHOLDER, PLACEHOLDER).split(PLACEHOLDER)
+            _, *between = self._render(*[MESSAGE_PLACEHOLDER] * 3).split(MESSAGE_PLACEHOLDER)
             if len(between) == 3:
                 return between
         return [self.before.rstrip().rpartition("\n")[2], self.after]

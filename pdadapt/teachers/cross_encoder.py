@@ -50,7 +50,10 @@ class CrossEncoderTeacher:
                 source.place, revision=source.commit, model_kwargs=weights, device=device.type, num_labels=None
             )
         if self.model.num_labels != 1:
-            raise ModelError(f"Teacher {source.name!r} has {self.model.num_labels} outputs; a point teacher has one.")
+            raise ModelError(
+                f"Teacher {source.name!r} has {self.model.num_labels} outputs, but a point teacher has one. Use a "
+                "model with one output."
+            )
         prepare_encoder(self.model, source, "Teacher", unused=())
         float32_behind_body(self.model, dtype)
         self.max_document_length = settings.max_document_length
@@ -159,8 +162,8 @@ def cut_texts(
     room = max_length - taken - (len(documents) - 1)
     if room < MIN_DOCUMENT_TOKENS * len(documents):
         raise RecipeError(
-            f"{max_length} tokens leave no room for the documents beside a query of {taken}; shorten it, or raise "
-            "max_length where the model reads more."
+            f"{max_length} tokens leave no room for the documents beside a query of {taken} tokens. Shorten the query, "
+            "or raise max_length if the model reads more."
         )
     texts = [read(text) for text in documents]
     kept = share_tokens({i: min(len(tokens), max_document_length or room) for i, (_, tokens) in enumerate(texts)}, room)
@@ -200,7 +203,8 @@ def check_reading(read: Callable[[TextPair], list[int]], tokenizer: Any, task: T
         control_ids.append(control.among(ids))
     if control_ids[1:] != control_ids[:-1]:  # the texts must add none
         raise ModelError(
-            f"{tokenizer.name_or_path} takes texts for control tokens, however they are written. Give another model."
+            f"{tokenizer.name_or_path} reads parts of texts as control tokens, even with spaces in them. Use another "
+            "model."
         )
     return left
 

@@ -41,13 +41,17 @@ def served_model(name: str) -> str:
     try:
         url, model = httpx.URL(name), urldefrag(name).fragment
     except (httpx.InvalidURL, ValueError) as error:
-        raise RecipeError(f"{name!r} is no address ({reason(error)}); write http://HOST:PORT/v1#NAME.") from None
+        raise RecipeError(f"{name!r} is not a URL ({reason(error)}). Write http://HOST:PORT/v1#NAME.") from None
     if url.scheme not in ("http", "https") or not url.host or (url.port or 0) > HIGHEST_PORT or not model:
         raise RecipeError(
-            f"{name!r} is no served model; write http://HOST:PORT/v1#NAME, NAME being the model that the server offers."
+            f"{name!r} does not name a served model. Write http://HOST:PORT/v1#NAME, where NAME is a model that the "
+            "server offers."
         )
     if url.userinfo or url.query:
-        raise RecipeError("A server's URL must hold no user, password or query; give the key as PDADAPT_API_KEY.")
+        raise RecipeError(
+            "The URL of a server must not contain a user, a password or a query. Set the environment variable "
+            "PDADAPT_API_KEY to the API key."
+        )
     return model
 
 
@@ -59,7 +63,7 @@ def server_urls(settings: ModelSettings) -> list[str]:
         url, other = urldefrag(endpoint)
         if served_model(f"{url}#{other or name}") != name:
             raise RecipeError(
-                f"Endpoint {endpoint!r} serves another model than {settings.model!r}; give the same #NAME."
+                f"Endpoint {endpoint!r} names another model than {settings.model!r}. Give the same #NAME."
             )
         urls.append(url)
     return list(dict.fromkeys(url.rstrip("/") for url in urls))
@@ -107,9 +111,11 @@ class EndpointTeacher:
         self.servers = all_servers
 
     def score_points(self, chunks: Iterable[Chunk]) -> Iterator[Scores]:
+        """Yield the log-odds of the label words. Raises ModelError if the servers fail."""
         yield from self._score(chunks, self.point_prompt, self.point_labels)
 
     def score_pairs(self, chunks: Iterable[Chunk]) -> Iterator[Scores]:
+        """Yield the log-odds of the label words. Raises ModelError if the servers fail."""
         yield from self._score(chunks, self.pair_prompt, self.pair_labels)
 
     def _score(
@@ -146,14 +152,14 @@ class EndpointTeacher:
             ]
         except (KeyError, IndexError, TypeError, AttributeError, ValueError):
             raise ModelError(
-                f"{server.url} answered without `top_logprobs`, from which the label words' probabilities are read; "
-                "use a server that gives them (vLLM, llama.cpp's server, OpenAI)."
+                f"{server.url} answered without `top_logprobs`, which hold the probabilities of the label words. Use a "
+                "server that returns them (vLLM, llama.cpp's server, OpenAI)."
             ) from None
         if not server.answered and thinks(answer["choices"][0], listed):
             raise ModelError(
-                f"{self.name} thinks before it answers at {server.url}, so the first token of its answer is no label "
-                "word. Turn its thinking off on the server (vLLM: --default-chat-template-kwargs "
-                "'{\"enable_thinking\": false}'; llama.cpp: --reasoning-budget 0), or give another model."
+                f"{self.name} thinks before it answers at {server.url}, so the first token of its answer is not a "
+                "label word. Turn off thinking on the server (vLLM: --default-chat-template-kwargs "
+                "'{\"enable_thinking\": false}'; llama.cpp: --reasoning-budget 0), or use another model."
             )
         server.answered = True
         first, second = (

@@ -75,8 +75,8 @@ def teacher_kind(settings: ModelSettings) -> str:
     if has_modules(source) or classes.endswith(ENCODER_CLASSES):
         return "bi_encoder"
     raise RecipeError(
-        f"What kind of teacher {settings.model!r} is, its configuration does not say (architectures: "
-        f"{classes or 'none'}); say it with --set teacher.kind=KIND."
+        f"Cannot tell what kind of teacher {settings.model!r} is from its config.json (architectures: "
+        f"{classes or 'none'}). Set it with --set teacher.kind=KIND."
     )
 
 
@@ -89,7 +89,7 @@ def check_architecture(model: ModelSettings, kind: str) -> None:
     if source.gguf_file:
         if kind != "causal":
             raise ModelError(
-                f"Teacher {source.name!r} is a GGUF file, so its kind is causal, not {kind}; leave teacher.kind out."
+                f"Teacher {source.name!r} is a GGUF file, so its kind is causal, not {kind}. Leave teacher.kind out."
             )
         return
     source.check()
@@ -101,12 +101,14 @@ def check_architecture(model: ModelSettings, kind: str) -> None:
     fits = {"seq2seq": decodes, "causal": generates, "cross_encoder": classifies}
     if not fits.get(kind, True):
         raise ModelError(
-            f"Teacher {source.name!r} is no {kind} model (architectures: {classes}); leave teacher.kind out, or give a "
-            "model of that kind."
+            f"Teacher {source.name!r} is not a {kind} model (architectures: {classes}). Leave teacher.kind out, or use "
+            "a model of that kind."
         )
     outputs = len(config.get("id2label") or (0, 1))
     if kind == "cross_encoder" and outputs != 1:
-        raise ModelError(f"Teacher {source.name!r} has {outputs} outputs, and a point teacher one; give one that has.")
+        raise ModelError(
+            f"Teacher {source.name!r} has {outputs} outputs, but a point teacher has one. Use a model with one output."
+        )
     if kind == "cross_encoder":
         check_encoder(source, "Teacher", "AutoModelForSequenceClassification", unused=(), cuts=True)
     elif kind in ("bi_encoder", "multi_vector"):
@@ -130,8 +132,8 @@ def _check_language_model(source: ModelSource, kind: str, max_length: int) -> No
     limit = position_limit(model)
     if limit is not None and max_length > limit:
         raise ModelError(
-            f"teacher.max_length is {max_length}, and {source.name!r} reads {limit} tokens at most. Lower it by --set "
-            f"teacher.max_length={limit}."
+            f"teacher.max_length is {max_length}, but {source.name!r} reads at most {limit} tokens. Lower it with "
+            f"--set teacher.max_length={limit}."
         )
 
 
@@ -150,15 +152,16 @@ def check_precision(settings: TeacherSettings) -> None:
     models = [model_of(settings, "point"), model_of(settings, "pair")]
     if not any(can_quantize(model, teacher_kind(model)) for model in models):
         names = " and ".join(dict.fromkeys(repr(model.model) for model in models))
-        raise RecipeError(f"teacher.quantize works for language models in safetensors, not for {names}; leave it out.")
+        raise RecipeError(f"teacher.quantize works for language models in safetensors, not for {names}. Leave it out.")
     if not torch.cuda.is_available():
         raise ModelError(
-            f"teacher.quantize={settings.quantize} needs a GPU (bitsandbytes), and there is none; leave it out."
+            f"teacher.quantize={settings.quantize} needs a GPU (for bitsandbytes), but this machine has none. Leave it "
+            "out."
         )
     try:
         import bitsandbytes  # noqa: F401
     except ImportError:
-        raise ModelError("teacher.quantize needs bitsandbytes; run `pip install 'pdadapt[gpu]'`.") from None
+        raise ModelError("teacher.quantize needs the package bitsandbytes. Run `pip install 'pdadapt[gpu]'`.") from None
 
 
 def groups_by_document(settings: TeacherSettings, task: Task) -> bool:

@@ -44,21 +44,21 @@ def teacher_key(settings: TeacherSettings, task: Task) -> str:
     model = model_of(settings, task)
     if model.endpoints and not model.model.startswith(("http://", "https://")):
         raise RecipeError(
-            f"Teacher {model.model!r} is not served, so teacher.endpoints says nothing; leave --endpoint out, or name "
-            "the model behind it (--endpoint http://HOST/v1#NAME)."
+            f"teacher.endpoints has no effect, since teacher {model.model!r} is not behind a server. Leave --endpoint "
+            "out, or name the model behind it (--endpoint http://HOST/v1#NAME)."
         )
     kind = teacher_kind(model)
     pairwise = kind == "cross_encoder" and read_config(resolve_model(model.model)).get(TASK_KEY) == "pair"
     if task == "point" and pairwise:
         raise RecipeError(
-            f"The cross_encoder {model.model!r} was trained to judge pairs only; give it with --pair-teacher, and "
-            "another one with --point-teacher."
+            f"The cross_encoder {model.model!r} was trained to judge pairs only. Name it with --pair-teacher, and "
+            "another teacher with --point-teacher."
         )
     if task == "pair" and kind not in PAIR_KINDS and not pairwise:
         raise RecipeError(
-            f"The {kind} {model.model!r} judges documents one by one only; pairs need one of the kinds "
-            f"{', '.join(PAIR_KINDS)}. To adapt, give such a one with --pair-teacher, derive the pairs from the points "
-            "(--set teacher.pair.scoring=derived), or leave them out (--set teacher.pair.per_query=0)."
+            f"The {kind} {model.model!r} can judge single documents, but not pairs. A pair teacher has one of the "
+            f"kinds {', '.join(PAIR_KINDS)}. Name one with --pair-teacher, derive the pairs from the points (--set "
+            "teacher.pair.scoring=derived), or leave pairs out (--set teacher.pair.per_query=0)."
         )
     key: dict[str, Any] = {"task": task, "kind": kind}
     if kind == "imported":
@@ -90,12 +90,12 @@ def _prompt_key(settings: TeacherSettings, task: Task, kind: str) -> dict[str, A
     likelihood = settings.point.scoring == "query_likelihood"
     if likelihood and kind != "causal":
         raise RecipeError(
-            f"teacher.point.scoring: query_likelihood needs a decoder-only teacher, and this one is {kind}; use "
-            "--set teacher.point.scoring=labels --set teacher.point.prompt=yes-no."
+            "teacher.point.scoring=query_likelihood needs a decoder-only teacher, but the kind of this teacher is "
+            f"{kind}. Use --set teacher.point.scoring=labels --set teacher.point.prompt=yes-no."
         )
     if likelihood and settings.point.prompt == PointSettings().prompt:
         raise RecipeError(
-            "teacher.point.scoring: query_likelihood needs a prompt of its own; add "
+            "teacher.point.scoring=query_likelihood needs a prompt of its own. Add "
             "--set teacher.point.prompt=query-likelihood."
         )
     prompt = load_prompt(settings.point.prompt, LIKELIHOOD_FIELDS if likelihood else POINT_FIELDS)

@@ -93,9 +93,11 @@ class LanguageModelTeacher(ABC):
                     module.compile(dynamic=True)
 
     def score_points(self, chunks: Iterable[Chunk]) -> Iterator[Scores]:
+        """Yield the log-odds that the answer is the first label word, "relevant"."""
         yield from self._score(chunks, self.point)
 
     def score_pairs(self, chunks: Iterable[Chunk]) -> Iterator[Scores]:
+        """Yield the log-odds that the answer is the first label word, document a."""
         yield from self._score(chunks, self.pair)
 
     def _score(self, chunks: Iterable[Chunk], task: TaskPrompt | None) -> Iterator[Scores]:
@@ -154,8 +156,8 @@ def task_prompt(tokenizer: Any, kind: str, settings: ModelSettings, task: PointS
 def thinks_first(name: str, how: str) -> ModelError:
     """Return the error for a model that thinks before it answers. how: what shows it."""
     return ModelError(
-        f"Teacher {name!r} thinks before it answers ({how}), so the first token of its answer is no label word. Give a "
-        "model that answers at once, or one whose thinking can be turned off."
+        f"Teacher {name!r} thinks before it answers ({how}), so the first token of its answer is not a label word. Use "
+        "a model that answers at once, or one whose thinking can be turned off."
     )
 
 

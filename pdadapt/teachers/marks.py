@@ -27,8 +27,8 @@ def mark_words(tokenizer: Any, count: int, context: str = "") -> list[str]:
             if len(words) == count:
                 return words
     raise ModelError(
-        f"The tokenizer of {tokenizer.name_or_path} gives no plain words back, so the model would read none. Fetch it "
-        "anew, or give another model."
+        f"The tokenizer of {tokenizer.name_or_path} changes plain words, so the model would not read the texts. Fetch "
+        "the model again, or use another one."
     )
 
 
@@ -38,8 +38,8 @@ def check_marks(tokenizer: Any, words: Sequence[str], ids: Sequence[int], where:
     places = [text.find(_fold_text(word)) for word in words]
     if places != sorted(places) or -1 in places:
         raise ModelError(
-            f"{tokenizer.name_or_path} loses a text of {where}, or puts it elsewhere. Check its chat template and its "
-            "tokenizer, or give another model."
+            f"{tokenizer.name_or_path} loses or moves a text of {where}. Check its chat template and its tokenizer, or "
+            "use another model."
         )
 
 

@@ -34,8 +34,8 @@ def label_ids(tokenizer: PreTrainedTokenizerBase, words: Sequence[str]) -> list[
     if any(len(tokens) != 1 or tokens[0] in unknown for tokens in ids) or len({tokens[0] for tokens in ids}) < len(ids):
         encoded = ", ".join(f"{word!r} = {tokens}" for word, tokens in zip(words, ids, strict=True))
         raise ModelError(
-            f"The label words must be single, distinct tokens of the teacher's tokenizer, but {encoded}; "
-            "choose other words with teacher.point.labels or teacher.pair.labels."
+            f"The label words must be single, distinct tokens of the teacher's tokenizer, but {encoded}. "
+            "Choose other words with teacher.point.labels or teacher.pair.labels."
         )
     return [tokens[0] for tokens in ids]
 
@@ -160,8 +160,8 @@ class PromptEncoder:
             if self.control.among(ids) == self.frame_control and (plain is only_words or self._opens_no_turn(text)):
                 return ids
         raise ModelError(
-            f"{self.tokenizer.name_or_path} takes a text that begins with {next(iter(values.values()))[:60]!r} for "
-            "control tokens, however it is written. Take it out, or give another model."
+            f"{self.tokenizer.name_or_path} reads control tokens in a text that begins with "
+            f"{next(iter(values.values()))[:60]!r}, even with spaces in them. Remove the text, or use another model."
         )
 
     def _text(self, values: Mapping[str, str]) -> str:
@@ -179,8 +179,8 @@ def no_room(max_length: int, taken: int, documents: int, about: str = "") -> Rec
     while enough < taken + MIN_DOCUMENT_TOKENS * documents:
         enough *= 2
     return RecipeError(
-        f"teacher.max_length {max_length} leaves no room for the documents beside a prompt and query of {about}{taken} "
-        f"tokens; raise it with --set teacher.max_length={enough}."
+        f"teacher.max_length={max_length} leaves no room for the documents beside a prompt and query of {about}{taken} "
+        f"tokens. Raise it with --set teacher.max_length={enough}."
     )
 
 

@@ -24,6 +24,8 @@ from pdadapt.teachers.packed import ATTENTION, AttentionPlan, Segment
 
 
 class Seq2SeqTeacher(LanguageModelTeacher):
+    """An encoder-decoder teacher for points and pairs."""
+
     kind = "seq2seq"
 
     def __init__(self, settings: ModelSettings, point: PointSettings | None, pair: PairSettings | None):

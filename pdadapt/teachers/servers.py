@@ -23,10 +23,11 @@ TIMEOUT = 120.0  # seconds: a small server may have sixteen requests in its queu
 RETRY_STATUSES = (408, 429)  # as well as 5xx
 REFUSAL_STATUSES = (400, 413, 422)  # the server refuses this question, for example because it is too long
 STATUS_ADVICE = {
-    401: "give the key in the environment, as PDADAPT_API_KEY",
-    403: "give the key in the environment, as PDADAPT_API_KEY",
-    404: "check the address, and the NAME after #",
+    401: "Set the environment variable PDADAPT_API_KEY to the API key.",
+    403: "Set the environment variable PDADAPT_API_KEY to the API key.",
+    404: "Check the URL and the NAME after #.",
 }
+DEFAULT_ADVICE = "Check that the URL is right and that the server runs."
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -81,7 +82,7 @@ class Servers:
         if len(away) == len(self.servers):
             raise ModelError(" ".join(away))
         for problem in away:
-            self.say(f"{problem} It goes on without that server.")
+            self.say(f"{problem} The work continues without that server.")
 
     def are_away(self) -> bool:
         """Whether all servers have failed TRIES times, in a way that trying again later may change."""
@@ -157,9 +158,11 @@ class Servers:
         """
         while True:
             if all(server.failures >= TRIES for server in self.servers):
-                problems = "; ".join(f"{server.url} did not answer ({server.problem})" for server in self.servers)
-                advice = STATUS_ADVICE.get(self.servers[0].final_status, "see to it")
-                raise ModelError(f"{problems}; {advice}; what is labeled is kept: the same command goes on.")
+                problems = " ".join(f"{server.url} did not answer ({server.problem})." for server in self.servers)
+                advice = STATUS_ADVICE.get(
+                    self.servers[0].final_status, "Check that the URL is right and that the server runs."
+                )
+                raise ModelError(f"{problems} {advice} Answers so far are kept. Repeat the command to continue.")
             now = time.monotonic()
             ready = [server for server in self.servers if server.paused_until <= now]
             if ready:
@@ -183,9 +186,9 @@ class Servers:
         server.problem = problem
         server.final_status = final_status or 0
         if server.failures < TRIES:
-            self.say(f"{server.url}: {problem}; asking again in {pause:.0f} s (try {server.failures + 1} of {TRIES})")
+            self.say(f"{server.url}: {problem}. Asking again in {pause:.0f} s (try {server.failures + 1} of {TRIES}).")
         elif server.failures == TRIES and len(self.servers) > 1:
-            self.say(f"{server.url}: {problem}; tried again every {MAX_PAUSE:.0f} s.")
+            self.say(f"{server.url}: {problem}. It is tried again every {MAX_PAUSE:.0f} s.")
 
 
 async def give_up(tasks: Collection[asyncio.Task[Any]], client: httpx.AsyncClient) -> None:
@@ -202,8 +205,8 @@ def parse_json(response: httpx.Response) -> Any:
         return response.json()
     except (ValueError, RecursionError):
         raise ModelError(
-            f"{response.url} answered with something else than JSON ({response.text[:80]!r}); give the address of an "
-            "OpenAI-compatible server."
+            f"{response.url} did not answer with JSON ({response.text[:80]!r}). Give the URL of an OpenAI-compatible "
+            "server."
         ) from None
 
 

@@ -11,7 +11,7 @@ import torch
 from sentence_transformers import MultiVectorEncoder
 
 from pdadapt.data.corpus import Corpus, Queries
-from pdadapt.labeling.bradley_terry import fit
+from pdadapt.labeling.bradley_terry import fit_strengths
 from pdadapt.labeling.training_list import TrainingList
 from pdadapt.settings.schema import TrainSettings
 
@@ -85,7 +85,7 @@ def kd_target(entry: TrainingList, settings: TrainSettings) -> Sequence[float | 
     if settings.kd_target == "points" or not entry.pairs:
         return entry.points
     judged = {position for i, j, _ in entry.pairs for position in (i, j)}
-    strengths = fit(entry.points, entry.pairs, settings.temperature, settings.prior_precision).strengths
+    strengths = fit_strengths(entry.points, entry.pairs, settings.temperature, settings.prior_precision).strengths
     return [
         None if point is None and position not in judged else float(strength) * settings.temperature
         for position, (point, strength) in enumerate(zip(entry.points, strengths, strict=True))

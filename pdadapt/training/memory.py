@@ -1,39 +1,59 @@
-"""Chunks that fit into memory: halved when memory runs out, and the run remembers."""
+"""Repeat a training with smaller parts when memory runs out. The run remembers the size that fits."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from pdadapt.errors import RecipeError, is_out_of_memory
 from pdadapt.models.memory import MEMORY_ERRORS, batch_limits
 from pdadapt.settings.schema import TrainSettings
 from pdadapt.training.distributed import processes
 
+Size = TypeVar("Size")
+
+
+def retry_smaller(
+    name: str,
+    choose: Callable[[], Size],
+    smaller: Callable[[Size], int],
+    attempt: Callable[[Size], None],
+    say: Callable[[str], None],
+    unit: str,
+) -> None:
+    """Call `attempt` until it fits into memory. It resumes from its last state if it kept one.
+
+    name: of the limit that the run remembers. choose: the size to try under that limit. smaller: the next limit to try
+    after a size, or 0 if there is none. unit: of the limit, for the message.
+
+    Under a launcher the error is raised, since the other ranks wait for this one; the next start uses the new limit.
+    """
+    while True:
+        size = choose()
+        try:
+            return attempt(size)
+        except MEMORY_ERRORS as error:
+            limit = smaller(size)
+            if not (limit and is_out_of_memory(error)):
+                raise
+            batch_limits.lower(name, limit)
+            if processes() > 1:
+                raise
+        say(f"Memory ran out. Training resumes from its last state with {limit:,} {unit}.")
+
 
 def until_it_fits(
     settings: TrainSettings, attempt: Callable[[TrainSettings], None], say: Callable[[str], None]
 ) -> None:
-    """Train as memory allows: `attempt` again with smaller chunks when it runs out, from its last state if it kept one.
-
-    Under a launcher what is found out is kept for the next start, since the other ranks wait for this one.
-    """
-    while True:
-        chosen = within_memory(settings)
-        try:
-            return attempt(chosen)
-        except MEMORY_ERRORS as error:
-            smaller = next_chunk(chosen)
-            if not (smaller and is_out_of_memory(error)):
-                raise
-            batch_limits.lower("train", smaller)
-            if processes() > 1:
-                raise
-        say(f"Memory ran out: training goes on from its last state with chunks of {smaller:,} tokens.")
+    """Train a student with chunks as large as memory allows. See retry_smaller."""
+    retry_smaller("train", lambda: within_memory(settings), next_chunk, attempt, say, "tokens per chunk")
 
 
 def within_memory(settings: TrainSettings) -> TrainSettings:
-    """The settings with chunks that memory has been found to hold; below those asked for, the gradient is cached too,
-    since without it smaller chunks take no less memory than a query's documents.
+    """The settings with chunks that fit into memory, as far as is known.
+
+    Chunks smaller than train.chunk_tokens need the gradient cache: without it the documents of a query are kept in
+    memory together.
     """
     most = batch_limits.get("train", settings.chunk_tokens)
     smaller = {"chunk_tokens": most, "gradient_cache": True} if most < settings.chunk_tokens else {}
@@ -41,7 +61,7 @@ def within_memory(settings: TrainSettings) -> TrainSettings:
 
 
 def next_chunk(settings: TrainSettings) -> int:
-    """The chunk_tokens to try when memory has run out; 0 when nothing less is left to try."""
+    """The chunk_tokens to try after memory ran out; 0 if there is no smaller size to try."""
     smaller = settings.chunk_tokens // 2
     return smaller if smaller >= settings.document_length or not settings.gradient_cache else 0
 
@@ -49,10 +69,10 @@ def next_chunk(settings: TrainSettings) -> int:
 def queries_at_once(settings: TrainSettings) -> int:
     """Queries whose documents a process encodes before it computes their gradient.
 
-    All of its share of the batch where in-batch negatives tie it together, else the most whose documents fill no more
-    than chunk_tokens, but one.
+    With in-batch negatives, the process's whole share of the batch. Otherwise as many as fit into chunk_tokens, and at
+    least one.
 
-    Raises RecipeError when a batch cannot be shared out.
+    Raises RecipeError when the batch cannot be split among the processes.
     """
     share, rest = divmod(settings.batch_size, processes())
     if rest:

@@ -8,7 +8,7 @@ import json
 import math
 import random
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,15 +17,14 @@ from datasets import Dataset as Rows
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
-from transformers import PrinterCallback, ProgressCallback
 
 from pdadapt.data.corpus import Corpus, Dataset, Queries, data_hashes, fingerprint, relevant_documents
 from pdadapt.data.run_file import Ranking, read_run, write_run
 from pdadapt.data.trec import Qrels
-from pdadapt.errors import DataError, ModelError, is_out_of_memory
+from pdadapt.errors import DataError, ModelError
 from pdadapt.models.device import default_device, pick_dtype
 from pdadapt.models.encoders import prepare_encoder
-from pdadapt.models.memory import MEMORY_ERRORS, batch_limits
+from pdadapt.models.memory import batch_limits
 from pdadapt.models.outline import UNUSED_BY_CLASSIFIERS, check_encoder
 from pdadapt.models.source import resolve_model, translate_errors
 from pdadapt.retrieval.engines.load import check_model, make_engine
@@ -34,13 +33,17 @@ from pdadapt.runs.folder import PACKAGES, RunFolder
 from pdadapt.runtime.files import atomic_folder
 from pdadapt.runtime.progress import Progress
 from pdadapt.settings.schema import Recipe, RerankerSettings
-from pdadapt.students.load import load_configured
+from pdadapt.students.load import load_student
 from pdadapt.teachers.base import Pair
 from pdadapt.teachers.control import control_tokens
 from pdadapt.teachers.cross_encoder import join_pair
 from pdadapt.teachers.kind import TASK_KEY
-from pdadapt.training.resume import Watch, last_complete, logging_steps
+from pdadapt.training.arguments import common_arguments, remove_printing
+from pdadapt.training.memory import retry_smaller
+from pdadapt.training.resume import Watch, last_complete
 from pdadapt.training.trainer import set_dropout
+
+MEMORY_LIMIT = "train reranker"  # name of the limit in memory.json
 
 
 class Example(NamedTuple):
@@ -94,7 +97,14 @@ def train_reranker(recipe: Recipe, dataset: Dataset, out: Path, progress: Progre
                 )
             random.Random(recipe.seed).shuffle(examples)
             fixed = (recipe.reranker, examples, dataset.corpus, queries, recipe.seed, run.path, progress)
-            until_it_fits(recipe.reranker.batch_size, functools.partial(fit, *fixed), progress.say)
+            retry_smaller(
+                MEMORY_LIMIT,
+                functools.partial(examples_at_once, recipe.reranker.batch_size),
+                lambda at_once: at_once // 2,
+                functools.partial(fit, *fixed),
+                progress.say,
+                "examples at once",
+            )
         shutil.rmtree(run.path / "trainer", ignore_errors=True)
     return model
 
@@ -106,7 +116,7 @@ def _relevant(qrels: Qrels, query_id: str) -> list[str]:
 def _candidates(recipe: Recipe, corpus: Corpus, queries: Queries, run: RunFolder, progress: Progress) -> Ranking:
     file, index = run.path / "candidates.run", run.path / "index"
     if not file.exists():
-        model = load_configured(recipe.student.model, recipe.student)
+        model = load_student(recipe.student.model, recipe.student)
         engine = make_engine(model, recipe.retrieve)
         index_corpus(engine, corpus, index, progress)
         ranking = retrieve(engine, corpus, queries, index, recipe.retrieve.k, progress)
@@ -136,18 +146,10 @@ def make_examples(candidates: Ranking, dataset: Dataset, settings: RerankerSetti
                     yield Example(query_id, (relevant, other) if first else (other, relevant), float(first))
 
 
-def until_it_fits(batch_size: int, attempt: Callable[[int], None], say: Callable[[str], None]) -> None:
-    """Train as memory allows: `attempt` again with fewer examples at once when it runs out."""
-    while True:
-        most = batch_limits.get("train reranker", batch_size)
-        at_once = next(count for count in range(most, 0, -1) if batch_size % count == 0)
-        try:
-            return attempt(at_once)
-        except MEMORY_ERRORS as error:
-            if at_once == 1 or not is_out_of_memory(error):
-                raise
-        batch_limits.lower("train reranker", at_once // 2)
-        say(f"Memory ran out: training goes on from its last state with {at_once // 2:,} examples at once.")
+def examples_at_once(batch_size: int) -> int:
+    """The examples whose gradient is computed at once: the largest divisor of the batch that fits into memory."""
+    most = batch_limits.get(MEMORY_LIMIT, batch_size)
+    return next(count for count in range(most, 0, -1) if batch_size % count == 0)
 
 
 def fit(
@@ -171,23 +173,9 @@ def fit(
     steps = settings.steps or max(1, math.ceil(settings.epochs * len(examples) / settings.batch_size))
     states = folder / "trainer"
     arguments = CrossEncoderTrainingArguments(
-        output_dir=str(states),
-        max_steps=steps,
-        per_device_train_batch_size=at_once,
-        gradient_accumulation_steps=settings.batch_size // at_once,
-        learning_rate=settings.learning_rate,
-        warmup_steps=round(settings.warmup * steps),
-        logging_steps=logging_steps(steps, settings.save_steps),
-        logging_first_step=True,
-        save_steps=settings.save_steps,
-        save_total_limit=2,
-        seed=seed,
-        data_seed=seed,
+        **common_arguments(settings, states, steps, at_once, settings.batch_size // at_once, seed),
         bf16=pick_dtype("auto", default_device()) == torch.bfloat16,
         report_to="none",
-        disable_tqdm=True,
-        use_cpu=not torch.cuda.is_available(),
-        dataloader_pin_memory=torch.cuda.is_available(),
     )
     with progress.task("train reranker", steps, "steps") as advance:
         trainer = CrossEncoderTrainer(
@@ -197,8 +185,7 @@ def fit(
             loss=BinaryCrossEntropyLoss(model),
             callbacks=[Watch(advance, folder, "begin anew in another --out with a lower reranker.learning_rate")],
         )
-        for callback in (PrinterCallback, ProgressCallback):
-            trainer.remove_callback(callback)
+        remove_printing(trainer)
         trainer.train(resume_from_checkpoint=last_complete(states))
     with atomic_folder(folder / "model") as target:
         model.save_pretrained(str(target))

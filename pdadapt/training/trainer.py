@@ -15,7 +15,6 @@ from sentence_transformers import MultiVectorEncoder, MultiVectorEncoderTrainer,
 from sentence_transformers.base.sampler import DefaultBatchSampler
 from torch import nn
 from torch.utils.data import SequentialSampler
-from transformers import PrinterCallback, ProgressCallback
 
 from pdadapt.data.corpus import Corpus, Queries
 from pdadapt.labeling.training_list import TrainingList
@@ -23,12 +22,13 @@ from pdadapt.runtime.progress import Progress
 from pdadapt.settings.schema import TrainSettings
 from pdadapt.students.colbert import get_lengths, set_lengths
 from pdadapt.students.load import save_student
+from pdadapt.training.arguments import common_arguments, remove_printing
 from pdadapt.training.batch import ListCollator
 from pdadapt.training.distributed import add_up, barrier, processes, rank
 from pdadapt.training.early_stopping import Checks, Measure, check_points
 from pdadapt.training.memory import queries_at_once
 from pdadapt.training.pairdistill_loss import PairDistillLoss
-from pdadapt.training.resume import ADVICE, Watch, last_complete, logging_steps, step_of
+from pdadapt.training.resume import ADVICE, Watch, last_complete, step_of
 
 CAP = 20  # passes over the queries, of recipe `default`
 
@@ -88,27 +88,13 @@ def train(
     steps = count_steps(settings, len(lists))
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "tensorboard")  # not among the states, which go
     arguments = MultiVectorEncoderTrainingArguments(
-        output_dir=str(states),
-        max_steps=steps,
-        per_device_train_batch_size=at_once,
-        gradient_accumulation_steps=settings.batch_size // (at_once * processes()),
+        **common_arguments(settings, states, steps, at_once, settings.batch_size // (at_once * processes()), seed),
         gradient_checkpointing=settings.gradient_checkpointing,
-        learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         lr_scheduler_type="linear",
-        warmup_steps=round(settings.warmup * steps),
-        logging_steps=logging_steps(steps, settings.save_steps),
-        logging_first_step=True,
-        save_steps=settings.save_steps,
-        save_total_limit=2,
-        seed=seed,
-        data_seed=seed,
         report_to=list(settings.report_to) or "none",
         run_name=folder.parent.name,
-        disable_tqdm=True,
-        use_cpu=not torch.cuda.is_available(),
-        dataloader_pin_memory=torch.cuda.is_available(),
         ddp_backend="gloo" if processes() > 1 and not torch.cuda.is_available() else None,
     )
     if arguments.n_gpu > 1:
@@ -133,8 +119,7 @@ def train(
             loss=loss,
             callbacks=[*([checks] if checks else []), Watch(advance, folder, ADVICE, loss.query_ids)],
         )
-        for callback in (PrinterCallback, ProgressCallback):
-            trainer.remove_callback(callback)
+        remove_printing(trainer)
         with arguments.main_process_first(local=False):
             state = last_complete(states)
             if checks:

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from pdadapt.cli.options import overrides_of
+from pdadapt.cli.options import changed_settings
 from pdadapt.settings.recipes import load_recipe
 from pdadapt.teachers.kind import model_of
 
@@ -26,7 +26,7 @@ def pdadapt(*arguments, cwd=None):
 @pytest.mark.subprocess
 def test_help_imports_nothing_heavy():
     script = (
-        "import sys, pdadapt.cli\n"
+        "import sys, pdadapt.cli.main\n"
         "heavy = {'torch', 'transformers', 'numpy', 'scipy', 'datasets', 'pydantic'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
@@ -57,7 +57,7 @@ def test_help_imports_nothing_heavy():
         (["recipes", "show", "nope"], 1, "was not found"),
     ],
 )
-def test_errors_are_one_sentence_with_the_way_out(arguments, code, message, tmp_path):
+def test_an_error_is_one_sentence_with_a_remedy(arguments, code, message, tmp_path):
     process = pdadapt(*arguments, cwd=tmp_path)
     assert process.returncode == code
     assert message in process.stderr
@@ -80,7 +80,7 @@ def test_recipes_are_listed_shown_and_copied(tmp_path):
     assert pdadapt("recipes", "copy", "paper", tmp_path / "mine.yaml").returncode == 0
     assert (tmp_path / "mine.yaml").read_text(encoding="utf-8") == shown
     again = pdadapt("recipes", "copy", "small", tmp_path / "mine.yaml")
-    assert again.returncode == 1 and "exists already" in again.stderr
+    assert again.returncode == 1 and "already exists" in again.stderr
     assert (tmp_path / "mine.yaml").read_text(encoding="utf-8") == shown
 
 
@@ -90,13 +90,13 @@ def test_settings_are_listed():
     assert "teacher.pair.window" in shown and "Pairs per query" in shown
 
 
-def test_a_teacher_that_is_given_stands_for_those_that_the_recipe_names():
-    given = overrides_of(None, {"teacher.model": "x", "teacher.pair.model": "y", "iterations": None})
+def test_a_given_teacher_replaces_those_of_the_recipe():
+    given = changed_settings(None, {"teacher.model": "x", "teacher.pair.model": "y", "iterations": None})
     recipe = load_recipe("msmarco", given)
     assert (model_of(recipe.teacher, "point").model, model_of(recipe.teacher, "pair").model) == ("x", "y")
-    recipe = load_recipe("msmarco", overrides_of(["teacher.point.model=z"], {"teacher.model": "x"}))
+    recipe = load_recipe("msmarco", changed_settings(["teacher.point.model=z"], {"teacher.model": "x"}))
     assert (model_of(recipe.teacher, "point").model, model_of(recipe.teacher, "pair").model) == ("z", "x")
-    assert overrides_of(["seed=1"], {"teacher.model": None}) == {"seed": 1}
+    assert changed_settings(["seed=1"], {"teacher.model": None}) == {"seed": 1}
 
 
 @pytest.mark.subprocess
@@ -125,7 +125,7 @@ def test_evaluate_without_judgments_says_what_is_missing(beir, encoder, tmp_path
     assert process.returncode == 1 and "qrels/dev.tsv" in process.stderr
 
 
-def test_evaluate_keeps_the_lengths_of_the_checkpoint_unless_told(beir, stanford, tmp_path):
+def test_a_checkpoint_keeps_its_lengths_unless_others_are_given(beir, stanford, tmp_path):
     from pdadapt.students.colbert import get_lengths, load_colbert
     from pdadapt.students.pylate import save_colbert
 
@@ -135,7 +135,7 @@ def test_evaluate_keeps_the_lengths_of_the_checkpoint_unless_told(beir, stanford
 
 
 @pytest.mark.subprocess
-def test_ctrl_c_says_that_the_same_command_goes_on(tiny_recipe, beir, tmp_path):
+def test_ctrl_c_exits_with_130_and_says_how_to_resume(tiny_recipe, beir, tmp_path):
     command = [
         sys.executable,
         "-m",
@@ -160,7 +160,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on(tiny_recipe, beir, tmp_path):
 
 
 @pytest.mark.subprocess
-def test_ctrl_c_while_the_command_line_is_imported_is_a_sentence():
+def test_ctrl_c_during_imports_prints_one_sentence():
     asking = """
 import os, signal, sys
 
@@ -180,7 +180,7 @@ main()
 
 
 @pytest.mark.subprocess
-def test_ctrl_c_when_all_is_done_changes_nothing():
+def test_ctrl_c_at_exit_changes_nothing():
     leaving = "import atexit, os, signal; atexit.register(os.kill, os.getpid(), signal.SIGINT)\n"
     process = subprocess.run(
         [sys.executable, "-c", leaving + "from pdadapt.__main__ import main; main()", "--version"],

@@ -1,4 +1,4 @@
-"""An option, or a setting, that is given twice is refused: else the last would win without a word."""
+"""A repeated option or setting is refused. Otherwise the last one would win silently."""
 
 import json
 
@@ -26,7 +26,7 @@ def value_of(option):
 
 
 @pytest.mark.parametrize(("path", "option"), once_only())
-def test_an_option_that_is_given_twice_is_refused_by_every_command(path, option):
+def test_every_command_refuses_a_repeated_option(path, option):
     for name in (*option.opts, *option.secondary_opts):
         given = [option.opts[0], *value_of(option), name, *value_of(option)]
         said = CliRunner().invoke(app, [*path, *given])
@@ -34,14 +34,14 @@ def test_an_option_that_is_given_twice_is_refused_by_every_command(path, option)
         assert f"Invalid value for {option.opts[0]}: it is given 2 times. Give it once" in " ".join(said.output.split())
 
 
-def test_a_long_form_and_one_with_an_equals_sign_count_as_one():
+def test_an_option_with_and_without_an_equals_sign_is_repeated():
     said = CliRunner().invoke(app, ["evaluate", "--model=a", "--corpus", "demo", "--model", "a"])
     assert said.exit_code == 2
-    assert "Give it once, and what it is compared with as --against." in " ".join(said.output.split())
+    assert "Give it once, and give the baseline as --against." in " ".join(said.output.split())
     assert CliRunner().invoke(app, ["--help", "--help"]).exit_code == 0
 
 
-def test_a_short_form_counts_with_its_long_one():
+def test_a_short_and_a_long_form_are_the_same_option():
     from pdadapt.cli.commands import Commands
 
     letters = Commands()
@@ -60,12 +60,15 @@ def test_a_short_form_counts_with_its_long_one():
     [
         (["seed=1", "seed=1"], "seed is set twice. Set it once."),
         (["seed=1", "train.steps=3", "seed=2"], "seed is set twice."),
-        (["teacher.pair={window: 4}", "teacher.pair.window=5"], "teacher.pair and teacher.pair.window, of which one"),
-        (["teacher.pair.window=5", "teacher={}"], "teacher.pair.window and teacher, of which one holds the other"),
+        (
+            ["teacher.pair={window: 4}", "teacher.pair.window=5"],
+            "teacher.pair.window (in teacher.pair) is set twice. Set it once.",
+        ),
+        (["teacher.pair.window=5", "teacher={}"], "teacher.pair.window (in teacher) is set twice. Set it once."),
     ],
 )
 @pytest.mark.parametrize("command", ["adapt", "train-msmarco", "queries", "evaluate", "search", "rerank"])
-def test_a_setting_that_is_given_twice_is_refused(command, settings, said):
+def test_a_repeated_setting_is_refused(command, settings, said):
     needed = {"queries": ["x", "--out", "x"], "search": ["bm25", "x", "--corpus", "x"]}
     needed |= {"evaluate": ["--model", "bm25", "--corpus", "x"], "rerank": ["--corpus", "x", "--run", "x"]}
     given = [part for setting in settings for part in ("--set", setting)]
@@ -85,13 +88,13 @@ def test_a_setting_that_is_given_twice_is_refused(command, settings, said):
         ["rerank", "--corpus", "demo", "--run", "x", "--recipe", "small", "--teacher", "x", "--set", "teacher.model=y"],
     ],
 )
-def test_a_setting_and_an_option_that_sets_it_are_refused_together(given, tmp_path, monkeypatch):
+def test_a_setting_and_its_option_together_are_refused(given, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     said = CliRunner().invoke(app, given)
-    assert said.exit_code == 2 and "set here and by an option of its own" in " ".join(said.output.split()), said.output
+    assert said.exit_code == 2 and "set by --set and by another option" in " ".join(said.output.split()), said.output
 
 
-def test_a_split_that_is_set_is_the_one_that_is_measured(beir, tmp_path):
+def test_the_given_split_is_measured(beir, tmp_path):
     (beir / "qrels" / "other.tsv").write_text("query-id\tcorpus-id\tscore\nq12\td0\t1\n", encoding="utf-8")
     for given in (["--split", "other"], ["--set", "evaluate.split=other"]):
         command = ["evaluate", "--corpus", str(beir), "--model", "bm25", "--out", str(tmp_path / "out"), *given]

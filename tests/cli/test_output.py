@@ -1,4 +1,4 @@
-"""Whatever a user names, and whatever terminal there is: every word and every figure is shown, and nothing else."""
+"""Commands print every word and every figure, with any names, on any terminal."""
 
 import io
 import json
@@ -21,7 +21,7 @@ from pdadapt.evaluation.suites import Row, rich_table, write_tables
 from pdadapt.planning.table import plan_table
 from pdadapt.reporting.report import write_report
 from pdadapt.reporting.tables import changed_queries, comparison_table, queries_table
-from pdadapt.retrieval.explain import Found, excerpt, show, side_by_side
+from pdadapt.retrieval.explain import SearchHit, excerpt, show_hits, side_by_side
 from pdadapt.runtime.printing import ERRORS, encodable, printable, shorten
 from pdadapt.runtime.terminal import Name, WholeTable, console, plain
 
@@ -44,7 +44,7 @@ def commands(command=None, path=()):
     ("path", "command"), [pytest.param(*each, id=" ".join(each[0]) or "top") for each in commands()]
 )
 @pytest.mark.parametrize("columns", [40, 80, 200])
-def test_no_word_of_a_help_is_lost(path, command, columns):
+def test_help_shows_every_word_at_any_width(path, command, columns):
     said = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": str(columns)}).output
     texts = [command.help or "", command.epilog or ""]
     texts += [text for param in command.params for text in (param.help, param.metavar) if text]
@@ -53,7 +53,7 @@ def test_no_word_of_a_help_is_lost(path, command, columns):
         assert squeezed(text) in squeezed(said), text
 
 
-def test_every_text_can_be_printed_and_what_an_encoding_lacks_is_still_readable():
+def test_characters_that_cannot_be_shown_are_replaced():
     assert printable(STEERING) == ("\\x1b[31mred\\x1b[0m \\x07bell\\rback \\x9b1m \\u202eover\\u202c \\u2028line \\x7f")
     assert printable("a\r\nb\tc é 漢 \u200d") == "a\nb\tc é 漢 \u200d"
     assert printable("name-\udcff") == "name-\\udcff"
@@ -62,11 +62,11 @@ def test_every_text_can_be_printed_and_what_an_encoding_lacks_is_still_readable(
     assert "⠋ \ud800".encode("latin-1", ERRORS) == b"* \\ud800"
 
 
-def test_a_text_without_spaces_is_cut_too():
+def test_shorten_cuts_a_text_without_spaces():
     assert shorten("很长的文本" * 50, 20, " ...") == "很长的文本很长的文本很长的文本很 ..."
     assert shorten("a b  c", 20, " ...") == "a b c"
     assert shorten("some words that are many", 15, " ...") == "some words ..."
-    found = excerpt(Found(Document("d", "", "漢字" * 500), 1.0, []))
+    found = excerpt(SearchHit(Document("d", "", "漢字" * 500), 1.0, []))
     assert len(found.plain) < 200 and found.plain.endswith(" …")
 
 
@@ -110,8 +110,8 @@ QUERIES = {
     "kept": 6543,
     "wanted": 9999,
 }
-FOUND = [Found(Document(NAMES[1], "", "truing a wheel " * 30), 12.345, [(0, 6)])]
-OTHER = [Found(Document(NAMES[2], "", STEERING), -3.21, [])]
+FOUND = [SearchHit(Document(NAMES[1], "", "truing a wheel " * 30), 12.345, [(0, 6)])]
+OTHER = [SearchHit(Document(NAMES[2], "", STEERING), -3.21, [])]
 TABLES = {
     "one": (comparison_table(metrics(1), ["[/old]/checkpoint"]), "0.5111 1,235 56,789 [/old]"),
     "two": (
@@ -129,7 +129,7 @@ TABLES = {
         rich_table([Row("[x]", "nDCG@10", [50.1, None, 61.2]), Row("average", "R", [10.3, 20.4, 30.5])], ["[/old]"]),
         "50.1 61.2 10.3 20.4 30.5 [/old]",
     ),
-    "search": (show(FOUND + OTHER), "12.345 -3.210 [bold]x"),
+    "search": (show_hits(FOUND + OTHER), "12.345 -3.210 [bold]x"),
     "side by side": (side_by_side(FOUND, OTHER, ("[/old]", "[bold]x")), "12.345 -3.210 [bold]x [/old]"),
 }
 
@@ -137,7 +137,7 @@ TABLES = {
 @pytest.mark.parametrize("name", TABLES)
 @pytest.mark.parametrize("width", [20, 40, 80, 300])
 @pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "ascii"])
-def test_no_figure_of_a_table_is_cut(name, width, encoding):
+def test_a_table_shows_every_figure_at_any_width(name, width, encoding):
     table, figures = TABLES[name]
     said = shown(table, width, encoding)
     for figure in figures.split():
@@ -145,7 +145,7 @@ def test_no_figure_of_a_table_is_cut(name, width, encoding):
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u202a-\u202e]", said)
 
 
-def test_a_table_has_the_width_of_its_terminal_where_that_is_enough():
+def test_a_table_uses_the_width_of_the_terminal():
     table = WholeTable(Name("name"), "figure")
     table.add_row(plain("a-name-that-may-fold " * 5), "0.1234")
     assert {len(line) for line in shown(table, 40).splitlines()} == {40}
@@ -160,15 +160,15 @@ def test_tables_are_safe_in_a_console_that_knows_markup():
 
 
 @pytest.mark.parametrize("columns", ["20", "40", "80"])
-def test_lists_of_corpora_and_settings_are_whole_at_any_width(columns):
+def test_datasets_and_settings_show_every_figure_at_any_width(columns):
     said = squeezed(CliRunner().invoke(app, ["datasets"], env={"COLUMNS": columns}).output)
     assert all(figure in said for figure in ("57,638", "5,500", "8,841,823", "808,731", "6,980", "648"))
-    assert "nq-open:publishedfiguresareon8,757testqueries" in said
+    assert "nq-open:thepublishedfiguresareon8,757testqueries" in said
     said = CliRunner().invoke(app, ["recipes", "settings"], env={"COLUMNS": columns}).output
     assert all(default in said for default in ("10000", "1e-05", "180", "'nDCG@10',", "0.95"))
 
 
-def test_a_suite_s_tables_hold_any_name(tmp_path):
+def test_suite_tables_escape_names(tmp_path):
     write_tables([Row("nq-open", "Answer@5", [50.0, None, None])], ["a|b", r"~\x^{y}"], tmp_path, ["On [6] | of 8."])
     markdown = (tmp_path / "table.md").read_text(encoding="utf-8")
     assert r"a\|b" in markdown and r"On \[6\] \| of 8." in markdown
@@ -209,7 +209,7 @@ def run(folder, *arguments, encoding="cp1252", **environment):
 
 
 @pytest.mark.subprocess
-def test_a_run_with_odd_names_on_a_terminal_of_few_letters(odd, tiny_recipe):
+def test_commands_print_odd_names_in_any_encoding(odd, tiny_recipe):
     settings = ["--set", "train.steps=1", "--set", "evaluate.resamples=50"]
     adapt = [
         "adapt",
@@ -243,7 +243,7 @@ def test_a_run_with_odd_names_on_a_terminal_of_few_letters(odd, tiny_recipe):
     assert "wins/ties/losses" in said and "Wrote" in said
 
 
-def test_a_report_shows_any_text_and_steers_nothing(small_run):
+def test_a_report_escapes_markup_and_control_characters(small_run):
     text = f"<b>[/red] {STEERING}"
     figures = json.loads((small_run / "metrics.json").read_text(encoding="utf-8"))
     changed = figures["most_changed"]["gained"][0]
@@ -258,14 +258,14 @@ def test_a_report_shows_any_text_and_steers_nothing(small_run):
 
 @pytest.mark.subprocess
 @pytest.mark.parametrize("locale", [{"LC_ALL": "C"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}])
-def test_the_c_locale_is_enough(odd, locale):
+def test_commands_run_in_the_c_locale(odd, locale):
     environment = {key: value for key, value in ENVIRONMENT.items() if key != "PYTHONIOENCODING"} | locale
     command = [sys.executable, "-m", "pdadapt", "search", "bm25", "--corpus", "[bold]x", "rim"]
     process = subprocess.run(command, capture_output=True, env=environment, cwd=odd)
     assert process.returncode == 0 and b"[/b]0" in process.stdout, process.stderr
 
 
-def test_any_name_of_a_file_can_be_a_run(beir, tmp_path):
+def test_a_run_file_may_have_any_name(beir, tmp_path):
     """Tabs, line feeds, and bytes that are no UTF-8."""
     name = b"a\tb\n\xff[c].run".decode(errors="surrogateescape")
     (tmp_path / name).write_text("q12 Q0 d0 1 1.0 x\n", encoding="utf-8")
@@ -275,18 +275,18 @@ def test_any_name_of_a_file_can_be_a_run(beir, tmp_path):
     assert rows[0] == ["query_id", "measure", "bm25", "a b \\udcff[c].run"] and {len(row) for row in rows} == {4}
 
 
-def test_an_error_shows_what_it_names_and_steers_nothing(tmp_path):
+def test_an_error_escapes_control_characters(tmp_path):
     for arguments in (["evaluate", "--corpus", "\x1b[31m\u202e[/b]", "--model", "bm25"], ["status", "\x1b[31m[/b]\r"]):
         process = pdadapt(*arguments, cwd=tmp_path)
         assert process.returncode == 1 and "\\x1b[31m" in process.stderr and "[/b]" in process.stderr
         assert "\x1b" not in process.stderr and "\r" not in process.stderr and "\u202e" not in process.stderr
     process = pdadapt("search", "bm25", "--corpus", "demo", b"\xff".decode(errors="surrogateescape"), cwd=tmp_path)
-    assert process.returncode == 2 and "it is no text in this terminal's encoding" in process.stderr
+    assert process.returncode == 2 and "it is not text in the encoding of this terminal" in process.stderr
 
 
 @pytest.mark.subprocess
 @pytest.mark.parametrize("arguments", [["recipes", "settings"], ["datasets"], ["recipes"], ["--help"]])
-def test_a_reader_that_leaves_ends_it_without_a_word(arguments, tmp_path):
+def test_a_closed_pipe_ends_a_command_silently(arguments, tmp_path):
     command = [sys.executable, "-m", "pdadapt", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT) as process:
         process.stdout.close()
@@ -295,7 +295,7 @@ def test_a_reader_that_leaves_ends_it_without_a_word(arguments, tmp_path):
 
 
 @pytest.mark.subprocess
-def test_ctrl_c_that_stopped_the_reader_too_ends_it_as_ever():
+def test_ctrl_c_with_a_closed_stderr_exits_with_130():
     imports = "import os, signal; from pdadapt.runtime.interrupt import *"
     script = f"{imports}; install_signal_handlers(); os.kill(os.getpid(), signal.SIGINT)"
     ending = f"try:\n    {script}\nexcept Stopped as stopped: exit_at_once(stopped.args[0])"
@@ -305,7 +305,7 @@ def test_ctrl_c_that_stopped_the_reader_too_ends_it_as_ever():
 
 
 @pytest.mark.subprocess
-def test_what_was_measured_is_written_before_it_is_printed(beir, tmp_path):
+def test_metrics_are_written_before_they_are_printed(beir, tmp_path):
     command = [sys.executable, "-m", "pdadapt", "evaluate", "--corpus", str(beir), "--model", "bm25"]
     command += ["--out", str(tmp_path / "out"), "--json", str(tmp_path / "found.json")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=ENVIRONMENT) as process:

@@ -17,7 +17,7 @@ from pdadapt.data.queries import read_queries
 from pdadapt.data.run_file import read_run, write_run
 from pdadapt.data.trec import read_qrels
 from pdadapt.errors import PdadaptError
-from pdadapt.labeling.exchange import COLUMNS, import_labels, read_labels
+from pdadapt.labeling.exchange import LABEL_COLUMNS, import_labels, read_label_rows
 from pdadapt.labeling.store import LabelStore, is_labeled
 from pdadapt.settings.prompt import POINT_FIELDS, load_prompt
 from pdadapt.settings.recipes import all_settings, load_recipe, parse_override
@@ -91,7 +91,7 @@ def take_labels(file):
     store = file.with_name("taken.sqlite")
     try:
         count = import_labels(file, store, None)
-        assert 0 < len(list(read_labels(store))) <= count
+        assert 0 < len(list(read_label_rows(store))) <= count
     finally:
         for left in file.parent.glob("taken.sqlite*"):
             left.unlink()
@@ -228,7 +228,7 @@ def test_json_of_any_values(reader, tmp_path, rows):
 
 
 @fuzz
-@given(rows=rows_of(*COLUMNS))
+@given(rows=rows_of(*LABEL_COLUMNS))
 def test_labels_of_any_values(tmp_path, rows):
     read(tmp_path / "labels.jsonl", jsonl(LABELS[:1]) + rows, take_labels)
 

@@ -16,7 +16,7 @@ from pdadapt.data.queries import read_queries
 from pdadapt.data.run_file import read_run
 from pdadapt.data.trec import read_qrels
 from pdadapt.errors import DataError, RunError, explain
-from pdadapt.labeling.exchange import import_labels, read_labels
+from pdadapt.labeling.exchange import import_labels, read_label_rows
 from pdadapt.runs.folder import RunFolder
 from pdadapt.runtime.files import write_atomic
 from pdadapt.settings.schema import Recipe
@@ -30,7 +30,7 @@ def has_one_document(file):
 
 def has_one_label(file):
     store = file.with_name("labels.sqlite")
-    return import_labels(file, store, "me") == 1 and [row["document"] for row in read_labels(store)] == ["日本"]
+    return import_labels(file, store, "me") == 1 and [row["document"] for row in read_label_rows(store)] == ["日本"]
 
 
 READERS = {
@@ -160,7 +160,7 @@ def test_a_run_of_such_a_corpus_names_it_in_text(cafe, tiny_recipe, tmp_path):
     report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert r"caf\xe9: 20 documents" in report and "blank document" in report
     code, said = pdadapt(tmp_path, "adapt", *options, "--out", f"{CAFE}-run")
-    assert code == 1 and "no model can be saved there, for the name is not UTF-8; give another --out" in said
+    assert code == 1 and "the name is not UTF-8, so no model can be saved there. Choose another --out" in said
     assert not (tmp_path / f"{CAFE}-run").exists()
 
 

@@ -22,6 +22,7 @@ from pdadapt.evaluation.agreement import (
 from pdadapt.evaluation.held_out import held_out
 from pdadapt.labeling.training_list import TrainingList, read_lists
 from pdadapt.pipeline import adapt
+from pdadapt.preflight import start_context
 from pdadapt.runs.folder import RunFolder, last_checkpoint
 from pdadapt.runtime.progress import Progress
 from pdadapt.settings.recipes import load_recipe
@@ -148,8 +149,8 @@ def test_iterations_end_when_agreement_does_not_rise_and_the_better_student_is_k
     command = ["adapt", "--corpus", str(beir), "--recipe", str(tiny_recipe), "--out", str(out), "--iterations", "3"]
     said = CliRunner().invoke(app, [*command, *sets])
     assert said.exit_code == 0, said.output
-    assert "Iteration 1 brought no more agreement, so the student as it was is kept for use." in said.output
-    assert "pair accuracy" in said.output and "Finished before" in said.output
+    assert "Iteration 1 did not increase the agreement, so the base student is the result." in said.output
+    assert "pair accuracy" in said.output and "already finished" in said.output
 
     # a run whose agreement rose goes on; the verdict is of the iteration that is kept
     rose = json.loads((out / "iteration-1" / "agreement.json").read_text(encoding="utf-8"))
@@ -168,9 +169,9 @@ def test_the_teacher_alone_judges_where_the_labels_hold_the_students_scores_too(
     plain = load_recipe(str(tiny_recipe), settings)
     adapt(plain, dataset, tmp_path / "plain", Progress())
     run, lists = RunFolder(tmp_path / "plain"), read_lists(tmp_path / "plain" / "iteration-1" / "lists.jsonl")
-    assert by_teacher_alone(plain, dataset.corpus, dataset.queries, run, lists) == list(lists)
+    assert by_teacher_alone(start_context(plain, dataset, run, Progress()), lists) == list(lists)
     mixed = load_recipe(str(tiny_recipe), settings | {"teacher.point.student_weight": 1.0})
     said = {(e.query_id, doc): point for e in lists for doc, point in zip(e.doc_ids, e.points, strict=True)}
     blurred = [entry._replace(points=[0.0] * len(entry.points)) for entry in lists]
-    for entry in by_teacher_alone(mixed, dataset.corpus, dataset.queries, run, blurred):
+    for entry in by_teacher_alone(start_context(mixed, dataset, run, Progress()), blurred):
         assert entry.points == [said[entry.query_id, doc_id] for doc_id in entry.doc_ids] and entry.pairs == []

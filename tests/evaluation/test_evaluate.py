@@ -14,7 +14,7 @@ from pdadapt.data.run_file import in_trec_order, read_run
 from pdadapt.errors import DataError, RecipeError
 from pdadapt.evaluation.changed import largest_changes
 from pdadapt.evaluation.evaluate import evaluate
-from pdadapt.evaluation.measures import _parse, aggregate, depth, parse_measures, per_query
+from pdadapt.evaluation.measures import _parse, aggregate, parse_measures, per_query
 from pdadapt.evaluation.significance import compare, compare_two, holm, paired_test
 from pdadapt.retrieval import search
 from pdadapt.runtime.locks import locked
@@ -92,7 +92,7 @@ def test_a_measure_is_the_same_under_all_its_names_and_without_results():
 
 @pytest.mark.parametrize(("measures", "k"), [(("nDCG@10",), 100), (("R@500", "P@5"), 500), (("nDCG@10", "AP"), 1000)])
 def test_as_deep_is_ranked_as_the_measures_look(measures, k):
-    assert depth(EvaluateSettings(measures=measures)) == k
+    assert EvaluateSettings(measures=measures).depth == k
 
 
 def test_a_comparison_is_the_paired_t_test_by_hand():
@@ -183,7 +183,7 @@ def test_anyones_runs_are_measured_and_compared_without_a_corpus(tmp_path):
     missing = CliRunner().invoke(app, [*command, "--run", str(tmp_path / "no")])
     assert "was not found" in str(missing.exception)
     model = CliRunner().invoke(app, [*command, "--run", str(tmp_path / "three"), "--against", "nothere"])
-    assert "nothere is no run file, and a model is measured on a --corpus" in str(model.exception)
+    assert "nothere is not a run file, and a model needs a corpus. Give one with --corpus." in str(model.exception)
     for wrong in (["--run", "x", "--model", "y"], [], ["--model", "m"]):
         assert CliRunner().invoke(app, [*command, *wrong]).exit_code == 2
 
@@ -291,7 +291,9 @@ def test_reranking_leaves_the_query_itself_out(arguments, tiny_recipe, tmp_path)
     command = ["rerank", "--corpus", str(arguments), "--run", str(tmp_path / "theirs.run"), "--top", "2"]
     said = CliRunner().invoke(app, [*command, "--recipe", str(tiny_recipe), "--by", "points"])
     assert said.exit_code == 0, said.output
-    assert "theirs.run ranks the query itself for 2 of 3 queries: left out." in " ".join(said.output.split())
+    assert "theirs.run ranks the query itself for 2 of 3 queries. It is left out there." in " ".join(
+        said.output.split()
+    )
     ranking = read_run(tmp_path / "theirs-points.run")
     assert {query_id: [doc_id for doc_id, _ in ranked] for query_id, ranked in ranking.items()} == {
         "q1": ["d1"],

@@ -158,8 +158,8 @@ def test_figures_on_fewer_queries_than_the_papers_say_so(beir, tmp_path, monkeyp
     said = CliRunner().invoke(app, command)
     assert said.exit_code == 0, said.output
     notes = [
-        "nq-open: these are 3 test queries, and the paper's figures are on 8,757.",
-        "At most 3 test queries of a set were drawn; the paper's figures are on all of them.",
+        "nq-open: these are 3 test queries. The paper's figures are on 8,757.",
+        "At most 3 test queries of each set were used (evaluate.max_queries). The paper's figures are on all of them.",
     ]
     for note in notes:
         assert note in said.output and note in (tmp_path / "out" / "table.md").read_text(encoding="utf-8")

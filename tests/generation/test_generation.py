@@ -14,19 +14,18 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
-from pdadapt import pipeline
 from pdadapt.cli.main import app
 from pdadapt.data.corpus import Corpus, Dataset, Document
 from pdadapt.data.load import load_dataset
 from pdadapt.data.queries import read_queries
 from pdadapt.errors import DataError, RecipeError, RunError
-from pdadapt.generation import sources
+from pdadapt.generation import in_run, sources
+from pdadapt.generation.answer_log import AnswerLog
 from pdadapt.generation.filters import clean
-from pdadapt.generation.notes import Notes
-from pdadapt.generation.stage import find_documents, judge, write_queries
-from pdadapt.generation.writers import Asked
-from pdadapt.generation.writing import check_as_asked, prepare
-from pdadapt.labeling.exchange import read_labels
+from pdadapt.generation.job import check_written_queries, prepare
+from pdadapt.generation.stage import find_documents, judge_queries, write_queries
+from pdadapt.generation.writers import QueryRequest
+from pdadapt.labeling.exchange import read_label_rows
 from pdadapt.labeling.shards import Shard, label_shard, merge_shards
 from pdadapt.labeling.store import LabelStore
 from pdadapt.models.memory import batch_limits
@@ -85,7 +84,7 @@ def test_as_many_queries_are_kept_as_are_wanted_and_the_report_says_why_the_othe
     assert json.loads((tmp_path / "q.jsonl.report.json").read_text(encoding="utf-8")) == json.loads(json.dumps(report))
     before = out.read_bytes()
     assert generate(tiny_recipe, corpus, tmp_path)["kept"] == 12
-    with pytest.raises(RunError, match=r"generate\.k was 20, now 3; give another file"):
+    with pytest.raises(RunError, match=r"generate\.k was 20, now 3\. Name another file"):
         generate(tiny_recipe, corpus, tmp_path, k=3)
     (tmp_path / "q.jsonl.report.json").unlink()
     with pytest.raises(RunError, match="was not written by this command"):
@@ -124,15 +123,15 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tiny_recipe, beir, tm
 
 def test_notes_end_where_a_kill_has_torn_them(tmp_path):
     file = tmp_path / "written.jsonl"
-    notes = Notes(file)
-    notes.add([(0, "a\nb"), (1, "ü")])
-    notes.judge({0: None, 1: "empty"})
+    log = AnswerLog(file)
+    log.add_answers([(0, "a\nb"), (1, "ü")])
+    log.add_verdicts({0: None, 1: "empty"})
     with open(file, "a", encoding="utf-8") as torn:
         torn.write('{"answers": [[2, "c')
-    found = Notes(file)
+    found = AnswerLog(file)
     assert found.answers == {0: "a\nb", 1: "ü"} and found.verdicts == {0: None, 1: "empty"}
-    found.add([(2, "d")])
-    assert Notes(file).answers == {0: "a\nb", 1: "ü", 2: "d"}
+    found.add_answers([(2, "d")])
+    assert AnswerLog(file).answers == {0: "a\nb", 1: "ü", 2: "d"}
 
 
 def test_as_many_of_each_kind_are_kept_as_are_wanted(tiny_recipe, corpus, tmp_path):
@@ -148,7 +147,7 @@ def test_documents_are_chosen_by_the_clusters_of_the_students_embeddings(tiny_re
     writing.folder.mkdir()
     found = find_documents(writing)["doc_ids"]
     known = sources.embed(None, corpus.corpus.documents, range(20), writing.folder, None, lambda *_, **__: None)
-    assert found == [f"d{row}" for row in sources.spread(known, 3, recipe.seed)]
+    assert found == [f"d{row}" for row in sources.spread_over_clusters(known, 3, recipe.seed)]
 
 
 def test_one_that_goes_for_another_reason_makes_no_twin_a_duplicate(tiny_recipe, corpus, tmp_path):
@@ -158,20 +157,20 @@ def test_one_that_goes_for_another_reason_makes_no_twin_a_duplicate(tiny_recipe,
     few = Dataset("x", Corpus(pair), {}, {}, {})
     writing = prepare(recipe, few, tmp_path / "q.jsonl", tmp_path / "l", Progress())
     writing.folder.mkdir()
-    notes = Notes(writing.folder / "written.jsonl")
-    notes.add([(number, "caliper rotor") for number in range(4)])
-    chunk = [Asked(number, "keywords", pair[number % 2]) for number in range(4)]
+    log = AnswerLog(writing.folder / "written.jsonl")
+    log.add_answers([(number, "caliper rotor") for number in range(4)])
+    chunk = [QueryRequest(number, "keywords", pair[number % 2]) for number in range(4)]
     wanted = {0: "not found again", 1: None, 2: "not found again", 3: "duplicate"}
-    assert judge(writing, chunk, notes) == wanted
+    assert judge_queries(writing, chunk, log) == wanted
     for one in chunk:
-        notes.judge(judge(writing, [one], notes))
-    assert notes.verdicts == wanted
+        log.add_verdicts(judge_queries(writing, [one], log))
+    assert log.verdicts == wanted
 
 
 def test_what_bm25_cannot_find_again_is_known_before_the_llm_writes(tiny_recipe, tmp_path):
     texts = ["to be or not to be that is the of and a it in on " * times for times in (1, 2)]
     stop_words = Dataset("x", Corpus([Document(str(i), "", text) for i, text in enumerate(texts)]), {}, {}, {})
-    with pytest.raises(DataError, match=r"no word in the corpus but stop words; .*generate\.round_trip=student"):
+    with pytest.raises(DataError, match=r"contains only stop words\..*generate\.round_trip=student"):
         generate(tiny_recipe, stop_words, tmp_path)
     assert not (tmp_path / "q.jsonl.work" / "written.jsonl").exists()
 
@@ -193,15 +192,15 @@ def test_what_judges_the_answers_may_change_and_what_they_come_from_may_not(tiny
     words = ["alpha", "beta", "gamma", "delta", "eta", "zeta", "nu", "mu"]
     strange = [Document(str(i), "", " ".join(f"{word}{i}" for word in words)) for i in range(12)]
     corpus = Dataset("x", Corpus(strange), {}, {}, {})
-    way_out = r"let the student find .*round_trip=student; or remove .*q\.jsonl\.work and name"
+    way_out = r"let the student find .*round_trip=student; remove .*q\.jsonl\.work and name"
     with pytest.raises(DataError, match=way_out):
         generate(tiny_recipe, corpus, tmp_path)
-    answers = Notes(tmp_path / "q.jsonl.work" / "written.jsonl").answers
-    with pytest.raises(RunError, match=r"max_tokens was 24, now 48; give another file, or remove it"):
+    answers = AnswerLog(tmp_path / "q.jsonl.work" / "written.jsonl").answers
+    with pytest.raises(RunError, match=r"max_tokens was 24, now 48\. Name another file, or remove this one"):
         generate(tiny_recipe, corpus, tmp_path, round_trip="student", max_tokens=48)
     with pytest.raises(DataError, match="not found again"):
         generate(tiny_recipe, corpus, tmp_path, round_trip="student", k=1, least_point=1e9)
-    assert Notes(tmp_path / "q.jsonl.work" / "written.jsonl").answers == answers
+    assert AnswerLog(tmp_path / "q.jsonl.work" / "written.jsonl").answers == answers
     generate(tiny_recipe, corpus, tmp_path, round_trip="student")
     (tmp_path / "fresh").mkdir()
     generate(tiny_recipe, corpus, tmp_path / "fresh", round_trip="student")
@@ -252,8 +251,8 @@ def test_examples_say_which_kinds_are_asked_and_are_not_written_again(tiny_recip
 
 def test_the_teacher_may_have_the_last_word_and_is_not_asked_again(tiny_recipe, corpus, tmp_path):
     report = generate(tiny_recipe, corpus, tmp_path, least_point=0.0)
-    scores = [row["score"] for row in read_labels(tmp_path / "l.sqlite")]
-    asked = {(row["query"], row["document"]): row["score"] for row in read_labels(tmp_path / "l.sqlite")}
+    scores = [row["score"] for row in read_label_rows(tmp_path / "l.sqlite")]
+    asked = {(row["query"], row["document"]): row["score"] for row in read_label_rows(tmp_path / "l.sqlite")}
     assert min(scores) < 0 < max(scores), "or nothing is proved"
     for row in rows(tmp_path / "q.jsonl"):
         assert asked[row["text"], corpus.corpus[row["doc_id"]].contents] >= 0
@@ -266,13 +265,13 @@ def test_what_the_teacher_does_not_answer_is_not_judged(tiny_recipe, corpus, tmp
     recipe = load_recipe(str(tiny_recipe), settings)
     with LabelStore(tmp_path / "l.sqlite", "points", teacher_key(recipe.teacher, "point"), "imported:expert") as labels:
         labels.add([(("another query", "another document"), 1.0)])
-    with pytest.raises(DataError, match=r"\d+ not judged.*see that the teacher answers"):
+    with pytest.raises(DataError, match=r"\d+ not judged.*make sure that the teacher answers"):
         write_queries(prepare(recipe, corpus, tmp_path / "q.jsonl", tmp_path / "l.sqlite", Progress()))
     documents = {document.doc_id: document.contents for document in corpus.corpus}
     places = json.loads((tmp_path / "q.jsonl.work" / "sources.json").read_text(encoding="utf-8"))["doc_ids"]
-    notes = Notes(tmp_path / "q.jsonl.work" / "written.jsonl")
+    log = AnswerLog(tmp_path / "q.jsonl.work" / "written.jsonl")
     with LabelStore(tmp_path / "l.sqlite", "points", teacher_key(recipe.teacher, "point"), "imported:expert") as labels:
-        for number, answer in notes.answers.items():
+        for number, answer in log.answers.items():
             labels.add([((clean(answer), documents[places[number // 4]]), 1.0)])
     report = write_queries(prepare(recipe, corpus, tmp_path / "q.jsonl", tmp_path / "l.sqlite", Progress()))
     assert report["kept"] > 0, "what it answers later is looked at"
@@ -283,25 +282,25 @@ def test_a_written_queries_examples_are_missed_with_the_way_out(tiny_recipe, cor
     examples.write_text("how to true a wheel?\n", encoding="utf-8")
     generate(tiny_recipe, corpus, tmp_path, examples=str(examples), count=3)
     recipe = load_recipe(str(tiny_recipe), COUNT | {"generate.count": 3, "generate.examples": str(examples)})
-    check_as_asked(tmp_path / "q.jsonl", recipe)
+    check_written_queries(tmp_path / "q.jsonl", recipe)
     examples.unlink()
-    with pytest.raises(DataError, match=r"real\.txt was not found.*keep them with --queries"):
-        check_as_asked(tmp_path / "q.jsonl", recipe)
+    with pytest.raises(DataError, match=r"real\.txt was not found.*Keep them with --queries"):
+        check_written_queries(tmp_path / "q.jsonl", recipe)
 
 
 def test_who_wrote_the_queries_is_asked_too(tiny_recipe, corpus, tmp_path):
     recipe = load_recipe(str(tiny_recipe), COUNT | {"generate.count": 3})
     generate(tiny_recipe, corpus, tmp_path, count=3, model=recipe.teacher.model)
     with pytest.raises(RunError, match=r"generate\.model was 'its own', now \"the teacher's\""):
-        check_as_asked(tmp_path / "q.jsonl", recipe)
+        check_written_queries(tmp_path / "q.jsonl", recipe)
 
 
 def test_it_is_said_when_the_round_trip_says_little(tiny_recipe, corpus, tmp_path, capsys):
     generate(tiny_recipe, corpus, tmp_path, count=2)
-    assert "says little of a query: --set generate.k=1 " in capsys.readouterr().err
+    assert "Use --set generate.k=1 for a stricter check" in capsys.readouterr().err
     (tmp_path / "other").mkdir()
     generate(tiny_recipe, corpus, tmp_path / "other", count=2, round_trip=None)
-    assert "says little of a query" not in capsys.readouterr().err
+    assert "The round-trip check is weak" not in capsys.readouterr().err
 
 
 def test_fewer_are_written_when_every_kind_was_asked_of_every_document(tiny_recipe, corpus, tmp_path):
@@ -312,12 +311,12 @@ def test_fewer_are_written_when_every_kind_was_asked_of_every_document(tiny_reci
 
 def test_what_cannot_be_written_about_or_is_no_place_is_refused(tiny_recipe, corpus, encoder, tmp_path):
     short = replace(corpus, corpus=Corpus([Document("a", "", "rim hub"), Document("b", "", "")]))
-    with pytest.raises(DataError, match=r"No document .*\(2 too short\); bring queries with --queries"):
+    with pytest.raises(DataError, match=r"No document .*\(2 too short\)\. Give queries with --queries"):
         generate(tiny_recipe, short, tmp_path)
     (tmp_path / "x").mkdir()
-    with pytest.raises(DataError, match=r"None of 80 queries .* fit to be kept \(.*cut off.*\): .*max_tokens=N"):
+    with pytest.raises(DataError, match=r"wrote 80 queries, and none is good enough \(.*cut off.*\)\. .*max_tokens=N"):
         generate(tiny_recipe, corpus, tmp_path / "x", max_tokens=1)
-    with pytest.raises(RecipeError, match="is no LLM that could write"):
+    with pytest.raises(RecipeError, match="cannot write queries"):
         generate(tiny_recipe, corpus, tmp_path, model=str(encoder))
     with pytest.raises(RecipeError, match="no kind is wanted"):
         generate(tiny_recipe, corpus, tmp_path, kinds={"title": 0})
@@ -336,7 +335,7 @@ def test_the_command_says_what_was_kept_and_why_the_rest_went(tiny_recipe, beir,
     other = tmp_path / "with spaces" / "q.jsonl"
     result = CliRunner().invoke(app, [*command[:3], str(other), *command[4:], "--count", "4"])
     assert f"--queries '{other}'" in result.stdout
-    kept, written, reasons = re.search(r"Kept (\d+) of (\d+) .*\((.*)\)", result.stderr).groups()
+    kept, written, reasons = re.search(r"Kept (\d+) of (\d+) queries\. Not kept: (.*)\.", result.stderr).groups()
     assert int(kept) + sum(int(one.split()[0]) for one in reasons.split(", ")) == int(written)
 
 
@@ -371,9 +370,7 @@ def test_adapt_writes_the_queries_that_a_corpus_lacks(tiny_recipe, beir, tmp_pat
     first = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
     assert first.returncode == 0, first.stderr
     assert (
-        "brings no queries" in first.stderr
-        and "writes 12 queries into" in first.stderr
-        and "Checkpoint" in first.stdout
+        "has no queries" in first.stderr and "writes 12 queries into" in first.stderr and "Checkpoint" in first.stdout
     )
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["queries"] == 12 and "queries.jsonl" in metrics["summary"]
@@ -419,7 +416,7 @@ def test_a_run_of_its_own_queries_takes_them_as_given(tiny_recipe, t5_untied, be
     run("label", teacher__max_length=200)
     run("student", seed=3, student__query_length=16)
     assert (out / "queries.jsonl").read_bytes() == queries
-    way_out = rf"generate\.count was 4, now 5; keep them with --queries {out}/queries.jsonl, or .* another --out"
+    way_out = rf"generate\.count was 4, now 5\. Keep them with --queries {out}/queries.jsonl, or .* another --out"
     with pytest.raises(RunError, match=way_out):
         run("student", generate__count=5)
     with pytest.raises(RunError, match=r"prompts\.title was"):
@@ -447,7 +444,7 @@ def test_while_queries_are_written_nobody_else_is_at_the_run(tiny_recipe, beir, 
             adapt(recipe, load_dataset(corpus, tmp_path / "q.txt"), out, Progress())
         return write_queries(writing)
 
-    monkeypatch.setattr(pipeline, "write_queries", try_beside)
+    monkeypatch.setattr(in_run, "write_queries", try_beside)
     out.mkdir()
     (out / "memory.json").write_text("{}", encoding="utf-8")  # of one that was killed as it wrote
     assert adapt(recipe, load_dataset(corpus), out, Progress(), stop_before_labeling=True) is None

@@ -1,7 +1,7 @@
 import torch
 from scipy import stats
 
-from pdadapt.generation.sampling import Sampler
+from pdadapt.generation.writers import Sampler
 
 LOGITS = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0, -30.0])
 CPU = torch.device("cpu")

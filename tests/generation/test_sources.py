@@ -8,9 +8,9 @@ import torch
 from pdadapt.data.corpus import Document
 from pdadapt.data.words import split_words, word_limit_factor
 from pdadapt.generation import sources
-from pdadapt.generation.sources import draw, embed, left_out, overlap, shingles, spread
+from pdadapt.generation.sources import draw_documents, embed, overlap, reasons_left_out, shingles, spread_over_clusters
 from pdadapt.students.encoding import encode_documents
-from pdadapt.students.load import load_student
+from pdadapt.students.load import load_student_as
 
 VOCABULARY = [f"word{number}" for number in range(500)]
 
@@ -36,17 +36,17 @@ def test_where_characters_are_words_three_make_one():
 def test_texts_without_spaces_are_no_boilerplate():
     chosen = random.Random(0)
     corpus = ["".join(chosen.choices("กขคงจฉ", k=900)) for _ in range(300)]
-    assert left_out(corpus) == [None] * 300
-    assert left_out([corpus[0], corpus[0][:880], "京" * 20]) == [None, "near copy", "too short"]
+    assert reasons_left_out(corpus) == [None] * 300
+    assert reasons_left_out([corpus[0], corpus[0][:880], "京" * 20]) == [None, "near copy", "too short"]
 
 
 def test_the_sample_is_drawn_by_the_seed_from_the_whole_corpus():
-    found = draw(10_000, 20, 1)
-    assert found == sorted(set(found)) == draw(10_000, 20, 1) != draw(10_000, 20, 2)
-    assert len(found) == 20 * sources.SAMPLED and min(found) < 1_000 and max(found) > 9_000
-    assert draw(30, 20, 1) == list(range(30))
-    assert len(draw(200_000, 10_000, 1)) == sources.MOST_SAMPLED
-    assert len(draw(900_000, 100_000, 1)) == 400_000, "so that as many queries can be had"
+    found = draw_documents(10_000, 20, 1)
+    assert found == sorted(set(found)) == draw_documents(10_000, 20, 1) != draw_documents(10_000, 20, 2)
+    assert len(found) == 20 * sources.SAMPLED_PER_QUERY and min(found) < 1_000 and max(found) > 9_000
+    assert draw_documents(30, 20, 1) == list(range(30))
+    assert len(draw_documents(200_000, 10_000, 1)) == sources.MAX_SAMPLED
+    assert len(draw_documents(900_000, 100_000, 1)) == 400_000, "so that as many queries can be had"
 
 
 def test_short_texts_copies_and_boilerplate_are_left_out():
@@ -55,11 +55,11 @@ def test_short_texts_copies_and_boilerplate_are_left_out():
     letters = text("a", 90)
     nearly = letters.replace(letters.split()[20], "other", 1)
     texts = [letters, text("b"), letters.upper() + "!", nearly, "too few words are here", text("c"), *pages]
-    assert left_out(texts) == [None, None, "near copy", "near copy", "too short", None, *["boilerplate"] * 12]
-    assert left_out(pages[:10]) == [None] * 10, "what stands in ten documents or fewer is none"
-    assert left_out([]) == []
+    assert reasons_left_out(texts) == [None, None, "near copy", "near copy", "too short", None, *["boilerplate"] * 12]
+    assert reasons_left_out(pages[:10]) == [None] * 10, "what stands in ten documents or fewer is none"
+    assert reasons_left_out([]) == []
     told = []
-    left_out(iter(texts), told.append)
+    reasons_left_out(iter(texts), told.append)
     assert told == [1] * len(texts)
 
 
@@ -77,19 +77,21 @@ def test_every_cluster_has_its_turn_before_another_has_two():
         [chosen.normal(center, 0.01, (size, 3)) for center, size in zip(np.eye(3), sizes, strict=True)]
     ).astype(np.float32)
     labels = np.repeat([0, 1, 2], sizes)
-    order = spread(vectors, 3, 7)
-    assert sorted(order) == list(range(65)) and order == spread(vectors, 3, 7) != spread(vectors, 3, 8)
+    order = spread_over_clusters(vectors, 3, 7)
+    assert sorted(order) == list(range(65)) and order == spread_over_clusters(vectors, 3, 7) != spread_over_clusters(
+        vectors, 3, 8
+    )
     assert Counter(labels[order[:15]]) == {0: 5, 1: 5, 2: 5}
     assert Counter(labels[order[15:25]]) == {0: 5, 1: 5}
-    assert len(spread(vectors[:2], 300, 7)) == 2
+    assert len(spread_over_clusters(vectors[:2], 300, 7)) == 2
 
 
 def test_vectors_are_the_means_of_token_embeddings_and_outlive_a_kill(encoder, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "PART", 3)
+    monkeypatch.setattr(sources, "VECTORS_PER_FILE", 3)
     documents = [
         Document(f"d{number}", "", text) for number, text in enumerate(["rim hub", "pad", "tube valve bead"] * 3)
     ]
-    student = load_student(str(encoder))
+    student = load_student_as(str(encoder))
     steps = []
     positions = [0, 1, 2, 4, 5, 7, 8]
 

@@ -11,12 +11,11 @@ from transformers import BartConfig, BartForConditionalGeneration, GPT2Config, G
 from pdadapt.data.corpus import Document
 from pdadapt.errors import ModelError, RecipeError
 from pdadapt.generation import writers
-from pdadapt.generation.sampling import Sampler
-from pdadapt.generation.writers import Asked, check_writer, load_writer, writer_identity
+from pdadapt.generation.writers import QueryRequest, Sampler, check_writer, load_writer, writer_identity
 from pdadapt.settings.schema import Recipe
 
 DOCUMENTS = ["spoke nipple tension rim", "pad rotor caliper", "tube valve bead puncture patch", "chain hanger cog"]
-ASKED = [Asked(number, "question", Document("", "", text)) for number, text in enumerate(DOCUMENTS)]
+ASKED = [QueryRequest(number, "question", Document("", "", text)) for number, text in enumerate(DOCUMENTS)]
 
 
 def recipe(teacher, **generate):
@@ -102,7 +101,7 @@ def test_a_prompt_leaves_room_for_the_answer(tmp_path):
         vocab_size=size, n_positions=128, n_embd=32, n_layer=1, n_head=2, bos_token_id=1, eos_token_id=1
     )
     GPT2LMHeadModel(config).save_pretrained(tmp_path)
-    long = Asked(0, "question", Document("", "", "rim hub " * 500))
+    long = QueryRequest(0, "question", Document("", "", "rim hub " * 500))
     assert len(written(recipe(tmp_path, max_tokens=32), [long])) == 1
     writer = load_writer(recipe(tmp_path, max_tokens=32))
     assert len(writer.encoders["question"]([{"document": long.document.text}])[0]) == 128 - 32
@@ -149,7 +148,7 @@ def test_a_server_is_asked_for_the_same_and_a_refused_document_is_no_answer(serv
     assert dict(written(recipe(f"{server}#tiny"))) == found
     chosen = recipe(f"{server}#strict")
     chosen.teacher.concurrency = 1
-    answers = written(chosen, [*ASKED, Asked(9, "title", Document("", "", "this is too long"))])
+    answers = written(chosen, [*ASKED, QueryRequest(9, "title", Document("", "", "this is too long"))])
     assert dict(answers)[9] == "" and all(text for number, text in answers if number != 9)
 
 
@@ -157,13 +156,13 @@ def test_what_cannot_write_is_found_before_any_work(llama, encoder, server, tmp_
     check_writer(recipe(llama))
     check_writer(recipe(f"{server}#tiny"))
     check_writer(recipe(encoder, model=str(llama)))
-    with pytest.raises(RecipeError, match=r"no LLM that could write queries \(bi_encoder\).*generate\.model"):
+    with pytest.raises(RecipeError, match=r"cannot write queries, .*\(kind: bi_encoder\).*generate\.model"):
         check_writer(recipe(encoder))
     with pytest.raises(RecipeError, match="leaves no room for the documents"):
         chosen = recipe(llama)
         chosen.teacher.max_length = 12
         check_writer(chosen)
-    with pytest.raises(ModelError, match="something else than JSON"):
+    with pytest.raises(ModelError, match="did not answer with JSON"):
         check_writer(recipe(f"{server}#page"))
     monkeypatch.setattr(writers.Servers, "post", _without_message)
     with pytest.raises(ModelError, match="without a message"):

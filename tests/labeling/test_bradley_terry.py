@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import expit
 
-from pdadapt.labeling.bradley_terry import contradictions, fit, most_informative
+from pdadapt.labeling.bradley_terry import contradictions, fit_strengths, most_informative
 
 labels = st.integers(2, 8).flatmap(
     lambda size: st.tuples(
@@ -30,7 +30,7 @@ def test_two_documents_meet_between_what_points_and_the_pair_say():
     for _ in range(60):
         x = (low + high) / 2
         low, high = (x, high) if x < expit(2.0) - expit(2 * x) else (low, x)
-    found = fit([0.0, 0.0], [(0, 1, 2.0)], 1.0, 1.0)
+    found = fit_strengths([0.0, 0.0], [(0, 1, 2.0)], 1.0, 1.0)
     assert found.strengths == pytest.approx([x, -x], abs=1e-6)
     weight = expit(2 * x) * expit(-2 * x)
     assert np.linalg.inv(found.covariance) == pytest.approx(
@@ -41,7 +41,7 @@ def test_two_documents_meet_between_what_points_and_the_pair_say():
 @given(labels)
 def test_nothing_near_by_is_likelier(drawn):
     points, pairs = drawn
-    found = fit(points, pairs, 2.0, 0.5)
+    found = fit_strengths(points, pairs, 2.0, 0.5)
     known = [point for point in points if point is not None]
     average = sum(known) / len(known) if known else 0.0
     prior = np.array([average if point is None else point for point in points]) / 2.0
@@ -61,21 +61,21 @@ def test_nothing_near_by_is_likelier(drawn):
 
 
 def test_without_pairs_the_points_are_the_strengths_and_many_answers_outweigh_them():
-    assert fit([2.0, None, -1.0], [], 0.5, 1.0).strengths == pytest.approx([4.0, 1.0, -2.0])
+    assert fit_strengths([2.0, None, -1.0], [], 0.5, 1.0).strengths == pytest.approx([4.0, 1.0, -2.0])
     consistent = [(0, 1, -3.0), (1, 2, -3.0), (0, 2, -6.0)]
-    weak = fit([2.0, 1.0, 0.0], consistent, 1.0, 0.01).strengths
+    weak = fit_strengths([2.0, 1.0, 0.0], consistent, 1.0, 0.01).strengths
     assert weak[0] < weak[1] < weak[2]
-    strong = fit([2.0, 1.0, 0.0], consistent, 1.0, 100.0).strengths
+    strong = fit_strengths([2.0, 1.0, 0.0], consistent, 1.0, 100.0).strengths
     assert strong[0] > strong[1] > strong[2]
 
 
 def test_what_is_asked_next_is_what_is_least_certain():
-    even = fit([0.0] * 6, [], 1.0, 1.0)
+    even = fit_strengths([0.0] * 6, [], 1.0, 1.0)
     assert most_informative(even, 1, ()) == [(0, 1)], "of pairs alike the one at the top"
-    sure = fit([9.0, 0.1, 0.0, -9.0], [], 1.0, 1.0)
+    sure = fit_strengths([9.0, 0.1, 0.0, -9.0], [], 1.0, 1.0)
     assert most_informative(sure, 1, ()) == [(1, 2)]
     assert (1, 2) not in most_informative(sure, 3, [(1, 2)])
-    answered = fit([0.0] * 3, [(0, 1, 0.0)] * 50, 1.0, 1.0)
+    answered = fit_strengths([0.0] * 3, [(0, 1, 0.0)] * 50, 1.0, 1.0)
     assert most_informative(answered, 1, ()) != [(0, 1)], (
         "of what has been asked often enough there is nothing to learn"
     )
@@ -83,7 +83,7 @@ def test_what_is_asked_next_is_what_is_least_certain():
 
 @given(st.integers(2, 7), st.integers(0, 30), st.sampled_from([1.0, 40.0, 2e3]))
 def test_no_pair_is_chosen_twice_and_no_more_than_there_are(size, count, apart):
-    found = fit([apart * (i % 3) for i in range(size)], [], 1.0, 1.0)
+    found = fit_strengths([apart * (i % 3) for i in range(size)], [], 1.0, 1.0)
     left_out = [(0, 1)]
     chosen = most_informative(found, count, left_out)
     assert len(set(chosen)) == len(chosen) == min(count, math.comb(size, 2) - 1)
@@ -91,7 +91,7 @@ def test_no_pair_is_chosen_twice_and_no_more_than_there_are(size, count, apart):
 
 
 def test_each_choice_is_that_by_which_the_determinant_grows_most_at_the_top():
-    found = fit([1.0, 0.4, 0.0, -0.5, -3.0], [(0, 1, 1.0), (2, 3, -0.5)], 1.0, 0.7)
+    found = fit_strengths([1.0, 0.4, 0.0, -0.5, -3.0], [(0, 1, 1.0), (2, 3, -0.5)], 1.0, 0.7)
     discounts = [1 / math.log2(1 + rank) for rank in (1, 2, 3, 4, 5)]  # by the strengths, which fall
     assert sorted(found.strengths, reverse=True) == found.strengths.tolist()
     precision = np.linalg.inv(found.covariance)
@@ -114,10 +114,10 @@ def test_each_choice_is_that_by_which_the_determinant_grows_most_at_the_top():
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), unique=True), st.randoms())
 def test_circles_are_counted_as_by_hand(edges, rng):
     pairs = {tuple(sorted(edge)): rng.choice([-1.0, 1.0]) for edge in edges if edge[0] != edge[1]}
-    circles = triples = 0
+    cycles = triples = 0
     for a, b, c in itertools.combinations(range(6), 3):
         said = [pairs.get(pair) for pair in ((a, b), (b, c), (a, c))]
         if None not in said:
             triples += 1
-            circles += said in ([1.0, 1.0, -1.0], [-1.0, -1.0, 1.0])
-    assert contradictions([(i, j, odds) for (i, j), odds in pairs.items()]) == (circles, triples)
+            cycles += said in ([1.0, 1.0, -1.0], [-1.0, -1.0, 1.0])
+    assert contradictions([(i, j, odds) for (i, j), odds in pairs.items()]) == (cycles, triples)

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from pdadapt.cli.main import app
 from pdadapt.data.load import load_dataset
 from pdadapt.errors import DataError, ModelError, RunError
-from pdadapt.labeling.exchange import _texts, export_labels, import_labels, label_tables, read_labels
+from pdadapt.labeling.exchange import _texts, export_labels, import_labels, label_tables, read_label_rows
 from pdadapt.labeling.store import LabelStore
 from pdadapt.labeling.training_list import TrainingList, read_lists
 from pdadapt.pipeline import adapt
@@ -42,7 +42,7 @@ def test_exported_labels_bear_ids_and_texts_and_come_back(run, beir, tiny_recipe
         file, store = tmp_path / f"l.{file_format}", tmp_path / f"{file_format}.sqlite"
         export_labels(run / "labels.sqlite", file, file_format)
         assert import_labels(file, store, None) == count
-        assert list(read_labels(store)) == list(read_labels(run / "labels.sqlite"))
+        assert list(read_label_rows(store)) == list(read_label_rows(run / "labels.sqlite"))
 
 
 def test_a_label_is_one_row_whatever_ids_its_texts_have_and_a_text_is_shown_by_its_kind(tmp_path):
@@ -52,7 +52,7 @@ def test_a_label_is_one_row_whatever_ids_its_texts_have_and_a_text_is_shown_by_i
     file.write_text("\n\n".join(map(json.dumps, [named, row, {**row, "doc_id": "7", "query_id": "1"}, row])))
     import_labels(file, store, "n")
     import_labels(file, store, "n")
-    (found,) = read_labels(store)
+    (found,) = read_label_rows(store)
     assert (found["query_id"], found["doc_id"]) == ("1", "7") and found["query"] == row["query"]
     entry = TrainingList("1", ["7"], [1.0], [])
     assert _texts(store, entry) == (row["query"], {"7": row["document"]})
@@ -79,8 +79,8 @@ def test_imported_labels_teach_without_a_teacher(run, beir, tiny_recipe, tmp_pat
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ('{"query": "q", "document": "d", "score": "high"}', "x.jsonl:2: `score` must be a number"),
-        ('{"query": "q", "document": "d", "score": NaN}', "x.jsonl:2: `score` must be a number"),
+        ('{"query": "q", "document": "d", "score": "high"}', "x.jsonl:2: `score` must be a finite number"),
+        ('{"query": "q", "document": "d", "score": NaN}', "x.jsonl:2: `score` must be a finite number"),
         ('{"query": "q", "score": 1}', "x.jsonl:2: needs the texts query, document"),
         ('{"query": "q", "document": "d", "score": 1', "x.jsonl:2: not valid JSON"),
         ("[1]", "x.jsonl:2: expected a JSON object"),
@@ -99,7 +99,7 @@ def test_a_wrong_line_is_named_and_nothing_is_taken(line, problem, tmp_path):
         import_labels(file, tmp_path / "s.sqlite", "n")
     assert not (tmp_path / "s.sqlite").exists()
     file.write_text('{"query": "q", "document": "d", "score": 1}\n', encoding="utf-8")
-    with pytest.raises(DataError, match="give one with --name"):
+    with pytest.raises(DataError, match="Give it a name with --name"):
         import_labels(file, tmp_path / "s.sqlite", None)
     with pytest.raises(DataError, match="there is no folder"):
         import_labels(file, tmp_path / "typo" / "s.sqlite", "n")
@@ -115,11 +115,11 @@ def test_an_import_that_contradicts_the_store_is_refused_and_changes_nothing(tmp
     first = '{"query": "q", "document": "d", "score": 1}\n'
     file.write_text(first, encoding="utf-8")
     assert import_labels(file, store, "n") == 1
-    before = list(read_labels(store))
+    before = list(read_label_rows(store))
     file.write_text('{"query": "q", "document": "new", "score": 3}\n' + first.replace("1", "2"), encoding="utf-8")
     with pytest.raises(DataError, match=r"x\.jsonl:2: the score is 2\.0, but .*s\.sqlite holds 1\.0 .*another --name"):
         import_labels(file, store, "n")
-    assert list(read_labels(store)) == before
+    assert list(read_label_rows(store)) == before
     file.write_text(first * 2, encoding="utf-8")
     assert import_labels(file, store, "n") == 1, "the same again is no contradiction"
 
@@ -165,7 +165,7 @@ def test_brackets_in_a_text_are_shown_and_derived_pairs_are_called_so(stanford, 
 
 def test_a_teacher_that_answers_nothing_is_an_error_not_a_run(beir, tiny_recipe, tmp_path):
     recipe = load_recipe(str(tiny_recipe), {"teacher.model": "imported:typo"})
-    with pytest.raises(DataError, match=r"holds no point labels of imported:typo; bring them with .*--name typo"):
+    with pytest.raises(DataError, match=r"holds no point labels of imported:typo\. Import them with .*--name typo"):
         adapt(recipe, load_dataset(str(beir)), tmp_path / "run", Progress())
     assert not (tmp_path / "run").exists()
     with LabelStore(tmp_path / "labels.sqlite", "points", teacher_key(recipe.teacher, "point")) as store:

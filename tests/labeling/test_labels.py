@@ -18,12 +18,12 @@ from pdadapt.data.load import load_dataset
 from pdadapt.data.run_file import TrecRunFile, write_run
 from pdadapt.errors import DataError, ModelError
 from pdadapt.labeling.ask import Questions, ask_missing, in_chunks
-from pdadapt.labeling.bradley_terry import fit
+from pdadapt.labeling.bradley_terry import fit_strengths
 from pdadapt.labeling.journal import Journal
 from pdadapt.labeling.pairs import choose_pairs, count_pairs, standardise
-from pdadapt.labeling.position_bias import Orders, asked_orders
+from pdadapt.labeling.position_bias import PositionBias, presentation_orders
 from pdadapt.labeling.questions import Labeling, point_labels
-from pdadapt.labeling.stage import ask_teachers, journal_of, make_lists
+from pdadapt.labeling.stage import ListBuilder, ask_teachers, journal_of
 from pdadapt.labeling.store import LabelStore, is_labeled
 from pdadapt.labeling.training_list import TrainingList, around_pairs, read_lists, write_lists
 from pdadapt.runtime.progress import Progress
@@ -81,10 +81,14 @@ def test_two_runs_on_one_store_lose_no_pair_and_choose_by_the_same_points(labele
         return teacher if task == "point" else Meanwhile()
 
     chunks = labeling.points()
-    points = [(question, teacher.value(*question)) for ids, _ in chunks.chunks for question in set(chunks.of(ids))]
+    points = [
+        (question, teacher.value(*question))
+        for ids, _ in chunks.chunks
+        for question in set(chunks.questions_about(ids))
+    ]
     ask_teachers(labeling, store, KEYS, load, Progress())
-    figures = {}
-    lists = list(make_lists(labeling, store, KEYS, figures))
+    builder = ListBuilder(labeling, store, KEYS)
+    lists, figures = list(builder), builder.figures()
     assert figures["pairs_unanswered"] == 0 and figures["pairs"] > 0
     assert all(entry.points == sorted(entry.points, reverse=True) for entry in lists)
     expected = dict(points)
@@ -121,12 +125,12 @@ def test_a_writer_waits_for_its_turn_and_says_what_keeps_it(tmp_path, monkeypatc
     with LabelStore(file, "points", "t") as store:
         busy = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
         busy.execute("BEGIN IMMEDIATE")
-        release = threading.Timer(2.5 * store.TURN, busy.rollback)
+        release = threading.Timer(2.5 * store.SQLITE_PATIENCE, busy.rollback)
         release.start()
         store.add([(("q", "d"), 1.0)])  # longer than SQLite itself waits
         release.join()
         assert store.get(("q", "d")) == 1.0
-        monkeypatch.setattr(store, "PATIENCE", 0.1)
+        monkeypatch.setattr(store, "WRITER_PATIENCE", 0.1)
         busy.execute("BEGIN IMMEDIATE")
         writes = (
             lambda: store.add([(("q", "e"), 1.0)]),
@@ -248,8 +252,9 @@ def labeled(beir, tmp_path):
         labeling = Labeling(TrecRunFile(tmp_path / "candidates.run"), corpus, dataset.queries, recipe)
         store = tmp_path / "l.sqlite"
         keys = KEYS if recipe.teacher.pair.asks_teacher else {"point": "p"}
-        figures = ask_teachers(labeling, store, keys, lambda task: teacher, Progress())
-        return list(make_lists(labeling, store, keys, figures)), figures
+        asked = ask_teachers(labeling, store, keys, lambda task: teacher, Progress())
+        builder = ListBuilder(labeling, store, keys)
+        return list(builder), asked | builder.figures()
 
     return run, teacher, dataset, ranking
 
@@ -333,7 +338,7 @@ def test_what_a_strategy_chooses_is_what_is_asked_and_learned(labeled, strategy)
             entry.points,
             [scores[doc_id] for doc_id in entry.doc_ids],
             f"42/{entry.query_id}",
-            lambda pairs, entry=entry, answers=answers: fit(entry.points, answers(pairs), 1.0, 0.01),
+            lambda pairs, entry=entry, answers=answers: fit_strengths(entry.points, answers(pairs), 1.0, 0.01),
         )
         pairs = sorted(pair for positions in rounds for pair in positions)
         assert len(pairs) == 5
@@ -370,7 +375,9 @@ def test_lists_around_pairs_hold_the_documents_of_pairs_chosen_of_all_candidates
             points,
             [scores[doc_id] for doc_id in ordered],
             f"42/{entry.query_id}",
-            lambda pairs, points=points: fit(points, [(i, j, points[i] - points[j]) for i, j in pairs], 1.0, 0.3),
+            lambda pairs, points=points: fit_strengths(
+                points, [(i, j, points[i] - points[j]) for i, j in pairs], 1.0, 0.3
+            ),
         )
         whole[entry.query_id] = sorted((ordered[i], ordered[j]) for positions in rounds for i, j in positions)
         assert entry.points == [value[doc_id] for doc_id in entry.doc_ids] == sorted(entry.points, reverse=True)
@@ -450,7 +457,7 @@ def test_as_many_pairs_are_announced_as_are_asked(labeled, tmp_path):
         LabelStore(tmp_path / "l.sqlite", "pairs", "q") as q,
     ):
         questions = labeling.pairs(points, q)
-        asked = [len(list(questions.of(ids))) for ids, _ in questions.chunks]
+        asked = [len(list(questions.questions_about(ids))) for ids, _ in questions.chunks]
     assert asked == [size for _, size in questions.chunks] and sum(asked) == 4 * 2 * count_pairs(recipe.teacher.pair, 8)
 
 
@@ -470,8 +477,9 @@ def test_rounds_after_one_that_got_its_answers_late_are_asked_anew(labeled, tmp_
 
     teacher.score_pairs = first_round_unanswered
     ask_teachers(labeling, store, KEYS, lambda task: teacher, Progress(), Journal(tmp_path / "journal"))
-    figures = ask_teachers(labeling, store, KEYS, lambda task: answering, Progress(), Journal(tmp_path / "journal"))
-    lists = list(make_lists(labeling, store, KEYS, figures))
+    ask_teachers(labeling, store, KEYS, lambda task: answering, Progress(), Journal(tmp_path / "journal"))
+    builder = ListBuilder(labeling, store, KEYS)
+    lists, figures = list(builder), builder.figures()
     assert figures["pairs_unanswered"] == 0 and {len(entry.pairs) for entry in lists} == {6}
 
 
@@ -498,8 +506,10 @@ def test_pairs_of_points_that_came_late_are_asked_anew_also_after_a_kill(labeled
     ask(teacher)
     with pytest.raises(Killed):
         ask(KilledAtPairs())
-    figures = ask(answering)
-    list(make_lists(labeling, store, KEYS, figures))
+    ask(answering)
+    builder = ListBuilder(labeling, store, KEYS)
+    assert all(entry.doc_ids for entry in builder)
+    figures = builder.figures()
     assert figures["pairs"] and figures["pairs_unanswered"] == 0
 
 
@@ -516,8 +526,8 @@ def test_answers_that_go_round_are_counted(labeled, monkeypatch):
     monkeypatch.setattr(teacher, "value", round_about)
     lists, figures = run(recipe)
     kinds = [[int(doc_id[1:]) % 3 for doc_id in entry.doc_ids] for entry in lists]
-    circles = sum(set(three) == {0, 1, 2} for listed in kinds for three in itertools.combinations(listed, 3))
-    assert figures["circles"] == figures["triples"] == circles > 0, "where two are alike nothing is preferred"
+    cycles = sum(set(three) == {0, 1, 2} for listed in kinds for three in itertools.combinations(listed, 3))
+    assert figures["circles"] == figures["triples"] == cycles > 0, "where two are alike nothing is preferred"
 
 
 def test_asked_as_ranked_the_bias_stays_and_half_is_asked(labeled):
@@ -568,16 +578,16 @@ def test_a_random_order_is_the_seeds_and_asks_half(labeled):
 
 def test_a_random_order_is_that_of_the_documents_whatever_their_ranks():
     doc_ids, seed = [f"d{i}" for i in range(40)], "1/q"
-    asked = [asked_orders("random", i, i + 1, doc_ids, seed)[0] for i in range(39)]
+    asked = [presentation_orders("random", i, i + 1, doc_ids, seed)[0] for i in range(39)]
     assert {first < second for first, second in asked} == {True, False}
     turned = doc_ids[::-1]
-    again = [asked_orders("random", 38 - i, 39 - i, turned, seed)[0] for i in range(39)]
+    again = [presentation_orders("random", 38 - i, 39 - i, turned, seed)[0] for i in range(39)]
     assert [[turned[k] for k in pair] for pair in again] == [[doc_ids[k] for k in pair] for pair in asked]
 
 
 def test_a_flip_is_an_answer_that_changes_and_an_undecided_one_is_none():
     def figures(*pairs):
-        orders = Orders()
+        orders = PositionBias()
         for answers in pairs:
             orders.add(answers)
         return orders.figures()

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pdadapt.labeling.bradley_terry import fit
+from pdadapt.labeling.bradley_terry import fit_strengths
 from pdadapt.labeling.pairs import choose_pairs, count_pairs, pairs_of_round
 from pdadapt.settings.schema import PairSettings
 
@@ -12,7 +12,9 @@ STRATEGIES = ("window", "random", "adjacent", "cycles", "uncertain", "active")
 def chosen(settings, size, seed="42/q1", points=None, scores=None):
     """The pairs of each round."""
     points = [-99.0 * i for i in range(size)] if points is None else points
-    return list(choose_pairs(settings, points, scores or points, seed, lambda asked: fit(points, [], 1.0, 1.0)))
+    return list(
+        choose_pairs(settings, points, scores or points, seed, lambda asked: fit_strengths(points, [], 1.0, 1.0))
+    )
 
 
 @given(st.sampled_from(STRATEGIES), st.integers(0, 14), st.integers(2, 12), st.integers(0, 100), st.text())
@@ -84,7 +86,7 @@ def test_answers_steer_what_is_asked_next():
     def refit(close):  # the one document that is close to its rival
         def fit_to(pairs):
             asked.append(list(pairs))
-            return fit(points, [(i, j, 0.0 if i == close else 9.0) for i, j in pairs], 1.0, 0.01)
+            return fit_strengths(points, [(i, j, 0.0 if i == close else 9.0) for i, j in pairs], 1.0, 0.01)
 
         return fit_to
 

@@ -10,7 +10,7 @@ from pdadapt.cli.main import app
 from pdadapt.data.load import load_dataset
 from pdadapt.data.run_file import in_trec_order, read_run, write_run
 from pdadapt.errors import DataError
-from pdadapt.labeling.rerank import aggregate_pairs, rerank, spread, win_matrix
+from pdadapt.labeling.rerank import aggregate_pairs, falling_scores, rerank, win_matrix
 from pdadapt.runtime.progress import Progress
 
 
@@ -79,7 +79,7 @@ def test_bradley_terry_is_the_likeliest():
 
 
 def test_scores_fall_strictly_so_that_every_evaluator_reads_the_same_order():
-    found = spread([("a", 3.0), ("b", 3.0), ("c", float("-inf"))], ["d"])
+    found = falling_scores([("a", 3.0), ("b", 3.0), ("c", float("-inf"))], ["d"])
     assert [doc_id for doc_id, _ in found] == ["a", "b", "c", "d"]
     assert all(x > y for (_, x), (_, y) in pairwise(found))
 
@@ -121,7 +121,7 @@ def test_the_command_writes_a_run_and_measures_it(beir, tiny_recipe, tmp_path):
     result = CliRunner().invoke(app, [*unjudged, "--split", "dev", "--out", str(tmp_path / "dev.run")])
     assert "no judgments for split 'dev'" in str(result.exception)
     result = CliRunner().invoke(app, [*unjudged, "--out", str(tmp_path / "dev.run")])
-    assert result.exit_code == 0 and "nothing was measured" in result.output
+    assert result.exit_code == 0 and "no measures were computed" in result.output
     for by in ("points", "pairs"):  # also where `adapt` would ask about no pairs, as in recipe `small`
         result = CliRunner().invoke(app, [*command, "--by", by, "--top", "4", "--set", "teacher.pair.per_query=0"])
         assert result.exit_code == 0, result.output
@@ -161,7 +161,7 @@ def test_a_measure_that_cannot_be_computed_is_refused_before_the_teacher_is_aske
 
 
 def test_scores_fall_in_single_precision_too():
-    found = spread([(f"d{i}", 300.0) for i in range(50)], ["x"])
+    found = falling_scores([(f"d{i}", 300.0) for i in range(50)], ["x"])
     scores = np.array([score for _, score in found], dtype=np.float32)
     assert (np.diff(scores) < 0).all() and [doc_id for doc_id, _ in found] == [
         doc_id for doc_id, _ in in_trec_order(found)

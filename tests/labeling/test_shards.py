@@ -15,7 +15,7 @@ from pdadapt.cli.main import app
 from pdadapt.data.load import load_dataset
 from pdadapt.errors import DataError, RunError
 from pdadapt.labeling import ask, questions, store
-from pdadapt.labeling.exchange import read_labels
+from pdadapt.labeling.exchange import read_label_rows
 from pdadapt.labeling.shards import Shard, label_shard, merge_shards, parse_shard
 from pdadapt.labeling.store import LabelStore, merge_labels, open_frozen
 from pdadapt.pipeline import adapt
@@ -55,15 +55,15 @@ def test_shards_merged_in_any_order_are_the_labels_of_one_process(tiny_recipe, b
     rounds = 2 if kind in ("likelihood", "bi_encoder") else 1  # of points by document pairs want those of all shards
     for _ in range(rounds):
         files = [label_shard(parts, Shard(number, 3), Progress()) for number in (2, 3, 1)]
-        counts = [len(list(read_labels(file))) for file in files]
+        counts = [len(list(read_label_rows(file))) for file in files]
         assert all(counts) and max(counts) < sum(counts)
         for order in (files, files[::-1], files[:1], []):
             merge_shards(parts, order)
-    asked = sorted(row["score"] for row in read_labels(parts / "labels.sqlite"))
+    asked = sorted(row["score"] for row in read_label_rows(parts / "labels.sqlite"))
     adapt(recipe, load_dataset(str(beir)), parts, Progress())
-    expected = list(read_labels(whole / "labels.sqlite"))
+    expected = list(read_label_rows(whole / "labels.sqlite"))
     assert asked == sorted(row["score"] for row in expected), "adapt has nothing left to ask"
-    assert list(read_labels(parts / "labels.sqlite")) == expected
+    assert list(read_label_rows(parts / "labels.sqlite")) == expected
     for name in ("lists.jsonl", "checkpoint/model.safetensors"):
         assert (parts / "iteration-1" / name).read_bytes() == (whole / "iteration-1" / name).read_bytes()
 
@@ -74,16 +74,16 @@ def test_a_shard_asks_nothing_that_is_known_and_goes_on_where_it_was(tiny_recipe
     begin(recipe, beir, tmp_path / "run")
     shutil.copy(tmp_path / "whole" / "labels.sqlite", tmp_path / "run" / "labels.sqlite")
     file = label_shard(tmp_path / "run", Shard(1, 2), Progress())
-    assert list(read_labels(file)) == []
+    assert list(read_label_rows(file)) == []
     (tmp_path / "run" / "labels.sqlite").unlink()
     file.unlink()
     file.with_suffix(".jsonl").unlink()
     label_shard(tmp_path / "run", Shard(1, 2), Progress())
-    before = list(read_labels(file))
+    before = list(read_label_rows(file))
     assert before
     monkeypatch.setattr(Teachers, "__call__", lambda *_: pytest.fail("nothing is left to ask"))
     label_shard(tmp_path / "run", Shard(1, 2), Progress())
-    assert list(read_labels(file)) == before
+    assert list(read_label_rows(file)) == before
 
 
 def test_merging_never_changes_a_label_that_is_there(tmp_path):
@@ -113,13 +113,13 @@ def test_labels_of_another_precision_are_refused_since_they_would_never_serve(tm
     with pytest.raises(DataError, match="dtype 'bfloat16', not 'float32'"):
         merge_labels(shard, target, {"points": '{"dtype": "float32", "task": "point"}'})
     assert merge_labels(shard, target, {"points": key}) == 1
-    (row,) = read_labels(target)
+    (row,) = read_label_rows(target)
     assert row["model"] == "a teacher"
     assert (row["query_id"], row["doc_id"], row["score"]) == ("q1", "d1", 1.5)
 
 
 def test_a_merge_copies_in_blocks_and_all_of_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "BLOCK", 3)
+    monkeypatch.setattr(store, "TEXTS_PER_TRANSACTION", 3)
     shard, target, keys = tmp_path / "shard.sqlite", tmp_path / "l.sqlite", {"points": '"p"', "pairs": '"q"'}
     rows = [((f"q{i % 5}", f"d{i}"), float(i)) for i in range(40)]
     with LabelStore(shard, "points", '"p"') as points, LabelStore(shard, "pairs", '"q"') as pairs:
@@ -133,7 +133,7 @@ def test_a_merge_copies_in_blocks_and_all_of_it(tmp_path, monkeypatch):
     with LabelStore(target, "points", '"p"') as points, LabelStore(target, "pairs", '"q"') as pairs:
         assert [points.get(texts) for texts, _ in rows] == [score for _, score in rows]
         assert [pairs.get((*texts, "other")) for texts, _ in rows] == [score for _, score in rows]
-    assert {row["doc_id"] for row in read_labels(target) if row["document"] != "y"} == {f"id{i}" for i in range(40)}
+    assert {row["doc_id"] for row in read_label_rows(target) if row["document"] != "y"} == {f"id{i}" for i in range(40)}
 
 
 def test_what_a_person_calls_the_teacher_comes_along(tmp_path):
@@ -141,7 +141,7 @@ def test_what_a_person_calls_the_teacher_comes_along(tmp_path):
     with LabelStore(shard, "points", key, "a teacher") as store:
         store.add([(("q", "d"), 1.5)])
     merge_labels(shard, target, {"points": key})
-    assert [row["model"] for row in read_labels(target)] == ["a teacher"]
+    assert [row["model"] for row in read_label_rows(target)] == ["a teacher"]
 
 
 @pytest.mark.subprocess
@@ -174,7 +174,7 @@ def test_a_file_of_something_else_in_a_shards_place_is_refused_and_kept(tiny_rec
         store.add([(("q", "d"), 1.0)])
     before = file.read_bytes()
     for attempt in (lambda: label_shard(run, Shard(1, 2), Progress()), lambda: merge_shards(run)):
-        with pytest.raises(DataError, match=r"prompt 'another', not .*take it away, and label the shard again"):
+        with pytest.raises(DataError, match=r"prompt 'another', not .*Remove the file and label the shard again"):
             attempt()
     assert file.read_bytes() == before
     file.write_bytes(b"nothing of the kind" * 99)
@@ -188,7 +188,7 @@ def test_a_restart_takes_no_labels_away_that_are_in_shards_alone(tiny_recipe, be
     begin(load_recipe(str(tiny_recipe)), beir, run)
     file = label_shard(run, Shard(1, 1), Progress())
     other = load_recipe(str(tiny_recipe), {"retrieve.k": 3})
-    with pytest.raises(RunError, match=r"has shards whose labels would go \(1-of-1\).*labels merge"):
+    with pytest.raises(RunError, match=r"has shards whose labels would be lost \(1-of-1\).*labels merge"):
         adapt(other, load_dataset(str(beir)), run, Progress(), restart_from="retrieve")
     assert file.exists()
     merge_shards(run, [Path(os.path.relpath(file))])
@@ -205,10 +205,10 @@ def test_more_shards_than_chunks_is_said(tiny_recipe, beir, tmp_path, capsys):
 def test_a_journal_whose_store_is_gone_says_nothing(tiny_recipe, beir, tmp_path, few):
     begin(load_recipe(str(tiny_recipe)), beir, tmp_path / "run")
     file = label_shard(tmp_path / "run", Shard(1, 2), Progress())
-    expected = list(read_labels(file))
+    expected = list(read_label_rows(file))
     file.unlink()
     label_shard(tmp_path / "run", Shard(1, 2), Progress())
-    assert list(read_labels(file)) == expected != []
+    assert list(read_label_rows(file)) == expected != []
 
 
 def test_status_says_which_shards_are_being_labeled(tiny_recipe, beir, tmp_path, few):
@@ -239,7 +239,7 @@ def test_labels_of_another_prompt_are_refused_and_nothing_is_taken(tiny_recipe, 
 
 def test_under_a_launcher_nobody_waits_for_labels_that_do_not_come(tiny_recipe, beir, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(RunError, match="--stop-before-labeling is for one process"):
+    with pytest.raises(RunError, match="--stop-before-labeling works in one process only"):
         begin(load_recipe(str(tiny_recipe)), beir, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -259,7 +259,7 @@ def test_what_cannot_be_labeled_is_said(tiny_recipe, beir, tmp_path):
     begin(recipe, copied, tmp_path / "other")
     with open(copied / "queries.jsonl", "a", encoding="utf-8") as queries:
         queries.write('{"_id": "q99", "text": "another"}\n')
-    with pytest.raises(RunError, match=r"Since .*other was begun: the queries changed\. Give back"):
+    with pytest.raises(RunError, match=r"Since .*other was begun: the queries changed\. Restore"):
         label_shard(tmp_path / "other", Shard(1, 1), Progress())
 
 
@@ -270,7 +270,7 @@ def test_a_shard_is_not_labeled_or_merged_with_another_prompt_than_the_run_was_b
     label_shard(run, Shard(1, 2), Progress())
     prompt.write_text("{query} A: {document_a} B: {document_b}", encoding="utf-8")
     for attempt in (lambda: label_shard(run, Shard(2, 2), Progress()), lambda: merge_shards(run)):
-        with pytest.raises(RunError, match=r"was begun: the prompt for pairs changed\. Give back"):
+        with pytest.raises(RunError, match=r"was begun: the prompt for pairs changed\. Restore"):
             attempt()
     assert not (run / "labels.sqlite").exists()
 
@@ -294,7 +294,7 @@ def test_the_commands(tiny_recipe, beir, tmp_path):
     assert f"pdadapt label {out} --shard 1/16" in said and f"pdadapt labels merge {out}" in said
     for shard in ("1/2", "2/2"):
         assert f"pdadapt labels merge {out}" in run("label", out, "--shard", shard)
-    assert "took in 192 labels. Shards of 2: 2 labeled." in run("labels", "merge", out)
+    assert "Added 192 labels to" in (said := run("labels", "merge", out)) and "Shards of 2: 2 labeled." in said
     assert "Checkpoint" in run(*adapt_command)
     result = CliRunner().invoke(app, ["label", str(out), "--shard", "3/2"])
-    assert result.exit_code == 2 and "is no shard" in result.output
+    assert result.exit_code == 2 and "is not a shard" in result.output

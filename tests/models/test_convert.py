@@ -21,7 +21,7 @@ from pdadapt.models.convert import convert_to_safetensors
 from pdadapt.models.source import resolve_model
 from pdadapt.runtime.progress import Progress
 from pdadapt.settings.schema import TeacherSettings
-from pdadapt.students.load import load_student
+from pdadapt.students.load import load_student_as
 from pdadapt.teachers.base import Pair, answers
 from pdadapt.teachers.load import Teachers
 
@@ -103,7 +103,7 @@ def test_a_stanford_colbert_encodes_as_it_did(stanford, tmp_path):
     same(stanford, tmp_path / "out")
     texts = ["rim spoke, hub.", "pad"]
     for found, expected in zip(
-        *(load_student(str(name)).encode_document(texts) for name in (tmp_path / "out", stanford)), strict=True
+        *(load_student_as(str(name)).encode_document(texts) for name in (tmp_path / "out", stanford)), strict=True
     ):
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
 

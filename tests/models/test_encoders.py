@@ -22,7 +22,7 @@ from pdadapt.retrieval.engines.load import check_model, load_engine
 from pdadapt.retrieval.search import index_corpus, retrieve
 from pdadapt.runtime.progress import Progress
 from pdadapt.settings.schema import RerankerSettings, RetrieveSettings, TeacherSettings, TrainSettings
-from pdadapt.students.load import load_student, save_student
+from pdadapt.students.load import load_student_as, save_student
 from pdadapt.teachers.base import Point, answers
 from pdadapt.teachers.load import Teachers
 from pdadapt.training.reranker import load_encoder
@@ -56,7 +56,7 @@ def teacher(folder, kind="auto", **settings):
 @pytest.mark.parametrize("kind", ["colbert", "dense"])
 @pytest.mark.parametrize("name", USED)
 def test_a_student_reads_all_it_can_learns_and_loads_again_to_the_same_vectors(made, tmp_path, name, kind):
-    model = load_student(made(name), kind)
+    model = load_student_as(made(name), kind)
     assert length_limit(model) == (UNLIMITED if name in RELATIVE else 64)
     if kind == "colbert":
         assert 60 < len(model.encode_document([LONG])[0]) <= (300 if name in RELATIVE else 64)
@@ -64,7 +64,7 @@ def test_a_student_reads_all_it_can_learns_and_loads_again_to_the_same_vectors(m
     settings = TrainSettings(steps=1, batch_size=2, n_way=3, learning_rate=1e-3, document_length=60, dropout=0.0)
     before = model.encode_document(TEXTS)
     train(model, lists, CORPUS, QUERIES, settings, 1, tmp_path / "out", Progress())
-    again = load_student(str(tmp_path / "out" / "checkpoint"), kind)
+    again = load_student_as(str(tmp_path / "out" / "checkpoint"), kind)
     for encode in ("encode_query", "encode_document"):
         found, expected = (getattr(each.eval(), encode)(TEXTS) for each in (again, model))
         for one, other in zip(found, expected, strict=True):
@@ -94,7 +94,7 @@ def test_lengths_that_an_encoder_does_not_read_are_refused_before_it_loads(made)
     folder = made("roberta")
     settings = RetrieveSettings()
     check_model(folder, {"document_length": 64}, settings)
-    with pytest.raises(ModelError, match=r"reads at most 64 tokens; lower query_length and document_length"):
+    with pytest.raises(ModelError, match=r"reads at most 64 tokens\. Lower query_length and document_length"):
         check_model(folder, {"document_length": 65}, settings)
     with pytest.raises(ModelError, match=r"reranker\.max_length is 512, and .* reads 64 tokens at most\. Lower it by"):
         load_encoder(RerankerSettings(model=folder), 1)
@@ -119,7 +119,7 @@ def test_a_checkpoint_that_promises_more_tokens_than_it_reads_reads_those(made, 
         ("1_Pooling/config.json", {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True}),
     ):
         (tmp_path / "model" / name).write_text(json.dumps(content), encoding="utf-8")
-    assert len(load_student(folder, "dense").encode_document([LONG])) == 1
+    assert len(load_student_as(folder, "dense").encode_document([LONG])) == 1
     assert answers(Teachers(teacher(folder))("point").score_points, [Point("rim", LONG)])
 
 
@@ -127,7 +127,7 @@ def test_a_checkpoint_that_promises_more_tokens_than_it_reads_reads_those(made, 
 def test_a_tokenizer_without_a_limit_of_its_own_cuts_at_the_encoders(made, limit):
     folder = made("bert")
     change(folder, "tokenizer_config.json", model_max_length=limit)
-    assert len(load_student(folder).encode_document([LONG])[0]) == 64
+    assert len(load_student_as(folder).encode_document([LONG])[0]) == 64
 
 
 def test_language_models_are_not_asked_for_more_tokens_than_they_read(tmp_path):
@@ -136,7 +136,9 @@ def test_language_models_are_not_asked_for_more_tokens_than_they_read(tmp_path):
         tmp_path
     )
     for task in ("point", "pair"):
-        with pytest.raises(ModelError, match=r"max_length is 1024, and .* reads 64 tokens .* teacher\.max_length=64"):
+        with pytest.raises(
+            ModelError, match=r"max_length is 1024, but .* reads at most 64 tokens.* teacher\.max_length=64"
+        ):
             check_teacher(teacher(str(tmp_path)), task, {"rim"}, tmp_path / "labels.sqlite")
         check_teacher(teacher(str(tmp_path), max_length=64), task, {"rim"}, tmp_path / "labels.sqlite")
 
@@ -147,8 +149,8 @@ def test_without_a_padding_token_another_one_fills_up_behind_the_mask(made, tmp_
     check_model(folder, {}, RetrieveSettings())
     padded = tmp_path / "padded"
     padded.mkdir()
-    expected = load_student(str(make_encoder(padded, name))).encode_document(TEXTS)
-    for found, other in zip(load_student(folder).encode_document(TEXTS), expected, strict=True):
+    expected = load_student_as(str(make_encoder(padded, name))).encode_document(TEXTS)
+    for found, other in zip(load_student_as(folder).encode_document(TEXTS), expected, strict=True):
         torch.testing.assert_close(found, other)
     for kind in ("multi_vector", "bi_encoder"):
         check_teacher(teacher(folder, kind), "point", {"rim"}, tmp_path / "labels.sqlite")
@@ -209,8 +211,8 @@ def test_padding_on_the_left_moves_behind_texts_where_positions_are_counted(made
 def test_what_mixes_padding_into_texts_is_refused(made, tmp_path, name):
     folder = made(name)
     for load in (
-        lambda: load_student(folder),
-        lambda: load_student(folder, "dense"),
+        lambda: load_student_as(folder),
+        lambda: load_student_as(folder, "dense"),
         lambda: Teachers(teacher(folder, "bi_encoder"))("point"),
     ):
         with pytest.raises(ModelError, match="something else of a text when a longer one stands beside it"):
@@ -219,8 +221,8 @@ def test_what_mixes_padding_into_texts_is_refused(made, tmp_path, name):
 
 def test_an_architecture_that_has_no_onnx_form_is_said(made, tmp_path):
     pytest.importorskip("onnxscript")
-    save_student(load_student(made("t5")), tmp_path / "student")
-    with pytest.raises(ModelError, match=r"torch cannot write a T5EncoderModel as ONNX\. Export it with another"):
+    save_student(load_student_as(made("t5")), tmp_path / "student")
+    with pytest.raises(ModelError, match=r"torch cannot export a T5EncoderModel to ONNX\. Export it with another"):
         export_checkpoint(str(tmp_path / "student"), tmp_path / "onnx", "onnx")
     assert not (tmp_path / "onnx").exists() and not list(tmp_path.glob("*.part"))
 
@@ -259,7 +261,7 @@ def scale_scores(folder, factor, shift=0.0):
 
 
 def test_signs_that_a_tokenizer_does_not_know_are_not_skipped(made):
-    words = next(each.skiplist_words for each in load_student(made("bert")) if hasattr(each, "skiplist_words"))
+    words = next(each.skiplist_words for each in load_student_as(made("bert")) if hasattr(each, "skiplist_words"))
     assert sorted(words) == sorted(".,:;?!-()")
 
 
@@ -334,7 +336,7 @@ def test_weights_that_are_no_numbers_are_found_as_they_load(made):
     file = resolve_model(folder).file("model.safetensors")
     save_file({name: weight * float("nan") for name, weight in load_file(file).items()}, file, {"format": "pt"})
     with pytest.raises(ModelError, match="it makes NaN of a text"):
-        load_student(folder)
+        load_student_as(folder)
 
 
 def test_a_classifier_without_its_head_is_no_teacher_but_an_encoder_without_one_becomes_a_reranker(made, tmp_path):

@@ -23,7 +23,7 @@ from pdadapt.models.outline import check_encoder
 from pdadapt.models.source import resolve_model
 from pdadapt.retrieval.engines.load import check_model
 from pdadapt.settings.schema import ModelSettings, RetrieveSettings, TeacherSettings
-from pdadapt.students.load import load_student
+from pdadapt.students.load import load_student_as
 from pdadapt.teachers.kind import teacher_kind
 
 REPOSITORY = """
@@ -98,7 +98,7 @@ def test_one_question_and_the_small_files_tell_whether_a_model_is_whole(hub, enc
 
 def test_a_model_of_the_hub_loads_as_its_folder_does(hub, encoder):
     hub.models["own/bert"] = encoder
-    found, expected = (load_student(name).encode_document(["rim hub"])[0] for name in ("own/bert", str(encoder)))
+    found, expected = (load_student_as(name).encode_document(["rim hub"])[0] for name in ("own/bert", str(encoder)))
     assert found.equal(expected)
     assert check_encoder(resolve_model(f"own/bert@{hub_server.COMMIT}"), "Student") == 512
 
@@ -200,7 +200,7 @@ def test_a_page_in_place_of_an_answer_is_no_hub(hub, encoder):
 
 def test_where_the_hub_cannot_be_asked_the_cache_tells(hub, encoder, monkeypatch):
     hub.models["own/bert"] = encoder
-    load_student("own/bert")
+    load_student_as("own/bert")
     identity = resolve_model("own/bert").identity()
     for name, value in (("ENDPOINT", "http://127.0.0.1:9"), ("HF_HUB_OFFLINE", True)):
         monkeypatch.setattr(constants, name, value)

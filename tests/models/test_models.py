@@ -10,7 +10,7 @@ from pdadapt.labeling.check import check_teacher
 from pdadapt.models.source import resolve_model, transformer_folder
 from pdadapt.retrieval.engines.load import check_model
 from pdadapt.settings.schema import RetrieveSettings, TeacherSettings
-from pdadapt.students.load import load_student
+from pdadapt.students.load import load_student_as
 from pdadapt.teachers.base import Point, answers
 from pdadapt.teachers.load import Teachers
 
@@ -225,7 +225,7 @@ def test_the_old_layout_of_sentence_transformers_is_read(tmp_path):
     assert transformer_folder(resolve_model(str(tmp_path))) == "0_Transformer/"
     assert check_model(str(tmp_path), {}, RetrieveSettings()) == "dense"
     for kind in ("dense", "colbert"):
-        assert load_student(str(tmp_path), kind).encode_document(["rim hub"])
+        assert load_student_as(str(tmp_path), kind).encode_document(["rim hub"])
     for kind in ("auto", "multi_vector"):
         settings = TeacherSettings(model=str(tmp_path), kind=kind, dtype="float32")
         check_teacher(settings, "point", {"rim"}, tmp_path / "labels.sqlite")

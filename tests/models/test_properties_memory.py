@@ -1,4 +1,4 @@
-"""Budget.batches: whatever runs out of memory, every item is scored exactly once and in order."""
+"""TokenBudget.batches: whatever runs out of memory, every item is scored exactly once and in order."""
 
 import gc
 
@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pdadapt.models.memory import Budget, limits
+from pdadapt.models.memory import TokenBudget, batch_limits
 
 
 @pytest.fixture(autouse=True)
@@ -36,9 +36,9 @@ failures = st.lists(st.booleans(), max_size=30)
 
 @given(costs=costs, tokens=st.integers(1, 120), fails=failures, padded=st.booleans())
 def test_batches_are_a_partition_for_every_sequence_of_out_of_memory(costs, tokens, fails, padded):
-    limits.remember(None)
+    batch_limits.remember(None)
     costs = sorted(costs, reverse=True) if padded else costs
-    budget = Budget("test", tokens)
+    budget = TokenBudget("test", tokens)
     scored, allowed = [], [budget.tokens]
     for batch, scores in budget.batches(costs, Memory(fails).score, padded=padded):
         spent = costs[batch.start] * len(batch) if padded else sum(costs[i] for i in batch)
@@ -48,12 +48,12 @@ def test_batches_are_a_partition_for_every_sequence_of_out_of_memory(costs, toke
         allowed.append(budget.tokens)
     assert scored == list(range(len(costs)))
     assert allowed == sorted(allowed, reverse=True), "a budget never grows"
-    assert Budget("test", tokens).tokens == budget.tokens, "the next budget of this name begins where this one ended"
+    assert TokenBudget("test", tokens).tokens == budget.tokens, "the next budget of this name begins where this one ended"
 
 
 @given(costs=costs.filter(len), tokens=st.integers(1, 120), single=st.data())
 def test_an_item_that_does_not_fit_alone_ends_the_batches(costs, tokens, single):
-    limits.remember(None)
+    batch_limits.remember(None)
     too_large = single.draw(st.integers(0, len(costs) - 1))
 
     def score(batch):
@@ -63,15 +63,15 @@ def test_an_item_that_does_not_fit_alone_ends_the_batches(costs, tokens, single)
 
     scored = []
     with pytest.raises(torch.OutOfMemoryError):
-        for batch, _ in Budget("test", tokens).batches(costs, score):
+        for batch, _ in TokenBudget("test", tokens).batches(costs, score):
             scored += batch
     assert scored == list(range(too_large)), "everything before it was scored"
 
 
 @given(costs=costs, tokens=st.integers(1, 120), fails=failures, stop=st.integers(0, 20))
 def test_batches_begun_again_at_the_start_of_a_batch_are_the_same(costs, tokens, fails, stop):
-    limits.remember(None)
-    budget = Budget("test", tokens)
+    batch_limits.remember(None)
+    budget = TokenBudget("test", tokens)
     list(budget.batches(costs, Memory(fails).score))  # until what fits is known
     whole = [batch for batch, _ in budget.batches(costs, Memory([]).score)]
     rest = whole[stop:]

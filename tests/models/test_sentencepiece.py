@@ -26,7 +26,7 @@ from transformers import (
 from pdadapt.labeling.check import check_teacher
 from pdadapt.retrieval.engines.load import check_model
 from pdadapt.settings.schema import PairSettings, PointSettings, RetrieveSettings, TeacherSettings
-from pdadapt.students.load import load_student, save_student
+from pdadapt.students.load import load_student_as, save_student
 from pdadapt.teachers.base import Pair, Point, answers
 from pdadapt.teachers.language_model import load_tokenizer
 from pdadapt.teachers.load import Teachers
@@ -83,11 +83,11 @@ def test_a_t5_judges_by_the_ids_of_its_own_pieces(t5, tmp_path):
 def test_a_t5_is_a_student_whose_checkpoint_loads_without_sentencepiece(t5, tmp_path):
     folder, own = t5
     assert check_model(str(folder), {}, RetrieveSettings()) == "colbert"
-    student = load_student(str(folder))
+    student = load_student_as(str(folder))
     assert len(student.encode_document(["rim spoke hub"])[0]) == len(own.encode("rim spoke hub")) + 1  # and its end
     save_student(student, tmp_path / "saved")
     assert (tmp_path / "saved" / "tokenizer.json").is_file()
-    again = load_student(str(tmp_path / "saved"))
+    again = load_student_as(str(tmp_path / "saved"))
     torch.testing.assert_close(again.encode_document([TEXT])[0], student.encode_document([TEXT])[0])
 
 
@@ -115,7 +115,7 @@ def test_other_families_read_texts_as_sentencepiece_does(name, tmp_path):
     (tmp_path / file).write_bytes(content)
     model(config(vocab_size=SIZE, **settings)).save_pretrained(tmp_path)
     check_model(str(tmp_path), {}, RetrieveSettings())
-    tokenizer = load_student(str(tmp_path)).tokenizer
+    tokenizer = load_student_as(str(tmp_path)).tokenizer
     words = tokenizer.convert_ids_to_tokens(tokenizer.encode("rim spoke Yes", add_special_tokens=False))
     assert words == own.encode("rim spoke Yes", out_type=str) == ["▁rim", "▁spoke", "▁Yes"]
 

@@ -121,7 +121,7 @@ def test_a_dense_student_goes_to_what_can_hold_it(encoder, tmp_path):
 
 def test_what_stanfords_code_would_compute_otherwise_is_refused(encoder, colbert, tmp_path):
     save_colbert(load_colbert(str(encoder)), tmp_path / "unmarked")
-    with pytest.raises(ModelError, match="export it as pylate"):
+    with pytest.raises(ModelError, match="export it with --format pylate"):
         export_checkpoint(str(tmp_path / "unmarked"), tmp_path / "out", "stanford")
     with pytest.raises(RunError, match="already exists"):
         export_checkpoint(str(colbert), tmp_path / "unmarked", "pylate")

@@ -189,7 +189,7 @@ def test_progress_leaves_its_state_now_and_then_and_nothing_at_the_end(tmp_path,
         advance(6)
         assert read(file)["done"] == 10
     assert [entry.name for entry in tmp_path.iterdir()] == ["progress.json"]
-    view.end()
+    view.clear_state()
     assert not list(tmp_path.iterdir())
 
 
@@ -198,5 +198,5 @@ def test_a_state_that_cannot_be_written_stops_no_work(tmp_path):
     view.state = tmp_path / "nowhere" / "progress.json"
     with view.task("train", 1, "steps") as advance:
         advance(1)
-    view.end()
+    view.clear_state()
     assert view.tasks == 1

@@ -88,7 +88,7 @@ LABELS = LabelFigures(
     position_bias=1.25,
     disagreement=0.31,
     triples=2345,
-    circles=67,
+    cycles=67,
     points_unanswered=12,
     pairs_unanswered=3,
 )

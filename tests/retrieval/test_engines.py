@@ -21,7 +21,7 @@ def naive_maxsim(query, document):
 
 
 def test_search_equals_naive_maxsim_over_several_shards(model, beir, tmp_path, monkeypatch):
-    monkeypatch.setattr(exact, "SHARD", 7)
+    monkeypatch.setattr(exact, "DOCUMENTS_PER_SHARD", 7)
     monkeypatch.setattr(exact, "QUERY_BLOCK", 2)
     monkeypatch.setattr(exact, "QUERIES_AT_ONCE", 3)
     monkeypatch.setattr(exact, "BLOCK_TOKENS", 20)
@@ -67,7 +67,7 @@ def test_when_memory_runs_out_fewer_documents_are_encoded_at_once(model, beir, m
 
 
 def test_shards_that_are_there_are_not_encoded_again(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(exact, "SHARD", 2)
+    monkeypatch.setattr(exact, "DOCUMENTS_PER_SHARD", 2)
     texts = ["rim spoke", "pad rotor", "chain cable", "tube valve", "hub axle"]
     documents = [Document(f"d{i}", "", text) for i, text in enumerate(texts)]
     exact.Exact(model).index(documents, tmp_path)

@@ -96,7 +96,7 @@ def test_an_interrupt_ends_a_worker_and_its_processes(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        environment.work("colbert", [], tmp_path / "log", interrupt)
+        environment.run_worker("colbert", [], tmp_path / "log", interrupt)
     deadline = time.monotonic() + QUICK
     while alive(int(numbers.read_text())):
         assert time.monotonic() < deadline
@@ -113,14 +113,16 @@ def test_an_index_that_is_gone_is_said_with_the_engines_own_words(engine_environ
 
 def test_bits_that_colbert_cannot_pack_are_refused(stanford, engine_environment):
     engine_environment("colbert")
-    with pytest.raises(ModelError, match=r"retrieve\.bits=4: colbert-ai needs dimensions by 32; this has 16"):
+    with pytest.raises(
+        ModelError, match=r"retrieve\.bits=4: colbert-ai needs a multiple of 32 dimensions, .* has 16\. Lower"
+    ):
         load_engine(str(stanford), {}, [], RetrieveSettings(engine="colbert", bits=4))
 
 
 @pytest.mark.parametrize("name", ["plaid", "colbert"])
 def test_without_its_environment_an_engine_says_which_command_builds_it(name, stanford, tmp_path, monkeypatch):
     monkeypatch.setenv("PDADAPT_CACHE", str(tmp_path / "none"))
-    with pytest.raises(ModelError, match=f"run `pdadapt setup-{name}`"):
+    with pytest.raises(ModelError, match=f"Run `pdadapt setup-{name}`"):
         load_engine(str(stanford), {}, [], RetrieveSettings(engine=name))
 
 

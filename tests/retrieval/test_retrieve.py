@@ -17,7 +17,7 @@ from pdadapt.retrieval.fusion import fuse
 from pdadapt.retrieval.search import index_corpus, retrieve
 from pdadapt.runtime.progress import Progress
 from pdadapt.settings.recipes import load_recipe
-from pdadapt.students.load import load_configured
+from pdadapt.students.load import load_student
 
 
 def ranked(doc_ids):
@@ -90,7 +90,7 @@ def test_bm25_alone_needs_no_search_by_a_model_and_leaves_out_what_it_does_not_f
     adapt(load_recipe(str(tiny_recipe), settings), untested, out, Progress(Console(file=said)))
     expected = {query: fuse([best], 8) for query, best in bm25_of(dataset, tmp_path / "index").items() if best}
     assert_fused(TrecRunFile(out / "iteration-1" / "candidates.run"), expected)
-    assert "BM25 finds nothing for 1 of 14 queries" in said.getvalue() and "other" not in expected
+    assert "BM25 finds no document for 1 of 14 queries" in said.getvalue() and "other" not in expected
     lists = [json.loads(line) for line in (out / "iteration-1" / "lists.jsonl").read_text().splitlines()]
     assert [entry["query_id"] for entry in lists] == list(expected)
     assert {"BM25: index", "BM25: search"} == {task for task in tasks(out) if task.endswith(("index", "search"))}
@@ -135,7 +135,7 @@ def test_every_iteration_fuses_its_student_with_the_one_ranking_of_bm25(tiny_rec
     assert tasks(out).count("BM25: index") == tasks(out).count("BM25: search") == 1
     bm25 = TrecRunFile(out / "iteration-0" / "bm25.run")
     for iteration, checkpoint in ((1, out / "student"), (2, out / "iteration-1" / "checkpoint")):
-        engine = Exact(load_configured(str(checkpoint), recipe.student), 64)
+        engine = Exact(load_student(str(checkpoint), recipe.student), 64)
         index = tmp_path / f"index-{iteration}"
         index_corpus(engine, dataset.corpus, index, Progress())
         own = retrieve(engine, dataset.corpus, dataset.queries, index, 8, Progress())

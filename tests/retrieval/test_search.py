@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 
 from pdadapt.cli.main import app
 from pdadapt.data.corpus import Document
-from pdadapt.retrieval.explain import SHOWN, Found, excerpt, matched_words
+from pdadapt.retrieval.explain import EXCERPT_PIECES, SearchHit, excerpt, matched_words
 from pdadapt.students.colbert import load_colbert
 
 
@@ -41,11 +41,11 @@ def test_an_excerpt_stands_where_most_words_matched():
     words = [f"w{i}" for i in range(300)]
     contents = " ".join(words)
     spans = [(contents.index(word), contents.index(word) + len(word)) for word in ("w205", "w210", "w100")]
-    text = excerpt(Found(Document("d", "", contents), 1.0, spans))
-    assert text.plain.startswith("… ") and text.plain.endswith(" …") and len(text.plain.split()) == SHOWN + 2
+    text = excerpt(SearchHit(Document("d", "", contents), 1.0, spans))
+    assert text.plain.startswith("… ") and text.plain.endswith(" …") and len(text.plain.split()) == EXCERPT_PIECES + 2
     marked = {text.plain[span.start : span.end] for span in text.spans}
     assert marked == {"w205", "w210"}
-    assert excerpt(Found(Document("d", "", ""), 1.0, [])).plain == ""
+    assert excerpt(SearchHit(Document("d", "", ""), 1.0, [])).plain == ""
 
 
 def test_search_shows_passages_and_keeps_the_index(beir, words_only, stanford, tmp_path):

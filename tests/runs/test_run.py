@@ -99,16 +99,16 @@ def test_other_settings_or_another_corpus_are_refused_and_nothing_changes(tmp_pa
 def test_a_changed_setting_names_its_stage_which_can_be_made_anew_with_those_after_it(tmp_path, change, stage, kept):
     run, origin = begun(tmp_path, *WHOLE), {"corpus": "a", "teachers": ["t"]}
     changed = Recipe.model_validate(change)
-    with pytest.raises(RunError, match=f"--restart-from {stage}, or give another --out"):
+    with pytest.raises(RunError, match=f"--restart-from {stage}, or choose another --out"):
         run.claim(changed, origin)
     if stage != "evaluate":
         with pytest.raises(RunError, match=f"--restart-from {stage}"):
             run.claim(changed, origin, "evaluate")  # would keep what was made with the old setting
     assert set(WHOLE) <= set(contents(tmp_path))
-    assert f"Made anew from stage {stage}" in run.claim(changed, origin, stage)
+    assert f"Redone from stage {stage}" in run.claim(changed, origin, stage)
     assert set(contents(tmp_path)) == {*kept, "recipe.yaml", "run.json"}
     before = contents(tmp_path)
-    assert "nothing is made anew" in run.claim(changed, origin, stage), "the same command again goes on"
+    assert "nothing is redone" in run.claim(changed, origin, stage), "the same command again goes on"
     assert contents(tmp_path) == before
 
 
@@ -127,7 +127,7 @@ def test_a_run_of_another_version_or_a_damaged_one_is_refused_and_kept(tmp_path)
     recipe = run.recipe_file.read_text(encoding="utf-8")
     run.recipe_file.write_text(recipe.replace("  steps:", "  rounds: 1\n  steps:", 1), encoding="utf-8")
     before = contents(tmp_path)
-    with pytest.raises(RunError, match=r"begun by pdadapt another version.*train\.rounds.*give another --out"):
+    with pytest.raises(RunError, match=r"begun by pdadapt another version.*train\.rounds.*choose another --out"):
         run.claim(Recipe(), {"corpus": "a", "teachers": ["t"]})
     assert contents(tmp_path) == before
     run.recipe_file.write_text(recipe, encoding="utf-8")

@@ -15,8 +15,8 @@ from pdadapt.cli.main import app
 from pdadapt.data.load import load_dataset
 from pdadapt.errors import ModelError
 from pdadapt.labeling import ask
-from pdadapt.labeling.ask import Coming
-from pdadapt.labeling.exchange import read_labels
+from pdadapt.labeling.ask import ChunkStream
+from pdadapt.labeling.exchange import read_label_rows
 from pdadapt.models.source import resolve_model
 from pdadapt.models.transfer import read_model_files, unpack_files, unpacked_model
 from pdadapt.pipeline import adapt
@@ -50,7 +50,7 @@ def test_labels_and_index_of_a_cluster_are_those_of_one_process(nodes, tiny_reci
     dataset = load_dataset(str(beir))
     adapt(recipe, dataset, tmp_path / "one", Progress())
     adapt(recipe, dataset, tmp_path / "many", Progress(), cluster=RayCluster())
-    one, many = (list(read_labels(tmp_path / name / "labels.sqlite")) for name in ("one", "many"))
+    one, many = (list(read_label_rows(tmp_path / name / "labels.sqlite")) for name in ("one", "many"))
     assert one == many
     for name in ("candidates.run", "lists.jsonl", "labels.json", "checkpoint/model.safetensors", "test.run"):
         for number in (1, 2):
@@ -101,7 +101,7 @@ def test_a_killed_worker_and_a_lost_node_cost_time_alone(nodes, tiny_recipe, bei
 
     adapt(recipe, dataset, tmp_path / "many", Watching(answered), cluster=RayCluster())
     assert lost == ["worker", "node"]
-    one, many = (list(read_labels(tmp_path / name / "labels.sqlite")) for name in ("one", "many"))
+    one, many = (list(read_label_rows(tmp_path / name / "labels.sqlite")) for name in ("one", "many"))
     assert one == many
 
 
@@ -121,8 +121,8 @@ def test_what_a_worker_finds_wrong_is_one_sentence(nodes, tiny_recipe, beir, tmp
     recipe = load_recipe(str(tiny_recipe))
     teachers = ClusterTeachers(RayCluster(), recipe.teacher.model_copy(update={"max_length": 5}), ["point"])
     chunk = Chunk([Point("wheel", "rim")], [Point("wheel", "rim")])
-    with pytest.raises(ModelError, match=r"max_length 5 leaves no room") as caught:
-        list(teachers("point").score_points(Coming(iter([chunk]), 1)))
+    with pytest.raises(ModelError, match=r"max_length=5 leaves no room") as caught:
+        list(teachers("point").score_points(ChunkStream(iter([chunk]), 1)))
     assert "Traceback" not in str(caught.value)
     settings = recipe.teacher.model_copy(update={"model": "imported:people"})
     imported = ClusterTeachers(RayCluster(), settings, ["point"])("point")
@@ -134,7 +134,7 @@ def test_what_is_no_cluster_is_refused(address, tmp_path):
     result = CliRunner().invoke(
         app, ["adapt", "--corpus", "demo", "--cluster", address, "--out", str(tmp_path / "out")]
     )
-    assert result.exit_code == 2 and "is no cluster: write ray" in " ".join(result.output.split())
+    assert result.exit_code == 2 and "is not the address of a cluster. Write ray" in " ".join(result.output.split())
 
 
 def test_a_model_travels_as_what_it_was_taken_for(t5, tmp_path):

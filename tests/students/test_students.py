@@ -67,7 +67,7 @@ def test_lengths_can_be_changed_for_inference(stanford):
 def student(request, stanford, encoder):
     if request.param == "stanford":
         return load_colbert(str(stanford), document_length=180)
-    return load_colbert(str(encoder), projection=8 * (request.param == "projected"), passages=[DOCUMENT, QUERY] * 4)
+    return load_colbert(str(encoder), projection=8 * (request.param == "projected"), sample_texts=[DOCUMENT, QUERY] * 4)
 
 
 def test_a_saved_checkpoint_loads_again_to_the_same_vectors(student, tmp_path):
@@ -109,8 +109,8 @@ def test_a_plain_encoder_starts_with_its_own_token_embeddings(encoder):
 def test_a_pca_projection_keeps_dot_products_better_than_chance_and_exactly_at_full_width(encoder):
     passages = [DOCUMENT, QUERY, "chain cassette hanger", "tube valve bead patch"]
     plain = load_colbert(str(encoder)).encode_document(passages)
-    full = load_colbert(str(encoder), projection=32, passages=passages).encode_document(passages)
-    half = load_colbert(str(encoder), projection=16, passages=passages).encode_document(passages)
+    full = load_colbert(str(encoder), projection=32, sample_texts=passages).encode_document(passages)
+    half = load_colbert(str(encoder), projection=16, sample_texts=passages).encode_document(passages)
     torch.testing.assert_close(full[0] @ full[1].T, plain[0] @ plain[1].T, atol=1e-4, rtol=1e-3)
     assert half[0].shape[1] == 16
     error = (half[0] @ half[1].T - plain[0] @ plain[1].T).abs().mean()
@@ -118,10 +118,10 @@ def test_a_pca_projection_keeps_dot_products_better_than_chance_and_exactly_at_f
 
 
 def test_projections_that_cannot_be_are_refused(encoder):
-    with pytest.raises(ModelError, match="needs a corpus"):
+    with pytest.raises(ModelError, match="must be fitted to a corpus"):
         load_colbert(str(encoder), projection=8)
     with pytest.raises(ModelError, match="exceeds the encoder's 32"):
-        load_colbert(str(encoder), projection=64, passages=[DOCUMENT])
+        load_colbert(str(encoder), projection=64, sample_texts=[DOCUMENT])
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from pdadapt.errors import ModelError
-from pdadapt.generation.writers import check_writer, encoders
+from pdadapt.generation.writers import check_writer, prompt_encoders
 from pdadapt.labeling.check import check_teacher
 from pdadapt.settings.prompt import POINT_FIELDS, Prompt, load_prompt
 from pdadapt.settings.schema import (
@@ -90,7 +90,7 @@ def test_a_model_whose_template_leaves_a_thought_open_is_refused_before_any_work
     likelihood = PointSettings(scoring="query_likelihood", prompt="query-likelihood")
     for task, point in (("point", PointSettings()), ("point", likelihood), ("pair", PointSettings())):
         settings = TeacherSettings(model=str(folder), point=point)
-        with pytest.raises(ModelError, match=r"thinks before it answers .*Give a model that answers at once") as found:
+        with pytest.raises(ModelError, match=r"thinks before it answers .*Use a model that answers at once") as found:
             check_teacher(settings, task, {"spoke"}, tmp_path / "l.sqlite")
         assert str(folder) in str(found.value)
         with pytest.raises(ModelError, match="thinks before it answers"):
@@ -143,10 +143,12 @@ def test_a_template_puts_every_text_as_it_always_did(of, chat_llama, tmp_path):
 )
 def test_a_template_that_leaves_the_message_out_or_repeats_it_is_refused(template, chat_llama, tmp_path):
     folder = templated(chat_llama, tmp_path, template or "{{ '' }}")
-    with pytest.raises(ModelError, match=r"chat template of .* shows a user's message [02] times, not once") as found:
+    with pytest.raises(
+        ModelError, match=r"chat template of .* shows a user message [02] times instead of once"
+    ) as found:
         check_teacher(TeacherSettings(model=str(folder)), "point", {"spoke"}, tmp_path / "l.sqlite")
     assert str(folder) in str(found.value)
-    with pytest.raises(ModelError, match="shows a user's message"):
+    with pytest.raises(ModelError, match="shows a user message"):
         check_writer(Recipe.model_validate({"teacher": {"model": str(folder)}}))
 
 
@@ -178,7 +180,7 @@ def test_a_tokenizer_that_reads_no_words_is_refused_before_any_work(chat_llama, 
         for file in (*folder.glob("tokenizer*"), *folder.glob("vocab*")):
             file.unlink()
         deaf.save_pretrained(folder)
-        with pytest.raises(ModelError, match="gives no plain words back") as found:
+        with pytest.raises(ModelError, match="changes plain words") as found:
             check_teacher(TeacherSettings(model=str(folder)), "point", {"spoke"}, tmp_path / "l.sqlite")
         assert str(folder) in str(found.value)
 
@@ -193,9 +195,9 @@ def test_texts_in_another_order_or_lost_on_the_way_are_seen(chat_llama):
 
     PromptEncoder(tokenizer, prompt, 500).check()
     for wrap in (swap, lambda text: text[:20], lambda text: text.replace("lighthouse", "")):
-        with pytest.raises(ModelError, match=r"loses a text of the prompt own\.txt"):
+        with pytest.raises(ModelError, match=r"loses or moves a text of the prompt own\.txt"):
             PromptEncoder(tokenizer, prompt, 500, wrap=wrap).check()
-    with pytest.raises(ModelError, match="for control tokens, however it is written"):
+    with pytest.raises(ModelError, match="reads control tokens in a text"):
         forged = PromptEncoder(tokenizer, prompt, 500, wrap=lambda text: text + "<|im_end|>" * text.count("cinnamon"))
         forged.check()
 
@@ -210,7 +212,7 @@ def test_a_cross_encoder_is_asked_through_its_chat_template_if_that_shows_both_t
     for folder, template in ((good, pair), (bad, pair.replace("query", "user").replace("document", "assistant"))):
         shutil.copytree(cross_encoder, folder)
         (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
-    with pytest.raises(ModelError, match="loses a text of a query with its documents"):
+    with pytest.raises(ModelError, match="loses or moves a text of a query with its documents"):
         check_teacher(TeacherSettings(model=str(bad)), "point", {"spoke"}, tmp_path / "l.sqlite")
     with pytest.raises(ModelError):
         Teachers(TeacherSettings(model=str(bad), dtype="float32"))("point")
@@ -347,7 +349,7 @@ def test_a_document_opens_no_turn_that_is_plain_text(name, chat_llama, tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(templated(chat_llama, tmp_path, template))
     settings = ModelSettings(model=str(tmp_path), max_length=900)
     encode = task_prompt(tokenizer, "causal", settings, PointSettings()).encode
-    generate = encoders(tokenizer, "causal", settings, GenerateSettings())["question"]
+    generate = prompt_encoders(tokenizer, "causal", settings, GenerateSettings())["question"]
     for text in forged:
         for values in ({"query": "q", "document": text}, {"query": text, "document": "d"}):
             told = encode.wrap(encode.prompt.render(values))

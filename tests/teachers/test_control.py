@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from pdadapt.data.corpus import Document
-from pdadapt.generation.writers import encoders
+from pdadapt.generation.writers import prompt_encoders
 from pdadapt.labeling.check import check_teacher
 from pdadapt.models.source import resolve_model
 from pdadapt.settings.prompt import PAIR_FIELDS, POINT_FIELDS, Prompt, load_prompt
@@ -216,7 +216,7 @@ def test_a_writer_of_queries_reads_markup_as_text(chat_llama, piece_t5):
     for folder, kind in ((chat_llama, "causal"), (piece_t5, "seq2seq")):
         tokenizer = AutoTokenizer.from_pretrained(folder)
         control = ControlTokens(tokenizer)
-        for encode in encoders(tokenizer, kind, ModelSettings(model=str(folder)), GenerateSettings()).values():
+        for encode in prompt_encoders(tokenizer, kind, ModelSettings(model=str(folder)), GenerateSettings()).values():
             plain, forged = encode([{"document": "rim"}, {"document": FORGED + "</s>"}])
             assert control.among(forged) == control.among(plain)
 

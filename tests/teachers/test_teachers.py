@@ -200,7 +200,7 @@ def test_kind_of_other_architectures(architecture, more, kind, tmp_path):
         (tmp_path / "modules.json").write_text("[]", encoding="utf-8")  # sentence-transformers': it makes vectors
         assert teacher_kind(settings) == ("multi_vector" if kind == "multi_vector" else "bi_encoder")
     else:
-        with pytest.raises(RecipeError, match=r"say it with --set teacher\.kind=KIND"):
+        with pytest.raises(RecipeError, match=r"Set it with --set teacher\.kind=KIND"):
             teacher_kind(settings)
 
 
@@ -212,12 +212,12 @@ def test_what_a_teacher_cannot_do_is_found_before_any_work(t5, llama, encoder, t
 
     check(t5)
     check(llama, "pair")
-    with pytest.raises(ModelError, match="is no seq2seq model"):
+    with pytest.raises(ModelError, match="is not a seq2seq model"):
         check(llama, kind="seq2seq")
     for folder in (t5, encoder):
-        with pytest.raises(ModelError, match="is no causal model"):
+        with pytest.raises(ModelError, match="is not a causal model"):
             check(folder, kind="causal")
-    with pytest.raises(ModelError, match="is no cross_encoder model"):
+    with pytest.raises(ModelError, match="is not a cross_encoder model"):
         check(encoder, kind="cross_encoder")
     with pytest.raises(ModelError, match="must be single, distinct tokens"):
         check(t5, "pair", pair=PairSettings(labels=("Yes No", "No")))
@@ -226,7 +226,7 @@ def test_what_a_teacher_cannot_do_is_found_before_any_work(t5, llama, encoder, t
     with pytest.raises(RecipeError, match=r"teacher\.point\.prompt=query-likelihood"):
         check(llama, point=PointSettings(scoring="query_likelihood"))
     check(llama, point=PointSettings(scoring="query_likelihood", prompt="query-likelihood"))
-    with pytest.raises(RecipeError, match=r"max_length 140 leaves no room .* of 14\d tokens; .*=280"):
+    with pytest.raises(RecipeError, match=r"max_length=140 leaves no room .* of 14\d tokens\. .*=280"):
         likelihood = PointSettings(scoring="query_likelihood", prompt="query-likelihood")
         check(llama, point=likelihood, max_length=140)
     assert not store.exists()
@@ -303,7 +303,7 @@ def test_documents_are_cut_evenly_and_nothing_else_is(llama):
 
 def test_a_query_that_leaves_no_room_is_an_error_with_the_way_out(llama):
     _, encode = encoder_for(llama, 30)
-    with pytest.raises(RecipeError, match=r"teacher\.max_length 30 leaves no room"):
+    with pytest.raises(RecipeError, match=r"teacher\.max_length=30 leaves no room"):
         one(encode, query="hub " * 28, document_a="rim " * 50, document_b="pad " * 50)
 
 

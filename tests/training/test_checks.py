@@ -1,6 +1,7 @@
 """Checks during training: the best state is kept, and training stops when nothing better comes."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -8,6 +9,7 @@ from pdadapt import pipeline
 from pdadapt.data.load import load_dataset
 from pdadapt.errors import RecipeError
 from pdadapt.labeling.training_list import TrainingList, write_lists
+from pdadapt.preflight import start_context
 from pdadapt.runs.folder import RunFolder
 from pdadapt.runtime.progress import Progress
 from pdadapt.settings.recipes import load_recipe
@@ -140,16 +142,16 @@ def test_killed_after_a_check_it_goes_on_from_there_to_the_same_files(stanford, 
 def test_where_no_query_can_choose_the_last_state_is_kept_and_that_is_said(
     queries, points, said, stanford, beir, tmp_path, capsys
 ):
-    corpus = load_dataset(str(beir)).corpus
+    dataset = load_dataset(str(beir))
     texts = {f"q{number}": "true the rim" for number in range(queries)}
     run = RunFolder(tmp_path / "run")
     save_student(load_colbert(str(stanford)), run.student)
-    doc_ids = [document.doc_id for document in corpus][:3]
+    doc_ids = [document.doc_id for document in dataset.corpus][:3]
     lists = [TrainingList(query_id, doc_ids, points, []) for query_id in texts]
     write_lists(run.iteration(1) / "lists.jsonl", lists)
     values = {"steps": 4, "batch_size": 2, "n_way": 3, "checks": 2, "held_out": 0.5, "lambda_pair": 0}
     recipe = load_recipe("demo", {"student.model": str(stanford), **{f"train.{key}": values[key] for key in values}})
-    stage.fit(recipe, corpus, texts, run, 1, Progress())
+    stage.train_student(start_context(recipe, replace(dataset, queries=texts), run, Progress()), 1)
     assert said in " ".join(capsys.readouterr().err.split())
     assert run.checkpoint(1).exists() and not (run.iteration(1) / "checks.jsonl").exists()
 

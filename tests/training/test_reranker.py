@@ -83,7 +83,7 @@ def test_a_fitted_classifier_knows_its_examples_and_is_a_teacher(judged, tiny_re
     assert sum(right) >= 0.75 * len(right), sum(right) / len(right)
 
     other = "pair" if task == "point" else "point"
-    message = "judges documents one by one only" if task == "point" else "judge pairs only"
+    message = "can judge single documents, but not pairs" if task == "point" else "judge pairs only"
     with pytest.raises(RecipeError, match=message):
         teacher_key(load_recipe(str(tiny_recipe), {f"teacher.{other}.model": str(folder)}).teacher, other)
     adapt(load_recipe(str(tiny_recipe), given | {"train.steps": 1}), dataset, tmp_path / "run", Progress())

@@ -92,12 +92,12 @@ def test_the_command_on_ms_marcos_files(msmarco, tiny_recipe, tmp_path):
     said = [CliRunner().invoke(app, command) for _ in range(2)]
     assert [found.exit_code for found in said] == [0, 0], said[0].output
     assert "queries.train.tsv" in said[0].output and "nDCG@10" in said[0].output and "Done." in said[0].output
-    assert "Finished before" in said[1].output
+    assert "already finished" in said[1].output
     assert "cl" in json.loads((out / "iteration-1/train.jsonl").read_text(encoding="utf-8").splitlines()[0])
 
 
 def test_labels_that_are_not_there_are_asked_for_before_any_work(labeled, beir, tiny_recipe, tmp_path):
-    with pytest.raises(DataError, match=r"give qrels/train\.tsv"):
+    with pytest.raises(DataError, match=r"Add qrels/train\.tsv"):
         adapt(supervised(tiny_recipe), load_dataset(str(beir)), tmp_path / "run", Progress())
     file = labeled[0] / "qrels" / "train.tsv"
     file.write_text(file.read_text(encoding="utf-8").replace("d19", "d99"), encoding="utf-8")

@@ -10,12 +10,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from pdadapt.data.load import load_dataset
 from pdadapt.errors import ModelError
-from pdadapt.labeling.bradley_terry import fit
+from pdadapt.labeling.bradley_terry import fit_strengths
 from pdadapt.labeling.training_list import TrainingList
 from pdadapt.runtime.progress import Progress
 from pdadapt.settings.schema import TrainSettings
 from pdadapt.students.colbert import get_lengths, load_colbert
-from pdadapt.students.load import load_student
+from pdadapt.students.load import load_student_as
 from pdadapt.training.batch import ListCollator, kd_target
 from pdadapt.training.losses import kd_loss, pair_loss
 from pdadapt.training.memory import queries_at_once
@@ -58,7 +58,7 @@ def test_the_target_of_kd_may_be_the_strengths_of_pairs_and_points():
     assert kd_target(entry, TrainSettings()) == entry.points
     settings = TrainSettings(kd_target="strengths", temperature=0.5, prior_precision=0.25)
     found = kd_target(entry, settings)
-    strengths = fit(entry.points, entry.pairs, 0.5, 0.25).strengths
+    strengths = fit_strengths(entry.points, entry.pairs, 0.5, 0.25).strengths
     assert found[:3] == pytest.approx(0.5 * strengths[:3]) and found[3] is None, "of the last nothing is known"
     assert found[1] > found[0], "the pair outweighs the points"
     without = TrainingList("q", ["a", "b"], [2.0, 1.0], [])
@@ -241,7 +241,7 @@ def test_training_stopped_in_the_middle_goes_on_to_the_same_bytes(data, stanford
     start = {"colbert": stanford, "dense": encoder}[kind]
 
     def run(folder, progress):
-        model = load_student(str(start), kind)
+        model = load_student_as(str(start), kind)
         train(model, lists, dataset.corpus, dataset.queries, SETTINGS, 1, folder, progress)
         return (folder / "checkpoint" / "model.safetensors").read_bytes()
 

@@ -1,1 +1,1 @@
-"""Engines: a corpus made searchable on disk, and searched."""
+"""Engines: each makes a corpus searchable on disk, and searches it."""

@@ -1,28 +1,34 @@
-"""What an engine is: a corpus made searchable on disk, and searched."""
+"""The protocol of an engine, which makes a corpus searchable on disk and searches it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from pdadapt.data.corpus import Document
 
-Advance = Callable[..., None]
-Hits = tuple[list[int], list[float]]  # positions in the corpus, and their scores, best first
+Hits = tuple[list[int], list[float]]  # positions in the corpus and their scores, best first
+
+
+class Advance(Protocol):
+    """Reports progress. Progress.task yields such a function."""
+
+    def __call__(self, units: int, /, *, note: str = "", earlier: bool = False) -> None:
+        """Add units that are done. note: shown beside the bar. earlier: an earlier call did them."""
 
 
 class Engine(Protocol):
-    """What retrieves: a model with its index, or BM25."""
+    """Retrieves documents: a model with its index, or BM25."""
 
     def index(self, documents: Sequence[Document], folder: Path, advance: Advance) -> None:
-        """Make the documents searchable under `folder`, which exists; what a killed call left there is gone on with.
+        """Make the documents searchable in `folder`, which exists. Interrupted indexing is continued.
 
-        advance: told how many documents more are done (`earlier=True`: by a call before this one).
+        advance: called with numbers of documents.
         """
 
     def search(self, queries: Sequence[str], folder: Path, documents: int, k: int, advance: Advance) -> Iterator[Hits]:
-        """For each query its k best of so many documents.
+        """Yield the k best documents of each query.
 
-        advance: told how many (query, document) scores more are done.
+        documents: the size of the corpus. advance: called with numbers of (query, document) scores.
         """

@@ -1,8 +1,8 @@
-"""Exact search: every MaxSim, in blocks, over embeddings kept on disk in shards.
+"""Exact search: the MaxSim of every document, computed in blocks over embeddings that are kept on disk in shards.
 
-A shard is a safetensors file: `tokens` (N, dim) float16, `lengths` (documents,) int32, and `documents` (documents,)
-int64, the positions in the corpus of its documents, which stand in order of length. A shard is written whole or not
-at all, so a killed indexing goes on with the next one.
+A shard is a safetensors file with `tokens` (N, dim) float16, `lengths` (documents,) int32, and `documents` (documents,)
+int64: its documents' positions in the corpus. Documents are sorted by length, longest first. A shard is written
+completely or not at all, so interrupted indexing continues with the next shard.
 """
 
 from __future__ import annotations
@@ -24,26 +24,27 @@ from pdadapt.models.memory import MEMORY_ERRORS, batch_limits
 from pdadapt.retrieval.engines.base import Advance, Hits
 from pdadapt.students.encoding import document_batches
 
-SHARD = 1_024  # documents
-QUERIES_AT_ONCE = 16_384  # whose embeddings are in memory, and for which the index is gone through
-QUERY_BLOCK = 1_024  # queries that meet a shard at once
-BLOCK_TOKENS = 8_192  # of documents, multiplied at once
-BLOCK_SIMILARITIES = {"cpu": 2**22, "cuda": 2**28}  # of a block: 16 MiB stay near the cores' caches, 1 GiB fits a GPU
+DOCUMENTS_PER_SHARD = 1_024
+QUERIES_AT_ONCE = 16_384  # the embeddings of so many queries are in memory for one pass over the index
+QUERY_BLOCK = 1_024  # queries that are multiplied with a shard at once
+BLOCK_TOKENS = 8_192  # document tokens that are multiplied at once
+BLOCK_SIMILARITIES = {"cpu": 2**22, "cuda": 2**28}  # per block: 16 MiB stay near the cores' caches, 1 GiB fits a GPU
 
 
 class ShardTexts(NamedTuple):
-    """What a shard is made of."""
+    """The documents of a shard that is to be encoded."""
 
     file: Path
-    start: int  # the position in the corpus of its first document
+    start: int  # the first document's position in the corpus
     texts: list[str]
 
 
-class Shards(Iterable[ShardTexts]):
-    """Those to be made, read from the corpus as they are wanted."""
+class MissingShards(Iterable[ShardTexts]):
+    """The shards that must be encoded. Their documents are read from the corpus one shard at a time."""
 
     def __init__(self, files: Sequence[Path], documents: Sequence[Document]):
-        self.missing = [(number * SHARD, file) for number, file in enumerate(files) if not file.exists()]
+        """files: of all shards. documents: of the whole corpus."""
+        self.missing = [(number * DOCUMENTS_PER_SHARD, file) for number, file in enumerate(files) if not file.exists()]
         self.documents = documents
 
     def __length_hint__(self) -> int:
@@ -51,13 +52,13 @@ class Shards(Iterable[ShardTexts]):
 
     def __iter__(self) -> Iterator[ShardTexts]:
         for start, file in self.missing:
-            yield ShardTexts(file, start, [doc.contents for doc in self.documents[start : start + SHARD]])
+            yield ShardTexts(file, start, [doc.contents for doc in self.documents[start : start + DOCUMENTS_PER_SHARD]])
 
 
 def encode_shard(
-    model: MultiVectorEncoder, shard: ShardTexts, batch_tokens: int | None, advance: Advance = lambda n: None
+    model: MultiVectorEncoder, shard: ShardTexts, batch_tokens: int | None, advance: Advance = lambda n, **_: None
 ) -> bytes:
-    """A shard as the bytes of its file."""
+    """Encode a shard. Return the content of its file."""
     encoded: list[tuple[int, Tensor]] = []
     for rows, matrices in document_batches(model, shard.texts, batch_tokens):
         encoded += [(i, matrix.to("cpu", torch.float16)) for i, matrix in zip(rows, matrices, strict=True)]
@@ -71,28 +72,31 @@ def encode_shard(
     return save(tensors)
 
 
-Encode = Callable[[Shards], Iterator[tuple[ShardTexts, bytes]]]  # who makes shards elsewhere, in whatever order
+EncodeShards = Callable[[MissingShards], Iterator[tuple[ShardTexts, bytes]]]  # encodes shards elsewhere, in any order
 
 
 def shard_files(folder: Path, documents: int) -> list[Path]:
-    return [folder / f"shard-{number:05d}.safetensors" for number in range(-(-documents // SHARD))]
+    """Return the files of all shards of an index of so many documents."""
+    return [folder / f"shard-{number:05d}.safetensors" for number in range(-(-documents // DOCUMENTS_PER_SHARD))]
 
 
 class Exact:
-    """Every MaxSim of a multi-vector model; of a dense one, whose texts have one vector each, every dot product."""
+    """Computes every MaxSim of a multi-vector model. For a dense model this is the dot product of two vectors."""
 
-    def __init__(self, model: MultiVectorEncoder, batch_tokens: int | None = None, encode: Encode | None = None):
-        """batch_tokens: of documents, encoded at once (see recipe.RetrieveSettings). encode: documents are encoded
-        there, by the same model (cluster.py).
+    def __init__(self, model: MultiVectorEncoder, batch_tokens: int | None = None, encode: EncodeShards | None = None):
+        """Prepare the engine.
+
+        batch_tokens: document tokens encoded at once (see document_batches).
+        encode: encodes the documents elsewhere with the same model (see remote.py); None means in this process.
         """
         self.model = model
         self.batch_tokens = batch_tokens
         self.encode = encode
 
     def index(self, documents: Sequence[Document], folder: Path, advance: Advance = lambda n, **_: None) -> None:
-        """Encode documents into shards under `folder`; shards that are there already are kept."""
-        shards = Shards(shard_files(folder, len(documents)), documents)
-        missing = sum(min(SHARD, len(documents) - start) for start, _ in shards.missing)
+        """Encode the documents into shards in `folder`. Existing shards are kept."""
+        shards = MissingShards(shard_files(folder, len(documents)), documents)
+        missing = sum(min(DOCUMENTS_PER_SHARD, len(documents) - start) for start, _ in shards.missing)
         advance(len(documents) - missing, earlier=True)
         if not missing:
             return
@@ -103,15 +107,15 @@ class Exact:
             temporary.write_bytes(content)
             os.replace(temporary, shard.file)
 
-    def _encoded(self, shards: Shards, advance: Advance) -> Iterator[tuple[ShardTexts, bytes]]:
+    def _encoded(self, shards: MissingShards, advance: Advance) -> Iterator[tuple[ShardTexts, bytes]]:
         return ((shard, encode_shard(self.model, shard, self.batch_tokens, advance)) for shard in shards)
 
     def search(
-        self, queries: Sequence[str], folder: Path, documents: int, k: int, advance: Advance = lambda n: None
+        self, queries: Sequence[str], folder: Path, documents: int, k: int, advance: Advance = lambda n, **_: None
     ) -> Iterator[Hits]:
-        """For each query, the positions and MaxSim scores of its k best documents, best first.
+        """Yield, for each query, the positions and MaxSim scores of its k best documents, best first.
 
-        Raises FileNotFoundError when the index is incomplete.
+        Raises FileNotFoundError if the index is incomplete.
         """
         for start in range(0, len(queries), QUERIES_AT_ONCE):
             yield from self._search(queries[start : start + QUERIES_AT_ONCE], folder, documents, k, advance)
@@ -123,7 +127,7 @@ class Exact:
             (torch.cat(matrices).float(), torch.tensor([len(matrix) for matrix in matrices], device=device))
             for matrices in (embeddings[i : i + QUERY_BLOCK] for i in range(0, len(queries), QUERY_BLOCK))
         ]
-        best = Best(len(queries), k)
+        best = TopK(len(queries), k)
         for file in shard_files(folder, documents):
             shard = load_file(file)
             tokens = shard["tokens"].to(device).float()
@@ -134,8 +138,8 @@ class Exact:
         return best.hits()
 
 
-class Best:
-    """The k best of what has been scored so far; of equal scores those of earlier shards."""
+class TopK:
+    """The k best documents scored so far. Of equal scores, the documents of earlier shards win."""
 
     def __init__(self, queries: int, k: int):
         self.k = k
@@ -143,7 +147,7 @@ class Best:
         self.documents = torch.empty(queries, 0, dtype=torch.long)
 
     def add(self, scores: Tensor, documents: Tensor) -> None:
-        """scores: (queries, D) float32 on the CPU; documents: (D,) positions in the corpus."""
+        """Add scores (queries, D), float32 on the CPU, of documents (D,), given by their positions in the corpus."""
         scores, columns = scores.topk(min(self.k, scores.shape[1]))
         scores = torch.cat([self.scores, scores], 1)
         positions = torch.cat([self.documents, documents[columns]], 1)
@@ -153,14 +157,15 @@ class Best:
         self.scores, self.documents = scores.gather(1, keep), positions.gather(1, keep)
 
     def hits(self) -> Iterator[Hits]:
+        """Yield the best documents of each query."""
         for scores, positions in zip(self.scores, self.documents, strict=True):
             yield positions.tolist(), scores.tolist()
 
 
 def maxsim(query_tokens: Tensor, query_lengths: Tensor, tokens: Tensor, lengths: Sequence[int]) -> Tensor:
-    """MaxSim of every query with every document: (queries, documents) float32.
+    """Return the MaxSim of every query with every document: (queries, documents) float32.
 
-    query_tokens: (sum of query_lengths, dim); tokens: (sum of lengths, dim). Blocks are halved when memory runs out.
+    query_tokens: (sum of query_lengths, dim). tokens: (sum of lengths, dim). Blocks are halved when memory runs out.
     """
     device = "cpu" if tokens.device.type == "cpu" else "cuda"
     while True:
@@ -174,14 +179,13 @@ def maxsim(query_tokens: Tensor, query_lengths: Tensor, tokens: Tensor, lengths:
 
 
 def _maxsim(query_tokens: Tensor, query_lengths: Tensor, tokens: Tensor, lengths: Sequence[int], most: int) -> Tensor:
-    """The same, at most so many similarities at once.
+    """Return what `maxsim` returns, computing at most `most` similarities at once.
 
-    Documents of one length, which stand next to each other, are multiplied together, so that nothing is padded or
-    masked.
+    Neighboring documents of equal length are multiplied together, so nothing is padded or masked.
     """
     best = query_tokens.new_zeros(len(query_tokens), len(lengths))
     start = column = 0
-    for count, length in _blocks(lengths):  # the special tokens alone make every length positive
+    for count, length in _blocks(lengths):  # every length is positive, since each text has special tokens
         block = tokens[start : start + count * length].T
         rows = max(1, most // block.shape[1])
         for first in range(0, len(query_tokens), rows):
@@ -192,7 +196,10 @@ def _maxsim(query_tokens: Tensor, query_lengths: Tensor, tokens: Tensor, lengths
 
 
 def _blocks(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """(documents, length of each): neighbours of one length, at most BLOCK_TOKENS tokens or one document."""
+    """Yield (number of documents, length of each) for neighbors of equal length, with at most BLOCK_TOKENS tokens.
+
+    A longer document forms its own block.
+    """
     for length, same in groupby(lengths):
         documents = len(list(same))
         most = max(1, BLOCK_TOKENS // length)

@@ -1,4 +1,4 @@
-"""Single vectors in a faiss index: Flat, HNSW, IVF-PQ, or any other of its factory's names."""
+"""Search single vectors with a faiss index: Flat, HNSW, IVF-PQ, or any other name that its factory knows."""
 
 from __future__ import annotations
 
@@ -17,18 +17,23 @@ from pdadapt.errors import ModelError
 from pdadapt.retrieval.engines.base import Advance, Hits
 from pdadapt.retrieval.engines.exact import Exact, shard_files
 
-TRAINED_ON = 200_000  # vectors, about, that clusters and codes are fitted to
-QUERY_BLOCK = 1_024
+MAX_TRAINING_VECTORS = 200_000  # clusters and codes are fitted to about so many vectors
+FAISS_QUERY_BLOCK = 1_024
 
 
 class Faiss:
-    """Approximate or exact inner product of a dense model's vectors; on the GPUs that faiss sees, if any."""
+    """Finds the largest inner products of a dense model's vectors, exactly or approximately.
+
+    It uses all GPUs that faiss sees.
+    """
 
     def __init__(self, encoder: Exact, factory: str, nprobe: int):
-        """encoder: makes the vectors. factory: what faiss.index_factory understands, such as `Flat`, `HNSW32`,
-        `IVF1024,PQ48`. nprobe: of IVF, the clusters looked into.
+        """Make an empty index.
 
-        Raises ModelError when it does not.
+        encoder: encodes the documents into shards.
+        factory: a name for faiss.index_factory: `Flat`, `HNSW32`, `IVF1024,PQ48`.
+        nprobe: the clusters that an IVF index searches per query.
+        Raises ModelError if faiss does not know the name.
         """
         self.encoder = encoder
         self.factory = factory
@@ -37,14 +42,14 @@ class Faiss:
         try:
             self.empty = faiss.index_factory(dimensions, factory, faiss.METRIC_INNER_PRODUCT)
         except RuntimeError as error:
-            said = str(error).strip().splitlines()[-1].rpartition(": ")[2]
+            reason = str(error).strip().splitlines()[-1].rpartition(": ")[2]
             raise ModelError(
-                f"retrieve.faiss: faiss knows no index {factory!r} of {dimensions} dimensions ({said}); take Flat, "
-                "HNSW32 or IVF1024,PQ48."
+                f"retrieve.faiss: faiss cannot make an index {factory!r} of {dimensions} dimensions ({reason}). Use "
+                "Flat, HNSW32 or IVF1024,PQ48."
             ) from None
 
     def index(self, documents: Sequence[Document], folder: Path, advance: Advance) -> None:
-        """Leaves `folder`/faiss.index, whole or not at all; vectors are kept in shards until then."""
+        """Write `folder`/faiss.index, which appears complete or not at all. Until then, shards keep the vectors."""
         target = folder / "faiss.index"
         if target.exists():
             advance(len(documents), earlier=True)
@@ -52,7 +57,7 @@ class Faiss:
         self.encoder.index(documents, folder, advance)
         files = shard_files(folder, len(documents))
         index = _on_gpus(faiss.clone_index(self.empty))
-        step = max(1, len(documents) // TRAINED_ON)
+        step = max(1, len(documents) // MAX_TRAINING_VECTORS)
         try:
             if not index.is_trained:
                 index.train(np.concatenate([_vectors(file)[::step] for file in files]))
@@ -60,7 +65,7 @@ class Faiss:
                 index.add(_vectors(file))
         except RuntimeError:
             raise ModelError(
-                f"retrieve.faiss: {self.factory!r} cannot be fitted to {len(documents):,} documents; take fewer "
+                f"retrieve.faiss: {self.factory!r} cannot be fitted to {len(documents):,} documents. Use fewer "
                 "clusters and shorter codes, or Flat."
             ) from None
         temporary = folder / "faiss.part"
@@ -70,28 +75,28 @@ class Faiss:
             file.unlink()
 
     def search(self, queries: Sequence[str], folder: Path, documents: int, k: int, advance: Advance) -> Iterator[Hits]:
-        """The index's own order; fewer than k where it finds fewer."""
+        """See Engine.search. An approximate index may find fewer than k documents."""
         embeddings: Any = self.encoder.model.encode_query(list(queries), batch_size=32, show_progress_bar=False)
         index = faiss.read_index(str(folder / "faiss.index"))
         if isinstance(index, faiss.IndexIVF):
             index.nprobe = self.nprobe
         index = _on_gpus(index)
-        for start in range(0, len(queries), QUERY_BLOCK):
-            block = torch.cat(embeddings[start : start + QUERY_BLOCK]).float().cpu().numpy()
+        for start in range(0, len(queries), FAISS_QUERY_BLOCK):
+            block = torch.cat(embeddings[start : start + FAISS_QUERY_BLOCK]).float().cpu().numpy()
             for scores, positions in zip(*index.search(block, min(k, documents)), strict=True):
-                found = positions >= 0
-                yield positions[found].tolist(), scores[found].tolist()
+                valid = positions >= 0
+                yield positions[valid].tolist(), scores[valid].tolist()
             advance(len(block) * documents)
 
 
 def _vectors(file: Path) -> np.ndarray:
-    """A shard's vectors, in the order of the corpus: (documents, dimensions) float32."""
+    """Return a shard's vectors (documents, dimensions) float32, in the order of the corpus."""
     shard = load_file(file)
     return shard["tokens"][shard["documents"].argsort()].float().numpy()
 
 
 def _on_gpus(index: Any) -> Any:
-    """As it is where there are none; HNSW has no GPU form."""
+    """Return the index on all GPUs, or unchanged if there are none. HNSW has no GPU version."""
     graph = isinstance(index, faiss.IndexHNSW)
     return faiss.index_cpu_to_all_gpus(index) if getattr(faiss, "get_num_gpus", int)() and not graph else index
 

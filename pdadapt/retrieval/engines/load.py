@@ -1,4 +1,4 @@
-"""Which engine a name means: BM25, or a model, which says itself what kind it is."""
+"""Load the engine for a name: `bm25`, or a model whose files tell what kind of retriever it is."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from pdadapt.models.source import encoder_type, first_module_type, resolve_model
 from pdadapt.retrieval.engines.base import Engine
 from pdadapt.retrieval.engines.colbert import Colbert
 from pdadapt.retrieval.engines.environment import interpreter
-from pdadapt.retrieval.engines.exact import Encode, Exact
+from pdadapt.retrieval.engines.exact import EncodeShards, Exact
 from pdadapt.retrieval.engines.plaid import Plaid
 from pdadapt.runtime.names import hashed_name
 from pdadapt.settings.schema import RetrieveSettings
 from pdadapt.students.colbert import check_lengths
 from pdadapt.students.dense import OneVector
-from pdadapt.students.load import load_student
+from pdadapt.students.load import load_student_as
 
 BASELINE = "bm25"
 
@@ -30,17 +30,17 @@ BASELINE = "bm25"
 def load_engine(
     name: str,
     student: Mapping[str, Any],
-    passages: Sequence[str],
+    sample_texts: Sequence[str],
     settings: RetrieveSettings,
     lengths: Mapping[str, int] | None = None,
 ) -> Engine:
-    """The engine of `bm25` or of a model: a ColBERT, a dense or sparse model of sentence-transformers, an encoder.
+    """Return the engine of `bm25` or of a model: a ColBERT, a dense or sparse sentence-transformers model, an encoder.
 
-    student: settings of recipe.StudentSettings that were asked for; without a kind, it is as the model says, and a
-    plain encoder is a ColBERT. passages: a sample of the corpus, for a projection. lengths: of a ColBERT's queries
-    and documents, where `student` says nothing.
-
-    Raises ModelError when the model does not load.
+    student: the fields of StudentSettings that the user asked for. Without `kind` the model decides; a plain encoder is
+    a ColBERT.
+    sample_texts: documents of the corpus, to which a projection is fitted.
+    lengths: the query and document lengths of a ColBERT for which `student` has none.
+    Raises ModelError if the model cannot be loaded.
     """
     kind, limit = _look_at(name, student, settings)
     if kind == BASELINE:
@@ -52,29 +52,31 @@ def load_engine(
     chosen = {**student, "kind": kind}
     if kind == "colbert":
         chosen = {**{key: min(length, limit) for key, length in (lengths or {}).items()}, **chosen}
-    return make_engine(load_student(name, **chosen, passages=passages), settings)
+    return make_engine(load_student_as(name, **chosen, sample_texts=sample_texts), settings)
 
 
 def check_model(name: str, student: Mapping[str, Any], settings: RetrieveSettings) -> str:
-    """What load_engine will take a model for: bm25, sparse, dense or colbert; weights are not loaded.
+    """Return the kind that load_engine will load: bm25, sparse, dense or colbert. Loads no weights.
 
-    Raises ModelError when it is not there, cannot be used as that, or the engine cannot search it.
+    Raises ModelError if the model is missing, does not fit its kind, or cannot be searched by the engine.
     """
     return _look_at(name, student, settings)[0]
 
 
 def _look_at(name: str, student: Mapping[str, Any], settings: RetrieveSettings) -> tuple[str, int]:
-    """The same, and how many tokens it reads of a text."""
+    """Return the model's kind (see check_model), and how many tokens of a text it reads (0 if unknown)."""
     if name == BASELINE:
         return BASELINE, 0
     source = resolve_model(name)
     if source.gguf_file:
-        raise ModelError(f"Model {name!r} is a GGUF file, which cannot be a student; give an encoder's folder.")
-    found = encoder_type(source)
+        raise ModelError(f"Model {name!r} is a GGUF file, which cannot be a student. Name the folder of an encoder.")
+    detected = encoder_type(source)
     source.check()
-    kind = student.get("kind") or {"plain": "colbert"}.get(found, found)
+    kind = student.get("kind") or {"plain": "colbert"}.get(detected, detected)
     if kind == "sparse":
-        if first_module_type(source) != "Router":  # of a transformer and a table of its own
+        if (
+            first_module_type(source) != "Router"
+        ):  # a Router reads queries with a table and documents with a transformer
             check_encoder(source, "Model", "AutoModelForMaskedLM", unused=("pooler",))
         return kind, 0
     _check_engine(settings, kind == "dense")
@@ -85,21 +87,23 @@ def _look_at(name: str, student: Mapping[str, Any], settings: RetrieveSettings) 
 
 def _check_engine(settings: RetrieveSettings, dense: bool) -> None:
     if settings.engine != "exact" and dense != (settings.engine == "faiss"):
-        vectors, others = ("one vector", "exact or faiss") if dense else ("many vectors", "exact, plaid or colbert")
-        raise ModelError(f"retrieve.engine={settings.engine}: this student has {vectors} a text; use {others}.")
+        vectors, engines = ("one vector", "exact or faiss") if dense else ("many vectors", "exact, plaid or colbert")
+        raise ModelError(
+            f"retrieve.engine={settings.engine} cannot search this student: it has {vectors} per text. Use {engines}."
+        )
     if settings.engine in ("plaid", "colbert"):
         interpreter(settings.engine)
 
 
 def index_folder(root: Path, dataset: Dataset, name: str, settings: RetrieveSettings) -> Path:
-    """Where under `root` the index of a corpus by a model is kept: a folder of its own for each that is named."""
+    """Return the folder under `root` for the index of a corpus by a model. Each corpus and model has its own."""
     engine = BASELINE if name == BASELINE else settings.engine
     corpus = (dataset.source.corpus, dataset.source.passages or "") if dataset.source else ()
     return root / hashed_name(f"{dataset.name}-{name}-{engine}", dataset.name, name, *corpus)
 
 
 def identity(name: str) -> str:
-    """What ranks under this name, however it is named. Raises ModelError when it is not there."""
+    """Return a retriever's identity: equal for two names of the same model. Raises ModelError if it is missing."""
     if name != BASELINE:
         return resolve_model(name).identity()
     from pdadapt.retrieval.engines.bm25 import WORDS_VERSION
@@ -114,21 +118,22 @@ def index_origin(
     settings: RetrieveSettings,
     lengths: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
-    """What an index is made from: it serves again where all of this is the same. The arguments are load_engine's."""
+    """Return everything that an index depends on. An index is used again if all of it is equal.
+
+    The arguments are those of load_engine.
+    """
     origin: dict[str, Any] = {"corpus": corpus.fingerprint, "model": identity(name)}
     if name == BASELINE:
         return origin
-    of_engine = {"plaid": settings.bits, "colbert": settings.bits, "faiss": settings.faiss}.get(settings.engine)
-    return origin | {
-        "student": {**(lengths or {}), **student},
-        "engine": [settings.engine, of_engine],
-    }
+    option = {"plaid": settings.bits, "colbert": settings.bits, "faiss": settings.faiss}.get(settings.engine)
+    return origin | {"student": {**(lengths or {}), **student}, "engine": [settings.engine, option]}
 
 
-def make_engine(model: Any, settings: RetrieveSettings, encode: Encode | None = None) -> Engine:
-    """The engine that the settings ask for, of a student. encode: who encodes documents for `exact` and `faiss`.
+def make_engine(model: Any, settings: RetrieveSettings, encode: EncodeShards | None = None) -> Engine:
+    """Return the engine of the settings for a loaded student.
 
-    Raises ModelError when it cannot search this student, or is not installed.
+    encode: encodes documents elsewhere for `exact` and `faiss` (see Exact).
+    Raises ModelError if the engine cannot search this student or is not installed.
     """
     _check_engine(settings, isinstance(model[-1], OneVector))
     if settings.engine == "exact":
@@ -141,7 +146,7 @@ def make_engine(model: Any, settings: RetrieveSettings, encode: Encode | None = 
         from pdadapt.retrieval.engines.faiss import Faiss
     except ImportError:
         raise ModelError(
-            "retrieve.engine=faiss needs a package; run `pip install 'pdadapt[cpu]'` (or [gpu])."
+            "retrieve.engine=faiss needs the package faiss. Run `pip install 'pdadapt[cpu]'` (or [gpu])."
         ) from None
     return Faiss(Exact(model, settings.batch_tokens, encode), settings.faiss, settings.nprobe)
 

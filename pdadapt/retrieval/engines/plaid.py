@@ -1,4 +1,4 @@
-"""PLAID (Santhanam et al., CIKM 2022): clusters of token vectors, residuals of a few bits. fast-plaid's."""
+"""PLAID (Santhanam et al., CIKM 2022) by fast-plaid: clusters of token vectors, and residuals of a few bits."""
 
 from __future__ import annotations
 
@@ -14,20 +14,24 @@ from sentence_transformers import MultiVectorEncoder
 
 from pdadapt.data.corpus import Document
 from pdadapt.retrieval.engines.base import Advance, Hits
-from pdadapt.retrieval.engines.environment import work
+from pdadapt.retrieval.engines.environment import run_worker
 from pdadapt.retrieval.engines.exact import Exact, shard_files
 
 
 class Plaid:
-    """Approximate MaxSim; the index is about a tenth of the embeddings."""
+    """Finds documents by approximate MaxSim. The index takes about a tenth of the embeddings' space."""
 
     def __init__(self, model: MultiVectorEncoder, bits: int, batch_tokens: int | None = None):
-        """bits: of each dimension's residual; the paper's indexes have 2."""
+        """Prepare the engine.
+
+        bits: per dimension of the residuals; the paper's indexes have 2.
+        batch_tokens: document tokens encoded at once (see document_batches).
+        """
         self.encoder = Exact(model, batch_tokens)
         self.bits = bits
 
     def index(self, documents: Sequence[Document], folder: Path, advance: Advance) -> None:
-        """Leaves `folder`/plaid, whole or not at all; embeddings are kept in shards until then."""
+        """Write `folder`/plaid, which appears complete or not at all. Until then, shards keep the embeddings."""
         target, temporary = folder / "plaid", folder / "plaid.part"
         if target.exists():
             advance(len(documents), earlier=True)
@@ -35,20 +39,20 @@ class Plaid:
         self.encoder.index(documents, folder, advance)
         shutil.rmtree(temporary, ignore_errors=True)
         advance(0, note="clustering, which takes minutes")
-        work("plaid", ["index", folder, temporary, self.bits], folder / "plaid.log", advance)
+        run_worker("plaid", ["index", folder, temporary, self.bits], folder / "plaid.log", advance)
         os.replace(temporary, target)
         for file in shard_files(folder, len(documents)):
             file.unlink()
 
     def search(self, queries: Sequence[str], folder: Path, documents: int, k: int, advance: Advance) -> Iterator[Hits]:
-        """fast-plaid's order, with its own settings of how much to probe; fewer than k where it finds fewer."""
+        """See Engine.search. fast-plaid's defaults decide how much is probed; it may find fewer than k documents."""
         embeddings: Any = self.encoder.model.encode_query(list(queries), batch_size=32, show_progress_bar=False)
-        asked, answered = folder / "queries.safetensors", folder / "hits.safetensors"
+        queries_file, hits_file = folder / "queries.safetensors", folder / "hits.safetensors"
         lengths = torch.tensor([len(matrix) for matrix in embeddings])
-        save_file({"tokens": torch.cat(embeddings).to("cpu", torch.float16), "lengths": lengths}, asked)
-        arguments = ["search", folder / "plaid", asked, min(k, documents), answered]
-        work("plaid", arguments, folder / "plaid.log", lambda done: advance(done * documents))
-        hits = load_file(answered)
+        save_file({"tokens": torch.cat(embeddings).to("cpu", torch.float16), "lengths": lengths}, queries_file)
+        arguments = ["search", folder / "plaid", queries_file, min(k, documents), hits_file]
+        run_worker("plaid", arguments, folder / "plaid.log", lambda done: advance(done * documents))
+        hits = load_file(hits_file)
         for positions, scores in zip(hits["positions"], hits["scores"], strict=True):
-            found = positions >= 0
-            yield positions[found].tolist(), scores[found].tolist()
+            valid = positions >= 0
+            yield positions[valid].tolist(), scores[valid].tolist()

@@ -1,6 +1,6 @@
-"""Learned sparse retrieval (SPLADE): sentence-transformers' SparseEncoder, every dot product.
+"""Learned sparse retrieval (SPLADE) with sentence-transformers' SparseEncoder: the dot product of every document.
 
-A shard is a CSR matrix (scipy's npz): one row a document, one column a word of the vocabulary.
+A shard is a CSR matrix (scipy's npz) with one row per document and one column per word of the vocabulary.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from sentence_transformers import SparseEncoder
 
 from pdadapt.data.corpus import Document
 from pdadapt.retrieval.engines.base import Advance, Hits
-from pdadapt.retrieval.engines.exact import SHARD, Best
+from pdadapt.retrieval.engines.exact import DOCUMENTS_PER_SHARD, TopK
 
 
 class Sparse:
-    """Every dot product of a SparseEncoder's vectors."""
+    """Computes every dot product of a SparseEncoder's vectors."""
 
     def __init__(self, model: SparseEncoder):
         self.model = model
 
     def index(self, documents: Sequence[Document], folder: Path, advance: Advance) -> None:
-        """Encode documents into shards under `folder`; shards that are there already are kept."""
-        for start in range(0, len(documents), SHARD):
-            block = documents[start : start + SHARD]
+        """Encode the documents into shards in `folder`. Existing shards are kept."""
+        for start in range(0, len(documents), DOCUMENTS_PER_SHARD):
+            block = documents[start : start + DOCUMENTS_PER_SHARD]
             file = _shard_file(folder, start)
             if not file.exists():
                 texts = [document.contents for document in block]
@@ -41,11 +41,11 @@ class Sparse:
                 advance(len(block), earlier=True)
 
     def search(self, queries: Sequence[str], folder: Path, documents: int, k: int, advance: Advance) -> Iterator[Hits]:
-        """Documents that share no weighted word with the query score 0, and come last in the order of the corpus."""
+        """See Engine.search. Documents without a word of the query score 0. They come last, in the corpus' order."""
         encoded: Any = self.model.encode_query(list(queries), show_progress_bar=False)
         words = _csr(encoded)
-        best = Best(len(queries), k)
-        for start in range(0, documents, SHARD):
+        best = TopK(len(queries), k)
+        for start in range(0, documents, DOCUMENTS_PER_SHARD):
             shard = load_npz(_shard_file(folder, start))
             scores = torch.from_numpy((words @ shard.T).toarray()).float()
             best.add(scores, torch.arange(start, start + shard.shape[0]))
@@ -54,11 +54,11 @@ class Sparse:
 
 
 def _shard_file(folder: Path, start: int) -> Path:
-    return folder / f"shard-{start // SHARD:05d}.npz"
+    return folder / f"shard-{start // DOCUMENTS_PER_SHARD:05d}.npz"
 
 
 def _csr(rows: Any) -> csr_matrix:
-    """(texts, words) of a batch of sparse tensors."""
+    """Return a batch of sparse tensors as a matrix (texts, words)."""
     sparse = rows.cpu().coalesce()
     row, column = sparse.indices().numpy()
     return csr_matrix((sparse.values().float().numpy(), (row, column)), shape=tuple(sparse.shape))

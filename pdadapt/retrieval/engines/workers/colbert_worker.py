@@ -1,4 +1,4 @@
-"""colbert-ai, in an environment that has it: `index CHECKPOINT COLLECTION ROOT BITS`, `search ROOT QUERIES K OUT`."""
+"""Run colbert-ai in its own environment: `index CHECKPOINT COLLECTION ROOT BITS`, `search ROOT QUERIES K OUT`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from colbert import Indexer, Searcher
 from colbert.indexing.codecs.residual import ResidualCodec
 from colbert.infra import ColBERTConfig, Run, RunConfig
 
-NAME = "index"
+INDEX_NAME = "index"
 
 
 def index(checkpoint: str, collection: str, root: str, bits: str) -> None:
-    """A Stanford checkpoint, and lines of number and text -> an index; what a killed call left is gone on with."""
+    """Index a collection (lines of number and text) with a Stanford checkpoint. Interrupted indexing is resumed."""
     seen: set[Path] = set()
-    folder, counting = Path(root) / NAME, threading.Lock()
+    folder, counting = Path(root) / INDEX_NAME, threading.Lock()
 
     def chunks() -> None:
         with counting:
@@ -34,12 +34,12 @@ def index(checkpoint: str, collection: str, root: str, bits: str) -> None:
     ranks = max(1, torch.cuda.device_count())
     with Run().context(RunConfig(nranks=ranks, index_root=root, avoid_fork_if_possible=True)):
         config = ColBERTConfig(nbits=int(bits), index_root=root)
-        Indexer(checkpoint, config).index(NAME, collection, overwrite="resume")
+        Indexer(checkpoint, config).index(INDEX_NAME, collection, overwrite="resume")
     chunks()
 
 
 def mend(folder: Path) -> None:
-    """Remove what colbert-ai takes for whole, though a kill left it half-written: then it makes that anew."""
+    """Remove files that are incomplete after a kill. colbert-ai would use them; now it writes them again."""
     for file in folder.glob("*.metadata.json"):
         try:
             json.loads(file.read_text())
@@ -49,20 +49,23 @@ def mend(folder: Path) -> None:
     try:
         ResidualCodec.load(index_path=str(folder))
         json.loads(plan.read_text())
-    except Exception:  # whatever torch says of a torso
+    except Exception:  # torch raises many kinds of errors for incomplete files
         plan.unlink(missing_ok=True)
 
 
 def search(root: str, queries: str, k: str, out: str) -> None:
-    """Lines of number and text -> lines of query number, passage number, score; best first, Searcher's settings."""
+    """Search queries (lines of number and text) with Searcher's defaults.
+
+    Writes lines of query number, passage number and score, best first, to `out`.
+    """
     done = reporting.start()
     with Run().context(RunConfig(index_root=root)):
-        searcher = Searcher(NAME)
-        with open(queries, encoding="utf-8") as asked, open(out, "w", encoding="utf-8") as answers:
-            for line in asked:
+        searcher = Searcher(INDEX_NAME)
+        with open(queries, encoding="utf-8") as lines, open(out, "w", encoding="utf-8") as ranking:
+            for line in lines:
                 number, _, text = line.rstrip("\n").partition("\t")
                 for passage, _, score in zip(*searcher.search(text, k=int(k)), strict=False):
-                    print(number, passage, score, sep="\t", file=answers)
+                    print(number, passage, score, sep="\t", file=ranking)
                 done(1)
 
 

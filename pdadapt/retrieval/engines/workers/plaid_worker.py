@@ -1,4 +1,4 @@
-"""fast-plaid, in an environment that has it: `index SHARDS OUT BITS`, `search INDEX QUERIES K OUT`."""
+"""Run fast-plaid in its own environment: `index SHARDS OUT BITS`, `search INDEX QUERIES K OUT`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import torch
 from fast_plaid.search import FastPlaid
 from safetensors.torch import load_file, save_file
 
-QUERY_BLOCK = 256
-FULL_SCORES = 4_096  # documents a query whose MaxSim is computed; fast-plaid's default
+PLAID_QUERY_BLOCK = 256
+DOCUMENTS_SCORED_FULLY = 4_096  # per query; fast-plaid's default
 
 
 def index(shards: str, out: str, bits: str) -> None:
-    """The exact engine's shards -> an index; the embeddings stay in their files, which are mapped."""
+    """Make an index of the exact engine's shards. Their files are memory-mapped."""
     reporting.start()
     documents: list[torch.Tensor] = []
     for file in sorted(Path(shards).glob("shard-*.safetensors")):
@@ -27,16 +27,21 @@ def index(shards: str, out: str, bits: str) -> None:
 
 
 def search(folder: str, queries: str, k: str, out: str) -> None:
-    """`tokens` (N, dim), `lengths` (Q,) -> `positions` (Q, k) int64, -1 where there are fewer, `scores` (Q, k)."""
+    """Search queries, a file with `tokens` (N, dim) and `lengths` (Q,).
+
+    Writes `positions` (Q, k) int64 and `scores` (Q, k) to `out`. Missing positions are -1.
+    """
     done = reporting.start()
-    given = load_file(queries)
-    matrices = given["tokens"].split(given["lengths"].tolist())
+    encoded = load_file(queries)
+    matrices = encoded["tokens"].split(encoded["lengths"].tolist())
     positions = torch.full((len(matrices), int(k)), -1)
     scores = torch.zeros(len(matrices), int(k))
     engine = FastPlaid(index=folder)
-    for start in range(0, len(matrices), QUERY_BLOCK):
-        block = list(matrices[start : start + QUERY_BLOCK])
-        found = engine.search(block, top_k=int(k), n_full_scores=max(FULL_SCORES, 4 * int(k)), show_progress=False)
+    for start in range(0, len(matrices), PLAID_QUERY_BLOCK):
+        block = list(matrices[start : start + PLAID_QUERY_BLOCK])
+        found = engine.search(
+            block, top_k=int(k), n_full_scores=max(DOCUMENTS_SCORED_FULLY, 4 * int(k)), show_progress=False
+        )
         for row, hits in enumerate(found, start):
             positions[row, : len(hits)] = torch.tensor([position for position, _ in hits], dtype=torch.long)
             scores[row, : len(hits)] = torch.tensor([score for _, score in hits])

@@ -1,4 +1,4 @@
-"""What every worker does: report progress, and never outlive a process that it belongs to. Needs nothing installed."""
+"""What every worker does: report progress, and end when a process that it depends on ends. Needs no packages."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from typing import TextIO
 
 
 def start(watch: Callable[[], None] = lambda: None) -> Callable[[int], None]:
-    """Turn everything printed to stderr, and watch from a thread; returns what reports units done.
+    """Redirect stdout to stderr, start a watching thread, and return the function that reports units done.
 
-    The worker ends when its parent has gone, and when a process that it started has died (colbert-ai would wait for
-    that one's answer for ever). watch: called every second too.
+    The thread ends the worker when the parent process has ended, or when a process that the worker started has died:
+    colbert-ai would wait forever for its answer.
+    watch: called every second as well.
     """
     report: TextIO = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -27,7 +28,7 @@ def start(watch: Callable[[], None] = lambda: None) -> Callable[[int], None]:
         started.append(process)
 
     BaseProcess.start = remember  # type: ignore[method-assign, assignment]
-    threading.Thread(target=_watch, args=(os.getppid(), started, watch), daemon=True).start()
+    threading.Thread(target=_watch_processes, args=(os.getppid(), started, watch), daemon=True).start()
 
     def done(units: int) -> None:
         print(units, file=report, flush=True)
@@ -35,7 +36,7 @@ def start(watch: Callable[[], None] = lambda: None) -> Callable[[int], None]:
     return done
 
 
-def _watch(parent: int, started: list[BaseProcess], watch: Callable[[], None]) -> None:
+def _watch_processes(parent: int, started: list[BaseProcess], watch: Callable[[], None]) -> None:
     while True:
         dead = [process for process in started if process.exitcode]
         if dead or os.getppid() != parent:

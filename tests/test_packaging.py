@@ -30,6 +30,7 @@ def test_a_checkout_reads_its_top_level_folders():
     assert resource_folder("recipes") == ROOT / "recipes"
 
 
+@pytest.mark.subprocess
 def test_a_wheel_carries_what_it_needs_and_works_elsewhere(tmp_path):
     build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(ROOT)]
     subprocess.run(build, check=True, capture_output=True)

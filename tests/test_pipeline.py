@@ -54,6 +54,7 @@ def finished(tiny_recipe, beir, tmp_path_factory):
     return out, run_command(tiny_recipe, beir, out)
 
 
+@pytest.mark.subprocess
 def test_one_command_leaves_a_run_folder_that_can_be_read(finished, beir):
     out, process = finished
     assert process.returncode == 0, process.stderr
@@ -77,6 +78,7 @@ def test_one_command_leaves_a_run_folder_that_can_be_read(finished, beir):
     assert Path(metrics["checkpoint"]).is_dir()
 
 
+@pytest.mark.subprocess
 def test_metrics_json_has_the_keys_and_types_that_others_read(finished, golden):
     out, _ = finished
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
@@ -84,6 +86,7 @@ def test_metrics_json_has_the_keys_and_types_that_others_read(finished, golden):
     golden("schemas.txt").check_names(["metrics.json"])
 
 
+@pytest.mark.subprocess
 def test_the_same_command_again_says_it_is_finished(finished, tiny_recipe, beir):
     out, _ = finished
     before = results(out)
@@ -92,12 +95,14 @@ def test_the_same_command_again_says_it_is_finished(finished, tiny_recipe, beir)
     assert results(out) == before
 
 
+@pytest.mark.subprocess
 def test_the_same_command_elsewhere_gives_the_same_bytes(finished, tiny_recipe, beir, tmp_path):
     process = run_command(tiny_recipe, beir, tmp_path / "other")
     assert process.returncode == 0, process.stderr
     assert results(tmp_path / "other") == results(finished[0])
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("moment", ["labels.sqlite", "iteration-1/lists.jsonl", "iteration-1/trainer/checkpoint-2"])
 def test_killed_with_sigkill_it_continues_to_the_same_bytes(finished, tiny_recipe, beir, tmp_path, moment):
     out = tmp_path / "killed"
@@ -115,6 +120,7 @@ def test_killed_with_sigkill_it_continues_to_the_same_bytes(finished, tiny_recip
     assert results(out) == results(finished[0])
 
 
+@pytest.mark.subprocess
 def test_a_second_iteration_continues_from_the_first_and_asks_only_what_is_new(finished, tiny_recipe, beir):
     out, _ = finished
     first = results(out)
@@ -149,6 +155,7 @@ def test_a_dense_student_runs_the_same_loop(tiny_recipe, beir, tmp_path, encoder
     assert SentenceTransformer(str(tmp_path / "run/iteration-1/checkpoint")).similarity_fn_name == "dot"
 
 
+@pytest.mark.subprocess
 def test_without_judgments_there_is_a_checkpoint_and_no_table(tiny_recipe, beir, tmp_path):
     (tmp_path / "q.txt").write_text("spoke tension\npad squeal\nchain cable\n", encoding="utf-8")
     process = subprocess.run(
@@ -170,6 +177,7 @@ def test_problems_are_found_before_any_work(tiny_recipe, beir, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.subprocess
 def test_a_run_of_other_settings_is_not_touched(finished, tiny_recipe, beir):
     out, _ = finished
     before = results(out)
@@ -202,6 +210,7 @@ def test_when_memory_runs_out_training_goes_on_from_its_last_state_with_smaller_
         assert dict(tight[query_id]) == pytest.approx(dict(ranked), abs=0.02)
 
 
+@pytest.mark.subprocess
 def test_a_changed_setting_makes_its_stage_anew_and_asks_no_label_twice(tiny_recipe, beir, tmp_path):
     out = tmp_path / "run"
     whole = run_command(tiny_recipe, beir, out)

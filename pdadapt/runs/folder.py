@@ -123,6 +123,9 @@ class RunFolder:
                 f"same teacher and prompts can be reused: --set label_store={self.path}/labels.sqlite"
             )
         outdated = self.outputs(restart_from)
+        if any(stages[key] == "evaluate" for key, *_ in stale):  # measures of the base are outdated too
+            measured = self.outputs("evaluate")
+            outdated += [path for path in measured if not {path, *path.parents} & set(outdated)]
         if restart_from != "evaluate" and (shards := unmerged(self.path)):
             raise RunError(
                 f"{self.path} has shards whose labels would be lost ({', '.join(file.stem for file in shards)}). Merge "

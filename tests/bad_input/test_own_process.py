@@ -34,12 +34,14 @@ def said_by_a_process(command, folder, **environment):
     return sentence(process.stderr)
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("name", CASES)
 def test_a_process_of_its_own_says_the_same(name, command_line, here, golden):
     ended = command_line.refuses(CASES[name], golden(MESSAGES), name)
     assert said_by_a_process(CASES[name].command, here) == ended.sentence()
 
 
+@pytest.mark.subprocess
 def test_a_gpu_that_is_not_there_is_said(here, golden):
     message = said_by_a_process(f"{ADAPT} --set teacher.quantize=4bit", here, CUDA_VISIBLE_DEVICES="nonsense")
     assert "teacher.quantize=4bit" in message

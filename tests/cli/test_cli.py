@@ -23,6 +23,7 @@ def pdadapt(*arguments, cwd=None):
     )
 
 
+@pytest.mark.subprocess
 def test_help_imports_nothing_heavy():
     script = (
         "import sys, pdadapt.cli.main\n"
@@ -36,6 +37,7 @@ def test_help_imports_nothing_heavy():
     assert time.monotonic() - started < 5  # generous: a torch import alone would tell above
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -64,11 +66,13 @@ def test_an_error_is_one_sentence_with_a_remedy(arguments, code, message, tmp_pa
         assert process.stderr.splitlines()[-1].startswith("Error: ")
 
 
+@pytest.mark.subprocess
 def test_debug_shows_the_traceback(tmp_path):
     process = pdadapt("adapt", "--corpus", "nowhere", "--recipe", "small", "--debug", cwd=tmp_path)
     assert process.returncode == 1 and "Traceback" in process.stderr
 
 
+@pytest.mark.subprocess
 def test_recipes_are_listed_shown_and_copied(tmp_path):
     assert "climate-fever" in pdadapt("recipes").stdout
     shown = pdadapt("recipes", "show", "paper").stdout
@@ -80,6 +84,7 @@ def test_recipes_are_listed_shown_and_copied(tmp_path):
     assert (tmp_path / "mine.yaml").read_text(encoding="utf-8") == shown
 
 
+@pytest.mark.subprocess
 def test_settings_are_listed():
     shown = pdadapt("recipes", "settings").stdout
     assert "teacher.pair.window" in shown and "Pairs per query" in shown
@@ -94,6 +99,7 @@ def test_a_given_teacher_replaces_those_of_the_recipe():
     assert changed_settings(["seed=1"], {"teacher.model": None}) == {"seed": 1}
 
 
+@pytest.mark.subprocess
 def test_evaluate_compares_two_models_and_leaves_their_runs(beir, encoder, stanford, tmp_path):
     process = pdadapt(
         "evaluate", "--corpus", beir, "--model", stanford, "--against", encoder, "--out", tmp_path / "out",
@@ -113,6 +119,7 @@ def test_evaluate_compares_two_models_and_leaves_their_runs(beir, encoder, stanf
     assert not (tmp_path / "out" / "index").exists()
 
 
+@pytest.mark.subprocess
 def test_evaluate_without_judgments_says_what_is_missing(beir, encoder, tmp_path):
     process = pdadapt("evaluate", "--corpus", beir, "--model", encoder, "--split", "dev", "--out", tmp_path / "out")
     assert process.returncode == 1 and "qrels/dev.tsv" in process.stderr
@@ -127,6 +134,7 @@ def test_a_checkpoint_keeps_its_lengths_unless_others_are_given(beir, stanford, 
     assert get_lengths(load_colbert(str(tmp_path / "model"), document_length=20)) == (64, 20)
 
 
+@pytest.mark.subprocess
 def test_ctrl_c_exits_with_130_and_says_how_to_resume(tiny_recipe, beir, tmp_path):
     command = [
         sys.executable,
@@ -151,6 +159,7 @@ def test_ctrl_c_exits_with_130_and_says_how_to_resume(tiny_recipe, beir, tmp_pat
     assert errors.rstrip().endswith("the same command goes on from there.") and "Traceback" not in errors
 
 
+@pytest.mark.subprocess
 def test_ctrl_c_during_imports_prints_one_sentence():
     asking = """
 import os, signal, sys
@@ -170,6 +179,7 @@ main()
     assert process.stderr == "Stopped. What is finished is kept: the same command goes on from there.\n"
 
 
+@pytest.mark.subprocess
 def test_ctrl_c_at_exit_changes_nothing():
     leaving = "import atexit, os, signal; atexit.register(os.kill, os.getpid(), signal.SIGINT)\n"
     process = subprocess.run(

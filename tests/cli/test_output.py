@@ -208,6 +208,7 @@ def run(folder, *arguments, encoding="cp1252", **environment):
     return said[0]
 
 
+@pytest.mark.subprocess
 def test_commands_print_odd_names_in_any_encoding(odd, tiny_recipe):
     settings = ["--set", "train.steps=1", "--set", "evaluate.resamples=50"]
     adapt = [
@@ -255,6 +256,7 @@ def test_a_report_escapes_markup_and_control_characters(small_run):
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u202e]", page)
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("locale", [{"LC_ALL": "C"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}])
 def test_commands_run_in_the_c_locale(odd, locale):
     environment = {key: value for key, value in ENVIRONMENT.items() if key != "PYTHONIOENCODING"} | locale
@@ -282,6 +284,7 @@ def test_an_error_escapes_control_characters(tmp_path):
     assert process.returncode == 2 and "it is not text in the encoding of this terminal" in process.stderr
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("arguments", [["recipes", "settings"], ["datasets"], ["recipes"], ["--help"]])
 def test_a_closed_pipe_ends_a_command_silently(arguments, tmp_path):
     command = [sys.executable, "-m", "pdadapt", *arguments]
@@ -291,6 +294,7 @@ def test_a_closed_pipe_ends_a_command_silently(arguments, tmp_path):
     assert b"rror" not in said and b"Exception" not in said, said
 
 
+@pytest.mark.subprocess
 def test_ctrl_c_with_a_closed_stderr_exits_with_130():
     imports = "import os, signal; from pdadapt.runtime.interrupt import *"
     script = f"{imports}; install_signal_handlers(); os.kill(os.getpid(), signal.SIGINT)"
@@ -300,6 +304,7 @@ def test_ctrl_c_with_a_closed_stderr_exits_with_130():
     assert process.returncode == 130
 
 
+@pytest.mark.subprocess
 def test_metrics_are_written_before_they_are_printed(beir, tmp_path):
     command = [sys.executable, "-m", "pdadapt", "evaluate", "--corpus", str(beir), "--model", "bm25"]
     command += ["--out", str(tmp_path / "out"), "--json", str(tmp_path / "found.json")]

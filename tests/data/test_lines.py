@@ -56,6 +56,7 @@ def test_a_byte_order_mark_says_what_a_file_is(tmp_path, name, encoding, packed)
     assert is_read(file)
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-16-le", "utf-16-be"])
 @pytest.mark.parametrize("name", READERS)
@@ -131,6 +132,7 @@ def cafe(beir, tmp_path):
     return folder
 
 
+@pytest.mark.subprocess
 def test_paths_that_are_not_utf_8_are_measured_with(cafe, tmp_path):
     own = ("--qrels", f"{CAFE}.tsv", "--queries", f"{CAFE}.jsonl", "--out", f"{CAFE}-out", "--json", f"{CAFE}.json")
     code, said = pdadapt(tmp_path, "evaluate", "--corpus", CAFE, "--model", "bm25", *own)
@@ -150,6 +152,7 @@ def test_paths_that_are_not_utf_8_are_measured_with(cafe, tmp_path):
         assert code == 1 and last.startswith("Error: ") and "unexpected" not in said, said
 
 
+@pytest.mark.subprocess
 def test_a_run_of_such_a_corpus_names_it_in_text(cafe, tiny_recipe, tmp_path):
     options = ("--corpus", CAFE, "--recipe", str(tiny_recipe), "--set", "train.steps=1")
     code, said = pdadapt(tmp_path, "adapt", *options, "--out", "run")

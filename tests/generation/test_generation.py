@@ -92,6 +92,7 @@ def test_as_many_queries_are_kept_as_are_wanted_and_the_report_says_why_the_othe
     assert out.read_bytes() == before
 
 
+@pytest.mark.subprocess
 def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tiny_recipe, beir, tmp_path):
     def command(out):
         settings = ["--set", "teacher.batch_tokens=600", "--set", "generate.round_trip=student"]
@@ -338,6 +339,7 @@ def test_the_command_says_what_was_kept_and_why_the_rest_went(tiny_recipe, beir,
     assert int(kept) + sum(int(one.split()[0]) for one in reasons.split(", ")) == int(written)
 
 
+@pytest.mark.subprocess
 def test_adapt_writes_the_queries_that_a_corpus_lacks(tiny_recipe, beir, tmp_path):
     out = tmp_path / "run"
     arguments = [

@@ -109,6 +109,7 @@ with LabelStore(Path(sys.argv[1]), "points", "t") as store:
 """
 
 
+@pytest.mark.subprocess
 def test_processes_that_write_to_one_store_at_once_wait_for_each_other(tmp_path):
     file = tmp_path / "l.sqlite"
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(file), str(own)]) for own in range(3)]
@@ -205,6 +206,7 @@ def test_a_nan_is_never_a_label(tmp_path):
         assert store.get(("q", "d")) is None
 
 
+@pytest.mark.subprocess
 def test_batches_are_committed_one_by_one_even_through_kill_9(tmp_path):
     """A process labels slowly, is killed with SIGKILL in the middle; all it had committed is there."""
     script = f"""

@@ -144,6 +144,7 @@ def test_what_a_person_calls_the_teacher_comes_along(tmp_path):
     assert [row["model"] for row in read_label_rows(target)] == ["a teacher"]
 
 
+@pytest.mark.subprocess
 def test_a_store_that_was_left_in_the_middle_is_read_whole(tmp_path):
     """A process that is killed leaves its last labels in the log beside the file."""
     store = tmp_path / "labels.sqlite"

@@ -252,6 +252,7 @@ def test_the_advice_fetches_what_is_loaded_and_nothing_else():
     assert fetched == {*REPOSITORY.split()} - {".gitattributes", "LICENSE", "README.md"}
 
 
+@pytest.mark.subprocess
 def test_the_advice_is_a_command_that_fetches_a_whole_model(hub, stanford, tmp_path):
     folder = hub.models["own/colbert"] = copy(stanford, tmp_path / "m")
     (folder / "pytorch_model.bin").write_bytes(b"")
@@ -265,6 +266,7 @@ def test_the_advice_is_a_command_that_fetches_a_whole_model(hub, stanford, tmp_p
     assert source.identity() == resolve_model(str(stanford)).identity()
 
 
+@pytest.mark.subprocess
 def test_every_model_of_a_run_is_asked_for_before_any_work(hub, encoder, llama, beir, tiny_recipe, tmp_path):
     """The pair teacher, which is loaded last, has pickles only."""
     hub.models |= {"own/bert": encoder, "own/llama": llama}
@@ -278,6 +280,7 @@ def test_every_model_of_a_run_is_asked_for_before_any_work(hub, encoder, llama, 
     assert not [path for path in hub.asked if path.endswith((".safetensors", ".bin"))]
 
 
+@pytest.mark.subprocess
 def test_pickles_of_the_hub_become_a_folder_that_loads(hub, encoder, tmp_path):
     pickled = hub.models["own/pickled"] = copy(encoder, tmp_path / "pickled", "model.safetensors")
     weights = load_file(encoder / "model.safetensors")

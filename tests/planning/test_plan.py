@@ -195,6 +195,7 @@ def test_what_a_restart_would_remove_is_planned_as_if_it_were_not_there(tiny_rec
     assert (out / "iteration-1" / "checkpoint").exists()
 
 
+@pytest.mark.subprocess
 def test_the_command_prints_the_plan_and_a_run_of_other_settings_is_said(tiny_recipe, beir, tmp_path):
     command = ["adapt", "--corpus", beir, "--recipe", tiny_recipe, "--out", tmp_path / "run", "--plan"]
     process = subprocess.run(

@@ -61,6 +61,7 @@ def test_stanfords_settings_are_the_students(colbert, tmp_path):
     assert metadata["attend_to_mask_tokens"] is False
 
 
+@pytest.mark.subprocess
 def test_stanfords_own_code_gives_the_same_embeddings(colbert, engine_environment, tmp_path):
     python = engine_environment("colbert") / "bin" / "python"
     export_checkpoint(str(colbert), tmp_path / "out", "stanford")
@@ -126,6 +127,7 @@ def test_what_stanfords_code_would_compute_otherwise_is_refused(encoder, colbert
         export_checkpoint(str(colbert), tmp_path / "unmarked", "pylate")
 
 
+@pytest.mark.subprocess
 def test_the_command_takes_a_run_and_leaves_a_card(tiny_recipe, beir, tmp_path):
     run, out = tmp_path / "run", tmp_path / "exported"
     adapt(load_recipe(str(tiny_recipe), {"train.steps": 1}), load_dataset(str(beir)), run, Progress())
@@ -149,6 +151,7 @@ def test_the_command_takes_a_run_and_leaves_a_card(tiny_recipe, beir, tmp_path):
     assert f"| nDCG@10 | {base:.4f} |  |" in card and "unchanged, since" in card and "iteration 1" not in card
 
 
+@pytest.mark.subprocess
 def test_an_upload_that_failed_is_tried_again_from_the_folder(colbert, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://localhost:9")
     command = [sys.executable, "-m", "pdadapt", "export", str(colbert), "--out", str(tmp_path / "out")]

@@ -141,6 +141,7 @@ def test_what_comes_from_data_is_text(small_run):
     assert measure in page.text and any(measure in label for label in page.plots)
 
 
+@pytest.mark.subprocess
 def test_the_same_run_gives_the_same_bytes(small_run):
     first = write_report(small_run).read_bytes()
     for seed in ("1", "2"):

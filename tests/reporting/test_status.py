@@ -109,6 +109,7 @@ def test_the_whole_status_in_80_columns(small_run, golden):
     golden(GOLDEN).check_names(["finished", "stopped after a task", "waiting for labels"])
 
 
+@pytest.mark.subprocess
 def test_a_run_that_goes_on_elsewhere_says_where_how_far_and_how_fast(small_run, at_work):
     process = at_work("telling")
     said = status_of(small_run)
@@ -124,6 +125,7 @@ def test_a_run_that_goes_on_elsewhere_says_where_how_far_and_how_fast(small_run,
         pass
 
 
+@pytest.mark.subprocess
 def test_what_a_stopped_process_left_is_not_taken_for_what_the_next_one_does(small_run, at_work):
     at_work("telling").kill()
     time.sleep(0.2)
@@ -145,6 +147,7 @@ def test_a_run_of_which_little_is_there_says_where_it_stopped(small_run):
     ]
 
 
+@pytest.mark.subprocess
 def test_a_folder_that_is_no_run_is_said_and_left_alone(tmp_path):
     process = subprocess.run(
         [sys.executable, "-m", "pdadapt", "status", str(tmp_path)], capture_output=True, text=True, env=os.environ

@@ -156,12 +156,14 @@ def worker(tmp_path, child):
     return [sys.executable, str(script)]
 
 
+@pytest.mark.subprocess
 def test_a_worker_ends_when_a_process_it_waits_for_has_died(tmp_path):
     found = subprocess.run(worker(tmp_path, "os._exit(3)"), capture_output=True, text=True, timeout=QUICK)
     assert (found.returncode, found.stdout) == (1, "1\n")
     assert "died with code 3" in found.stderr
 
 
+@pytest.mark.subprocess
 def test_a_worker_and_its_processes_end_with_the_command_that_started_them(tmp_path):
     numbers = tmp_path / "numbers"
     child = f"open({str(numbers)!r}, 'w').write(str(os.getpid())); time.sleep(600)"

@@ -32,6 +32,7 @@ def adapt(tiny_recipe, beir, out):
     )
 
 
+@pytest.mark.subprocess
 def test_a_full_disk_is_said_at_every_stage_and_with_more_room_the_run_goes_on(small_disk, tiny_recipe, beir, tmp_path):
     folder, remount = small_disk
     full = 0
@@ -52,6 +53,7 @@ def test_a_full_disk_is_said_at_every_stage_and_with_more_room_the_run_goes_on(s
         assert here.read_bytes() == there.read_bytes(), name
 
 
+@pytest.mark.subprocess
 def test_a_folder_that_cannot_be_written_to_is_said(small_disk, tiny_recipe, beir):
     folder, remount = small_disk
     remount("size=64k")

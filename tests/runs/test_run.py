@@ -155,6 +155,7 @@ def test_a_folder_with_other_things_in_it_is_refused(tmp_path):
     assert (tmp_path / "thesis.tex").read_text(encoding="utf-8") == "precious"
 
 
+@pytest.mark.subprocess
 def test_a_folder_in_use_is_locked_and_a_dead_process_leaves_no_lock(tmp_path):
     script = f"""
 import sys, time

@@ -43,6 +43,7 @@ def nodes():
     local.shutdown()
 
 
+@pytest.mark.ray
 def test_labels_and_index_of_a_cluster_are_those_of_one_process(nodes, tiny_recipe, beir, tmp_path, monkeypatch):
     monkeypatch.setattr(ask, "QUESTIONS_PER_CHUNK", 12)
     recipe = load_recipe(str(tiny_recipe), {"train.steps": 1, "iterations": 2})
@@ -76,6 +77,8 @@ class Watching(Progress):
             yield advanced
 
 
+@pytest.mark.subprocess
+@pytest.mark.ray
 def test_a_killed_worker_and_a_lost_node_cost_time_alone(nodes, tiny_recipe, beir, tmp_path, monkeypatch):
     """While points are labeled a worker gets SIGKILL; while pairs are, a node is taken away."""
     monkeypatch.setattr(ask, "QUESTIONS_PER_CHUNK", 12)
@@ -113,6 +116,7 @@ def test_a_task_that_is_run_again_does_not_wait_for_what_was_dropped():
     assert asyncio.run(taken_twice()) == ("item", None)
 
 
+@pytest.mark.ray
 def test_what_a_worker_finds_wrong_is_one_sentence(nodes, tiny_recipe, beir, tmp_path):
     recipe = load_recipe(str(tiny_recipe))
     teachers = ClusterTeachers(RayCluster(), recipe.teacher.model_copy(update={"max_length": 5}), ["point"])
@@ -145,6 +149,8 @@ def test_a_model_travels_as_what_it_was_taken_for(t5, tmp_path):
         assert unpacked_model("org/name", folder_there / "elsewhere") == "org/name"
 
 
+@pytest.mark.subprocess
+@pytest.mark.ray
 def test_without_a_cluster_it_says_how_to_begin_one(tiny_recipe, beir, tmp_path):
     command = [sys.executable, "-m", "pdadapt", "adapt", "--corpus", beir, "--recipe", tiny_recipe]
     command += ["--out", tmp_path / "out", "--cluster", "ray://127.0.0.1:9"]

@@ -78,6 +78,7 @@ def test_a_saved_checkpoint_loads_again_to_the_same_vectors(student, tmp_path):
         torch.testing.assert_close(again.encode_document([DOCUMENT])[0], student.encode_document([DOCUMENT])[0])
 
 
+@pytest.mark.subprocess
 @pytest.mark.skipif("PYLATE_PYTHON" not in os.environ, reason="PYLATE_PYTHON does not name a Python with PyLate")
 def test_pylate_loads_it_to_the_same_vectors(student, tmp_path):
     """PyLate 1.6 pins sentence-transformers 5, so it runs in an environment of its own."""

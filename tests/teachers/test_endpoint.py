@@ -283,6 +283,7 @@ def test_a_server_that_is_away_when_it_begins_is_gone_without(server, llama, tmp
         EndpointTeacher(plain, PointSettings(), None).check({"spoke"})
 
 
+@pytest.mark.subprocess
 def test_ctrl_c_while_servers_are_asked_is_a_sentence(server):
     asking = f"""
 import os, signal, threading

@@ -39,6 +39,7 @@ def compare(one, two):
         torch.testing.assert_close(two[name], expected, rtol=0, atol=1e-5, msg=name)
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(
     "settings",
     [
@@ -72,6 +73,7 @@ def many(beir, tmp_path):
     return folder
 
 
+@pytest.mark.subprocess
 def test_the_whole_command_under_a_launcher(tiny_recipe, many, tmp_path):
     """Rank 0 retrieves, labels, writes and says whether to go on; the other waits for its files, and trains along."""
     changes = ["--set", "train.dropout=0", "--set", "train.steps=3", "--set", "student.dtype=float32"]
@@ -93,6 +95,7 @@ def test_the_whole_command_under_a_launcher(tiny_recipe, many, tmp_path):
     compare(*weights)
 
 
+@pytest.mark.subprocess
 def test_two_machines_train_one_run(tiny_recipe, beir, tmp_path):
     """Two launchers, each of a machine of two processes, that share the run folder."""
     changes = ["--set", "train.dropout=0", "--set", "train.steps=3", "--set", "student.dtype=float32"]

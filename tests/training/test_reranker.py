@@ -159,6 +159,7 @@ def test_when_memory_runs_out_it_goes_on_with_fewer_examples_at_once(
         assert torch.allclose(tight[name], weight, atol=5e-3), name
 
 
+@pytest.mark.subprocess
 def test_the_command(judged, tiny_recipe, encoder, tmp_path):
     command = [sys.executable, "-m", "pdadapt", "train-reranker", "--corpus", judged, "--recipe", tiny_recipe]
     command += ["--model", encoder, "--set", "reranker.steps=1", "--out", tmp_path / "out"]
@@ -167,6 +168,7 @@ def test_the_command(judged, tiny_recipe, encoder, tmp_path):
     assert f"--pair-teacher {tmp_path / 'out' / 'model'}" in process.stdout.replace("\n", "")
 
 
+@pytest.mark.subprocess
 def test_killed_while_saving_it_goes_on_to_the_same_bytes(judged, tiny_recipe, encoder, tmp_path, kill_while_saving):
     models = []
     for kills in (0, 3):

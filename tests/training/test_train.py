@@ -286,6 +286,7 @@ def test_less_memory_or_less_time_learns_the_same(data, stanford, tmp_path, way)
             torch.testing.assert_close(weights[1][name], expected, rtol=0, atol=1e-5, msg=name)
 
 
+@pytest.mark.subprocess
 def test_killed_while_saving_it_goes_on_to_the_same_bytes(stanford, beir, tmp_path, kill_while_saving):
     script = Path(__file__).parents[1] / "training_script.py"
     checkpoints = []

@@ -154,7 +154,7 @@ def test_queries_that_must_be_written_are_planned_too(tiny_recipe, beir, tmp_pat
     assert "0 of a sample of 16 passed the text filters. The run may keep none." in printed(plan_table(cut))
     for wrong, message in (
         ({"generate.model": recipe.student.model}, "no LLM that could write"),
-        ({"generate.examples": "nowhere.txt"}, "nowhere.txt was not found"),
+        ({"generate.examples": "nowhere.txt"}, "nowhere.txt not found"),
     ):
         with pytest.raises(PdadaptError, match=message):
             plan(load_recipe(str(tiny_recipe), wrong), dataset, tmp_path / "run", Progress())

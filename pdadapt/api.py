@@ -22,6 +22,7 @@ from pdadapt.runtime.terminal import console
 from pdadapt.settings.recipes import load_recipe
 from pdadapt.settings.schema import Recipe
 from pdadapt.teachers.base import Task
+from pdadapt.training.distributed import processes
 
 Corpora = Dataset | str | Path  # a dataset, or what `--corpus` takes
 Recipes = Recipe | str | None  # a recipe, the name of one, or None for the default of this machine
@@ -49,9 +50,11 @@ def adapt(
     Raises:
         PdadaptError: on anything the user can mend, before any work.
     """
-    metrics = run_adapt(_recipe(recipe), _dataset(dataset), Path(out), _progress(quiet), restart_from)
-    if metrics is None:
+    if processes() > 1:
         raise RunError("adapt() works in one process. Use the command `pdadapt adapt` with a launcher.")
+    resolved, progress = _recipe(recipe), _progress(quiet)
+    metrics = run_adapt(resolved, _dataset(dataset, resolved), Path(out), progress, restart_from)
+    assert metrics is not None  # None only under a launcher, or if the run stops before labeling
     return metrics
 
 
@@ -80,7 +83,9 @@ def evaluate(
         DataError: the corpus has no judgments.
         ModelError: a model does not load.
     """
-    dataset, resolved = _dataset(dataset), _recipe(recipe)
+    resolved, progress = _recipe(recipe), _progress(quiet)
+    dataset = _dataset(dataset, resolved)
+    dataset.notices.say(progress.say)
     systems = choose_systems(str(model), list(map(str, against)), bm25)
     folder = Path(out) if out else Path("runs") / f"evaluate-{dataset.name.replace('/', '-')}"
     return evaluation.evaluate(
@@ -91,7 +96,7 @@ def evaluate(
         folder,
         resolved.seed,
         resolved.retrieve,
-        _progress(quiet),
+        progress,
         systems.pairs,
     )
 
@@ -122,11 +127,14 @@ def rerank(
         DataError: the run does not belong to the dataset.
         ModelError: the teacher gives no answer.
     """
-    return rerank_file(Path(run), Path(out), _dataset(dataset), _recipe(recipe), by, aggregate, top, _progress(quiet))
+    resolved, progress = _recipe(recipe), _progress(quiet)
+    dataset = _dataset(dataset, resolved)
+    dataset.notices.say(progress.say)
+    return rerank_file(Path(run), Path(out), dataset, resolved, by, aggregate, top, progress)
 
 
-def _dataset(dataset: Corpora) -> Dataset:
-    return dataset if isinstance(dataset, Dataset) else load_dataset(str(dataset))
+def _dataset(dataset: Corpora, recipe: Recipe) -> Dataset:
+    return dataset if isinstance(dataset, Dataset) else load_dataset(str(dataset), split=recipe.evaluate.split)
 
 
 def _recipe(recipe: Recipes) -> Recipe:

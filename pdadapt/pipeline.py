@@ -50,7 +50,7 @@ def adapt(
 
     restart_from: redo this stage and all later ones after settings changed. stop_before_labeling: return None when
     candidates wait for labels, which other processes make (labeling/shards.py). cluster: encodes and labels.
-    Returns None too in the processes of a launcher other than the first. Raises PdadaptError on anything the user can
+    Also returns None in every process of a launcher but the first. Raises PdadaptError on anything the user can
     mend.
     """
     run, asked = RunFolder(out), recipe
@@ -110,7 +110,7 @@ def adapt(
 
 
 def begin(context: RunContext, restart_from: StageName | None) -> None:
-    """Claim the run folder, and keep there what tasks take and which batches fit into memory."""
+    """Claim the run folder, and record there how long tasks take and which batch sizes fit into memory."""
     run, progress = context.run, context.progress
     if said := run.claim(context.recipe, context.origin, restart_from):
         progress.say(said)
@@ -119,7 +119,7 @@ def begin(context: RunContext, restart_from: StageName | None) -> None:
 
 
 def join_training(recipe: Recipe, dataset: Dataset, run: RunFolder, progress: Progress) -> None:
-    """Take part in each training, in the processes of a launcher other than the first, which does everything else."""
+    """Take part in each training, in every process of a launcher but the first, which does all else."""
     distributed.select_device()
     distributed.wait_until(run.recipe_file.exists, run.path)
     if not dataset.queries:

@@ -51,7 +51,7 @@ def score_lists(
 def agreement(
     lists: Iterable[TrainingList], every_score: Iterable[list[float]], temperature: float
 ) -> dict[str, dict[str, float]]:
-    """Each of AGREEMENT_MEASURES, by query id, for every list that says enough. The teacher's labels are the truth.
+    """Each of AGREEMENT_MEASURES, by query id, for every list that `says_enough`. The teacher's labels are the truth.
 
     every_score: the result of score_lists for these lists.
 

@@ -8,12 +8,14 @@ from typing import NamedTuple
 from pdadapt.data.answers import answer_matcher
 from pdadapt.data.corpus import Dataset
 from pdadapt.data.run_file import read_run, write_run
+from pdadapt.errors import RunError
 from pdadapt.evaluation.measures import parse_measures
 from pdadapt.evaluation.results import Metrics
 from pdadapt.evaluation.significance import compare
 from pdadapt.labeling.check import check_teacher
 from pdadapt.labeling.rerank import Aggregate, rerank
 from pdadapt.retrieval.search import without_own_documents
+from pdadapt.runtime.files import check_parent_folder
 from pdadapt.runtime.progress import Progress
 from pdadapt.settings.schema import Recipe
 from pdadapt.teachers.base import Task
@@ -41,8 +43,12 @@ def rerank_file(
     """Write the run with the first `top` documents of each query in the teacher's order to `target`.
 
     aggregate: how the answers about pairs become scores. Labels are kept in the recipe's label store, by default beside
-    the run. Raises DataError when the run is not one of this dataset, ModelError when the teacher cannot answer.
+    the run. Raises RunError when `target` is no place for
+    it, DataError when the run is not one of this dataset, ModelError when the teacher cannot answer.
     """
+    if target.resolve() == run.resolve():
+        raise RunError(f"{target} is the run itself. Choose another file for the new run.")
+    check_parent_folder(target)
     answers = answer_matcher(dataset)
     if dataset.qrels:
         parse_measures(recipe.evaluate.measures, answers)

@@ -21,7 +21,7 @@ ROUNDING = 1e-9  # differences that vary by less than this are equal
 def paired_test(base: PerQuery, other: PerQuery, resamples: int, seed: int) -> float:
     """Two-sided p-value of the paired randomisation test (Smucker et al. 2007) on the mean difference.
 
-    Swaps the two systems' values per query at random, `resamples` times (all ways when there are fewer).
+    Swaps the two systems' values per query at random, `resamples` times. If fewer ways to swap exist, tries them all.
     """
     difference = np.array([other[query_id] - base[query_id] for query_id in base])
     difference = difference[difference != 0]

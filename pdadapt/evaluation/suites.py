@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -18,7 +19,7 @@ from pdadapt.data.corpus import Dataset, Queries, fingerprint
 from pdadapt.data.load import load_dataset
 from pdadapt.data.passages import split_documents
 from pdadapt.data.trec import Qrels
-from pdadapt.errors import DataError, RecipeError
+from pdadapt.errors import DataError, RecipeError, RunError
 from pdadapt.evaluation.evaluate import evaluate
 from pdadapt.evaluation.results import Metrics
 from pdadapt.evaluation.systems import Systems
@@ -129,7 +130,7 @@ def run_suite(
     measure: Callable[[Dataset, Sequence[str], Path], Metrics],
     say: Callable[[str], None],
 ) -> tuple[list[Row], list[str]]:
-    """Measure on every available corpus of the suite. Results of the same data and settings are read from `out`.
+    """Measure on every available corpus of the suite. What `out` already holds for the same data and settings is reused.
 
     data: a folder of folders in BEIR layout, which are used in place of downloads. settings: everything else that the
     results depend on, as JSON. measure: called with a corpus, the measures and a folder of its own.
@@ -155,9 +156,10 @@ def run_suite(
                 hashes = _hashes(*(load_test_queries(name) or ({}, {})))
             asked = json.dumps({"measures": wanted, "hashes": hashes, **settings}, sort_keys=True)
             if asked_file.exists() and metrics_file.exists() and asked_file.read_text(encoding="utf-8") == asked:
-                found[name] = read_json(metrics_file, Metrics.from_json)
-                say(f"{name}: already measured on the same data.")
-                continue
+                with contextlib.suppress(RunError):  # Results of another version are measured again.
+                    found[name] = read_json(metrics_file, Metrics.from_json)
+                    say(f"{name}: already measured on the same data.")
+                    continue
             dataset = dataset or load_dataset(name)
             say(dataset.summary)
             dataset.notices.say(say)

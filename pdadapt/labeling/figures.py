@@ -29,10 +29,10 @@ class LabelFigures(JsonRecord):
     pairs_derived: int | None = None
     """Pairs derived from the points instead of asked for."""
     pairs_unanswered: int | None = None
-    flip_rate: float | None = None
-    """Share of the pairs asked in both orders whose answer depends on the order."""
     position_bias: float | None = None
     """Mean log-odds for the document shown first."""
+    flip_rate: float | None = None
+    """Share of the pairs asked in both orders whose answer depends on the order."""
     disagreement: float | None = None
     """Share of the pairs that contradict the points."""
     triples: int | None = None

@@ -43,7 +43,7 @@ def ask_teachers(
     shard: tuple[int, int] = (1, 1),
     fallback: Path | None = None,
 ) -> dict[str, float]:
-    """Have the store hold the point label of every candidate, then the labels of the pairs in the re-ordered lists.
+    """Fill the store with the point label of every candidate, then the labels of the re-ordered lists' pairs.
 
     keys: the store's keys of points, and of pairs if a teacher is asked about pairs. teachers: loads the teacher of a
     task; called only when something must be asked. journal: see ask_missing. shard: (number, shards); the other shards
@@ -147,7 +147,7 @@ def label(context: RunContext, iteration: int) -> None:
     A teacher is loaded only if it must be asked. Its memory is released before training.
     """
     folder = context.run.iteration(iteration)
-    if (folder / "lists.jsonl").exists():
+    if (folder / "lists.jsonl").exists() and (folder / "labels.json").exists():
         return
     recipe, keys, progress = context.recipe, context.label_keys, context.progress
     store = context.run.store(recipe)

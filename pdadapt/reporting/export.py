@@ -107,7 +107,7 @@ def model_card(run: Path, file_format: Format) -> str:
         measures=measures_section(metrics),
         student=settings.student.model,
         made="fine-tuned" if kept else "unchanged, since fine-tuning did not improve its agreement with the teacher",
-        version=origin["versions"]["pdadapt"],
+        version=origin.get("versions", {}).get("pdadapt", "of another version"),
         recipe=recipe,
     )
 

@@ -22,7 +22,7 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 def parse_as(kind: Any, tree: Any) -> Any:
-    """`tree`, as json.loads returns it, as a value of the type `kind`. Raises ValidationError when it is not one."""
+    """Convert `tree`, as json.loads returns it, to the type `kind`. Raises ValidationError when it is not one."""
     return _adapter(kind).validate_python(tree)
 
 

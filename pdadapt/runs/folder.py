@@ -126,7 +126,7 @@ class RunFolder:
         if any(stages[key] == "evaluate" for key, *_ in stale):  # measures of the base are outdated too
             measured = self.outputs("evaluate")
             outdated += [path for path in measured if not {path, *path.parents} & set(outdated)]
-        if restart_from != "evaluate" and (shards := unmerged(self.path)):
+        if shards := [store for store in unmerged(self.path) if set(store.parents) & set(outdated)]:
             raise RunError(
                 f"{self.path} has shards whose labels would be lost ({', '.join(file.stem for file in shards)}). Merge "
                 f"them first: pdadapt labels merge {self.path}"

@@ -144,13 +144,13 @@ RUN_FILES = (
 )
 """What a run writes whatever its stages do."""
 MAY_COME_FIRST = (*(file.path for file in RUN_FILES if "/" not in file.path), "labels.sqlite", "report.html")
-"""What a run may have left that was killed as it began."""
+"""What a run that was killed as it began may have left."""
 RERANKER_FILES = ("model", "trainer", "candidates.run", "index")
 """What a run of `train-reranker` writes besides."""
 
 
 def stage_that_reads(key: str) -> StageName:
-    """The stage that reads this setting, or this part of run.json; of a key that no stage names, the first."""
+    """The stage that reads this setting or part of run.json; the first stage if no stage names the key."""
     readers = {read: stage.name for stage in STAGES for read in stage.reads}
     while key not in readers and "." in key:
         key = key.rpartition(".")[0]

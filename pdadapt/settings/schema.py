@@ -259,8 +259,8 @@ class TrainSettings(Settings):
     """What L_KD learns. points: the point labels; strengths: of a Bradley-Terry fit to a list's pairs, with the point
     labels as prior. Learn from strengths alone with lambda_pair 0, from both otherwise."""
     prior_precision: PositiveFloat = 0.3
-    """How firmly the strengths hold to the point labels: the precision of their prior, to which the answer about a pair
-    adds P (1 - P), a quarter at most."""
+    """How firmly the Bradley-Terry strengths hold to the point labels: the precision of their prior. For comparison, each
+    answer about a pair adds P (1 - P), at most a quarter."""
     temperature: PositiveFloat = 1.0
     """tau: the teacher's point labels are divided by it before the softmax."""
     student_temperature: PositiveFloat = 1.0

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from pdadapt.errors import RecipeError, is_out_of_memory
+from pdadapt.models.device import release_memory
 from pdadapt.models.memory import MEMORY_ERRORS, batch_limits
 from pdadapt.settings.schema import TrainSettings
 from pdadapt.training.distributed import processes
@@ -39,6 +40,7 @@ def retry_smaller(
             batch_limits.lower(name, limit)
             if processes() > 1:
                 raise
+        release_memory()  # The failed attempt is unreachable only now, after its traceback is gone.
         say(f"Memory ran out. Training resumes from its last state with {limit:,} {unit}.")
 
 

@@ -302,10 +302,10 @@ def test_a_run_keeps_its_teachers_precision_on_a_machine_that_would_choose_anoth
     out, recipe = tmp_path / "run", load_recipe(str(tiny_recipe), {"train.steps": 1, "teacher.dtype": "auto"})
     with monkeypatch.context() as patch:
         patch.setattr(
-            "pdadapt.preflight.dtype_here", lambda name: "float32" if name == "auto" else name
+            "pdadapt.preflight.dtype_name", lambda name: "float32" if name == "auto" else name
         )  # where `auto` means that
         asked = stopped_at_pairs(recipe, beir, out, patch)
-    monkeypatch.setattr("pdadapt.preflight.dtype_here", lambda name: "bfloat16" if name == "auto" else name)
+    monkeypatch.setattr("pdadapt.preflight.dtype_name", lambda name: "bfloat16" if name == "auto" else name)
     capsys.readouterr()
     metrics = adapt(recipe, load_dataset(str(beir)), out, Progress())
     assert "compute in float32" in (said := " ".join(capsys.readouterr().err.split()))

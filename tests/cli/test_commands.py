@@ -126,4 +126,4 @@ def test_a_run_folder_may_be_named_like_a_run_file(beir, encoder, tmp_path, monk
 def test_a_missing_run_file_is_not_looked_for_as_a_model(given, beir, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     said = CliRunner().invoke(app, ["evaluate", "--corpus", str(beir), *given])
-    assert said.exit_code == 1 and "File nope.run was not found" in str(said.exception)
+    assert said.exit_code == 1 and "File nope.run not found" in str(said.exception)

@@ -139,7 +139,7 @@ def test_an_own_corpus_is_measured_with_its_queries_and_judgments(beir, tmp_path
         measured.append(json.loads((out / "metrics.json").read_text(encoding="utf-8"))["measures"])
     assert measured[0] == measured[1]
     command = ["evaluate", "--corpus", str(beir / "corpus.jsonl"), "--model", "bm25"]
-    assert "give --queries FILE" in str(CliRunner().invoke(app, [*command, *qrels]).exception)
+    assert "Add --queries FILE" in str(CliRunner().invoke(app, [*command, *qrels]).exception)
     assert "or --queries and --qrels" in str(CliRunner().invoke(app, command).exception)
 
 

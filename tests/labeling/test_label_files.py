@@ -83,7 +83,7 @@ def test_imported_labels_teach_without_a_teacher(run, beir, tiny_recipe, tmp_pat
         ('{"query": "q", "document": "d", "score": NaN}', "x.jsonl:2: `score` must be a finite number"),
         ('{"query": "q", "score": 1}', "x.jsonl:2: needs the texts query, document"),
         ('{"query": "q", "document": "d", "score": 1', "x.jsonl:2: not valid JSON"),
-        ("[1]", "x.jsonl:2: expected a JSON object"),
+        ("[1]", "x.jsonl:2: a list is not a JSON object"),
         ('{"task": "list", "query": "q", "document": "d", "score": 1}', "x.jsonl:2: `task` must be"),
         (
             '{"query": "q", "document": "d", "document_b": "d", "score": 1}',

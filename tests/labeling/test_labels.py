@@ -24,7 +24,7 @@ from pdadapt.labeling.pairs import choose_pairs, count_pairs, standardise
 from pdadapt.labeling.position_bias import PositionBias, presentation_orders
 from pdadapt.labeling.questions import Labeling, point_labels
 from pdadapt.labeling.stage import ListBuilder, ask_teachers, journal_of
-from pdadapt.labeling.store import LabelStore, is_labeled
+from pdadapt.labeling.store import SQLITE_PATIENCE, LabelStore, is_labeled
 from pdadapt.labeling.training_list import TrainingList, around_pairs, read_lists, write_lists
 from pdadapt.runtime.progress import Progress
 from pdadapt.settings.schema import Recipe
@@ -125,12 +125,12 @@ def test_a_writer_waits_for_its_turn_and_says_what_keeps_it(tmp_path, monkeypatc
     with LabelStore(file, "points", "t") as store:
         busy = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
         busy.execute("BEGIN IMMEDIATE")
-        release = threading.Timer(2.5 * store.SQLITE_PATIENCE, busy.rollback)
+        release = threading.Timer(2.5 * SQLITE_PATIENCE, busy.rollback)
         release.start()
         store.add([(("q", "d"), 1.0)])  # longer than SQLite itself waits
         release.join()
         assert store.get(("q", "d")) == 1.0
-        monkeypatch.setattr(store, "WRITER_PATIENCE", 0.1)
+        monkeypatch.setattr("pdadapt.labeling.store.WRITER_PATIENCE", 0.1)
         busy.execute("BEGIN IMMEDIATE")
         writes = (
             lambda: store.add([(("q", "e"), 1.0)]),
@@ -212,7 +212,7 @@ def test_batches_are_committed_one_by_one_even_through_kill_9(tmp_path):
     script = f"""
 import time
 from pathlib import Path
-from pdadapt.labeling.store import LabelStore, is_labeled
+from pdadapt.labeling.store import SQLITE_PATIENCE, LabelStore, is_labeled
 from pdadapt.labeling.ask import Questions, ask_missing
 from pdadapt.runtime.progress import Progress
 def slow(chunks):

@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pdadapt.labeling.exchange import read_labels
+from pdadapt.labeling.exchange import read_label_rows
 from pdadapt.labeling.journal import Journal
 from pdadapt.labeling.store import LabelStore, merge_labels
 
@@ -113,7 +113,7 @@ def fill(file, labels):
 
 
 def contents(file):
-    return [json.dumps(row) for row in read_labels(file)]
+    return [json.dumps(row) for row in read_label_rows(file)]
 
 
 @given(shards=st.lists(st.sets(questions, max_size=8), min_size=1, max_size=4), order=st.randoms(use_true_random=False))

@@ -113,7 +113,7 @@ def test_the_command_writes_a_run_and_measures_it(beir, tiny_recipe, tmp_path):
         result = CliRunner().invoke(app, [*everything, *wrong])
         assert result.exit_code == 2 and wrong[0] in result.output
     result = CliRunner().invoke(app, [*everything, "--split", "dev", "--out", str(tmp_path / "dev.run")])
-    assert "no judgments for split 'dev', but for test" in str(result.exception)
+    assert "has no judgments for split 'dev'" in str(result.exception)
     (tmp_path / "unjudged").mkdir()
     for name in ("corpus.jsonl", "queries.jsonl"):
         (tmp_path / "unjudged" / name).write_bytes((beir / name).read_bytes())

@@ -29,7 +29,7 @@ from pdadapt.teachers.load import Teachers
 def few(monkeypatch):
     """Small chunks, so that there are shards to make."""
     monkeypatch.setattr(ask, "QUESTIONS_PER_CHUNK", 12)
-    monkeypatch.setattr(questions, "BY_DOCUMENT", 1)
+    monkeypatch.setattr(questions, "CHUNK_FACTOR_BY_DOCUMENT", 1)
 
 
 def begin(recipe, beir, out):

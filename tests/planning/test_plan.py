@@ -153,7 +153,7 @@ def test_queries_that_must_be_written_are_planned_too(tiny_recipe, beir, tmp_pat
     assert cut.sample_kept == (0, 16) and cut.shape.written == 4 * 20, "all are cut off"
     assert "0 of a sample of 16 passed the text filters. The run may keep none." in printed(plan_table(cut))
     for wrong, message in (
-        ({"generate.model": recipe.student.model}, "no LLM that could write"),
+        ({"generate.model": recipe.student.model}, "cannot write queries, since it is not an LLM"),
         ({"generate.examples": "nowhere.txt"}, "nowhere.txt not found"),
     ):
         with pytest.raises(PdadaptError, match=message):

@@ -69,7 +69,7 @@ def test_the_default_of_the_commands_is_for_any_corpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with (console := Console(width=200)).capture() as said:
         assert options.default_recipe(console) == "small"
-    assert "Recipe `default` needs one GPU" in said.get()
+    assert "Recipe `default` needs a GPU" in said.get()
 
 
 def test_the_papers_corpora_are_the_paper_recipe_with_every_query_trained_on():

@@ -216,7 +216,7 @@ def test_status_says_which_shards_are_being_labeled(tiny_recipe, beir, tmp_path,
     begin(load_recipe(str(tiny_recipe)), beir, run)
     label_shard(run, Shard(2, 2), Progress())
     said = CliRunner().invoke(app, ["status", str(run)]).output
-    assert "Stopped" in said and "Candidates wait for labels: that command, or pdadapt label" in said
+    assert "Stopped" in said and "Candidates are waiting for labels" in said
     with locked(run, shared=True), locked(run / "iteration-1" / "shards" / "1-of-2.lock"):
         said = CliRunner().invoke(app, ["status", str(run)]).output
     said = " ".join(said.split())

@@ -85,7 +85,7 @@ def test_train_msmarco_takes_the_corpus_and_the_recipe_msmarco(tmp_path, monkeyp
     said = CliRunner().invoke(app, ["train-msmarco"])
     assert said.exit_code == 1 and "msmarco has no corpus.jsonl" in str(said.exception)
     said = CliRunner().invoke(app, ["train-msmarco", "--recipe", "nope"])
-    assert said.exit_code == 1 and "Recipe 'nope' was not found" in str(said.exception)
+    assert said.exit_code == 1 and "Recipe 'nope' not found" in str(said.exception)
 
 
 def test_an_alias_passes_every_option_on():
@@ -126,4 +126,4 @@ def test_a_run_folder_may_be_named_like_a_run_file(beir, encoder, tmp_path, monk
 def test_a_missing_run_file_is_not_looked_for_as_a_model(given, beir, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     said = CliRunner().invoke(app, ["evaluate", "--corpus", str(beir), *given])
-    assert said.exit_code == 1 and "File nope.run was not found" in str(said.exception)
+    assert said.exit_code == 1 and "File nope.run not found" in str(said.exception)

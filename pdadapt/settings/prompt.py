@@ -40,8 +40,9 @@ class Prompt:
         present = PLACEHOLDER.findall(self.template)
         if set(present) != fields or len(present) != len(fields):
             expected = ", ".join(f"{{{field}}}" for field in sorted(fields))
-            got = ", ".join(f"{{{field}}}" for field in present) or "none"
-            raise RecipeError(f"{source}: the prompt has the fields {got}. Use {expected}, each once, and no others.")
+            got = ", ".join(f"{{{field}}}" for field in present)
+            problem = f"the prompt has the fields {got}" if present else "the prompt has no fields"
+            raise RecipeError(f"{source}: {problem}. Use {expected}, each once, and no others.")
         pieces = PLACEHOLDER.split(self.template)
         self._parts = [
             _PromptPart(pieces[i], pieces[i + 1] if i + 1 < len(pieces) else None) for i in range(0, len(pieces), 2)

@@ -106,7 +106,7 @@ def read_yaml(text: str, where: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark and "\n" in text.strip() else ""
         problem = getattr(error, "problem", None) or reason(error)
-        remedy = "Remove one of them" if isinstance(error, _RepeatedKey) else "Put texts in quotes"
+        remedy = "Remove one of them" if isinstance(error, _RepeatedKey) else "Correct it, or put texts in quotes"
         raise RecipeError(f"{where}{line}: not valid YAML ({problem}). {remedy}.") from None
 
 

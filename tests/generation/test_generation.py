@@ -395,7 +395,7 @@ def test_a_run_whose_queries_were_given_gets_no_others(tiny_recipe, beir, tmp_pa
     recipe = load_recipe(str(tiny_recipe), COUNT | {"train.steps": 1})
     corpus = str(beir / "corpus.jsonl")
     adapt(recipe, load_dataset(corpus, tmp_path / "q.txt"), tmp_path / "run", Progress())
-    with pytest.raises(RunError, match=r"a run of the queries in .*q\.txt; give them with --queries"):
+    with pytest.raises(RunError, match=r"a run with the queries in .*q\.txt\. Give them with --queries"):
         adapt(recipe, load_dataset(corpus), tmp_path / "run", Progress())
     changed = load_recipe(str(tiny_recipe), {"generate.count": 99, "train.steps": 1})
     assert adapt(changed, load_dataset(corpus, tmp_path / "q.txt"), tmp_path / "run", Progress()).queries == 3
@@ -428,7 +428,9 @@ def test_a_run_of_its_own_queries_takes_them_as_given(tiny_recipe, t5_untied, be
     given = load_recipe(str(tiny_recipe), settings | {"generate.count": 5, "seed": 3, "student.query_length": 16})
     assert adapt(given, load_dataset(str(beir / "corpus.jsonl"), out / "queries.jsonl"), out, Progress()).queries
     (out / "queries.jsonl").unlink()
-    with pytest.raises(RunError, match=r"a run of the queries in .*/run/queries\.jsonl, which is gone; give them"):
+    with pytest.raises(
+        RunError, match=r"a run with the queries in .*/run/queries\.jsonl, which is missing\. Give them"
+    ):
         run()
 
 

@@ -1,1 +1,1 @@
-"""Recipes and prompts: every setting, from YAML and the command line."""
+"""All settings of a run, read from recipes (YAML) and the command line, and the prompts."""

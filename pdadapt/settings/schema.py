@@ -1,4 +1,8 @@
-"""The settings of a run: a tree of pydantic models. Unknown keys and wrong types are refused."""
+"""The settings of a run as a tree of pydantic models.
+
+Unknown keys and wrong types are refused. The text below each field is its description in `pdadapt recipes settings`
+and in docs/reference/settings.md.
+"""
 
 from __future__ import annotations
 
@@ -16,86 +20,98 @@ from pydantic import (
     model_validator,
 )
 
-MAX_INTEGER = 2**31 - 1  # that every library counts to
-PositiveInteger = Annotated[int, Field(gt=0, le=MAX_INTEGER)]
-TokenLength = Annotated[int, Field(gt=3, le=MAX_INTEGER)]  # of a text with its special tokens
-NonNegativeFloat = Annotated[float, Field(ge=0)]
+MAX_INTEGER = 2**31 - 1  # some libraries store counts in 32 bits
 MAX_DEPTH = 1_000  # documents ranked for a query, if a measure has no cutoff
+PositiveInteger = Annotated[int, Field(gt=0, le=MAX_INTEGER)]
+TokenLength = Annotated[int, Field(gt=3, le=MAX_INTEGER)]  # includes the special tokens of a text
+NonNegativeFloat = Annotated[float, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 LearningRate = Annotated[float, Field(gt=0, le=1)]
 
 
 class Settings(BaseModel):
+    """The base of all sections. It refuses unknown keys, and true or false for any other type."""
+
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
     def _no_boolean_for_another(cls, value: Any, info: ValidationInfo) -> Any:
         if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
-            raise ValueError("YAML reads yes, no, on and off as true and false; quote a word, or give a number")
+            raise ValueError("YAML reads yes, no, on and off as true and false. Quote the word, or write a number")
         return value
 
 
 class StudentSettings(Settings):
+    """`student`: the retriever that is adapted."""
+
     model: str = "colbert-ir/colbertv2.0"
-    """Hub id, folder or package:NAME/PATH: a ColBERT checkpoint, or a plain encoder to start from."""
+    """The model to start from: a hub id, a folder or package:NAME/PATH. It is a ColBERT checkpoint or a plain encoder.
+    """
     kind: Literal["colbert", "dense"] = "colbert"
-    """colbert: a vector a token, MaxSim; dense: a vector a text."""
+    """colbert: one vector per token, compared by MaxSim. dense: one vector per text."""
     pooling: Literal["cls", "mean"] | None = None
-    """Of a dense student; null means as its checkpoint says, or cls for a plain encoder."""
+    """Pooling of a dense student. null: as its checkpoint says, or cls for a plain encoder."""
     similarity: Literal["dot", "cosine"] | None = None
-    """Of a dense student; null means as its checkpoint says, or dot for a plain encoder."""
+    """Similarity function of a dense student. null: as its checkpoint says, or dot for a plain encoder."""
     projection: Annotated[int, Field(ge=0)] = 0
-    """For a plain encoder: dimensions of a PCA projection of the token embeddings; 0 keeps them as they are."""
+    """Dimensions of a PCA projection of token embeddings, for a plain encoder. 0: no projection."""
     query_length: TokenLength = 32
-    """Tokens kept of a query (a ColBERT checkpoint pads with [MASK] up to it)."""
+    """Tokens kept of a query. A ColBERT checkpoint pads shorter queries with [MASK] to this length."""
     document_length: TokenLength = 300
     """Tokens kept of a document when the corpus is indexed."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """What the encoder multiplies in, to index and to train; auto: bfloat16 where the hardware does, else float32.
-    Weights, embeddings and scores are float32 always."""
+    """Precision of the encoder's matrix products in indexing and training. auto: bfloat16 if the hardware supports it,
+    else float32. Weights, embeddings and scores are always float32."""
 
 
 class RetrieveSettings(Settings):
+    """`retrieve`: candidates for the teacher, and the search engine."""
+
     model: str | None = None
-    """A ColBERT model, or plain encoder, that retrieves the first iteration's candidates; null means the student."""
+    """A ColBERT model or plain encoder that retrieves the candidates of the first iteration. null: the student."""
     sources: Annotated[tuple[Literal["student", "bm25"], ...], Field(min_length=1)] = ("student",)
-    """Whose k best are merged, by reciprocal rank fusion, into the k candidates of `adapt`. With bm25 (English) the
-    teacher sees what a student misses that is weak in the domain; student stands for retrieve.model too."""
+    """Retrievers whose top k documents are merged into the k candidates of a query (reciprocal rank fusion). bm25
+    (English) finds documents that a student misses if it is weak in the domain. student also stands for
+    retrieve.model."""
     k: Annotated[int, Field(gt=1, le=MAX_INTEGER)] = 100
-    """Candidates retrieved per query: those the teacher judges one by one."""
+    """Candidates per query. The teacher judges each of them."""
     max_queries: PositiveInteger | None = None
-    """Adapt on at most so many queries (a seeded sample); null means all."""
+    """Largest number of training queries; more are sampled with the seed. null: all."""
     batch_tokens: PositiveInteger | None = None
-    """Tokens of documents encoded at once, sorted by length; null means 2,048 on a CPU and 65,536 on a GPU."""
+    """Document tokens encoded at once; documents are sorted by length. null: 2,048 on a CPU and 65,536 on a GPU."""
     engine: Literal["exact", "faiss", "plaid", "colbert"] = "exact"
-    """exact: every score; faiss: a dense student's vectors; plaid: fast-plaid; colbert: the paper's own, colbert-ai."""
+    """Search engine. exact: computes every score. faiss: for dense students. plaid: fast-plaid. colbert: colbert-ai, as
+    in the paper."""
     bits: Literal[1, 2, 4, 8] = 2
-    """Of plaid and colbert: bits of each dimension's residual; the paper's indexes have 2."""
+    """Bits per dimension for residuals (plaid and colbert engines). The paper uses 2."""
     faiss: str = "Flat"
-    """What faiss.index_factory makes: Flat, HNSW32, IVF1024,PQ48."""
+    """Description of the index for faiss.index_factory: Flat, HNSW32, IVF1024,PQ48."""
     nprobe: PositiveInteger = 32
-    """Of faiss' IVF: clusters looked into for a query."""
+    """Clusters searched per query (faiss engine with an IVF index)."""
 
     @field_validator("sources")
     @classmethod
     def _each_source_once(cls, sources: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(sources)) < len(sources):
-            raise ValueError("a source stands twice; give each once")
+            raise ValueError("a source is repeated. List each source once")
         return sources
 
     @model_validator(mode="after")
     def _model_is_a_source(self) -> RetrieveSettings:
         if self.model and "student" not in self.sources:
-            raise ValueError("model retrieves for the source student, which sources lack; add it, or set model=null")
+            raise ValueError(
+                "retrieve.model is set, but retrieve.sources does not include student. Add student to "
+                "retrieve.sources, or set retrieve.model=null"
+            )
         return self
 
 
 def _two_words(words: Any) -> Any:
     if isinstance(words, (list, tuple)) and any(isinstance(word, bool) for word in words):
-        raise ValueError('YAML reads Yes and No as true and false; quote them: ["Yes", "No"]')
+        raise ValueError('YAML reads Yes and No as true and false. Quote them: ["Yes", "No"]')
     if not isinstance(words, (list, tuple)) or len(words) != 2:
-        raise ValueError('two words are wanted, as in ["Yes", "No"]')
+        raise ValueError('must be a list of two words. Write ["Yes", "No"], for example')
     return words
 
 
@@ -106,46 +122,53 @@ TeacherKind = Literal[
 
 
 class PointSettings(Settings):
+    """`teacher.point`: the teacher's pointwise labels (is this document relevant?)."""
+
     model: str | None = None
-    """The model that judges points, when it is not teacher.model."""
+    """The model that gives point labels. null: teacher.model."""
     kind: TeacherKind = "auto"
-    """Its kind, when it is not teacher.model."""
+    """The kind of `model`, if it is set (see teacher.kind)."""
     scoring: Literal["labels", "query_likelihood"] = "labels"
-    """For language models. labels: log p(Yes) - log p(No); query_likelihood: mean log p(query token | document)."""
+    """How a language model scores. labels: log p(Yes) - log p(No). query_likelihood: mean log p(query token |
+    document)."""
     prompt: str = "yes-no"
-    """A name in prompts/, or the path of a .txt file."""
+    """The prompt: a name in prompts/, or the path of a .txt file."""
     labels: LabelWords = ("Yes", "No")
-    """The words for relevant and not relevant; each must be a single token."""
+    """The words for relevant and not relevant. Each must be a single token."""
     student_weight: Annotated[float, Field(ge=0)] = 0.0
-    """Adds this times the student's own score, both standardised per query, to the teacher's; 0 trusts the teacher."""
+    """Weight of the student's score that is added to the teacher's score. Both are standardised per query. 0: the
+    teacher alone."""
 
 
 class PairSettings(Settings):
+    """`teacher.pair`: the teacher's pairwise labels (which of two documents is more relevant?)."""
+
     model: str | None = None
-    """The model that judges pairs, when it is not teacher.model."""
+    """The model that gives pair labels. null: teacher.model."""
     kind: TeacherKind = "auto"
-    """Its kind, when it is not teacher.model."""
+    """The kind of `model`, if it is set (see teacher.kind)."""
     scoring: Literal["labels", "derived"] = "labels"
-    """labels: log p(A) - log p(B); derived: nothing is asked, the difference of the point labels over the temperature
-    of training stands for it (for teachers of points only)."""
+    """labels: log p(A) - log p(B). derived: no question is asked; the label is the difference of the point labels
+    divided by train.temperature (for teachers that give only point labels)."""
     per_query: Annotated[int, Field(ge=0)] = 50
-    """Pairs per query; 0 leaves L_pair out."""
+    """Pairs per query. 0: no pairs, and no L_pair."""
     strategy: Literal["window", "random", "adjacent", "cycles", "uncertain", "active"] = "window"
-    """Which pairs of a list, ordered by the point labels. window: any with |i - j| < window (the paper's); random: any;
-    adjacent: neighbours, from the top; cycles: random Hamiltonian cycles, one after the other; uncertain: those that
-    points and scores of retrieval together tell apart the least; active: in rounds, those of which a Bradley-Terry fit
-    to the answers so far is the least certain, at the top above all."""
+    """Which pairs are chosen from the list, which is sorted by point labels. window: at random with |i - j| < window,
+    as in the paper. random: at random. adjacent: neighbours, from the top. cycles: random Hamiltonian cycles, one after
+    the other. uncertain: the pairs whose order is least certain from point labels and retrieval scores together.
+    active: in rounds, the pairs whose order is least certain in a Bradley-Terry fit to the answers so far, above all
+    pairs at the top."""
     window: Annotated[int, Field(gt=1)] = 10
-    """delta, of strategy window."""
+    """The paper's delta (strategy window)."""
     rounds: PositiveInteger = 5
-    """Of strategy active: how often the fit is made anew."""
+    """Number of rounds, each followed by a new fit (strategy active)."""
     prompt: str = "a-b"
-    """A name in prompts/, or the path of a .txt file."""
+    """The prompt: a name in prompts/, or the path of a .txt file."""
     labels: LabelWords = ("A", "B")
-    """The words for the first and the second document; each must be a single token."""
+    """The words for the first and the second document. Each must be a single token."""
     order: Literal["both", "random", "as_ranked"] = "both"
-    """both: ask (a, b) and (b, a) and average the log-odds; random: one of them, by the seed; as_ranked: the
-    higher-ranked document first (position bias and rank are then mixed up)."""
+    """Order of the two documents in the prompt. both: ask both orders and average the log-odds. random: one order,
+    chosen by the seed. as_ranked: the higher-ranked document first (the label then mixes position bias with rank)."""
 
     @property
     def asks_teacher(self) -> bool:
@@ -154,49 +177,55 @@ class PairSettings(Settings):
 
     @property
     def rounds_asked(self) -> int:
+        """The number of rounds in which pairs of a query are chosen. Only strategy active has more than one."""
         return min(self.rounds, self.per_query) if self.strategy == "active" and self.per_query else 1
 
     @model_validator(mode="after")
     def _rounds_need_answers(self) -> PairSettings:
         if self.strategy == "active" and self.scoring == "derived":
             raise ValueError(
-                "strategy active chooses by a teacher's answers, and derived asks none; choose another one"
+                "strategy active needs the answers of a teacher, but scoring derived asks none. Choose another strategy"
             )
         return self
 
 
 class ModelSettings(Settings):
-    """Which model a teacher is, and how it is loaded."""
+    """The model of a teacher, and how it is loaded."""
 
     model_config = ConfigDict(frozen=True)
 
     model: str = "google/flan-t5-xl"
-    """Hub id, folder, package:NAME/PATH (a .gguf file too), http://HOST/v1#NAME (NAME behind an OpenAI-compatible
-    server), or imported:NAME (nothing is asked: the labels came by `pdadapt labels import`)."""
+    """The teacher: a hub id, a folder, package:NAME/PATH (also a .gguf file), http://HOST/v1#NAME (model NAME on an
+    OpenAI-compatible server), or imported:NAME (labels from `pdadapt labels import`; no model is asked)."""
     kind: TeacherKind = "auto"
-    """auto: what the model's configuration says; multi_vector takes any encoder's token embeddings under MaxSim."""
+    """Kind of teacher. auto: as the model's configuration says. multi_vector: the token embeddings of any encoder,
+    compared by MaxSim."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """auto: bfloat16 on a GPU or CPU that computes in it, else float32; log-odds are float32 always."""
+    """Precision of the model. auto: bfloat16 on a GPU or CPU that supports it, else float32. Log-odds are always
+    float32."""
     quantize: Literal["8bit", "4bit"] | None = None
-    """Weights of language models in 8 or 4 bits, by bitsandbytes; needs a GPU."""
+    """Load the weights of language models in 8 or 4 bits (bitsandbytes). Needs a GPU."""
     device_map: Literal["auto"] | None = None
-    """auto: spread a model that is larger than one GPU over several, by accelerate."""
+    """auto: spread a model that is larger than one GPU over several GPUs (accelerate)."""
     compile: bool = False
-    """Compile the model's feed-forward parts (torch.compile); worth its minutes on long labelings."""
+    """Compile the model's feed-forward parts (torch.compile). This takes minutes and pays off on long labelings."""
     max_length: PositiveInteger = 1024
-    """Tokens of a prompt; documents are cut, evenly, to fit."""
+    """Largest number of tokens of a prompt. Documents are truncated evenly to fit."""
     max_document_length: PositiveInteger | None = None
-    """Tokens kept of each document at most; null means as max_length allows. (A server's tokenizer is not at hand, so
-    there four bytes count as a token.)"""
+    """Largest number of tokens kept of a document. null: as many as max_length allows. For a server, whose tokenizer is
+    unknown, four bytes count as one token."""
     batch_tokens: PositiveInteger | None = None
-    """Tokens scored at once; null means as the GPU's memory allows, and 1,024 (decoder-only: 2,048) on a CPU."""
+    """Tokens scored at once. null: as many as fit into the GPU's memory; on a CPU 1,024 (decoder-only models:
+    2,048)."""
     concurrency: PositiveInteger = 16
-    """Requests in flight to each server."""
+    """Simultaneous requests to each server."""
     endpoints: tuple[str, ...] = ()
-    """More servers of the model, http://HOST/v1 each: questions go to whichever is free."""
+    """Further servers of the same model, http://HOST/v1 each. A question goes to the next free server."""
 
 
 class TeacherSettings(ModelSettings):
+    """`teacher`: the model or models that label documents."""
+
     model_config = ConfigDict(frozen=False)
 
     point: PointSettings = PointSettings()
@@ -204,101 +233,109 @@ class TeacherSettings(ModelSettings):
 
 
 class TrainSettings(Settings):
+    """`train`: the student's training."""
+
     steps: PositiveInteger | None = None
-    """Optimizer steps; null means `epochs` passes over the queries."""
+    """Optimizer steps. null: `epochs` passes over the queries."""
     epochs: PositiveFloat = 1.0
-    """Passes over the queries, when steps is null."""
+    """Passes over the queries, if steps is null."""
     max_epochs: PositiveFloat | None = None
-    """Training makes no more passes over the queries than this, whatever steps and epochs say; null: no cap."""
+    """Upper limit on passes over the queries, whatever steps and epochs say. null: no limit."""
     batch_size: PositiveInteger = 32
     """Queries per optimizer step."""
     chunk_tokens: PositiveInteger = 8_192
-    """Document tokens encoded at once, sorted by length. A batch is taken in parts, of as many whole queries as this
-    holds, or whole where in-batch negatives tie it together; the gradient is the same."""
+    """Document tokens encoded at once; documents are sorted by length. A batch is processed in parts of as many whole
+    queries as fit. In-batch negatives tie its queries together, and it is then processed as one part. The gradient is
+    the same."""
     gradient_cache: bool = False
-    """Compute a chunk's activations again for its gradient instead of keeping them: memory no longer grows with
-    batch_size x n_way, a step takes about a third longer, and the gradient is the same."""
+    """Recompute a chunk's activations for its gradient instead of keeping them. Memory no longer grows with batch_size
+    x n_way, a step takes about a third longer, and the gradient is the same."""
     gradient_checkpointing: bool = False
-    """Compute each layer's activations again for its gradient: less memory still, and slower."""
+    """Recompute each layer's activations for its gradient. This needs still less memory and is slower."""
     compile: bool = False
-    """Compile the encoder (torch.compile); worth its minutes on long trainings."""
+    """Compile the encoder (torch.compile). This takes minutes and pays off on long trainings."""
     n_way: Annotated[int, Field(gt=1)] = 64
     """Documents per query in training, if there are as many candidates."""
     list: Literal["best", "pairs"] = "best"
-    """Which of a query's candidates are trained on; those labeled relevant always are. best: the n_way best by the
-    point labels, of which pairs are chosen. pairs, as in the released code: pairs are chosen of all candidates, and
-    their documents are filled up to n_way at random; a list is longer where its pairs name more than n_way."""
+    """Which candidates of a query are trained on, besides those labeled relevant. best: the top n_way by point labels;
+    pairs are chosen among them. pairs (as in the released code): pairs are chosen among all candidates, and random
+    candidates are added to their documents up to n_way; if the pairs have more than n_way documents, the list is
+    longer."""
     learning_rate: LearningRate = 1e-5
-    """The highest of the run, of AdamW."""
+    """Peak learning rate (AdamW)."""
     warmup: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Share of the steps over which the learning rate rises; it then falls linearly to 0."""
+    """Share of the steps in which the learning rate rises. It then falls linearly to 0."""
     weight_decay: NonNegativeFloat = 0.0
-    """AdamW's; not on biases and norms. The released code has none."""
+    """Weight decay (AdamW), not applied to biases and norms. The released code has none."""
     max_grad_norm: PositiveFloat = 2.0
-    """Gradients longer than this are scaled down to it."""
+    """Gradients with a larger norm are scaled down to this norm."""
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """Of all dropout layers while training; null means as the model's configuration says. 0 halves a step on a CPU."""
+    """Dropout of all dropout layers in training. null: as the model's configuration says. On a CPU, 0 halves the time
+    of a step."""
     held_out: Annotated[float, Field(ge=0, le=0.5)] = 0.1
-    """Share of the queries (at most 500; where it makes less than 20, none) that is labeled but not trained on, to see
-    whether the student comes to agree with the teacher; iterations end, and the checkpoint before is kept, when it does
-    so no more than before."""
+    """Share of the queries that is labeled but not trained on: at most 500 queries, and none if it is fewer than 20.
+    They show how far the student agrees with the teacher. If an iteration does not raise the agreement, iterations end
+    and the previous checkpoint is kept."""
     lambda_cl: NonNegativeFloat = 0.0
-    """Of L_CL, on the queries that have labels: judgments, or the `doc_id` that `pdadapt queries` wrote them about."""
+    """Weight of L_CL. It is computed on queries with a relevant document: one from judgments, or the `doc_id` of
+    generated queries."""
     own_negatives: bool = True
-    """L_CL sets a labeled document against the rest of its own list. The released code does not: many of MS MARCO's
-    candidates are relevant and not labeled."""
+    """Whether the other documents of a query's list are negatives in L_CL. In the released code they are not, because
+    many candidates in MS MARCO are relevant but not labeled."""
     in_batch_negatives: bool = True
-    """L_CL sets a labeled document against the other queries' documents: those listed for another query of the batch
-    and not for its own. (The released code goes by places: what is on both lists counts too, and counts twice on two.)
-    """
+    """Whether documents of other queries in the batch are negatives in L_CL. Documents that are also on the query's own
+    list are left out. (In the released code they count, and a document on two other lists counts twice.)"""
     lambda_kd: NonNegativeFloat = 1.0
-    """Of L_KD, on the point labels."""
+    """Weight of L_KD, which learns from the point labels."""
     lambda_pair: NonNegativeFloat = 3.0
-    """Of L_pair, on the pair labels."""
+    """Weight of L_pair, which learns from the pair labels."""
     kd_target: Literal["points", "strengths"] = "points"
-    """What L_KD learns. points: the point labels; strengths: of a Bradley-Terry fit to a list's pairs, with the point
-    labels as prior. Learn from strengths alone with lambda_pair 0, from both otherwise."""
+    """Target of L_KD. points: the point labels. strengths: strengths of a Bradley-Terry fit to the list's pairs with
+    the point labels as prior. With lambda_pair 0 the student learns from the strengths alone, else also from the
+    pairs."""
     prior_precision: PositiveFloat = 0.3
-    """How firmly the Bradley-Terry strengths hold to the point labels: the precision of their prior. For comparison, each
-    answer about a pair adds P (1 - P), at most a quarter."""
+    """Precision of the prior that ties the strengths to the point labels. For comparison, the answer about one pair
+    adds P (1 - P), which is at most a quarter."""
     temperature: PositiveFloat = 1.0
-    """tau: the teacher's point labels are divided by it before the softmax."""
+    """The paper's tau: the teacher's point labels are divided by it before the softmax."""
     student_temperature: PositiveFloat = 1.0
-    """The student's scores are divided by it in both losses; 1.0 is the paper's."""
+    """The student's scores are divided by it in both losses. The paper uses 1.0."""
     pair_reduction: Literal["mean", "sum"] = "mean"
-    """mean: over all pairs of the batch (the released code); sum: over a query's pairs, mean over queries (paper)."""
+    """mean: mean over all pairs of the batch (released code). sum: sum over a query's pairs, then mean over queries
+    (paper)."""
     query_length: TokenLength = 32
     """Tokens kept of a query in training."""
     document_length: TokenLength = 180
     """Tokens kept of a document in training."""
     save_steps: PositiveInteger = 500
-    """A resumable checkpoint is written every so many steps, and at each check."""
+    """Steps between resumable checkpoints. One is also written at each check."""
     checks: PositiveInteger | None = None
-    """So many times, evenly over the training, the agreement on half of the queries held out is measured, and the best
-    state becomes the checkpoint. With this and check_steps null the last one does."""
+    """Number of checks at equal distances in training. A check measures the agreement on half of the held-out queries.
+    The best checked state becomes the checkpoint. If this and check_steps are null, the last state does."""
     check_steps: PositiveInteger | None = None
-    """The same every so many steps, and at the end."""
+    """Steps between checks, in place of `checks`. There is also a check at the end."""
     patience: PositiveInteger = 3
-    """Training stops when so many checks in a row were no better than one before them."""
+    """Training stops after this many checks in a row without a new best."""
     report_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
-    """Where losses by term, learning rate, gradient norm and examples per second go besides train.jsonl."""
+    """Further destinations of losses by term, learning rate, gradient norm and examples per second. They are always
+    written to train.jsonl."""
 
     @property
     def keeps_best(self) -> bool:
-        """Whether the best of several states is kept, by the queries held out."""
+        """Whether checks on held-out queries choose the state that becomes the checkpoint."""
         return bool(self.checks or self.check_steps)
 
     def paired_candidates(self, candidates: int) -> int:
-        """Of how many of so many candidates, the best by the point labels, pairs are chosen."""
+        """Among how many of a query's candidates, counted from the best by point labels, pairs are chosen."""
         return candidates if self.list == "pairs" else min(self.n_way, candidates)
 
     @model_validator(mode="after")
     def _checks_have_queries(self) -> TrainSettings:
         if self.checks and self.check_steps:
-            raise ValueError("checks and check_steps both say when to check; set one of them to null")
+            raise ValueError("checks and check_steps are both set. Set one of them to null")
         if self.keeps_best and not self.held_out:
             name = "checks" if self.checks else "check_steps"
-            raise ValueError(f"{name} needs queries held out; set held_out to 0.1, say, or {name} to null")
+            raise ValueError(f"{name} needs held-out queries. Set held_out to 0.1, for example, or {name} to null")
         return self
 
     @model_validator(mode="after")
@@ -307,13 +344,13 @@ class TrainSettings(Settings):
             return self
         if not self.in_batch_negatives:
             raise ValueError(
-                "own_negatives and in_batch_negatives are both false, so L_CL has nothing to set a labeled document "
-                "against; set one of them to true, or lambda_cl to 0"
+                "own_negatives and in_batch_negatives are both false, so L_CL has no negatives. Set one of them to "
+                "true, or lambda_cl to 0"
             )
         if self.batch_size == 1:
             raise ValueError(
-                "own_negatives is false, and a batch_size of 1 holds no other query's documents for L_CL; set "
-                "own_negatives to true, or batch_size to 2 or more"
+                "own_negatives is false and batch_size is 1, so L_CL has no negatives. Set own_negatives to true, or "
+                "batch_size to 2 or more"
             )
         return self
 
@@ -321,55 +358,59 @@ class TrainSettings(Settings):
     def _reporters_are_installed(self) -> TrainSettings:
         for name in self.report_to:
             if importlib.util.find_spec(name) is None:
-                raise ValueError(f"report_to: {name} is not installed; run `pip install {name}`")
+                raise ValueError(f"report_to: {name} is not installed. Run `pip install {name}`")
         return self
 
 
 class RerankerSettings(Settings):
-    """Of `pdadapt train-reranker`: a classifier teacher, fitted to labels."""
+    """`reranker`: a classifier that `pdadapt train-reranker` fits to labels. It can serve as a teacher."""
 
     model: str = "microsoft/MiniLM-L12-H384-uncased"
     """The encoder to start from: a hub id, a folder or package:NAME/PATH."""
     task: Literal["point", "pair"] = "pair"
-    """point: is the document relevant; pair: which of two is the more relevant (PairDistill, section 4.1)."""
+    """point: is the document relevant? pair: which of two documents is more relevant (PairDistill, section 4.1)?"""
     negatives: PositiveInteger = 4
-    """Per relevant document: so many of the query's candidates that are not labeled relevant."""
+    """Negatives per relevant document. They are candidates of the query that are not labeled relevant."""
     max_length: PositiveInteger = 512
-    """Tokens of query and documents together; documents are cut, evenly, to fit."""
+    """Largest number of tokens of query and documents together. Documents are truncated evenly to fit."""
     steps: PositiveInteger | None = None
-    """Optimizer steps; null means `epochs` passes."""
+    """Optimizer steps. null: `epochs` passes over the examples."""
     epochs: PositiveFloat = 1.0
-    """Passes over the examples, when steps is null."""
+    """Passes over the examples, if steps is null."""
     batch_size: PositiveInteger = 32
     """Examples per optimizer step."""
     learning_rate: LearningRate = 2e-5
-    """The highest of the run."""
+    """Peak learning rate (AdamW)."""
     warmup: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Share of the steps over which the learning rate rises; it then falls linearly to 0."""
+    """Share of the steps in which the learning rate rises. It then falls linearly to 0."""
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """Of all dropout layers while training; null means as the model's configuration says. 0 halves a step on a CPU."""
+    """Dropout of all dropout layers in training. null: as the model's configuration says. On a CPU, 0 halves the time
+    of a step."""
     save_steps: PositiveInteger = 100
-    """A resumable state is written every so many steps."""
+    """Steps between resumable states."""
 
 
 class EvaluateSettings(Settings):
+    """`evaluate`: measurements on test queries."""
+
     k: PositiveInteger = 100
-    """Depth of the test runs."""
+    """Documents ranked per test query."""
     split: str = "test"
-    """qrels/<split>.tsv of a BEIR folder."""
+    """The split to test on: qrels/<split>.tsv of a BEIR folder."""
     max_queries: PositiveInteger | None = None
-    """Test on at most so many queries (a seeded sample); null means all."""
+    """Largest number of test queries; more are sampled with the seed. null: all."""
     measures: Annotated[tuple[str, ...], Field(min_length=1)] = ("nDCG@10", "RR@10", "R@100", "Success@5")
-    """Names of ir-measures."""
+    """Measures, as ir-measures names them."""
     resamples: PositiveInteger = 10_000
     """Permutations of the paired randomisation test."""
     general: bool = True
-    """Measure base and adapted student on the general set too (English, all subjects): was anything forgotten?"""
+    """Also measure base and adapted student on a general set (English, all subjects) to detect forgetting."""
 
     @property
     def depth(self) -> int:
-        """How many documents are ranked for a query: k, or the largest cutoff of a measure; 1,000 for AP and others
-        without a cutoff, as in the field's runs.
+        """The number of documents ranked for a query: the larger of k and the largest cutoff of a measure.
+
+        Measures without a cutoff, such as AP, count as 1,000, which is usual for runs.
         """
         cutoffs = (re.search(r"@(\d+)$", name) for name in self.measures)
         return max([self.k, *(int(found[1]) if found else MAX_DEPTH for found in cutoffs)])
@@ -379,51 +420,53 @@ QueryKind = Literal["question", "keywords", "claim", "title"]
 
 
 class GenerateSettings(Settings):
-    """Of `pdadapt queries`, and of `pdadapt adapt` where the corpus brings no queries: an LLM writes them."""
+    """`generate`: queries that an LLM writes (`pdadapt queries`, and `pdadapt adapt` on a corpus without queries)."""
 
     model: str | None = None
-    """The LLM that writes, named as teacher.model is; null means teacher.model. How it is loaded the teacher's settings
-    say."""
+    """The LLM that writes queries; for its form see teacher.model. It is loaded with the teacher's settings. null:
+    teacher.model."""
     count: PositiveInteger = 1_000
-    """Queries wanted."""
+    """Number of queries to generate."""
     kinds: dict[QueryKind, NonNegativeFloat] | None = None
-    """How often each kind is wanted among those kept, {question: 2, keywords: 1}; null means as often as among the
-    examples, or all of question, keywords, claim, title alike."""
+    """Shares of the kinds of queries among those kept, {question: 2, keywords: 1}. null: the shares in `examples`, or
+    equal shares of question, keywords, claim and title."""
     examples: str | None = None
-    """A file of real queries (as --queries takes it), whose kinds say how often each is wanted."""
+    """A file of real queries (for its format see --queries). Their kinds set the shares."""
     prompts: dict[QueryKind, str] = {}
-    """Another prompt for a kind, {question: mine.txt}: a name in prompts/, or the path of a .txt file; else
+    """Prompts by kind, {question: mine.txt}: a name in prompts/, or the path of a .txt file. Other kinds use
     query-KIND."""
     temperature: NonNegativeFloat = 0.7
-    """Of the sampling; 0 always takes the likeliest token."""
+    """Sampling temperature. 0: always the most likely token."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
-    """Tokens are drawn from the likeliest that hold this much of the probability."""
+    """Nucleus sampling: draw from the most likely tokens that together have this probability."""
     max_tokens: PositiveInteger = 64
-    """Tokens written at most, of which the first line counts."""
+    """Largest number of tokens written per query. Only the first line counts."""
     round_trip: Literal["bm25", "student"] | None = "bm25"
-    """A query is kept if this retriever finds its document again; null: none is asked. bm25 knows English best."""
+    """Round-trip check: a query is kept if this retriever finds its document among the top k. bm25 works best for
+    English. null: no check."""
     k: PositiveInteger = 20
-    """Among so many."""
+    """Depth of the round-trip check."""
     least_point: float | None = None
-    """A query is kept if the teacher's point label for its document is at least this; null: it is not asked."""
+    """A query is kept if the teacher's point label for its document is at least this. null: the teacher is not
+    asked."""
 
     @field_validator("kinds")
     @classmethod
     def _some_kind(cls, kinds: dict[QueryKind, float] | None) -> dict[QueryKind, float] | None:
         if kinds is not None and not any(kinds.values()):
-            raise ValueError("no kind is wanted; give one a share above 0, or null")
+            raise ValueError("no kind has a share above 0. Give one a share, or set kinds to null")
         return kinds
 
 
 class Recipe(Settings):
-    """One run of `pdadapt adapt`, fully specified."""
+    """All settings of one run of `pdadapt adapt`."""
 
     seed: Annotated[int, Field(ge=0, le=MAX_INTEGER)] = 42
-    """Of every random choice: queries, pairs, batches, new weights."""
+    """Seed of all random choices: queries, pairs, batches, new weights."""
     iterations: PositiveInteger = 1
-    """Rounds of retrieve, label, train; each starts from the checkpoint of the one before."""
+    """Number of rounds of retrieve, label and train. Each starts from the previous checkpoint."""
     label_store: str | None = None
-    """An SQLite file to share between runs; null means labels.sqlite in the run folder."""
+    """An SQLite file of labels, which several runs can share. null: labels.sqlite in the run folder."""
     student: StudentSettings = StudentSettings()
     generate: GenerateSettings = GenerateSettings()
     retrieve: RetrieveSettings = RetrieveSettings()
@@ -437,12 +480,13 @@ class Recipe(Settings):
         train = self.train
         if not train.lambda_cl and not train.lambda_kd and not (train.lambda_pair and self.teacher.pair.per_query):
             raise ValueError(
-                "there is nothing to learn: train.lambda_cl and train.lambda_kd are 0, and train.lambda_pair or "
-                "teacher.pair.per_query is"
+                "there is nothing to learn: train.lambda_cl and train.lambda_kd are 0, and so is train.lambda_pair or "
+                "teacher.pair.per_query. Set one of the lambdas above 0"
             )
         if train.kd_target == "strengths" and not self.teacher.pair.per_query:
             raise ValueError(
-                "train.kd_target: strengths are fitted to pairs, and teacher.pair.per_query is 0; set it to 10, say"
+                "train.kd_target is strengths, which are fitted to pairs, but teacher.pair.per_query is 0. Set it to "
+                "10, for example"
             )
         return self
 
@@ -450,7 +494,7 @@ class Recipe(Settings):
     def _student_weight_has_its_scores(self) -> Recipe:
         if self.teacher.point.student_weight and "bm25" in self.retrieve.sources:
             raise ValueError(
-                "teacher.point.student_weight adds the student's own scores, which candidates lack when "
-                "retrieve.sources holds bm25; set it to 0, or retrieve.sources=[student]"
+                "teacher.point.student_weight needs the student's scores, which candidates do not have when "
+                "retrieve.sources includes bm25. Set it to 0, or set retrieve.sources=[student]"
             )
         return self

@@ -85,7 +85,7 @@ def test_train_msmarco_takes_the_corpus_and_the_recipe_msmarco(tmp_path, monkeyp
     said = CliRunner().invoke(app, ["train-msmarco"])
     assert said.exit_code == 1 and "msmarco has no corpus.jsonl" in str(said.exception)
     said = CliRunner().invoke(app, ["train-msmarco", "--recipe", "nope"])
-    assert said.exit_code == 1 and "Recipe 'nope' was not found" in str(said.exception)
+    assert said.exit_code == 1 and "Recipe 'nope' not found" in str(said.exception)
 
 
 def test_an_alias_passes_every_option_on():

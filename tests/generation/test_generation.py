@@ -318,7 +318,7 @@ def test_what_cannot_be_written_about_or_is_no_place_is_refused(tiny_recipe, cor
         generate(tiny_recipe, corpus, tmp_path / "x", max_tokens=1)
     with pytest.raises(RecipeError, match="cannot write queries"):
         generate(tiny_recipe, corpus, tmp_path, model=str(encoder))
-    with pytest.raises(RecipeError, match="no kind is wanted"):
+    with pytest.raises(RecipeError, match="no kind has a share above 0"):
         generate(tiny_recipe, corpus, tmp_path, kinds={"title": 0})
     with pytest.raises(DataError, match=r"ends in \.jsonl"):
         prepare(load_recipe(str(tiny_recipe)), corpus, tmp_path / "q.txt", tmp_path / "l", Progress())

@@ -39,7 +39,7 @@ def test_braces_in_texts_are_only_text(query, document):
 
 @pytest.mark.parametrize("template", ["{query}", "{query} {document} {document}", "{query} {document} {title}"])
 def test_missing_repeated_and_unknown_fields_are_refused(template):
-    with pytest.raises(RecipeError, match=r"must hold \{document\}, \{query\}"):
+    with pytest.raises(RecipeError, match=r"Use \{document\}, \{query\}, each once"):
         Prompt(template, POINT_FIELDS)
 
 

@@ -86,7 +86,7 @@ def test_a_recipe_changes_its_base_key_by_key(tmp_path):
     assert load_recipe(str(mine)).model_dump() == expected.model_dump()
     mine.write_text(f"base: {yours}\n", encoding="utf-8")
     yours.write_text(f"base: {mine}\n", encoding="utf-8")
-    with pytest.raises(RecipeError, match=r"mine\.yaml: is its own `base`, by way of .*yours\.yaml"):
+    with pytest.raises(RecipeError, match=r"mine\.yaml: the recipe is its own `base`, through .*yours\.yaml"):
         load_recipe(str(mine))
     yours.write_text("base: small\nseed: 7\n", encoding="utf-8")
     mine.write_text("base: yours.yaml\n", encoding="utf-8")
@@ -113,7 +113,7 @@ def test_every_problem_is_named_at_once_with_the_nearest_key():
         load_recipe("paper", {"teacher.pair.labels": ["A"], "colour": "red"})
     message = str(problem.value)
     assert "--set teacher.pair.labels" in message and "paper.yaml" not in message
-    assert "colour: unknown key (`pdadapt recipes settings` lists them)" in message
+    assert "colour: unknown key. See `pdadapt recipes settings`" in message
 
 
 def test_every_setting_is_listed_with_its_meaning():
@@ -128,25 +128,25 @@ def test_unknown_recipes_bad_yaml_and_bad_overrides(tmp_path):
     (tmp_path / "bad.yaml").write_text("a: [1\nb: 2", encoding="utf-8")
     with pytest.raises(RecipeError, match=r"bad\.yaml:2: not valid YAML"):
         load_recipe(str(tmp_path / "bad.yaml"))
-    with pytest.raises(RecipeError, match="expected key=value"):
+    with pytest.raises(RecipeError, match="not of the form key=value"):
         parse_override("train.steps")
-    with pytest.raises(RecipeError, match="holds a value, not further keys"):
+    with pytest.raises(RecipeError, match="'seed' is a value, not a section"):
         load_recipe("paper", {"seed.deep": 1})
 
 
 def test_settings_that_contradict_each_other_are_refused():
-    with pytest.raises(RecipeError, match="YAML reads Yes and No as true and false; quote them"):
+    with pytest.raises(RecipeError, match=r"YAML reads Yes and No as true and false.*\. Quote them"):
         load_recipe("paper", dict([parse_override("teacher.point.labels=[Yes, No]")]))
     with pytest.raises(RecipeError, match=r"train\.warmup: .*less than or equal to 1 \(got 3000\)"):
         load_recipe("paper", {"train.warmup": 3000})
-    with pytest.raises(RecipeError, match=r"strengths are fitted to pairs.*set it to 10"):
+    with pytest.raises(RecipeError, match=r"strengths, which are fitted to pairs.*\. Set it to 10"):
         load_recipe("small", {"train.kd_target": "strengths"})
     neither = {"train.own_negatives": False, "train.in_batch_negatives": False}
-    with pytest.raises(RecipeError, match=r"nothing to set a labeled document against; set one of them to true"):
+    with pytest.raises(RecipeError, match=r"so L_CL has no negatives\. Set one of them to true"):
         load_recipe("paper", neither | {"train.lambda_cl": 1})
-    with pytest.raises(RecipeError, match=r"batch_size of 1 holds no other query's documents"):
+    with pytest.raises(RecipeError, match=r"batch_size is 1, so L_CL has no negatives"):
         load_recipe("msmarco", {"train.batch_size": 1})
     assert load_recipe("paper", neither).train.lambda_cl == 0, "without L_CL nothing is wrong with it"
     for without_pairs in ("train.lambda_pair", "teacher.pair.per_query"):
-        with pytest.raises(RecipeError, match=r"recipe: .*nothing to learn.* is\.$"):
+        with pytest.raises(RecipeError, match=r"recipe: .*nothing to learn.*\. Set one of the lambdas above 0\.$"):
             load_recipe("paper", {"train.lambda_kd": 0, without_pairs: 0})

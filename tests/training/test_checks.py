@@ -174,11 +174,11 @@ def test_far_more_passes_than_the_papers_are_said_before_any_work(tiny_recipe, b
 
 
 def test_checks_want_queries_held_out_and_one_way_to_say_when(tmp_path):
-    with pytest.raises(RecipeError, match="both say when to check; set one of them to null"):
+    with pytest.raises(RecipeError, match=r"checks and check_steps are both set.*\. Set one of them to null"):
         load_recipe("demo", {"train.check_steps": 3, "train.checks": 2})
     for name in ("checks", "check_steps"):
         with pytest.raises(
-            RecipeError, match=rf"{name} needs queries held out; set held_out to 0\.1, say, or {name} to"
+            RecipeError, match=rf"{name} needs held-out queries.*\. Set held_out to 0\.1, for example, or {name} to"
         ):
             load_recipe("demo", {f"train.{name}": 2, "train.held_out": 0})
     assert EarlyStopping(lambda student: 0.0, {2}, 3, tmp_path, (32, 300)).rows() == []

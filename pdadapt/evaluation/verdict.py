@@ -22,7 +22,7 @@ def verdict(
 
     The outcome is that of the student's agreement with its teacher on held-out queries. Where no query is held out, the
     measures decide. A student of a bad teacher also comes to agree with it: where the general set fell significantly,
-    the outcome is `harmed`, unless the measures say that the adaptation helped (docs/LOG.md). Without judgments the
+    the outcome is `harmed`, unless the measures say that the adaptation helped (docs/log). Without judgments the
     sentence says that the outcome rests on the teacher.
     """
     agreed = agreement[iteration - 1].get(DECISIVE_MEASURE) if agreement else None

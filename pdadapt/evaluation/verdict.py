@@ -17,18 +17,13 @@ def verdict(
 ) -> Verdict:
     """The verdict on the student of an iteration, as compared with the base.
 
-        agreement, general: of each iteration. measures: of the base and the student of each iteration, empty without
-        judgments.
+    agreement, general: of each iteration. measures: of the base and the student of each iteration, empty without
+    judgments.
 
-        The outcome is that of the student's agreement with its teacher on held-out queries. Where no query is held out, the
-        measures decide. A student of a bad teacher also comes to agree with it: where the general set fell significantly,
-    <<<<<<< HEAD
-        the outcome is `harmed`, unless the measures say that the adaptation helped (docs/log/2026-11.md). Without judgments
-        the sentence says that the outcome rests on the teacher.
-    =======
-        the outcome is `harmed`, unless the measures say that the adaptation helped (docs/log). Without judgments the
-        sentence says that the outcome rests on the teacher.
-    >>>>>>> prose1
+    The outcome is that of the student's agreement with its teacher on held-out queries. Where no query is held out, the
+    measures decide. A student of a bad teacher also comes to agree with it: where the general set fell significantly,
+    the outcome is `harmed`, unless the measures say that the adaptation helped (docs/log). Without judgments the
+    sentence says that the outcome rests on the teacher.
     """
     agreed = agreement[iteration - 1].get(DECISIVE_MEASURE) if agreement else None
     parts, outcomes = [], []

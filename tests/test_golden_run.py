@@ -90,6 +90,7 @@ def digests(out: Path, values: dict[str, Any]) -> dict[str, str]:
     return {name: hashlib.sha256(content).hexdigest()[:16] for name, content in (texts | contents).items()}
 
 
+@pytest.mark.slow
 def test_a_run_gives_what_it_gave_before(golden_run):
     values = read(golden_run)
     found = {"machine": machine(), "sha256": digests(golden_run, values)}

@@ -27,7 +27,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, T5Config,
 
 from pdadapt.data.load import load_dataset
 from pdadapt.models.source import resolve_model
-from pdadapt.planning.measure import pairs_of
+from pdadapt.planning.measure import sample_pairs
 from pdadapt.runtime.progress import quiet_libraries
 from pdadapt.settings.schema import PairSettings, TeacherSettings
 from pdadapt.teachers.base import Pair, Point, answers, score_of
@@ -87,7 +87,7 @@ def questions_of(corpus: str, task: str, most: int) -> list[Any]:
         if task == "point":
             found += [Point(query, document) for document in listed]
         else:
-            pairs = pairs_of(PairSettings(window=WINDOW, per_query=PAIRS), LIST, str(number))
+            pairs = sample_pairs(PairSettings(window=WINDOW, per_query=PAIRS), LIST, str(number))
             found += [Pair(query, listed[i], listed[j]) for i, j in pairs]
             found += [Pair(query, listed[j], listed[i]) for i, j in pairs]
         if len(found) >= most:

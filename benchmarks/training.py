@@ -144,7 +144,7 @@ def ours(lists: Any, corpus: Any, queries: Any, options: Any, clock: Any, folder
     from pdadapt.settings.schema import TrainSettings
     from pdadapt.training import resume, trainer
 
-    class Watch(resume.Watch):
+    class TimedMonitor(resume.TrainingMonitor):
         """Ours, and the clock."""
 
         def on_train_begin(self, *arguments: Any, **options: Any) -> None:
@@ -156,7 +156,7 @@ def ours(lists: Any, corpus: Any, queries: Any, options: Any, clock: Any, folder
         def on_log(self, *arguments: Any, logs: Any = None, **options: Any) -> None:
             clock.on_log(logs=logs)
 
-    resume.Watch = Watch  # type: ignore[misc]
+    trainer.TrainingMonitor = TimedMonitor  # type: ignore[misc]
     settings = TrainSettings(
         steps=options.steps,
         batch_size=options.queries,

@@ -120,7 +120,7 @@ def begin(context: RunContext, restart_from: StageName | None) -> None:
 
 def join_training(recipe: Recipe, dataset: Dataset, run: RunFolder, progress: Progress) -> None:
     """Take part in each training, in the processes of a launcher other than the first, which does everything else."""
-    distributed.take_device()
+    distributed.select_device()
     distributed.wait_until(run.recipe_file.exists, run.path)
     if not dataset.queries:
         dataset = with_queries(dataset, run.written_queries)

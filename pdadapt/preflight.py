@@ -155,5 +155,6 @@ def many_passes(settings: TrainSettings, queries: int) -> str:
         return ""
     return (
         f"Training takes {steps:,} steps, which are {passes:,.0f} passes over {queries:,} queries (over FiQA's 5,500: "
-        f"{PAPER_PASSES}). Set train.max_epochs={trainer.CAP}, as recipe `default` does, to end it sooner."
+        f"{PAPER_PASSES}). Set train.max_epochs={trainer.DEFAULT_MAX_EPOCHS}, as recipe `default` does, to end it "
+        "sooner."
     )

@@ -25,6 +25,7 @@ FLOORS = [  # from the ground; a module imports from its own floor and from thos
     "reporting",
     "planning",
     "pipeline",
+    "api",
     "cli",
     "__main__",
 ]

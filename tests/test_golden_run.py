@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import platform
-import re
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,11 +28,6 @@ SETTINGS = {
     "train.checks": 2,
     "teacher.point.student_weight": 0.5,
     "evaluate.general": True,
-}
-WORDING = {  # of the verdict since it was recorded: what it says now, what it said then
-    r" (\S+ → \S+) \(p = ": r" went \1 (p ",
-    r" (\S+ → \S+) \(p < ": r" went \1 (p <",
-    "so the student forgot something": "so something was forgotten",
 }
 RATES = {"examples_per_second", "tokens_per_second", "checkpoint", "teacher", "model", "versions", "costs"}
 
@@ -74,8 +68,6 @@ def read(out: Path) -> dict[str, Any]:
     found: dict[str, Any] = {name: json_lines(out / name) for name in names}
     found["labels.jsonl"].sort(key=json.dumps)
     metrics = without_rates(json.loads((out / "metrics.json").read_text(encoding="utf-8")))
-    for now, then in WORDING.items():
-        metrics["verdict"]["sentence"] = re.sub(now, then, metrics["verdict"]["sentence"])
     found["metrics.json"] = json.loads(json.dumps(metrics).replace(str(out), "RUN"))
     for file in sorted(out.glob("iteration-*/*.run")):
         lines = [line.split() for line in file.read_text(encoding="utf-8").splitlines()]

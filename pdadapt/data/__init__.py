@@ -1,1 +1,1 @@
-"""Corpora, queries, qrels and runs: what files hold, and what is wrong with them."""
+"""Read and write corpora, queries, qrels and runs, and report what is wrong with their files."""

@@ -1,4 +1,4 @@
-"""Open-domain question answering: does a passage hold the answer? As DPR counts it (Karpukhin et al. 2020)."""
+"""Open-domain question answering: does a passage contain an answer? Matching follows DPR (Karpukhin et al. 2020)."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ ANSWER_TOKEN = regex.compile(r"[\p{L}\p{N}\p{M}]+|[^\p{Z}\p{C}]")
 
 
 class AnswerMatcher:
-    """The answers to questions, and the corpus that they are looked for in."""
+    """Looks for the answers to questions in the documents of a corpus."""
 
     def __init__(self, corpus: Corpus, answers: Mapping[str, Sequence[str]]):
-        """answers: by query id; each is right."""
+        """answers: the accepted answers by query id. A passage needs to contain only one of them."""
         self.corpus = corpus
-        self.tokens = {query_id: [answer_tokens(answer) for answer in right] for query_id, right in answers.items()}
+        self.tokens = {query_id: [answer_tokens(text) for text in texts] for query_id, texts in answers.items()}
 
     def recall(self, ranking: Ranking, query_ids: Iterable[str], k: int) -> dict[str, float]:
-        """By query: 1 if one of its k best passages holds an answer, else 0."""
+        """Success@k of each query: 1.0 if one of its top k passages contains an answer, else 0.0."""
         return {
-            query_id: float(any(self._holds(query_id, doc_id) for doc_id, _ in ranking.get(query_id, [])[:k]))
+            query_id: float(any(self._has_answer(query_id, doc_id) for doc_id, _ in ranking.get(query_id, [])[:k]))
             for query_id in query_ids
         }
 
-    def _holds(self, query_id: str, doc_id: str) -> bool:
+    def _has_answer(self, query_id: str, doc_id: str) -> bool:
+        """Whether the tokens of one of the query's answers occur in the document, in order and without a gap."""
         if doc_id not in self.corpus:
             return False
         text = answer_tokens(self.corpus[doc_id].text)
@@ -41,10 +42,10 @@ class AnswerMatcher:
 
 
 def answer_matcher(dataset: Dataset) -> AnswerMatcher | None:
-    """Where the dataset's answers are looked for; None of one without."""
+    """The matcher for a dataset's answers. It searches unsplit documents. None if the dataset has no answers."""
     return AnswerMatcher(dataset.corpus.unsplit, dataset.answers) if dataset.answers else None
 
 
 def answer_tokens(text: str) -> list[str]:
-    """Lower-case words and signs, of the text's canonical decomposition."""
+    """Words and punctuation marks of the NFD-normalised text, in lower case."""
     return [token.lower() for token in ANSWER_TOKEN.findall(unicodedata.normalize("NFD", text))]

@@ -1,4 +1,4 @@
-"""Corpora by name: those of ir_datasets (BEIR, MS MARCO, TREC DL, LoTTE, DPR's Wikipedia), Hugging Face datasets."""
+"""Load corpora by name from ir_datasets (BEIR, MS MARCO, TREC DL, LoTTE, DPR's Wikipedia) and the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -44,80 +44,90 @@ LISTED_NAMES = (
     *(known for known in NAME_ALIASES if known.startswith("lotte/")),
 )
 LICENSED_CORPORA = {
-    "bioasq": "register at http://participants-area.bioasq.org and take the PubMed articles of task 8b",
-    "robust04": "get TREC disks 4 and 5, from NIST (https://trec.nist.gov/data/cd45)",
-    "signal1m": "get the Signal-1M related tweets (https://research.signal-ai.com/datasets/signal1m-tweetir.html)",
-    "trec-news": "get the Washington Post collection, from NIST (https://trec.nist.gov/data/wapost)",
+    "bioasq": "Register at http://participants-area.bioasq.org and take the PubMed articles of task 8b.",
+    "robust04": "Get TREC disks 4 and 5 from NIST (https://trec.nist.gov/data/cd45).",
+    "signal1m": "Get the Signal-1M related tweets (https://research.signal-ai.com/datasets/signal1m-tweetir.html).",
+    "trec-news": "Get the Washington Post collection from NIST (https://trec.nist.gov/data/wapost).",
 }
-PAPER_QUERY_COUNTS = {"nq-open": 8_757}  # test queries that published figures are on, where ir_datasets has fewer
-PAPER_QUERY_LENGTHS = {"beir/arguana": 300, "beir/climate-fever": 64}
-TEST_SPLITS = ("", "test", "dev/small", "dev")  # where a name's test is, the first that there is; "" is the name itself
+# The number of test queries behind published figures, for corpora of which ir_datasets has fewer.
+PAPER_QUERY_COUNTS = {"nq-open": 8_757}
+PAPER_QUERY_LENGTHS = {"beir/arguana": 300, "beir/climate-fever": 64}  # tokens kept of a query
+# The test split of a corpus is the first of these that has judgments. "" is the dataset id itself.
+TEST_SPLITS = ("", "test", "dev/small", "dev")
 
 
 class CatalogEntry(NamedTuple):
-    """What a name stands for: ids of ir_datasets."""
+    """The ids in ir_datasets that belong to one corpus name."""
 
     corpus_id: str
-    judged_splits: dict[str, str]  # by split; under "" the name itself, if it has judgments
-    training_ids: tuple[str, ...]  # whose queries may be adapted on, best first
+    judged_splits: dict[str, str]
+    """Split -> id of a dataset with judgments. The key "" is the name itself."""
+    training_ids: tuple[str, ...]
+    """Ids of datasets whose queries may be used for adaptation, best first."""
 
 
 def find_entry(name: str) -> CatalogEntry | None:
-    """What ir_datasets has under this name: one of its ids, or one of ours (`fiqa`, `dl19`, `lotte/pooled/search`).
+    """Find a corpus by an id of ir_datasets or by a short name (`fiqa`, `dl19`, `lotte/pooled/search`).
 
-    Raises DataError when it is a family of corpora, naming them.
+    Returns None if ir_datasets does not know the name. Raises DataError if the name covers several corpora; the
+    message lists them.
     """
     import ir_datasets
 
     ids = list(ir_datasets.registry)
-    for whole in filter(None, (NAME_ALIASES.get(name), f"beir/{name}", name)):
-        family = sorted(known for known in ids if known == whole or known.startswith(f"{whole}/"))
+    for full_name in filter(None, (NAME_ALIASES.get(name), f"beir/{name}", name)):
+        family = sorted(known for known in ids if known == full_name or known.startswith(f"{full_name}/"))
         if family:
             break
     else:
         return None
-    judged = {known.removeprefix(whole).strip("/"): known for known in family if _ir_dataset(known).has_qrels()}
-    documents = list(dict.fromkeys(ir_datasets.docs_parent_id(known) for known in judged.values())) or [whole]
+    judged = {known.removeprefix(full_name).strip("/"): known for known in family if _ir_dataset(known).has_qrels()}
+    documents = list(dict.fromkeys(ir_datasets.docs_parent_id(known) for known in judged.values())) or [full_name]
     if len(documents) > 1:
         averaged = " (`pdadapt evaluate --suite beir-18` averages them)" if "cqadupstack" in name else ""
-        raise DataError(f"{name!r} is several corpora{averaged}; give one of them: {', '.join(documents)}.")
-    places = [whole, *(str(above) for above in PurePosixPath(whole).parents if f"{above}/".startswith(documents[0]))]
-    unlabeled = (f"{place}/{split}" for place in places for split in ("train", "dev"))
-    return CatalogEntry(documents[0], judged, tuple(known for known in unlabeled if known in ids))
+        raise DataError(f"{name!r} covers several corpora{averaged}. Choose one of them: {', '.join(documents)}.")
+    places = [
+        full_name,
+        *(str(above) for above in PurePosixPath(full_name).parents if f"{above}/".startswith(documents[0])),
+    ]
+    training = (f"{place}/{split}" for place in places for split in ("train", "dev"))
+    return CatalogEntry(documents[0], judged, tuple(known for known in training if known in ids))
 
 
 def load_named(name: str, split: str = "test", notices: Notices | None = None) -> Dataset | None:
-    """The corpus of this name; the queries of its `train`, else `dev`, to adapt on; those of `split` to test on.
+    """Load a corpus by name, with training queries from its `train` (else `dev`) split and test queries from `split`.
 
-    What is not on this machine is downloaded, checked and kept by ir_datasets. Of `train` only the ids of its judgments
-    are read, where they alone say which queries are its. Returns None when there is no such name.
-    Raises DataError when it cannot be had, saying which file is to be put where, or when there is no such split.
+    ir_datasets downloads and checks missing files, and keeps them for later runs. Training judgments are read only
+    when `Dataset.train_qrels` is used, or when only their ids tell which queries belong to `train`.
+
+    Returns None if the name is unknown. Raises DataError if a file cannot be downloaded (the message says where to put
+    it), or if the split does not exist.
     """
     if name in LICENSED_CORPORA:
         raise DataError(
-            f"{name!r} is licensed, so nobody may hand it out: {LICENSED_CORPORA[name]}; bring it into a folder with "
-            "corpus.jsonl, queries.jsonl and qrels/test.tsv (BEIR's examples/dataset/README.md says how), and give "
-            "that folder."
+            f"{name!r} is licensed and cannot be downloaded. {LICENSED_CORPORA[name]} Convert it to a folder with "
+            "corpus.jsonl, queries.jsonl and qrels/test.tsv (see BEIR's examples/dataset/README.md), and pass that "
+            "folder."
         )
     entry = find_entry(name)
     if entry is None:
         return None
     notices = notices or Notices()
     test = _test_split_id(name, entry, split)
-    adapted = next((found for found in entry.training_ids if found != test), None)
+    training = next((dataset_id for dataset_id in entry.training_ids if dataset_id != test), None)
     with _download_errors(name):
-        qrels, every = read_ir_qrels(test), read_ir_queries(test, notices)
-        queries = read_ir_queries(adapted, notices) if adapted else {}
+        qrels, all_test_queries = read_ir_qrels(test), read_ir_queries(test, notices)
+        queries = read_ir_queries(training, notices) if training else {}
         documents = IrDocuments(entry.corpus_id)
     corpus = build_corpus(documents, documents.scanned, documents.where, entry.corpus_id, notices)
-    test_queries, qrels = match_qrels(qrels, test, every, corpus, notices)
+    test_queries, qrels = match_qrels(qrels, test, all_test_queries, corpus, notices)
 
     def read_train_qrels() -> Qrels:
-        if not adapted:
+        if not training:
             return {}
         with _download_errors(name):
-            judged = read_ir_qrels(adapted)
-        return match_qrels(judged, adapted, queries, corpus, notices, "training")[1]
+            judged = read_ir_qrels(training)
+        return match_qrels(judged, training, queries, corpus, notices, "training")[1]
 
     return Dataset(
         name,
@@ -126,7 +136,7 @@ def load_named(name: str, split: str = "test", notices: Notices | None = None) -
         test_queries,
         qrels,
         read_train_qrels,
-        adapted or "",
+        training or "",
         test,
         read_ir_answers(test),
         token_lengths(name),
@@ -134,31 +144,39 @@ def load_named(name: str, split: str = "test", notices: Notices | None = None) -
 
 
 def load_test_queries(name: str) -> tuple[Queries, Qrels] | None:
-    """The test queries of load_named, and how they are judged, without the corpus; None when there is no such name.
+    """Load the test queries and qrels of a corpus, without its documents.
 
-    Raises DataError when they cannot be had.
+    Returns None if the name is unknown. Raises DataError if a file cannot be downloaded.
     """
     entry = None if name in LICENSED_CORPORA else find_entry(name)
     if entry is None:
         return None
     with _download_errors(name):
         test = _test_split_id(name, entry, "test")
-        qrels, every = read_ir_qrels(test), read_ir_queries(test, Notices())
-    judged = [query_id for query_id in qrels if query_id in every]
-    return {query_id: every[query_id] for query_id in judged}, {query_id: qrels[query_id] for query_id in judged}
+        qrels, queries = read_ir_qrels(test), read_ir_queries(test, Notices())
+    judged = [query_id for query_id in qrels if query_id in queries]
+    return {query_id: queries[query_id] for query_id in judged}, {query_id: qrels[query_id] for query_id in judged}
 
 
 def _test_split_id(name: str, entry: CatalogEntry, split: str) -> str:
-    """The id that has the judgments of a split. Raises DataError when there is none."""
-    known = [found for found in (TEST_SPLITS if split == "test" else (split,)) if found in entry.judged_splits]
-    if not known:
-        there = ", ".join(entry.judged_splits) or "none"
-        raise DataError(f"{name!r} has no split {split!r} with judgments; it has {there} (evaluate: --split).")
-    return entry.judged_splits[known[0]]
+    """The id of the dataset that has the judgments of a split. Raises DataError if there is none."""
+    candidates = TEST_SPLITS if split == "test" else (split,)
+    judged = [candidate for candidate in candidates if candidate in entry.judged_splits]
+    if not judged:
+        if not entry.judged_splits:
+            raise DataError(f"{name!r} has no judgments for any split. Leave out --split (evaluate.split).")
+        raise DataError(
+            f"{name!r} has no judgments for split {split!r}. Pass one of these as --split (evaluate.split): "
+            f"{', '.join(entry.judged_splits)}."
+        )
+    return entry.judged_splits[judged[0]]
 
 
 class IrDocuments(Sequence[Document]):
-    """ir_datasets' documents, each read from its store on disk when asked for: in memory are eight bytes a document."""
+    """The documents of an ir_datasets corpus, read from its store on disk on access.
+
+    Memory use is eight bytes per document.
+    """
 
     def __init__(self, dataset_id: str):
         self._id = dataset_id
@@ -166,6 +184,7 @@ class IrDocuments(Sequence[Document]):
         self.scanned = scan_documents(self)
 
     def where(self, place: int) -> str:
+        """How messages name the document at this position."""
         return f"{self._id}: document {self[place].doc_id!r}"
 
     def __len__(self) -> int:
@@ -185,7 +204,7 @@ class IrDocuments(Sequence[Document]):
 
 
 class HubDocuments(Sequence[Document]):
-    """The rows of a dataset of the hub, each read from its file on disk when asked for."""
+    """The rows of a Hugging Face dataset as documents, read from its files on disk on access."""
 
     def __init__(self, name: str):
         self.name = name
@@ -205,13 +224,14 @@ class HubDocuments(Sequence[Document]):
 
 
 def read_hub_corpus(name: str, notices: Notices | None = None) -> Corpus:
-    """Documents of a Hugging Face dataset (see hub_rows), without the blank ones, which are noted.
+    """Read the documents of a Hugging Face dataset (see `records.hub_rows` for its name).
 
-    Raises DataError when there are none, or one has no field for a text.
+    Blank documents are left out and noted in `notices`. Raises DataError if the dataset is empty, or if a row has no
+    text field.
     """
     documents = HubDocuments(name)
     if not len(documents):
-        raise DataError(f"{name} holds no documents; give another split, as hf:NAME:CONFIG@SPLIT.")
+        raise DataError(f"{name} contains no documents. Choose another split with hf:NAME:CONFIG@SPLIT.")
     return build_corpus(
         documents, scan_documents(documents), lambda place: f"{name}: row {place + 1}", name, notices or Notices()
     )
@@ -231,22 +251,25 @@ def _from_ir_record(record: Any) -> Document:
 
 
 def read_ir_queries(dataset_id: str, notices: Notices) -> Queries:
-    """Blank ones are left out, and noted."""
-    every = {query.query_id: query.default_text() for query in _ir_dataset(dataset_id).queries_iter()}
-    blank = [query_id for query_id, text in every.items() if not text.strip()]
+    """Read the queries of a dataset of ir_datasets. Blank queries are left out and noted."""
+    queries = {query.query_id: query.default_text() for query in _ir_dataset(dataset_id).queries_iter()}
+    blank = [query_id for query_id, text in queries.items() if not text.strip()]
     notices.leave_out("query", dataset_id, blank, f"{dataset_id}: query {blank[0]!r}" if blank else "")
-    return {query_id: text for query_id, text in every.items() if text.strip()}
+    return {query_id: text for query_id, text in queries.items() if text.strip()}
 
 
 def read_ir_answers(dataset_id: str) -> dict[str, tuple[str, ...]]:
-    """Of open-domain questions, by query id."""
+    """Read the answers to open-domain questions by query id. Empty if the dataset has none."""
     if "answers" not in _ir_dataset(dataset_id).queries_cls()._fields:
         return {}
     return {query.query_id: tuple(query.answers) for query in _ir_dataset(dataset_id).queries_iter()}
 
 
 def token_lengths(name: str) -> dict[str, int]:
-    """Tokens that PairDistill and ColBERTv2 keep on BEIR and LoTTE; elsewhere a checkpoint's own lengths hold."""
+    """`query_length` and `document_length` in tokens that PairDistill and ColBERTv2 use on BEIR and LoTTE.
+
+    Empty for other corpora. There the checkpoint's own lengths apply.
+    """
     entry = None if name in LICENSED_CORPORA else find_entry(name)
     documents = entry.corpus_id if entry else f"beir/{name}"
     if not documents.startswith(("beir/", "lotte/")):
@@ -256,6 +279,7 @@ def token_lengths(name: str) -> dict[str, int]:
 
 
 def read_ir_qrels(dataset_id: str) -> Qrels:
+    """Read the qrels of a dataset of ir_datasets."""
     qrels: Qrels = {}
     for judgment in _ir_dataset(dataset_id).qrels_iter():
         qrels.setdefault(judgment.query_id, {})[judgment.doc_id] = int(judgment.relevance)
@@ -264,31 +288,32 @@ def read_ir_qrels(dataset_id: str) -> Qrels:
 
 @contextmanager
 def _download_errors(name: str) -> Iterator[None]:
-    """Turns what ir_datasets raises when a file cannot be had into a DataError that says which, and where it goes."""
+    """Turn errors of ir_datasets into a DataError that names the missing file and where to put it."""
     log = logging.getLogger("ir_datasets")
     level = log.level
     log.setLevel(logging.ERROR)
     try:
         yield
-    except DataError:  # of a notice that --strict refuses
+    except DataError:  # --strict refuses a notice with a DataError
         raise
     except Exception as error:
-        wanted = _failed_download(error)
-        if wanted is None:
+        download = _failed_download(error)
+        if download is None:
             raise DataError(
-                f"{name!r} cannot be read by ir_datasets ({reason(error)}); remove its files there, to have them anew."
+                f"ir_datasets cannot read {name!r} ({reason(error)}). Delete its files in IR_DATASETS_HOME and repeat "
+                "the command to download them again."
             ) from error
-        url, path = wanted
+        url, path = download
         raise DataError(
-            f"{name!r} is not on this machine, and its download failed ({type(error).__name__}). Where there is a "
-            f"network, download {url}; put it at {path} (the folder is IR_DATASETS_HOME), and give the same command."
+            f"{name!r} is not on this machine, and its download failed ({type(error).__name__}). Download {url} on a "
+            f"machine with a network, put it at {path} (below IR_DATASETS_HOME), and repeat the command."
         ) from error
     finally:
         log.setLevel(level)
 
 
 def _failed_download(error: BaseException) -> tuple[str, str] | None:
-    """(address, path) of the download that failed: it is in the frames of the traceback, and nowhere else."""
+    """(URL, local path) of the download that failed. Only the frames of the traceback contain them."""
     from ir_datasets.util import Download
 
     for frame, _ in traceback.walk_tb(error.__traceback__):
@@ -299,19 +324,21 @@ def _failed_download(error: BaseException) -> tuple[str, str] | None:
 
 
 class CatalogListing(NamedTuple):
-    """What is known of a name without a download; None where it is not."""
+    """What is known about a corpus without downloading it. None means that a number is unknown."""
 
     name: str
     documents: int | None
+    """Number of documents."""
     queries: int | None
-    """To adapt on."""
+    """Number of training queries."""
     tests: dict[str, int | None]
-    """Test queries by split."""
+    """Number of test queries by split."""
     licensed: bool
+    """Whether the corpus must be obtained from its owner."""
 
 
 def catalog_listings() -> Iterator[CatalogListing]:
-    """Every corpus that the paper and its field test on, by name; `load_named` takes ir_datasets' other ids too."""
+    """Yield the corpora that the paper and related work test on. `load_named` also accepts all ids of ir_datasets."""
     for name in LISTED_NAMES:
         entry = find_entry(name)
         assert entry is not None
@@ -320,19 +347,20 @@ def catalog_listings() -> Iterator[CatalogListing]:
             for split, known in entry.judged_splits.items()
             if split in TEST_SPLITS
         }
-        adapted = _count(entry.training_ids[0], "queries") if entry.training_ids else 0
-        yield CatalogListing(name, _count(entry.corpus_id, "docs"), adapted, tests, False)
+        queries = _count(entry.training_ids[0], "queries") if entry.training_ids else 0
+        yield CatalogListing(name, _count(entry.corpus_id, "docs"), queries, tests, False)
     for name in LICENSED_CORPORA:
         yield CatalogListing(name, None, None, {}, True)
 
 
-def _count(dataset_id: str, what: str) -> int | None:
-    found = (_ir_dataset(dataset_id).metadata() or {}).get(what) or {}
-    return found.get("count")
+def _count(dataset_id: str, part: str) -> int | None:
+    """The number of `docs` or `queries` that the metadata of ir_datasets give."""
+    metadata = (_ir_dataset(dataset_id).metadata() or {}).get(part) or {}
+    return metadata.get("count")
 
 
 def similar_names(name: str) -> list[str]:
-    """Names that look like it."""
+    """At most three known names that are spelled like this one."""
     import ir_datasets
 
     names = [

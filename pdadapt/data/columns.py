@@ -1,6 +1,7 @@
-"""What columns and fields are called: one table of names for JSONL, TSV, CSV, Parquet, qrels and runs.
+"""The accepted names of columns and fields: one table for JSONL, TSV, CSV, Parquet, qrels and runs.
 
-Case, `-`, `_`, `.`, spaces and a `#` in front make no difference: `#Corpus-ID` is `corpus_id`.
+Names are compared without case, `-`, `_`, `.`, spaces and a leading `#`: `#Corpus-ID` equals `corpus_id`.
+A record has *parts* (id, title, text, grade, ...); each part has several accepted names in order of precedence.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from typing import Literal
 from pdadapt.errors import DataError
 
 Fields = dict[str, object]
-RecordKind = Literal["document", "query", "judgment", "ranking", "source"]  # what a record is
-"""A ranking is a line of a run; a source is a query with the document that it was written about."""
+"""The fields of a record: name -> value."""
+RecordKind = Literal["document", "query", "judgment", "ranking", "source"]
+"""A ranking is one line of a run. A source is a query with the id of the document that it was written about."""
 
 ID_NAMES = ("_id", "id")
-PYTERRIER_ID_NAME = "docno"  # beside which PyTerrier writes its own number of the document, as `docid`
+# PyTerrier writes the document's id as `docno` and its own internal number as `docid`. So `docno` comes first.
+PYTERRIER_ID_NAME = "docno"
 DOCUMENT_ID_NAMES = (
     PYTERRIER_ID_NAME,
     "doc_id",
@@ -35,17 +38,12 @@ JUDGMENT_ID_NAMES = {
     "query": (*QUERY_ID_NAMES, "query", "topic"),
     "document": (*DOCUMENT_ID_NAMES, "document", "doc", "passage"),
 }
-PASSAGE_TEXT_NAMES = (
-    "passage",
-    "document",
-    "passage_text",
-    "document_text",
-    "doc_text",
-)  # no text of a query that has its own
-QUERY_TEXT_NAMES = ("query", "question", "query_text", "question_text")  # nor these of a document
-FIELD_NAMES: dict[
-    RecordKind, dict[str, tuple[str, ...]]
-] = {  # what a record holds -> its names, that which counts most first
+# A query's text may have one of these names only if the query has no other text field.
+PASSAGE_TEXT_NAMES = ("passage", "document", "passage_text", "document_text", "doc_text")
+# A document's text may have one of these names only if the document has no other text field.
+QUERY_TEXT_NAMES = ("query", "question", "query_text", "question_text")
+# Kind of record -> part -> accepted names, the preferred one first.
+FIELD_NAMES: dict[RecordKind, dict[str, tuple[str, ...]]] = {
     "document": {
         "id": (*ID_NAMES, *DOCUMENT_ID_NAMES, *QUERY_ID_NAMES, "uid"),
         "title": ("title",),
@@ -60,19 +58,18 @@ FIELD_NAMES: dict[
     "source": {"id": (*ID_NAMES, *QUERY_ID_NAMES, "uid"), "document": DOCUMENT_ID_NAMES},
 }
 OPTIONAL_PARTS = ("title",)
-COLUMN_NAME = re.compile(r"#?[A-Za-z_.-]{1,30}|#|Q?0")  # what a column may be called; an id mostly holds a digit
-SENTENCE_WORDS = 5  # words: a column's name has fewer
+COLUMN_NAME = re.compile(r"#?[A-Za-z_.-]{1,30}|#|Q?0")  # has no digit, since most ids have one
+SENTENCE_WORDS = 5  # a column name has fewer words than this
 
 
 @lru_cache(10_000)
 def fold_name(name: str) -> str:
-    """A name without what makes no difference."""
+    """The name in lower case, without a leading `#`, `-`, `_`, `.` and white space."""
     return re.sub(r"^\s*#|[-_.\s]", "", name).lower()
 
 
-EQUALLY_LIKELY_NAMES = [
-    {*map(fold_name, names)} for names in (DOCUMENT_ID_NAMES[1:], QUERY_ID_NAMES, GRADE_NAMES)
-]  # none of these counts most
+# Within each of these sets no name takes precedence over another.
+EQUALLY_LIKELY_NAMES = [{*map(fold_name, names)} for names in (DOCUMENT_ID_NAMES[1:], QUERY_ID_NAMES, GRADE_NAMES)]
 OTHER_KIND_NAMES = {"query": {*map(fold_name, PASSAGE_TEXT_NAMES)}, "document": {*map(fold_name, QUERY_TEXT_NAMES)}}
 FOLDED_NAMES = {
     kind: {part: {*map(fold_name, names)} for part, names in parts.items()} for kind, parts in FIELD_NAMES.items()
@@ -81,7 +78,7 @@ FOLDED_NAMES = {
 
 @lru_cache(10_000)
 def matching_fields(names: tuple[str, ...], kind: RecordKind, part: str) -> tuple[str, ...]:
-    """Those of a record's names that may hold this part of it, that which counts most first."""
+    """Those of a record's field names that stand for this part, the preferred one first."""
     own = FIELD_NAMES[kind][part]
     found = (
         name
@@ -93,17 +90,20 @@ def matching_fields(names: tuple[str, ...], kind: RecordKind, part: str) -> tupl
 
 
 def field_values(row: Mapping[str, object], kind: RecordKind, part: str) -> list[tuple[str, object]]:
-    """(name, value) of the row's fields that may hold this part of a record, that which counts most first."""
+    """(name, value) of a record's fields that stand for this part, the preferred one first."""
     return [(name, row[name]) for name in matching_fields(tuple(row), kind, part)]
 
 
 def is_named(name: str, kind: RecordKind, part: str) -> bool:
-    """Whether a column of this name holds this part of a record."""
+    """Whether this name stands for this part of a record."""
     return fold_name(name) in FOLDED_NAMES[kind][part]
 
 
 def text_fields(row: Mapping[str, object], kind: RecordKind) -> list[tuple[str, object]]:
-    """(name, value) of the fields that may hold the text of a document or a query: not that of the other beside it."""
+    """(name, value) of the fields that may hold the text of a document or a query.
+
+    If a document has several text fields, those named like a query's text are left out, and vice versa.
+    """
     found = field_values(row, kind, "text")
     others = OTHER_KIND_NAMES[kind]
     return [each for each in found if fold_name(each[0]) not in others] or found if len(found) > 1 else found
@@ -111,13 +111,13 @@ def text_fields(row: Mapping[str, object], kind: RecordKind) -> list[tuple[str, 
 
 @lru_cache(10_000)
 def rival_fields(names: tuple[str, ...], kind: RecordKind, part: str) -> tuple[str, ...]:
-    """Two names for the part, if neither counts more than the other; else none."""
+    """Two of the names, if both stand for the part and neither takes precedence; else empty."""
     first = matching_fields(names, kind, part)[:2]
     return first if len(first) > 1 and any({*map(fold_name, first)} <= alike for alike in EQUALLY_LIKELY_NAMES) else ()
 
 
 def check_rivals(row: Mapping[str, object], kind: RecordKind, part: str, where: str) -> None:
-    """Raises DataError when two fields differ that name the same part of a record, and neither counts more."""
+    """Raises DataError if two fields stand for the same part of a record, differ, and neither takes precedence."""
     both = rival_fields(tuple(row), kind, part)
     if both and row[both[0]] != row[both[1]]:
         raise _rivals_error(both, part, where)
@@ -125,26 +125,26 @@ def check_rivals(row: Mapping[str, object], kind: RecordKind, part: str, where: 
 
 def _rivals_error(both: Sequence[str], part: str, where: str) -> DataError:
     return DataError(
-        f"{where}: {both[0]!r} and {both[1]!r} both name the {part}, and neither counts more. Rename the one that "
-        "does not hold it."
+        f"{where}: {both[0]!r} and {both[1]!r} both stand for the {part}, and neither takes precedence. Rename the one "
+        f"that is not the {part}."
     )
 
 
 def to_row(names: tuple[str, ...], cells: Sequence[str], kind: RecordKind, where: str) -> Fields:
-    """The fields of a row of a table. Raises DataError when it ends before a column that a record needs."""
+    """The fields of a row of a table. Raises DataError if the row lacks the cell of a required part."""
     if len(cells) < len(names):
         for part in FIELD_NAMES[kind]:
             if part not in OPTIONAL_PARTS and matching_fields(names, kind, part)[0] not in names[: len(cells)]:
                 columns = f"{len(cells)} column{'s' if len(cells) > 1 else ''}"
                 raise DataError(
-                    f"{where}: has {columns}, but the header names {len(names)} ({', '.join(names)}), and the {part} "
-                    "is missing. Write all of them."
+                    f"{where}: the row has {columns}, but the header has {len(names)} ({', '.join(names)}). The {part} "
+                    "is missing. Write all columns."
                 )
     return dict(zip(names, cells, strict=False))
 
 
 def is_header(cells: Sequence[str], kind: RecordKind) -> bool:
-    """Whether these name every part that a record needs."""
+    """Whether these cells contain a name for every required part of a record."""
     return not _missing_parts(tuple(cells), kind)
 
 
@@ -153,36 +153,38 @@ def _missing_parts(names: tuple[str, ...], kind: RecordKind) -> list[str]:
 
 
 def parse_header(cells: Sequence[str], kind: RecordKind, where: str) -> tuple[str, ...] | None:
-    """The columns' names when a file's first line is a header: when it names every part that a record needs, in any
-    order. None: it is a record, even if a word in it is a name too.
+    """The column names if a file's first line is a header. None if the line is a record.
 
-    Raises DataError when a part is not named, but the first cell is a name for an id and the next is no sentence, or
-    all cells are words and some of them names: taken for a record the line would add one that nobody wrote, and taken
-    for a header it could hide one. Also when two columns name the same part, and neither counts more.
+    A header names every required part, in any order. A record may contain a word that is also a column name.
+
+    Raises DataError if the line could be either: some parts are missing, but the first cell is a name for an id and the
+    second is not a sentence, or all cells are single words and one of them is a column name. (Reading it as a record
+    could add a false one, and reading it as a header could lose one.) Also raises DataError if two columns stand for
+    the same part and neither takes precedence.
     """
     names = tuple(cell.strip() for cell in cells)
     parts = FOLDED_NAMES[kind]
     missing = _missing_parts(names, kind)
     if not missing:
         if len({*map(fold_name, names)}) < len(names):
-            raise DataError(f"{where}: two columns have the same name ({', '.join(names)}). Rename one.")
+            raise DataError(f"{where}: two columns have the same name ({', '.join(names)}). Rename one of them.")
         for part in parts:
             if both := rival_fields(names, kind, part):
                 raise _rivals_error(both, part, where)
         return names
     named = any(is_named(name, kind, part) for name in names for part in parts)
-    words = [word for name in names for word in name.split()] if " " in names[0] else names  # no id holds a space
+    words = [word for name in names for word in name.split()] if " " in names[0] else names  # an id has no space
     if (named and all(map(COLUMN_NAME.fullmatch, words))) or _names_id(names, kind):
         example = "<TAB>".join(FIELD_NAMES[kind][part][0] for part in parts if part not in OPTIONAL_PARTS)
         raise DataError(
-            f"{where}: looks like a header ({', '.join(names)}), but names no column for the {missing[0]}. Call it "
-            f"{FIELD_NAMES[kind][missing[0]][0]!r}; or, if the line is a record, put the header {example} above it."
+            f"{where}: the line looks like a header ({', '.join(names)}), but no column is named for the {missing[0]}. "
+            f"Name it {FIELD_NAMES[kind][missing[0]][0]!r}. If the line is a record, put the header {example} above it."
         )
     return None
 
 
 def _names_id(names: tuple[str, ...], kind: RecordKind) -> bool:
-    """Whether the first cell is a name for the id of a document or query, and the next is not plainly a sentence."""
+    """Whether the first cell is a name for the id of a document or query, and the second is not a sentence."""
     if len(names) < 2 or kind not in ("document", "query") or not is_named(names[0], kind, "id"):
         return False
     words = names[1].split()

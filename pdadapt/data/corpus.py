@@ -1,6 +1,6 @@
-"""Documents, queries and datasets.
+"""Documents, corpora and datasets in memory.
 
-Ids are strings. A document's text for every model, student or teacher, is `Document.contents`.
+Ids are strings. Every model, student or teacher, reads `Document.contents` as the text of a document.
 """
 
 from __future__ import annotations
@@ -22,20 +22,23 @@ Queries = dict[str, str]  # query_id -> text
 
 
 class Document(NamedTuple):
+    """One document of a corpus, or one passage of a document (see `passages.py`)."""
+
     doc_id: str
     title: str
     text: str
 
     @property
     def contents(self) -> str:
-        """Title and text, joined the one way that students and teachers both see."""
+        """Title and text, joined by a space. Students and teachers read the same string."""
         return f"{self.title} {self.text}".strip() if self.title else self.text
 
 
 class Corpus:
-    """Documents in the order of their file, found again by id.
+    """Documents in file order, with access by id.
 
-    `documents` may be a sequence that reads a document from its file when asked; of the ids a hash is kept.
+    `documents` may be a sequence that reads each document from disk on access. The corpus keeps only a 64-bit hash of
+    each id in memory.
     """
 
     def __init__(
@@ -44,9 +47,8 @@ class Corpus:
         id_hashes: Sequence[int] | np.ndarray | None = None,
         unsplit: Corpus | None = None,
     ):
-        """id_hashes: hash_id of each document's id, in order; None: the documents are asked for their ids.
-
-        unsplit: of passages, the documents that they were split from.
+        """id_hashes: `hash_id` of each document's id, in order. None computes them from the documents.
+        unsplit: the corpus that these passages were split from. None if the documents are not passages.
         """
         self.documents = documents
         self.unsplit = unsplit or self
@@ -72,21 +74,21 @@ class Corpus:
         raise KeyError(doc_id)
 
     def _candidates(self, doc_id: str) -> Iterator[Document]:
-        """Documents whose id has the same hash: nearly always the one, or none."""
-        wanted = np.uint64(hash_id(doc_id))
-        first, last = np.searchsorted(self._sorted, wanted, "left"), np.searchsorted(self._sorted, wanted, "right")
+        """Documents whose id has the same hash. With few exceptions this is one document or none."""
+        key = np.uint64(hash_id(doc_id))
+        first, last = np.searchsorted(self._sorted, key, "left"), np.searchsorted(self._sorted, key, "right")
         return (self.documents[int(position)] for position in self._order[first:last])
 
     def missing_ids(self, doc_ids: Iterable[str]) -> list[str]:
-        """Those of the ids that no document has; the documents are not read."""
+        """Those of the ids that no document has. This compares hashes and reads no document."""
         ids = list(doc_ids)
         hashes = np.fromiter(map(hash_id, ids), np.uint64, len(ids))
         places = np.searchsorted(self._sorted, hashes).clip(max=len(self._sorted) - 1)
-        found = self._sorted[places] == hashes if len(self._sorted) else np.zeros(len(ids), bool)
-        return [doc_id for doc_id, known in zip(ids, found, strict=True) if not known]
+        is_known = self._sorted[places] == hashes if len(self._sorted) else np.zeros(len(ids), bool)
+        return [doc_id for doc_id, known in zip(ids, is_known, strict=True) if not known]
 
     def repeated_id(self) -> int | None:
-        """The position of the first document whose id another had before it; None: all ids differ."""
+        """The position of the first document that repeats an earlier id. None if all ids differ."""
         same = np.flatnonzero(self._sorted[1:] == self._sorted[:-1])
         repeated = []
         for rank in same:
@@ -97,55 +99,64 @@ class Corpus:
 
     @property
     def texts_differ(self) -> bool:
-        """Whether two documents differ: else there is no order of them to be learned."""
+        """Whether at least two documents have different texts. Otherwise no ranking can be learned."""
         first = self.documents[0].contents.split()
         return any(document.contents.split() != first for document in self)
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of all documents, in order."""
+        """`fingerprint` of all documents in order: 16 hex digits."""
         return fingerprint((document.doc_id, document.contents) for document in self)
 
-    def sample(self, most: int) -> list[str]:
-        """Contents of at most so many documents, spread evenly."""
-        step = max(1, len(self) // most)
-        return [self.documents[i].contents for i in range(0, len(self), step)][:most]
+    def sample(self, limit: int) -> list[str]:
+        """Contents of at most `limit` documents at equal distances in the corpus."""
+        step = max(1, len(self) // limit)
+        return [self.documents[i].contents for i in range(0, len(self), step)][:limit]
 
 
 def hash_id(doc_id: str) -> int:
-    """64 bits."""
+    """A 64-bit hash of a document id (BLAKE2b)."""
     return int.from_bytes(hashlib.blake2b(doc_id.encode(errors="surrogatepass"), digest_size=8).digest(), "little")
 
 
 class DatasetSource(NamedTuple):
-    """Where a dataset is read from: what load_dataset, and passages.split_documents, were told."""
+    """Where a dataset was read from: the arguments of `load_dataset` and `passages.split_documents`."""
 
     corpus: str
     queries: str | None = None
     split: str = "test"
     passages: str | None = None
+    """The value of --passages, `words=180,overlap=30`. None if documents are not split."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A corpus with the queries to adapt on, and, where there are judgments, the queries to test on."""
+    """A corpus with training queries, and with test queries and qrels if there are judgments."""
 
     name: str
     corpus: Corpus
-    queries: Queries  # their text is all that adaptation reads
+    queries: Queries
+    """Training queries. Adaptation reads only their text."""
     test_queries: Queries
-    qrels: Qrels  # of the test queries
-    read_train_qrels: Callable[[], Qrels] = dict  # of some of the queries; called by supervised training only
-    queries_from: str = ""  # where the queries were found
+    qrels: Qrels
+    """Judgments of the test queries."""
+    read_train_qrels: Callable[[], Qrels] = dict
+    """Reads the judgments of training queries. Only supervised training calls it."""
+    queries_from: str = ""
+    """The file or dataset that the training queries came from."""
     qrels_from: str = ""
-    answers: dict[str, tuple[str, ...]] = field(default_factory=dict)  # to open-domain questions, by query id
-    lengths: dict[str, int] = field(default_factory=dict)  # query_length, document_length that the field measures with
+    """The file or dataset that the test judgments came from."""
+    answers: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Accepted answers to open-domain questions, by query id."""
+    lengths: dict[str, int] = field(default_factory=dict)
+    """`query_length` and `document_length` in tokens that published results on this corpus use. May be empty."""
     source: DatasetSource | None = None
-    notices: Notices = field(default_factory=Notices, compare=False)  # of what was left out; may grow (train_qrels)
+    notices: Notices = field(default_factory=Notices, compare=False)
+    """What was left out of the files. Reading `train_qrels` may add to it."""
 
     @cached_property
     def train_qrels(self) -> Qrels:
-        """Without blank documents."""
+        """Judgments of training queries, without blank documents."""
         blank = self.notices.blank["document"]
         return {
             query_id: {doc_id: grade for doc_id, grade in grades.items() if doc_id not in blank}
@@ -153,31 +164,31 @@ class Dataset:
         }
 
     def without_blank(self, ranking: Mapping[str, list[tuple[str, float]]]) -> dict[str, list[tuple[str, float]]]:
-        """A run, as of another system, without the queries and documents that were left out."""
-        gone = self.notices.blank["query"] - self.queries.keys() - self.test_queries.keys()
-        blank = self.notices.blank["document"]
+        """A ranking, possibly made by another system, without the dataset's blank queries and blank documents."""
+        blank_queries = self.notices.blank["query"] - self.queries.keys() - self.test_queries.keys()
+        blank_documents = self.notices.blank["document"]
         kept = {
-            query_id: [entry for entry in ranked if entry[0] not in blank]
+            query_id: [entry for entry in ranked if entry[0] not in blank_documents]
             for query_id, ranked in ranking.items()
-            if query_id not in gone
+            if query_id not in blank_queries
         }
         return {query_id: ranked for query_id, ranked in kept.items() if ranked}
 
     @property
     def summary(self) -> str:
-        """What was found, and where."""
-        whole = self.corpus.unsplit
-        passages = f" in {len(self.corpus):,} passages" if whole is not self.corpus else ""
-        found = [f"{self.name}: {len(whole):,} documents{passages}"]
+        """The numbers of documents, training queries and test queries, and where the queries came from."""
+        unsplit = self.corpus.unsplit
+        passages = f" in {len(self.corpus):,} passages" if unsplit is not self.corpus else ""
+        parts = [f"{self.name}: {len(unsplit):,} documents{passages}"]
         if self.queries:
-            found.append(f"{len(self.queries):,} queries to adapt on (the text of {self.queries_from})")
+            parts.append(f"{len(self.queries):,} queries to adapt on (the text of {self.queries_from})")
         if self.test_queries:
-            found.append(f"{len(self.test_queries):,} to test on ({self.qrels_from})")
-        return "; ".join(found) + "."
+            parts.append(f"{len(self.test_queries):,} to test on ({self.qrels_from})")
+        return "; ".join(parts) + "."
 
 
 def fingerprint(texts: Iterable[tuple[str, str]]) -> str:
-    """SHA-256 over (id, text) in order: 16 hex digits."""
+    """SHA-256 over (id, text) pairs in order, shortened to 16 hex digits."""
     digest = hashlib.sha256()
     for key, text in texts:
         digest.update(f"{key}\0{text}\0".encode())
@@ -185,14 +196,14 @@ def fingerprint(texts: Iterable[tuple[str, str]]) -> str:
 
 
 def data_hashes(dataset: Dataset, queries: Queries) -> dict[str, str]:
-    """What tells whether a run goes on with the data that it was begun with; the whole corpus is read."""
+    """Hashes of corpus and queries. A resumed run compares them with its first start. Reads the whole corpus."""
     return {"corpus_sha256": dataset.corpus.fingerprint, "queries_sha256": fingerprint(queries.items())}
 
 
 def relevant_documents(dataset: Dataset, queries: Queries) -> dict[str, list[str]]:
-    """What people labeled relevant to those of the queries that have labels; reads the training qrels.
+    """The documents that the training qrels judge relevant (grade > 0), by query id. Queries without any are left out.
 
-    Raises DataError when the corpus does not hold such a document.
+    Raises DataError if the corpus lacks one of these documents.
     """
     graded = ((query_id, dataset.train_qrels.get(query_id, {})) for query_id in queries)
     relevant = {
@@ -201,7 +212,7 @@ def relevant_documents(dataset: Dataset, queries: Queries) -> dict[str, list[str
     unknown = [doc_id for doc_ids in relevant.values() for doc_id in doc_ids if doc_id not in dataset.corpus]
     if unknown:
         raise DataError(
-            f"The training qrels name document {unknown[0]!r}, which the corpus does not hold; remove their line, or "
-            "give the corpus that they are of."
+            f"The training qrels name document {unknown[0]!r}, which is not in the corpus. Remove that line, or use "
+            "the corpus that the qrels were made for."
         )
     return relevant

@@ -1,4 +1,4 @@
-"""Documents from files and folders. Blank documents are left out and noted."""
+"""Read documents from files and folders. Blank documents are left out and noted in `Notices`."""
 
 from __future__ import annotations
 
@@ -26,16 +26,15 @@ from pdadapt.data.records import (
 )
 from pdadapt.errors import DataError
 
-UNSAFE_ID_CHARACTERS = re.compile(
-    r"[\s%\x00-\x1f\x7f\ud800-\udfff]"
-)  # in an id: what runs cannot carry, or no terminal can show
+# Characters that a run file cannot contain in an id, or that a terminal cannot show.
+UNSAFE_ID_CHARACTERS = re.compile(r"[\s%\x00-\x1f\x7f\ud800-\udfff]")
 
 
 def read_corpus(path: Path, notices: Notices | None = None) -> Corpus:
-    """Read documents: JSONL (`_id`, `title`, `text`), TSV (id, text[, title]: MS MARCO's order) or CSV with a header.
+    """Read a file of documents: JSONL (`_id`, `title`, `text`), TSV (id, text[, title]), CSV with a header, or Parquet.
 
-    Of a JSONL or TSV file the texts stay on disk until they are asked for. Blank documents are left out, and noted.
-    Raises DataError, with file and line, on what cannot be read.
+    The column order of TSV is MS MARCO's. The texts of JSONL and TSV files stay on disk until they are used. Blank
+    documents are left out and noted. Raises DataError with file and line if a record is malformed.
     """
     notices = notices or Notices()
     if file_ending(path) not in (".jsonl", ".json", ".tsv"):
@@ -48,18 +47,22 @@ def read_corpus(path: Path, notices: Notices | None = None) -> Corpus:
     lines = LineFile(path, to_document)
     corpus = build_corpus(lines, scan_documents(lines.read()), lines.where, str(path), notices)
     if (tsv := lines.rows.tsv) and tsv.joined:
-        found = f"{tsv.first_joined}: the text holds a tab" + f", as in {tsv.joined - 1:,} more" * (tsv.joined > 1)
+        more = f" (and {tsv.joined - 1:,} more)" * (tsv.joined > 1)
+        problem = f"{tsv.first_joined}: the text contains a tab{more}."
         notices.add(
             f"tabs of {path}",
-            f"{found}: read as white space, since not every row has another column.",
-            f"{found}. Put a space in its place, name all columns in a header, or leave out --strict.",
+            f"{problem} It was read as a space, because not every row has a third column.",
+            f"{problem} Replace it with a space, name all columns in a header, or leave out --strict.",
         )
     return corpus
 
 
 def read_folder(folder: Path, files: Sequence[Path], notices: Notices | None = None) -> Corpus:
-    """A document a file; its id is the file's path within the folder, with %20 for a space, and so for control
-    characters and for bytes that are not UTF-8. Blank documents are left out, and noted. Raises DataError.
+    """Read each of these text files as one document.
+
+    A document's id is the path of its file within the folder. White space, `%`, control characters and bytes that are
+    not UTF-8 are percent-encoded (%20 for a space). Blank documents are left out and noted. Raises DataError if a file
+    cannot be read as text, or if none contains text.
     """
     documents = []
     for file in files:
@@ -76,12 +79,12 @@ def read_folder(folder: Path, files: Sequence[Path], notices: Notices | None = N
     )
 
 
-def _percent_encode(found: re.Match[str]) -> str:
-    return quote(found[0], errors="surrogateescape")
+def _percent_encode(match: re.Match[str]) -> str:
+    return quote(match[0], errors="surrogateescape")
 
 
 def scan_documents(documents: Iterable[Document]) -> tuple[array[int], array[int]]:
-    """(the hash of each document's id, the places of those that are blank)."""
+    """(hash of each document's id, positions of the blank documents)."""
     hashes, blank = array("Q"), array("Q")
     for place, document in enumerate(documents):
         hashes.append(hash_id(document.doc_id))
@@ -101,16 +104,16 @@ def build_corpus(
     source: str,
     notices: Notices,
 ) -> Corpus:
-    """The corpus of these documents, without the blank ones.
+    """Build a corpus from these documents. Blank documents are left out and noted.
 
-    scanned: what scan says of them. where: "file:line" of the document at a place. Raises DataError when an id stands
-    twice, or no document is left.
+    scanned: the result of `scan_documents`. where: returns "file:line" of the document at a position. source: how
+    messages name the documents. Raises DataError if an id is repeated, or if no document is left.
     """
     hashes, blank = scanned
     corpus = Corpus(documents, hashes)
     if (repeated := corpus.repeated_id()) is not None:
         raise DataError(
-            f"{where(repeated)}: the document id {documents[repeated].doc_id!r} stands twice; remove or rename one."
+            f"{where(repeated)}: duplicate document id {documents[repeated].doc_id!r}. Remove or rename one of them."
         )
     if blank:
         notices.leave_out("document", source, [documents[place].doc_id for place in blank], where(blank[0]))
@@ -119,10 +122,11 @@ def build_corpus(
         corpus = Corpus(rest, np.asarray(hashes, np.uint64)[kept])
     if not len(corpus):
         raise DataError(
-            f"{source} holds no documents{' that are not blank' if blank else ''}; give the file that does."
+            f"{source} contains no documents{' that are not blank' if blank else ''}. Choose a file that has some."
         )
     return corpus
 
 
 def to_document(row: Fields, where: str) -> Document:
+    """A document from the fields of a record. where: "file:line". Raises DataError if id or text is missing."""
     return Document(read_id(row, "document", where), read_title(row, where), read_text(row, where))

@@ -1,7 +1,4 @@
-"""Documents, queries and judgments.
-
-Ids are strings. A document's text for every model, student or teacher, is `Document.contents`.
-"""
+"""Read text files: encodings, gzip, and access to single lines by their position in the file."""
 
 from __future__ import annotations
 
@@ -19,11 +16,11 @@ from pdadapt.errors import DataError, reason
 
 
 def path_text(name: str | Path) -> str:
-    """A file's name as text, with \\x.. for bytes that are not UTF-8."""
+    """A file's name as printable text. Bytes that are not UTF-8 become \\x..."""
     return os.fsencode(name).decode(errors="backslashreplace")
 
 
-BYTE_ORDER_MARKS = {  # byte order marks, the longer first
+BYTE_ORDER_MARKS = {  # the longer ones first, since UTF-32's begins with UTF-16's
     b"\xff\xfe\x00\x00": "utf-32",
     b"\x00\x00\xfe\xff": "utf-32",
     b"\xff\xfe": "utf-16",
@@ -33,15 +30,18 @@ BYTE_ORDER_MARKS = {  # byte order marks, the longer first
 
 
 def check_file(path: Path) -> None:
-    """Raises DataError when there is no such file."""
+    """Raises DataError if there is no such file."""
     if os.path.isdir(path):
-        raise DataError(f"{path} is a folder; give a file.")
+        raise DataError(f"{path} is a folder, not a file. Choose a file.")
     if not os.path.isfile(path):
-        raise DataError(f"File {path} was not found; check its name.")
+        raise DataError(f"File {path} not found. Check its name.")
 
 
 def has_utf8_name(path: Path) -> bool:
-    """Whether the file's name is. Else Python has it with halves of surrogate pairs, which most libraries refuse."""
+    """Whether the file's name is valid UTF-8.
+
+    Python represents other bytes in a name as halves of surrogate pairs, which most libraries refuse.
+    """
     try:
         return bool(str(path).encode())
     except UnicodeEncodeError:
@@ -49,17 +49,22 @@ def has_utf8_name(path: Path) -> bool:
 
 
 def file_ending(path: Path) -> str:
-    """What a file's name says about its format, as `.tsv`; of `.tsv.gz` too."""
+    """The ending of a file's name in lower case, without `.gz`: `.tsv` for `x.tsv` and `x.TSV.gz`."""
     return Path(path.name.lower().removesuffix(".gz")).suffix
 
 
 def is_gzip(path: Path) -> bool:
+    """Whether the file's name ends in `.gz`."""
     return path.name.lower().endswith(".gz")
 
 
 @contextmanager
 def open_text(path: Path) -> Iterator[IO[str]]:
-    """A text file, its line breaks as they are. Raises DataError when it is missing, or turns out to be no text."""
+    """Open a text file, also with `.gz`, without translating line breaks.
+
+    A byte order mark selects the encoding; the default is UTF-8. Raises DataError if the file is missing, if it cannot
+    be decompressed, or (while it is read) if it is not text.
+    """
     check_file(path)
     opened = gzip.open if is_gzip(path) else open
     try:
@@ -76,10 +81,13 @@ def open_text(path: Path) -> Iterator[IO[str]]:
 
 
 class Lines:
-    """The lines of a text file by where they start, in bytes: on disk, or in memory if packed or not in UTF-8."""
+    """The lines of a text file, addressed by the byte at which they start.
+
+    A UTF-8 file stays on disk (mmap). A compressed file, or one in UTF-16 or UTF-32, is held in memory.
+    """
 
     def __init__(self, path: Path):
-        """Raises DataError when the file is missing, or cannot be unpacked."""
+        """Raises DataError if the file is missing or cannot be decompressed."""
         check_file(path)
         self.path = path
         self.bytes = _read_utf8(path)
@@ -88,7 +96,7 @@ class Lines:
         self._break = b"\r" if old_mac else b"\n"
 
     def __iter__(self) -> Iterator[tuple[int, int, bytes]]:
-        """(number, start, line without its break) of each."""
+        """Yield (line number from 1, start, line without its break)."""
         number, start, size = 1, self._begin, len(self.bytes)
         while start < size:
             end = self._end(start)
@@ -96,22 +104,22 @@ class Lines:
             number, start = number + 1, end + 1
 
     def at(self, start: int) -> bytes:
-        """The line that starts there, without its break."""
+        """The line that starts at this byte, without its break."""
         return self.bytes[start : self._end(start)].removesuffix(b"\r")
 
-    def text(self, line: bytes, where: str) -> str:
-        """Raises DataError when the line is no text."""
+    def decode(self, line: bytes, where: str) -> str:
+        """The line as text. where: "file:line". Raises DataError if it is not UTF-8."""
         try:
             return line.decode()
         except UnicodeDecodeError as error:
             raise _not_utf8_line_error(self.path, where, error, self.bytes[:4096]) from None
 
     def start_of(self, position: int) -> int:
-        """Where the line begins that this byte is in."""
+        """The byte at which the line that contains this byte starts."""
         return max(self._begin, self.bytes.rfind(self._break, 0, position) + 1)
 
-    def after(self, start: int) -> bytes:
-        """The next line that is not blank; empty when there is none."""
+    def next_line(self, start: int) -> bytes:
+        """The next line after the one that starts at this byte. Blank lines are skipped. Empty at the end."""
         start = self._end(start) + 1
         while start < len(self.bytes):
             if line := self.at(start).strip():
@@ -120,20 +128,22 @@ class Lines:
         return b""
 
     def where(self, start: int) -> str:
-        """ "file:line" of the line that starts there; what is before it is read."""
-        return f"{self.path}:{next(number for number, begun, _ in self if begun == start)}"
+        """ "file:line" of the line that starts at this byte. This reads all lines before it."""
+        return f"{self.path}:{next(number for number, line_start, _ in self if line_start == start)}"
 
     def _end(self, start: int) -> int:
-        found = self.bytes.find(self._break, start)
-        return len(self.bytes) if found < 0 else found
+        """The byte after the last one of a line, without its break."""
+        end = self.bytes.find(self._break, start)
+        return len(self.bytes) if end < 0 else end
 
 
 def _detect_encoding(head: bytes) -> str:
+    """The encoding that a file's first bytes tell, by a byte order mark; else UTF-8."""
     return next((encoding for mark, encoding in BYTE_ORDER_MARKS.items() if head.startswith(mark)), "utf-8")
 
 
 def _read_utf8(path: Path) -> bytes | mmap.mmap:
-    """The file's content: mapped from disk where it can be."""
+    """The file's content in UTF-8. Uncompressed UTF-8 files are mapped from disk."""
     if is_gzip(path):
         try:
             with gzip.open(path) as packed:
@@ -152,18 +162,21 @@ def _read_utf8(path: Path) -> bytes | mmap.mmap:
 
 
 def _not_utf8_file_error(path: Path) -> DataError:
-    """What is wrong with a file that is not UTF-8, and in which line."""
+    """The error for a file that is not UTF-8. It names the first bad line."""
     lines = Lines(path)
     for number, _, line in lines:
         try:
-            lines.text(line, f"{path}:{number}")
+            lines.decode(line, f"{path}:{number}")
         except DataError as error:
             return error
-    return DataError(f"{path} changed while it was read; give the same command again.")
+    return DataError(f"{path} changed while it was read. Repeat the command.")
 
 
 def _not_utf8_line_error(path: Path, where: str, error: UnicodeDecodeError, head: bytes) -> DataError:
-    """Names the command that makes UTF-8 of what the line most likely is. head: what the file begins with."""
+    """The error for a line that is not UTF-8. It names a command that converts the file from its likely encoding.
+
+    head: the first bytes of the file.
+    """
     if b"\0" in error.object:
         likely = "utf-16le" if head[1::2].count(0) >= head[::2].count(0) else "utf-16be"
     else:
@@ -171,14 +184,15 @@ def _not_utf8_line_error(path: Path, where: str, error: UnicodeDecodeError, head
     name = shlex.quote(str(path))
     command = f"iconv -f {likely} -t utf-8"
     command = f"gunzip -c {name} | {command} | gzip" if is_gzip(path) else f"{command} {name}"
-    return DataError(f"{where}: not UTF-8 text ({reason(error)}); convert it, if it is text ({command} > NEW).")
+    return DataError(f"{where}: not UTF-8 text ({reason(error)}). If it is text, convert it: {command} > NEW.")
 
 
 def _wide_text_error(path: Path, encoding: str, error: UnicodeDecodeError) -> DataError:
     return DataError(
-        f"{path} begins like {encoding.upper()} text, but is none ({reason(error)}); write it anew, in UTF-8."
+        f"{path} starts with the byte order mark of {encoding.upper()}, but cannot be decoded ({reason(error)}). Save "
+        "it as UTF-8."
     )
 
 
 def _gzip_error(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path} cannot be read as gzip ({reason(error)}); fetch or pack it anew.")
+    return DataError(f"{path} cannot be decompressed as gzip ({reason(error)}). Download or compress it again.")

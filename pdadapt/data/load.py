@@ -1,4 +1,4 @@
-"""What `--corpus` and `--queries` name, read into a Dataset."""
+"""Load a Dataset from the values of `--corpus` and `--queries`."""
 
 from __future__ import annotations
 
@@ -20,21 +20,25 @@ from pdadapt.data.records import (
 from pdadapt.data.trec import Qrels
 from pdadapt.errors import DataError
 
-SHIPPED_CORPORA = {
-    name: Path(__file__).parent / "shipped" / name for name in ("demo", "general")
-}  # corpora inside the package
+# Corpora inside the package.
+SHIPPED_CORPORA = {name: Path(__file__).parent / "shipped" / name for name in ("demo", "general")}
 
 
 def load_dataset(source: str, queries_file: Path | None = None, split: str = "test", strict: bool = False) -> Dataset:
-    """Read what `--corpus` and `--queries` name.
+    """Read a corpus and its queries.
 
-    source: `demo` or `general`; a BEIR folder (`corpus.jsonl`, `queries.jsonl`, `qrels/<split>.tsv`); a folder with MS
-    MARCO's files (`collection.tsv`, `queries.train.tsv`) or of .txt and .md files; a JSONL, TSV, CSV (`.gz` too) or
-    Parquet file of documents; `hf:NAME` (see hub_rows); or, where there is no such path, a name of catalog.py.
-    `queries_file` replaces the queries to adapt on. What cannot be used, such as blank documents, is left out, and
-    stands in the dataset's `notices`; strict: it is refused.
+    source: one of
+        - `demo` or `general`, the corpora inside the package;
+        - a folder in BEIR layout (`corpus.jsonl`, `queries.jsonl`, `qrels/<split>.tsv`), with MS MARCO's files
+          (`collection.tsv`, `queries.train.tsv`), or of .txt and .md files;
+        - a JSONL, TSV or CSV (also with `.gz`) or Parquet file of documents;
+        - `hf:NAME[:CONFIG][@SPLIT]`, a Hugging Face dataset;
+        - a name that `catalog.py` knows. An existing path of that name takes precedence.
+    queries_file: replaces the training queries.
+    split: the split to test on.
+    strict: raise DataError for records that would be left out and noted in `Dataset.notices`, such as blank documents.
 
-    Raises DataError when a file is missing or malformed.
+    Raises DataError if a file is missing or malformed.
     """
     path = SHIPPED_CORPORA.get(source, Path(source))
     notices = Notices(strict)
@@ -50,23 +54,24 @@ def load_dataset(source: str, queries_file: Path | None = None, split: str = "te
         dataset = Dataset(_path_name(path), read_folder(path, files, notices), {}, {}, {})
     else:
         dataset = _load_beir(path, split, notices)
-    where = DatasetSource(source if source in SHIPPED_CORPORA else _absolute_path(source), None, split)
+    dataset_source = DatasetSource(source if source in SHIPPED_CORPORA else _absolute_path(source), None, split)
     if split != DEFAULT_SPLIT and not dataset.qrels:
         raise DataError(f"Corpus {source!r} has no judgments for split {split!r}. Leave out --split (evaluate.split).")
-    dataset = replace(dataset, source=where, notices=notices)
+    dataset = replace(dataset, source=dataset_source, notices=notices)
     return dataset if queries_file is None else with_queries(dataset, queries_file)
 
 
 def with_queries(dataset: Dataset, file: Path) -> Dataset:
-    """The dataset with the queries of this file to adapt on. Raises DataError when it is missing or malformed.
+    """The dataset with the queries of this file as training queries.
 
-    Where a query names the document that it was written about, as `pdadapt queries` has it, that is its label.
+    If a query names the document that it was written about (as in the output of `pdadapt queries`), that document is
+    its training label. Raises DataError if the file is missing or malformed.
     """
     source = dataset.source and dataset.source._replace(queries=_absolute_path(str(file)))
     queries = read_queries(file, dataset.notices)
 
     def train_qrels() -> Qrels:
-        qrels = {query_id: found for query_id, found in read_query_sources(file).items() if query_id in queries}
+        qrels = {query_id: grades for query_id, grades in read_query_sources(file).items() if query_id in queries}
         return match_qrels(qrels, str(file), queries, dataset.corpus, dataset.notices, "training")[1] if qrels else {}
 
     return replace(
@@ -79,12 +84,12 @@ def with_queries(dataset: Dataset, file: Path) -> Dataset:
 
 
 def _path_name(path: Path) -> str:
-    """Of a file or folder, even if it is given as `.`."""
+    """The name of a file or folder, also if its path is `.`."""
     return path_text(os.path.basename(os.path.abspath(path))) or "corpus"
 
 
 def _absolute_path(name: str) -> str:
-    """A path that says the same elsewhere, where it is one."""
+    """The absolute path if `name` is an existing path, else `name` itself."""
     return str(Path(name).resolve()) if os.path.exists(name) else name
 
 
@@ -99,10 +104,10 @@ def _load_named(name: str, split: str, notices: Notices) -> Dataset:
         return Dataset(name.removeprefix(HUB_PREFIX), catalog.read_hub_corpus(name, notices), {}, {}, {})
     dataset = catalog.load_named(name, split, notices)
     if dataset is None:
-        hint = f" ({', '.join(near)}?)" if (near := catalog.similar_names(name)) else ""
+        hint = f" Did you mean {' or '.join(map(repr, near))}?" if (near := catalog.similar_names(name)) else ""
         raise DataError(
-            f"Corpus {name!r} was not found: give `demo`, a folder in BEIR layout or of .txt files, a .jsonl, .tsv or "
-            f".csv file (.gz too), .parquet, hf:NAME, or a name that `pdadapt datasets` lists{hint}."
+            f"Corpus {name!r} not found.{hint} Use `demo`, a folder in BEIR layout or of .txt files, a .jsonl, .tsv or "
+            ".csv file (also with .gz), a .parquet file, hf:NAME, or a name that `pdadapt datasets` lists."
         )
     return dataset
 
@@ -112,7 +117,7 @@ def _is_beir(folder: Path) -> bool:
 
 
 def _load_beir(folder: Path, split: str, notices: Notices) -> Dataset:
-    """The queries to adapt on are those that the qrels of the split do not list."""
+    """Load a folder in BEIR layout. All queries without judgments in the split are training queries."""
     corpus_file, queries_file = require_file(folder, "corpus"), require_file(folder, "queries")
     check_split(folder, split, split != DEFAULT_SPLIT, notices)
     corpus = read_corpus(corpus_file, notices)
@@ -122,8 +127,8 @@ def _load_beir(folder: Path, split: str, notices: Notices) -> Dataset:
     train_queries = {query_id: text for query_id, text in queries.items() if query_id not in test_queries}
 
     def train_qrels() -> Qrels:
-        found = read_matching_qrels(train_file, queries, corpus, notices, "training")[1] if split != "train" else {}
-        return {query_id: judged for query_id, judged in found.items() if query_id in train_queries}
+        qrels = read_matching_qrels(train_file, queries, corpus, notices, "training")[1] if split != "train" else {}
+        return {query_id: grades for query_id, grades in qrels.items() if query_id in train_queries}
 
     return Dataset(
         _path_name(folder),
@@ -139,7 +144,7 @@ def _load_beir(folder: Path, split: str, notices: Notices) -> Dataset:
 
 
 def _load_msmarco(folder: Path, split: str, notices: Notices) -> Dataset:
-    """The official files; the test is `dev.small` unless another split is asked for."""
+    """Load a folder of MS MARCO's official files. The test split is `dev.small` unless the user names another."""
     asked, split = split != DEFAULT_SPLIT, "dev.small" if split == DEFAULT_SPLIT else split
     check_split(folder, split, asked, notices)
     corpus = read_corpus(find_file(folder, "collection", (".tsv",)) or folder / "collection.tsv", notices)
@@ -147,10 +152,10 @@ def _load_msmarco(folder: Path, split: str, notices: Notices) -> Dataset:
     queries = read_queries(queries_file, notices)
     test_file, qrels_file = find_file(folder, f"queries.{split}"), find_qrels(folder, split)
     if qrels_file and not test_file:
-        found = f"{qrels_file} judges queries whose text is not there. Add queries.{split}.tsv"
+        problem = f"{qrels_file} judges queries whose text is missing. Add queries.{split}.tsv"
         if asked:
-            raise DataError(f"{found}, or leave out --split (evaluate.split).")
-        notices.add("split", f"{found}, to measure with them.", f"{found}, or leave out --strict.")
+            raise DataError(f"{problem}, or leave out --split (evaluate.split).")
+        notices.add("split", f"{problem} to measure on them.", f"{problem}, or leave out --strict.")
     test_queries, qrels = (
         read_matching_qrels(qrels_file, read_queries(test_file, notices), corpus, notices) if test_file else ({}, {})
     )

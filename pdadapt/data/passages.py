@@ -1,4 +1,4 @@
-"""Long documents, split: passages are indexed and judged, and a document ranks by its best passage (MaxP)."""
+"""Split long documents into passages. Passages are indexed and judged; a document ranks by its best passage (MaxP)."""
 
 from __future__ import annotations
 
@@ -19,17 +19,20 @@ NON_SPACE = re.compile(r"\S+")
 
 
 class Passages(Sequence[Document]):
-    """Windows of `words` words of each document's text, each with its title; neighbours share `overlap` words.
+    """The passages of documents, as a sequence of documents.
 
-    A passage's id is its document's, `#` and its number. Documents are read when asked for.
+    A passage is a window of `words` words of a document's text, with the document's title. Neighbouring passages share
+    `overlap` words. The id of a passage is DOC_ID#NUMBER, counted from 0. Texts are read from the documents on access.
     """
 
     def __init__(self, documents: Sequence[Document], words: int, overlap: int):
         self.documents = documents
         self.words = words
         self.overlap = overlap
-        self._last: tuple[int, Document, list[tuple[int, int]]] | None = None  # read: its row, and its windows
-        self._first = array("Q", [0])  # of each document its first passage, and behind the last how many there are
+        self._last: tuple[int, Document, list[tuple[int, int]]] | None = None
+        """The document that was read last: (its position, the document, its windows)."""
+        self._first = array("Q", [0])
+        """The position of each document's first passage, and at the end the number of all passages."""
         for document in documents:
             self._first.append(self._first[-1] + len(self._windows(document)))
 
@@ -56,7 +59,7 @@ class Passages(Sequence[Document]):
         return Document(f"{document.doc_id}#{number}", document.title, document.text[start:end])
 
     def _windows(self, document: Document) -> list[tuple[int, int]]:
-        """(start, end) in the text of each passage; at least one."""
+        """(start, end) of each passage as character positions in the text. There is at least one passage."""
         spans = [match.span() for match in NON_SPACE.finditer(document.text)]
         step = self.words - self.overlap
         firsts = range(0, max(1, len(spans) - self.overlap), step)
@@ -65,35 +68,42 @@ class Passages(Sequence[Document]):
 
 
 def split_documents(dataset: Dataset, text: str) -> Dataset:
-    """The dataset with passages for documents; text: `words=180,overlap=30`. Raises DataError when it is no such."""
+    """The dataset with passages in place of documents.
+
+    text: the value of --passages, `words=180,overlap=30`. Raises DataError if it has another form.
+    """
     try:
-        asked = {key: int(value) for key, value in (part.split("=") for part in text.split(","))}
+        options = {key: int(value) for key, value in (part.split("=") for part in text.split(","))}
     except ValueError:
-        asked = {}
-    words, overlap = asked.get("words", 0), asked.get("overlap", 0)
-    if not set(asked) <= {"words", "overlap"} or not 0 <= overlap < words:
-        raise DataError(f"--passages {text!r}: expected words=N,overlap=M with M less than N, as words=180,overlap=30.")
-    whole = dataset.corpus
+        options = {}
+    words, overlap = options.get("words", 0), options.get("overlap", 0)
+    if not set(options) <= {"words", "overlap"} or not 0 <= overlap < words:
+        raise DataError(
+            f"--passages {text!r} is not of the form words=N,overlap=M with M less than N. Write words=180,overlap=30, "
+            "for example."
+        )
+    unsplit = dataset.corpus
     source = dataset.source and dataset.source._replace(passages=text)
-    return replace(dataset, corpus=Corpus(Passages(whole.documents, words, overlap), unsplit=whole), source=source)
+    return replace(dataset, corpus=Corpus(Passages(unsplit.documents, words, overlap), unsplit=unsplit), source=source)
 
 
 def reload_dataset(source: DatasetSource) -> Dataset:
-    """A dataset again, from where it was read. Raises DataError when it is not there any more."""
+    """Read a dataset again from its source. Raises DataError if its files no longer exist."""
     dataset = load_dataset(source.corpus, Path(source.queries) if source.queries else None, source.split)
     return split_documents(dataset, source.passages) if source.passages else dataset
 
 
 def document_id_of(passage_id: str) -> str:
+    """The id of the document that a passage belongs to."""
     return passage_id.rpartition("#")[0]
 
 
 def rank_by_best_passage(ranking: Ranking, k: int) -> Ranking:
-    """The k best documents of a ranking of passages, each with its best passage's score."""
-    folded: Ranking = {}
+    """The top k documents of a ranking of passages (MaxP). A document's score is that of its best passage."""
+    documents: Ranking = {}
     for query_id, ranked in ranking.items():
         best: dict[str, float] = {}
         for passage_id, score in ranked:
             best.setdefault(document_id_of(passage_id), score)
-        folded[query_id] = list(best.items())[:k]
-    return folded
+        documents[query_id] = list(best.items())[:k]
+    return documents

@@ -1,4 +1,4 @@
-"""Records of JSONL, TSV, CSV, Parquet and text files: fields by name, and errors that name file and line."""
+"""Read records from JSONL, TSV, CSV, Parquet and text files. Errors name the file and the line."""
 
 from __future__ import annotations
 
@@ -19,33 +19,38 @@ from pdadapt.errors import DataError, reason
 RecordT = TypeVar("RecordT")
 
 HUB_PREFIX = "hf:"
-LINE_FORMATS = (".jsonl", ".json", ".tsv", ".txt")  # of files whose records are lines
-JSON_TYPE_NAMES = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
-SHOWN_CHARACTERS = 80  # characters of what is wrong
-MAX_TEXT_CHARACTERS = (
-    10_000_000  # characters of a text: a longer document is a whole corpus, and is not tokenised at once
-)
+LINE_FORMATS = (".jsonl", ".json", ".tsv", ".txt")  # formats with one record per line
+JSON_TYPE_NAMES = {
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    str: "a text",
+    list: "a list",
+    dict: "an object",
+    type(None): "null",
+}
+SHOWN_CHARACTERS = 80  # how much of a wrong value a message shows
+MAX_TEXT_CHARACTERS = 10_000_000  # a longer text is probably a whole corpus, and too long to tokenise at once
 
 
 def read_rows(path: Path, kind: RecordKind) -> Iterator[tuple[Fields, str]]:
-    """Yield (fields, "file:line") of every record of a file.
+    """Yield (fields, "file:line") of every record of a file or of a Hugging Face dataset (`hf:NAME`).
 
-    Raises DataError, with file and line, on what cannot be read.
+    Raises DataError with file and line if a record cannot be read.
     """
     if str(path).startswith(HUB_PREFIX):
         yield from ((row, f"{path}: row {number}") for number, row in enumerate(hub_rows(str(path)), 1))
         return
     check_file(path)
-    found = file_ending(path)
-    if found not in (*LINE_FORMATS, ".csv", ".parquet") or (found == ".txt" and kind != "query"):
+    ending = file_ending(path)
+    if ending not in (*LINE_FORMATS, ".csv", ".parquet") or (ending == ".txt" and kind != "query"):
         plain = ".txt, " * (kind == "query")
         raise DataError(
-            f"{path}: cannot tell the format of {found or 'a file without an ending'}; use {plain}.jsonl, .tsv, .csv "
-            "or .parquet."
+            f"{path}: unknown file format ({ending or 'no ending'}). Use {plain}.jsonl, .tsv, .csv or .parquet."
         )
-    if found == ".parquet":
+    if ending == ".parquet":
         yield from parquet_rows(path)
-    elif found == ".csv":
+    elif ending == ".csv":
         with open_text(path) as lines:
             yield from _csv_rows(lines, path, kind)
     else:
@@ -53,87 +58,95 @@ def read_rows(path: Path, kind: RecordKind) -> Iterator[tuple[Fields, str]]:
 
 
 def read_id(row: Fields, kind: RecordKind, where: str, part: str = "id") -> str:
-    """The id that a record has, or, of a judgment or a ranking, the one in this part of it."""
+    """The id of a record.
+
+    part: which id of a judgment or a ranking, `query` or `document`. where: "file:line". Raises DataError if the id is
+    missing or malformed.
+    """
     name = kind if part == "id" else part
     present = {key: value for key, value in columns.field_values(row, kind, part) if has_value(value)}
     columns.check_rivals(present, kind, part, where)
-    found = next(iter(present.values()), None)
-    if found is None:
-        raise DataError(f"{where}: the {name} has no id; name it in a field `{FIELD_NAMES[kind][part][0]}`.")
-    if isinstance(found, bool) or not isinstance(found, (str, int)):
-        raise DataError(f"{where}: the id of the {name} is neither a text nor a whole number; write it as a text.")
-    return check_id(str(found), name, where)
+    record_id = next(iter(present.values()), None)
+    if record_id is None:
+        raise DataError(f"{where}: the {name} has no id. Write it in a field `{FIELD_NAMES[kind][part][0]}`.")
+    if isinstance(record_id, bool) or not isinstance(record_id, (str, int)):
+        raise DataError(f"{where}: the id of the {name} must be a text or a whole number. Write it as a text.")
+    return check_id(str(record_id), name, where)
 
 
 def check_id(record_id: str, name: str, where: str) -> str:
-    """The id. Raises DataError when it is empty, or holds what files of ids cannot carry."""
+    """The id itself. Raises DataError if it is empty, or if a run file cannot contain it."""
     if not check_text(record_id, where):
         raise DataError(f"{where}: the {name} has no id. Write one.")
     if record_id.split() != [record_id]:
         raise DataError(
-            f"{where}: the id {record_id[:SHOWN_CHARACTERS]!r} holds white space, which TREC run files cannot carry; "
-            "put `_` in its place."
+            f"{where}: the id {record_id[:SHOWN_CHARACTERS]!r} contains white space, which TREC run files do not "
+            "allow. Replace it with `_`."
         )
     return record_id
 
 
 def read_text(row: Fields, where: str, kind: RecordKind = "document") -> str:
-    """The record's first text that is not blank; else empty, where it has a field for it (null, NaN)."""
+    """The first text of the record that is not blank. Empty if all its text fields are blank, null or NaN.
+
+    where: "file:line". Raises DataError if the record has no text field, or a text field is not a text.
+    """
     fields = columns.text_fields(row, kind)
     written = [value for _, value in fields if isinstance(value, str)]
     if written:
         return check_text(next((text for text in written if text.strip()), written[0]), where)
     for field, value in fields:
         if not is_missing(value):
-            raise DataError(f"{where}: `{field}` is no text but {_type_name(value)}; write it as a text, in quotes.")
+            raise DataError(f"{where}: `{field}` must be a text, but is {_type_name(value)}. Write it in quotes.")
     if not fields:
-        raise DataError(f"{where}: no text; name it in a field `text`.")
+        raise DataError(f"{where}: the {kind} has no text. Write it in a field `text`.")
     return ""
 
 
 def read_title(row: Fields, where: str) -> str:
-    """Empty where there is none; numbers are titles too."""
+    """The title of a record. Empty if it has none. A number is a title too. Raises DataError for another value."""
     value = next((value for _, value in columns.field_values(row, "document", "title") if not is_missing(value)), "")
     if not isinstance(value, (str, int, float)) and value:
-        raise DataError(f"{where}: the title is no text; write it as one, or leave it out.")
+        raise DataError(f"{where}: the title must be a text. Write it in quotes, or leave it out.")
     return check_text(str(value), where) if value or type(value) in (int, float) else ""
 
 
 def is_missing(value: object) -> bool:
-    """Whether it is what files hold in place of a value: null, or NaN as pandas writes it."""
+    """Whether the value stands for a missing one: null, or NaN as pandas writes it."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def has_value(value: object) -> bool:
-    """Whether a field holds something: 0 is an id too."""
+    """Whether a field contains a value. The number 0 is a value, since it may be an id."""
     return value != "" and not is_missing(value)
 
 
 def _type_name(value: object) -> str:
-    return next((name for of, name in JSON_TYPE_NAMES.items() if isinstance(value, of)), type(value).__name__)
+    """How messages call the type of a value."""
+    return next((name for kind, name in JSON_TYPE_NAMES.items() if isinstance(value, kind)), type(value).__name__)
 
 
 def check_text(text: str, where: str) -> str:
-    """The text. Raises DataError when it is none, or too long."""
+    """The text itself. Raises DataError if it is too long, or contains a NUL byte or half of a surrogate pair."""
     if len(text) > MAX_TEXT_CHARACTERS:
         raise DataError(
-            f"{where}: {len(text):,} characters in one text, and at most {MAX_TEXT_CHARACTERS:,} are read; split it."
+            f"{where}: the text has {len(text):,} characters, but may have at most {MAX_TEXT_CHARACTERS:,}. Split it."
         )
     if "\0" in text:
         raise DataError(
-            f"{where}: holds a NUL byte: convert the file to UTF-8 if it is UTF-16 (iconv -f utf-16le -t utf-8 OLD > "
-            "NEW), else remove it."
+            f"{where}: the text contains a NUL byte. If the file is UTF-16, convert it to UTF-8 (iconv -f utf-16le -t "
+            "utf-8 OLD > NEW). Otherwise remove the byte."
         )
-    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise DataError(f"{where}: holds half of a surrogate pair (\\ud800 to \\udfff), which is no text; remove it.")
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise DataError(f"{where}: the text contains half of a surrogate pair (\\ud800 to \\udfff). Remove it.")
     return text
 
 
 class RowLines:
-    """The rows of a file whose records are lines: JSONL, TSV, or a query a line."""
+    """The records of a file with one record per line: JSONL, TSV, or TXT with one query per line."""
 
     def __init__(self, path: Path, kind: RecordKind):
-        """Raises DataError when the file is missing, or its first line is neither a header nor a record."""
+        """Raises DataError if the file is missing, or if it is unclear whether its first line is a header."""
         self.path = path
         self.lines = Lines(path)
         self.tsv = TsvLayout(self.lines, kind) if file_ending(path) == ".tsv" else None
@@ -141,49 +154,49 @@ class RowLines:
         self._row: Callable[[str, int, str], Fields | None] = self.tsv.row if self.tsv else plain
 
     def __iter__(self) -> Iterator[tuple[int, Fields, str]]:
-        """(start, fields, "file:line") of every record. Raises DataError on what cannot be read."""
+        """Yield (start in bytes, fields, "file:line") of every record. Raises DataError if one cannot be read."""
         file = str(self.path)
         for number, start, line in self.lines:
             where = f"{file}:{number}"
-            if (row := self._row(self.lines.text(line, where), number, where)) is not None:
+            if (row := self._row(self.lines.decode(line, where), number, where)) is not None:
                 yield start, row, where
 
     def at(self, start: int) -> Fields:
-        """The fields of the record that starts there."""
+        """The fields of the record that starts at this byte."""
         where = str(self.path)
-        row = self._row(self.lines.text(self.lines.at(start), where), 0, where)
+        row = self._row(self.lines.decode(self.lines.at(start), where), 0, where)
         assert row is not None, "the file has changed"
         return row
 
 
 class LineFile(Sequence[RecordT], Generic[RecordT]):
-    """The records of a file, each read from it when asked for: in memory are eight bytes a record.
+    """The records of a file with one record per line, read from disk on access.
 
-    A packed file is in memory whole. read() must have gone through the file once: it finds the records, and checks
-    them.
+    Memory use is eight bytes per record. (A compressed file is held in memory.) Call `read` and exhaust it before any
+    other access: it finds and checks the records.
     """
 
     def __init__(self, path: Path, build: Callable[[Fields, str], RecordT], kind: RecordKind = "document"):
-        """build: what a record is, of its fields and "file:line". Raises DataError when the file is missing."""
+        """build: makes a record from its fields and "file:line". Raises DataError if the file is missing."""
         self.path = path
         self.build = build
         self.rows = RowLines(path, kind)
         self._starts = array("Q")
 
     def read(self) -> Iterator[RecordT]:
-        """Yield every record, from the first. Raises DataError, with file and line, on what cannot be read."""
+        """Yield every record from the first on. Raises DataError with file and line if one cannot be read."""
         self._starts = array("Q")
         for start, row, where in self.rows:
             self._starts.append(start)
             yield self.build(row, where)
 
     def keep(self, records: Iterable[int]) -> LineFile[RecordT]:
-        """These alone, by their places."""
+        """Keep only the records at these positions; return self."""
         self._starts = array("Q", (self._starts[record] for record in records))
         return self
 
     def where(self, record: int) -> str:
-        """ "file:line" of a record."""
+        """ "file:line" of the record at this position."""
         return self.rows.lines.where(self._starts[record])
 
     def __len__(self) -> int:
@@ -200,10 +213,10 @@ class LineFile(Sequence[RecordT], Generic[RecordT]):
 
 
 class Subset(Sequence[RecordT], Generic[RecordT]):
-    """Some of the records of a sequence, by their places: eight bytes each."""
+    """The records of a sequence at some positions. Memory use is eight bytes per record."""
 
     def __init__(self, records: Sequence[RecordT], places: Iterable[int]):
-        """places: rising."""
+        """places: positions in rising order."""
         self._records = records
         self._places = array("Q", places)
 
@@ -211,12 +224,12 @@ class Subset(Sequence[RecordT], Generic[RecordT]):
         return len(self._places)
 
     def __iter__(self) -> Iterator[RecordT]:
-        wanted = iter(self._places)
-        place = next(wanted, None)
+        places = iter(self._places)
+        place = next(places, None)
         for number, record in enumerate(self._records):
             if number == place:
                 yield record
-                place = next(wanted, None)
+                place = next(places, None)
 
     @overload
     def __getitem__(self, index: int) -> RecordT: ...
@@ -228,7 +241,7 @@ class Subset(Sequence[RecordT], Generic[RecordT]):
         places = self._places[index]
         if (index.step or 1) != 1 or not places:
             return [self._records[place] for place in places]
-        block = self._records[places[0] : places[-1] + 1]  # a few more than are wanted, in one go
+        block = self._records[places[0] : places[-1] + 1]  # one read of a few records too many is faster
         return [block[place - places[0]] for place in places]
 
 
@@ -237,15 +250,15 @@ def _jsonl_fields(line: str, number: int, where: str) -> Fields | None:
 
 
 def parse_object(line: str, where: str) -> Fields:
-    """The JSON object of a line. Raises DataError when it is something else."""
+    """The JSON object of a line. where: "file:line". Raises DataError if the line is something else."""
     try:
         row = json.loads(line)
-    except (ValueError, RecursionError) as error:  # also of numbers too long, and brackets too deep
-        check_text(line, where)  # a NUL byte is named
+    except (ValueError, RecursionError) as error:  # numbers with too many digits and too deep brackets raise too
+        check_text(line, where)  # so that the message names a NUL byte
         problem = error.msg if isinstance(error, json.JSONDecodeError) else reason(error)
-        raise DataError(f"{where}: not valid JSON ({problem}); one object a line is expected.") from None
+        raise DataError(f"{where}: not valid JSON ({problem}). Write one object per line.") from None
     if not isinstance(row, dict):
-        raise DataError(f"{where}: expected a JSON object, and found a {type(row).__name__}; write one object a line.")
+        raise DataError(f"{where}: {_type_name(row)} is not a JSON object. Write one object per line.")
     return row
 
 
@@ -254,53 +267,55 @@ def _plain_query_fields(line: str, number: int, where: str) -> Fields | None:
 
 
 def parquet_rows(path: Path) -> Iterator[tuple[Fields, str]]:
-    """(fields, "file: row N") of every record. Raises DataError when it is no Parquet file."""
+    """Yield (fields, "file: row N") of every record. Raises DataError if the file is not a valid Parquet file."""
     import pyarrow.parquet
     from pyarrow import ArrowException
 
     check_file(path)
     number = 0
     try:
-        with open(path, "rb") as file:  # its name need not be text
+        with open(path, "rb") as file:  # pyarrow refuses names that are not UTF-8, so it gets an open file
             for batch in pyarrow.parquet.ParquetFile(file).iter_batches():
                 for row in batch.to_pylist():
                     number += 1
                     yield row, f"{path}: row {number}"
-    except (ArrowException, OSError, ValueError, OverflowError) as error:  # also of text that is not UTF-8, odd dates
-        raise DataError(f"{path} cannot be read as Parquet ({reason(error)}); write the file anew.") from None
+    except (ArrowException, OSError, ValueError, OverflowError) as error:  # bad UTF-8 and odd dates raise the last two
+        raise DataError(f"{path} cannot be read as Parquet ({reason(error)}). Write the file again.") from None
 
 
 def hub_rows(name: str) -> Any:
-    """The rows of `hf:NAME[:CONFIG][@SPLIT]`, a Hugging Face dataset: a sequence of dicts, kept on disk.
+    """The rows of a Hugging Face dataset: a sequence of dicts that stays on disk.
 
-    Without a split the only one, or `train`. Nothing of the dataset's own code is run. Raises DataError when it cannot
-    be had.
+    name: `hf:NAME[:CONFIG][@SPLIT]`. The default split is the only one, or `train`. The dataset's own code is not run.
+    Raises DataError if the dataset cannot be loaded.
     """
     import datasets
 
     source, _, split = name.removeprefix(HUB_PREFIX).partition("@")
     source, _, config = source.partition(":")
     try:
-        found = datasets.load_dataset(source, config or None, split=split or None)
+        loaded = datasets.load_dataset(source, config or None, split=split or None)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise DataError(
-            f"{name}: the dataset cannot be had ({reason(error)}); hf:NAME:CONFIG@SPLIT names it."
+            f"{name}: the dataset cannot be loaded ({reason(error)}). Check its name: hf:NAME:CONFIG@SPLIT."
         ) from error
-    if isinstance(found, dict):
-        if len(found) > 1 and "train" not in found:
-            raise DataError(f"{name}: give one of its splits, {', '.join(found)}, as hf:NAME:CONFIG@SPLIT.")
-        found = found.get("train", next(iter(found.values())))
-    return found
+    if isinstance(loaded, dict):
+        if len(loaded) > 1 and "train" not in loaded:
+            raise DataError(
+                f"{name}: the dataset has several splits ({', '.join(loaded)}). Choose one with hf:NAME:CONFIG@SPLIT."
+            )
+        loaded = loaded.get("train", next(iter(loaded.values())))
+    return loaded
 
 
 def text_files(folder: Path) -> list[Path]:
-    """The .txt and .md files (.gz too) under a folder, in the order of their paths; hidden ones are left out."""
-    found = (
+    """The .txt and .md files (also with .gz) below a folder, sorted by path. Hidden files and folders are left out."""
+    paths = (
         path.relative_to(folder)
         for path in folder.rglob("*")
         if file_ending(path) in (".txt", ".md") and not path.is_dir()
     )
-    return sorted(path for path in found if not any(part.startswith(".") for part in path.parts))
+    return sorted(path for path in paths if not any(part.startswith(".") for part in path.parts))
 
 
 def _csv_rows(lines: IO[str], path: Path, kind: RecordKind) -> Iterator[tuple[Fields, str]]:
@@ -316,15 +331,19 @@ def _csv_rows(lines: IO[str], path: Path, kind: RecordKind) -> Iterator[tuple[Fi
             if names is None:
                 if (names := columns.parse_header(cells, kind, where)) is None:
                     if len(cells) == 1 and columns.parse_header(cells[0].split(";"), kind, where):
-                        raise DataError(f"{where}: the fields are parted by `;`. Save the file with commas, or as TSV.")
+                        raise DataError(
+                            f"{where}: the columns are separated by `;`. Save the file with commas, or as TSV."
+                        )
                     raise DataError(
-                        f"{where}: a CSV file needs a header with an id (`_id`) and a `text` column; add one."
+                        f"{where}: a CSV file needs a header. Add one with columns for an id (`_id`) and a `text`."
                     )
                 continue
             if len(cells) > len(names):
-                raise DataError(f"{where}: more fields than the header has; quote a text that holds commas.")
+                raise DataError(
+                    f"{where}: the row has more fields than the header. Put texts that contain commas in quotes."
+                )
             yield columns.to_row(names, cells, kind, where), where
     except csv.Error as error:
         raise DataError(
-            f"{path}:{start}: not valid CSV ({error}); a quote inside a text is doubled, and the text quoted."
+            f"{path}:{start}: not valid CSV ({error}). Put the text in quotes and double every quote inside it."
         ) from None

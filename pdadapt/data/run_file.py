@@ -1,4 +1,4 @@
-"""TREC run files: query_id Q0 doc_id rank score tag."""
+"""Read and write TREC run files. Each line is `query_id Q0 doc_id rank score tag`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from pdadapt.data.trec import read_records, read_score
 from pdadapt.errors import DataError
 from pdadapt.runtime.files import write_atomic
 
-SCORE_DECIMALS = 6  # of a score in a run file
-Ranked = list[tuple[str, float]]  # (doc_id, score), best first
-Ranking = dict[str, Ranked]  # by query_id
+SCORE_DECIMALS = 6
+Ranked = list[tuple[str, float]]
+"""The documents of one query: (doc_id, score), best first."""
+Ranking = dict[str, Ranked]
+"""The documents of every query, by query_id."""
 
 
 def write_run(path: Path, rankings: Iterable[tuple[str, Ranked]], tag: str) -> None:
-    """A TREC run file: query_id Q0 doc_id rank score tag."""
+    """Write rankings, (query_id, ranked documents), to a TREC run file. tag: the name of the system."""
     lines = (
         f"{query_id} Q0 {doc_id} {rank} {score:.{SCORE_DECIMALS}f} {tag}\n"
         for query_id, ranked in rankings
@@ -30,7 +32,7 @@ def write_run(path: Path, rankings: Iterable[tuple[str, Ranked]], tag: str) -> N
 
 
 def in_trec_order(ranked: Ranked) -> Ranked:
-    """As trec_eval orders documents: by their scores in single precision, and of equal ones the greater id first."""
+    """The documents in trec_eval's order: by score in single precision, and among equal scores the greater id first."""
     scores = array("f", (score for _, score in ranked))
     if all(before > after for before, after in itertools.pairwise(scores)):
         return ranked
@@ -39,32 +41,32 @@ def in_trec_order(ranked: Ranked) -> Ranked:
 
 
 def as_read_back(ranked: Ranked) -> Ranked:
-    """As read_run has it again when write_run has written it."""
+    """The documents as `read_run` returns them after `write_run`: with rounded scores and in trec_eval's order."""
     return in_trec_order([(doc_id, round(score, SCORE_DECIMALS)) for doc_id, score in ranked])
 
 
 def read_run(path: Path) -> Ranking:
-    """The rankings of a run file (trec.read_records), in trec_eval's order.
+    """Read the rankings of a run file (see `trec.read_records`) in trec_eval's order.
 
-    Raises DataError, with file and line, when it is not one.
+    Raises DataError with file and line if a line is not a TREC run's, or if a query ranks a document twice.
     """
     ranking: Ranking = {}
     for query_id, doc_id, value, where in read_records(path, "ranking", []):
         ranking.setdefault(query_id, []).append((doc_id, read_score(value, where)))
     for query_id, ranked in ranking.items():
         counts = Counter(doc_id for doc_id, _ in ranked)
-        if twice := next((doc_id for doc_id, times in counts.items() if times > 1), None):
-            raise DataError(f"{path}: query {query_id!r} ranks document {twice!r} twice; keep the first of the two.")
+        if repeated := next((doc_id for doc_id, count in counts.items() if count > 1), None):
+            raise DataError(f"{path}: query {query_id!r} ranks document {repeated!r} twice. Remove the second line.")
     return {query_id: in_trec_order(ranked) for query_id, ranked in ranking.items()}
 
 
 class TrecRunFile(Mapping[str, Ranked]):
-    """The rankings of a run file that write_run wrote, each read from it when asked for."""
+    """The rankings of a run file that `write_run` wrote. Each query's ranking is read from disk on access."""
 
     def __init__(self, path: Path):
         self.path = path
         self.sizes: dict[str, int] = {}
-        """How many documents each query has."""
+        """The number of documents of each query."""
         self._starts: dict[str, int] = {}
         with open(path, "rb") as file:
             self._file = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else io.BytesIO()
@@ -78,13 +80,13 @@ class TrecRunFile(Mapping[str, Ranked]):
                 self.sizes[name] += 1
 
     def __getitem__(self, query_id: str) -> Ranked:
-        """Raises DataError, naming the file, when it is no run file."""
+        """The documents of a query, best first. Raises DataError if the file is not a run file."""
         self._file.seek(self._starts[query_id])
         lines = itertools.islice(self._lines(), self.sizes[query_id])
         return [_parse_run_line(line.decode(errors="replace"), str(self.path)) for line in lines]
 
     def _lines(self) -> Iterator[bytes]:
-        """From where the file is now."""
+        """The lines from the current position of the file."""
         return iter(self._file.readline, b"")
 
     def __iter__(self) -> Iterator[str]:
@@ -98,8 +100,8 @@ class TrecRunFile(Mapping[str, Ranked]):
 
 
 def _parse_run_line(line: str, where: str) -> tuple[str, float]:
-    """(document id, score) of a line that write_run wrote."""
+    """(document id, score) of a line that `write_run` wrote. Raises DataError if it has fewer than six fields."""
     fields = line.split()
     if len(fields) < 6:
-        raise DataError(f"{where}: not a line of a TREC run; write six fields, query_id Q0 doc_id rank score tag.")
+        raise DataError(f"{where}: not a line of a TREC run. Write six fields: query_id Q0 doc_id rank score tag.")
     return fields[2], read_score(fields[4], where)

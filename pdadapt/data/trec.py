@@ -1,4 +1,7 @@
-"""Qrels and runs: TREC's columns, BEIR's, or columns by name; as text, CSV, JSONL or Parquet, `.gz` too."""
+"""Read the records of qrels and runs from text, CSV, JSONL (also with `.gz`) or Parquet files.
+
+Columns are TREC's, BEIR's, or named by a header.
+"""
 
 from __future__ import annotations
 
@@ -19,25 +22,26 @@ Qrels = dict[str, dict[str, int]]  # query_id -> doc_id -> relevance
 TrecRecord = tuple[str, str, object, str]  # query id, document id, grade or score, "file:line"
 TrecKind = Literal["judgment", "ranking"]
 
-QUOTED_SPACE = re.compile(r'(?:^|\s)"[^"]*\s[^"]*"(?:\s|$)')  # a field in quotes that holds white space
-GRADE_LIMIT = 10**9  # what a grade is less than
+QUOTED_SPACE = re.compile(r'(?:^|\s)"[^"]*\s[^"]*"(?:\s|$)')  # a field in quotes that contains white space
+GRADE_LIMIT = 10**9  # the absolute value of a grade is less than this
 VALUE_PARTS: dict[TrecKind, str] = {"judgment": "grade", "ranking": "score"}
-# By how many columns there are without a header: which hold the query, the document and the value.
+# Without a header: number of columns -> the columns of query, document and value.
 COLUMN_PLACES: dict[TrecKind, dict[int, tuple[int, int, int]]] = {
     "judgment": {3: (0, 1, 2), 4: (0, 2, 3)},
-    "ranking": dict.fromkeys(range(6, 26), (0, 2, 4)),  # a tag may hold spaces
+    "ranking": dict.fromkeys(range(6, 26), (0, 2, 4)),  # a tag may contain spaces
 }
 EXPECTED_FORMAT: dict[TrecKind, str] = {
-    "judgment": "expected `query-id corpus-id score`, or TREC's four columns, the score a whole number",
-    "ranking": "not a line of a TREC run; write six fields, query_id Q0 doc_id rank score tag",
+    "judgment": "Write `query-id corpus-id score` or TREC's four columns, with a whole number as the score.",
+    "ranking": "Write six fields: query_id Q0 doc_id rank score tag.",
 }
+LINE_NAMES: dict[TrecKind, str] = {"judgment": "a judgment", "ranking": "a line of a TREC run"}
 
 
 def read_qrels(path: Path, notices: Notices | None = None) -> Qrels:
-    """Read judgments: BEIR's columns (query-id, corpus-id, score), TREC's four, or columns that a header names.
+    """Read judgments in BEIR's columns (query-id, corpus-id, score), TREC's four, or columns that a header names.
 
-    Raises DataError, with file and line, on what is no judgment, on two grades for one document, and when there are
-    none.
+    Raises DataError with file and line if a line is not a judgment, if a document has two different grades for one
+    query, or if the file contains no judgments.
     """
     qrels: Qrels = {}
     comments: list[str] = []
@@ -45,36 +49,35 @@ def read_qrels(path: Path, notices: Notices | None = None) -> Qrels:
         grade = read_grade(value, where)
         if (before := qrels.setdefault(query_id, {}).setdefault(doc_id, grade)) != grade:
             raise DataError(
-                f"{where}: the grade of document {doc_id!r} for query {query_id!r} is {grade}, but {before} in an "
+                f"{where}: document {doc_id!r} has grade {grade} for query {query_id!r}, but grade {before} in an "
                 "earlier line. Keep one of them."
             )
     if not qrels:
-        raise DataError(f"{path} holds no judgments; give the file that does.")
+        raise DataError(f"{path} contains no judgments. Choose a file that has some.")
     if comments and notices:
         notices.add(
             f"comments of {path}",
-            f"Left out {len(comments):,} judgments that are comments, since their lines begin with #: {comments[0]} "
-            "and so on."
+            f"Left out {len(comments):,} judgments because their lines start with # and are comments: {comments[0]} "
+            f"(and {len(comments) - 1:,} more)."
             if len(comments) > 1
-            else f"Left out 1 judgment that is a comment, since its line begins with #: {comments[0]}.",
-            f"{comments[0]}: the judgment is a comment, for it begins with #. Remove the line, or leave out --strict.",
+            else f"Left out 1 judgment because its line starts with # and is a comment: {comments[0]}.",
+            f"{comments[0]}: the judgment is a comment, because its line starts with #. Remove the line, or leave out "
+            "--strict.",
         )
     return qrels
 
 
 def read_grade(value: object, where: str) -> int:
-    """A whole number, however it is written (`2`, `+2`, `2.0`). Raises DataError when it is none."""
+    """A grade as a whole number (`2`, `+2`, `2.0`). where: "file:line". Raises DataError if it is not one."""
     number = to_number(value)
     if number is None or not number.is_integer() or abs(number) >= GRADE_LIMIT:
         found = str(value)[:SHOWN_CHARACTERS]
-        raise DataError(
-            f"{where}: expected a whole number as the score, and found {found!r}; write a grade such as 0, 1 or 2."
-        )
+        raise DataError(f"{where}: the score {found!r} is not a whole number. Write a grade such as 0, 1 or 2.")
     return int(number)
 
 
 def read_score(value: object, where: str) -> float:
-    """A finite number. Raises DataError when it is none."""
+    """A score as a finite number. where: "file:line". Raises DataError if it is not one."""
     number = to_number(value)
     if number is not None and math.isfinite(number):
         return number
@@ -82,13 +85,13 @@ def read_score(value: object, where: str) -> float:
     if text.count(",") == 1 and to_number(text.replace(",", ".")) is not None:
         raise DataError(f"{where}: the score {text!r} has a decimal comma. Write {text.replace(',', '.')}.")
     raise DataError(
-        f"{where}: the score {text!r} is not a finite number. Give the document one, or remove it from the run."
+        f"{where}: the score {text!r} is not a finite number. Write one, or remove the document from the run."
     )
 
 
 def to_number(value: object) -> float | None:
-    """Of what a file holds; None when it is no number."""
-    if isinstance(value, str) and (not value.isascii() or "_" in value):  # which Python would take
+    """The number that a file's field holds. None if it is not a number."""
+    if isinstance(value, str) and (not value.isascii() or "_" in value):  # float() would accept both
         return None
     try:
         return float(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else None
@@ -97,11 +100,13 @@ def to_number(value: object) -> float | None:
 
 
 def read_records(path: Path, kind: TrecKind, comments: list[str]) -> Iterator[TrecRecord]:
-    """Yield the records of qrels or of a run.
+    """Yield the records of a file of qrels or of a run file.
 
-    In qrels a line that begins with `#` is a comment, as in trec_eval; `comments` gets "file:line" of those that could
-    be judgments. In a run it is one unless it could be a ranking: a query's id may begin with `#`. Raises DataError,
-    with file and line, on what is neither.
+    In qrels a line that starts with `#` is a comment, as in trec_eval. If such a line could be a judgment, its
+    "file:line" is appended to `comments`. In a run, a line that starts with `#` is a comment only if it does not have
+    the form of a ranking, because a query id may start with `#`.
+
+    Raises DataError with file and line if a line is neither a record nor a comment.
     """
     if file_ending(path) in (".jsonl", ".json", ".parquet"):
         for row, where in read_rows(path, kind):
@@ -110,7 +115,7 @@ def read_records(path: Path, kind: TrecKind, comments: list[str]) -> Iterator[Tr
             }
             columns.check_rivals(present, kind, VALUE_PARTS[kind], where)
             if not present:
-                raise DataError(f"{where}: the {kind} has no {VALUE_PARTS[kind]}; name it in a field `score`.")
+                raise DataError(f"{where}: the {kind} has no {VALUE_PARTS[kind]}. Write it in a field `score`.")
             value = next(iter(present.values()))
             yield read_id(row, kind, where, "query"), read_id(row, kind, where, "document"), value, where
         return
@@ -119,7 +124,7 @@ def read_records(path: Path, kind: TrecKind, comments: list[str]) -> Iterator[Tr
 
 
 def _text_records(path: Path, kind: TrecKind, comments: list[str]) -> Iterator[tuple[str, str, str, str]]:
-    """The records of text and CSV files, their ids not checked."""
+    """The records of text and CSV files. Ids are not checked yet."""
     places, expected = COLUMN_PLACES[kind], EXPECTED_FORMAT[kind]
     first = True
     for cells, where in _text_cells(path, kind):
@@ -135,21 +140,20 @@ def _text_records(path: Path, kind: TrecKind, comments: list[str]) -> Iterator[t
             query, document, value = (
                 names.index(columns.matching_fields(names, kind, part)[0]) for part in columns.FIELD_NAMES[kind]
             )
-            places, expected = (
-                {len(names): (query, document, value)},
-                f"expected `{' '.join(names)}`, as the header says",
-            )
+            places = {len(names): (query, document, value)}
+            expected = f"Write `{' '.join(names)}`, as in the header."
         elif found := places.get(len(cells)):
             query, document, value = found
             yield cells[query], cells[document], cells[value], where
         else:
-            raise DataError(f"{where}: {expected}; got {' '.join(cells)[:SHOWN_CHARACTERS]!r}.")
+            line = " ".join(cells)[:SHOWN_CHARACTERS]
+            raise DataError(f"{where}: {line!r} is not {LINE_NAMES[kind]}. {expected}")
 
 
 def _text_cells(path: Path, kind: TrecKind) -> Iterator[tuple[list[str], str]]:
-    """(cells, "file:line") of every line that is not blank."""
+    """Yield (cells, "file:line") of every line that is not blank."""
     file = str(path)
-    tabs: bool | None = None  # whether the file has a header whose columns tabs part
+    tabs: bool | None = None  # whether the file has a header with tabs between the columns
     with open_text(path) as lines:
         if file_ending(path) == ".csv":
             reader = csv.reader(lines)
@@ -158,20 +162,20 @@ def _text_cells(path: Path, kind: TrecKind) -> Iterator[tuple[list[str], str]]:
                     if any(stripped := [cell.strip() for cell in cells]):
                         yield stripped, f"{file}:{reader.line_num}"
             except csv.Error as error:
-                raise DataError(f"{path}:{reader.line_num}: not valid CSV ({error}); write the file anew.") from None
+                raise DataError(f"{path}:{reader.line_num}: not valid CSV ({error}). Write the file again.") from None
             return
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             where = f"{file}:{number}"
-            quoted = '"' in line and kind == "judgment"  # in a run, which we write ourselves, it is an id's own
+            quoted = '"' in line and kind == "judgment"  # in a run, a quote is part of an id
             if tabs is None:
                 cells = _split_line(line, True, quoted)
                 if columns.is_header(cells, kind) or not line.lstrip().startswith("#"):
                     tabs = "\t" in line and columns.parse_header(cells, kind, where) is not None
             by_tabs = bool(tabs) and "\t" in line
             if quoted and not by_tabs and QUOTED_SPACE.search(line):
-                raise DataError(f"{where}: a field in quotes holds white space. Put `_` in its place.")
+                raise DataError(f"{where}: a field in quotes contains white space. Replace it with `_`.")
             yield _split_line(line, by_tabs, quoted), where
 
 
@@ -181,5 +185,5 @@ def _split_line(line: str, by_tabs: bool, quoted: bool) -> list[str]:
 
 
 def _unquote(cell: str) -> str:
-    """Without the quotes that a CSV writer may put around it."""
+    """A cell without the quotes that a CSV writer may put around it."""
     return cell[1:-1].replace('""', '"') if len(cell) > 1 and cell[0] == cell[-1] == '"' else cell

@@ -136,7 +136,7 @@ def prepare(recipe: Recipe, dataset: Dataset, out: Path, store: Path, progress: 
     if out.exists():
         if not job.report.exists():
             raise RunError(f"{out} already exists and was not written by this command. Name another file.")
-        if changes := changed_settings(job.report, job.origin):
+        if changes := origin_changes(job.report, job.origin):
             raise settings_error(out, changes)
         return job
     check_writer(recipe)
@@ -165,7 +165,7 @@ def requested_settings(generate: GenerateSettings, examples: Sequence[str]) -> d
     }
 
 
-def changed_settings(file: Path, origin: dict[str, Any]) -> list[Change]:
+def origin_changes(file: Path, origin: dict[str, Any]) -> list[Change]:
     """Return where an origin differs from the one in the file, a report or settings.json."""
     parts = read_settings(file).get("from", {}), json.loads(json.dumps(origin))
     # The model itself is compared as `writer`, whichever setting names it.

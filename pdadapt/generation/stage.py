@@ -20,7 +20,7 @@ from typing import Any
 from pdadapt.errors import DataError
 from pdadapt.generation import filters, kinds, sources
 from pdadapt.generation.answer_log import AnswerLog, count_reasons, query_lines, summarise_answers
-from pdadapt.generation.job import GenerationJob, changed_settings, settings_error
+from pdadapt.generation.job import GenerationJob, origin_changes, settings_error
 from pdadapt.generation.writers import QueryRequest, load_writer, writer_model
 from pdadapt.labeling.ask import Questions, ask_missing, in_chunks
 from pdadapt.labeling.store import LabelStore
@@ -99,7 +99,7 @@ def note_origin(job: GenerationJob, log: AnswerLog) -> None:
     If only the judging differs, the verdicts are removed and the answers stay. Raises RunError if anything else does.
     """
     settings = job.folder / "settings.json"
-    changes = changed_settings(settings, job.origin) if settings.exists() else []
+    changes = origin_changes(settings, job.origin) if settings.exists() else []
     if others := [change for change in changes if not job.only_judges(change[0])]:
         raise settings_error(job.folder, others)
     unanswered = "not judged" in log.verdicts.values()

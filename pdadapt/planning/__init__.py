@@ -1,1 +1,1 @@
-"""What a run will cost, before it begins (`--plan`)."""
+"""Estimate the cost of a run before it begins (`--plan`)."""

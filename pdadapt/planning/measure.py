@@ -1,4 +1,4 @@
-"""Small samples of each stage, timed on this machine."""
+"""Time small samples of each stage on this machine."""
 
 from __future__ import annotations
 
@@ -29,59 +29,60 @@ from pdadapt.settings.schema import PairSettings, Recipe, TrainSettings
 from pdadapt.students.colbert import PROJECTION_SAMPLE
 from pdadapt.students.encoding import document_batches
 from pdadapt.students.load import load_student
-from pdadapt.teachers.base import Pair, Point, Task, answers, score_of
+from pdadapt.teachers.base import Pair, Point, Task, Teacher, answers, score_of
 from pdadapt.teachers.kind import model_of, teacher_kind
 from pdadapt.teachers.load import Teachers
 from pdadapt.training import memory, trainer
 
 SAMPLE_DOCUMENTS, SAMPLE_QUERIES, SAMPLE_STEPS = 256, 64, 3
-SAMPLE_WRITTEN = 16
-FEWEST_PROMPTS, MOST_PROMPTS, LABEL_SECONDS = 32, 2_048, 20.0  # of a task's sample
+SAMPLE_WRITTEN_QUERIES = 16
+MIN_SAMPLE_PROMPTS, MAX_SAMPLE_PROMPTS = 32, 2_048  # for each task
+LABELING_SAMPLE_SECONDS = 20.0  # the time that a task's sample should take
 
 
 def measure(
     recipe: Recipe, corpus: Corpus, queries: Queries, tasks: Sequence[Task], progress: Progress
 ) -> tuple[Rates, dict[str, int]]:
-    """Time a sample of every stage; nothing is kept. Returns the rates, and how many parameters the models have.
+    """Time a sample of every stage, and keep no files. Returns the rates, and the number of parameters of the models.
 
-    A server that is the teacher is asked FEWEST_PROMPTS questions a task.
+    If the teacher is a server, it is asked MIN_SAMPLE_PROMPTS questions per task.
     """
     rates = Rates()
     documents = corpus.sample(SAMPLE_DOCUMENTS)
     chosen = list(queries.values())[:SAMPLE_QUERIES]
     with tempfile.TemporaryDirectory() as scratch:
-        with stage(progress, "plan: student", len(documents), "documents", rates) as advance:
+        with sampled_stage(progress, "plan: student", len(documents), "documents", rates) as advance:
             start = time.monotonic()
             model = load_student(recipe.student.model, recipe.student, corpus.sample(PROJECTION_SAMPLE))
             rates.load_student = time.monotonic() - start
             measure_encoding(model, documents, chosen, recipe, rates, advance)
-        parameters = {"student": count(model[0]), "teacher": 0}
+        parameters = {"student": count_parameters(model[0]), "teacher": 0}
         teachers = Teachers(recipe.teacher, tasks, progress)
         for task in tasks:
             start = time.monotonic()
             teacher = teachers(task)
             rates.load_teacher += time.monotonic() - start
-            parameters["teacher"] = max(parameters["teacher"], count(getattr(teacher, "model", None)))
-            with stage(progress, f"plan: label {task}s", MOST_PROMPTS, "prompts", rates) as advance:
+            parameters["teacher"] = max(parameters["teacher"], count_parameters(getattr(teacher, "model", None)))
+            with sampled_stage(progress, f"plan: label {task}s", MAX_SAMPLE_PROMPTS, "prompts", rates) as advance:
                 measure_labeling(teacher, task, corpus, queries, recipe, rates, advance)
         teachers.free()
-        with stage(progress, "plan: train", SAMPLE_STEPS, "steps", rates) as advance:
+        with sampled_stage(progress, "plan: train", SAMPLE_STEPS, "steps", rates) as advance:
             measure_training(model, corpus, recipe, rates, Path(scratch), advance)
     return rates, parameters
 
 
 def measure_writing(writing: GenerationJob, rates: Rates, progress: Progress) -> tuple[int, int]:
-    """Have a few queries written. Returns how many are fit to be kept by their text, of how many."""
-    kinds = [kind for kind, number in quotas(writing.shares, SAMPLE_WRITTEN).items() for _ in range(number)]
-    texts = itertools.cycle(writing.corpus.sample(SAMPLE_WRITTEN))
-    wanted = enumerate(zip(kinds, texts, strict=False))
-    asked = [QueryRequest(i, kind, Document("", "", text)) for i, (kind, text) in wanted]
+    """Have an LLM write a few queries. Returns how many pass the filters on their text, and how many were written."""
+    kinds = [kind for kind, number in quotas(writing.shares, SAMPLE_WRITTEN_QUERIES).items() for _ in range(number)]
+    texts = itertools.cycle(writing.corpus.sample(SAMPLE_WRITTEN_QUERIES))
+    numbered = enumerate(zip(kinds, texts, strict=False))
+    asked = [QueryRequest(i, kind, Document("", "", text)) for i, (kind, text) in numbered]
     start = time.monotonic()
     writer = load_writer(writing.recipe, progress.say)
     languages()
     rates.load_writer = time.monotonic() - start
     kept, start = 0, time.monotonic()
-    with stage(progress, "plan: write queries", len(asked), "queries", rates) as advance:
+    with sampled_stage(progress, "plan: write queries", len(asked), "queries", rates) as advance:
         for batch in writer.write(asked):
             kept += sum(fault(clean(text), one.kind, one.document.contents) is None for one, text in batch)
             advance(len(batch))
@@ -90,8 +91,8 @@ def measure_writing(writing: GenerationJob, rates: Rates, progress: Progress) ->
 
 
 @contextlib.contextmanager
-def stage(progress: Progress, name: str, units: int, unit: str, rates: Rates) -> Iterator[Callable[..., None]]:
-    """A sample under way; its peak of memory is noted."""
+def sampled_stage(progress: Progress, name: str, units: int, unit: str, rates: Rates) -> Iterator[Callable[..., None]]:
+    """Show the progress of a sample, and record its peak memory."""
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
@@ -102,20 +103,26 @@ def stage(progress: Progress, name: str, units: int, unit: str, rates: Rates) ->
 
 
 def measure_encoding(
-    model: Any, documents: Sequence[str], queries: Sequence[str], recipe: Recipe, rates: Rates, advance: Any
+    model: Any,
+    documents: Sequence[str],
+    queries: Sequence[str],
+    recipe: Recipe,
+    rates: Rates,
+    advance: Callable[..., None],
 ) -> None:
+    """Time the encoding of documents and queries, and the search, with the student."""
     size = recipe.retrieve.batch_tokens
-    list(document_batches(model, documents[:8], size))  # warm
+    list(document_batches(model, documents[:8], size))  # warm up
     start = time.monotonic()
     matrices = []
-    for rows, found in document_batches(model, documents, size):
-        matrices += [matrix.to("cpu", torch.float16) for matrix in found]
+    for rows, embeddings in document_batches(model, documents, size):
+        matrices += [matrix.to("cpu", torch.float16) for matrix in embeddings]
         advance(len(rows))
     rates.document = (time.monotonic() - start) / len(documents)
     lengths = model.preprocess(list(documents), prompt=model.prompts.get("document"), task="document")
     rates.document_tokens = float(lengths["attention_mask"].sum()) / len(documents)
     rates.document_bytes = sum(matrix.numel() for matrix in matrices) * 2 / len(documents)
-    rates.document_letters = sum(len(text.encode()) for text in documents) / len(documents)
+    rates.document_text_bytes = sum(len(text.encode()) for text in documents) / len(documents)
     start = time.monotonic()
     model.encode_query(list(queries), batch_size=32, show_progress_bar=False)
     rates.query = (time.monotonic() - start) / len(queries)
@@ -131,70 +138,85 @@ def measure_encoding(
 
 
 def measure_labeling(
-    teacher: Any, task: Task, corpus: Corpus, queries: Queries, recipe: Recipe, rates: Rates, advance: Any
+    teacher: Teacher,
+    task: Task,
+    corpus: Corpus,
+    queries: Queries,
+    recipe: Recipe,
+    rates: Rates,
+    advance: Callable[..., None],
 ) -> None:
-    """Ask more and more, until it takes long enough to tell. Documents recur as often as they will, on the average."""
+    """Time the teacher on one task. The sample grows until its time is long enough to measure.
+
+    A document recurs as often as it does on average in a run, because a teacher may encode it once for several
+    questions.
+    """
     listed = min(recipe.retrieve.k, len(corpus))
     recurring = max(1, len(queries) * listed // len(corpus))
     both = recipe.teacher.pair.order == "both"
 
-    def questions(wanted: int) -> list[Any]:
-        documents = corpus.sample(max(listed, wanted // recurring))
-        found: list[Any] = []
+    def sample_questions(size: int) -> list[Any]:
+        documents = corpus.sample(max(listed, size // recurring))
+        questions: list[Any] = []
         for number, query in enumerate(queries.values()):
-            texts = [documents[(number * listed + place) % len(documents)] for place in range(listed)]
+            texts = [documents[(number * listed + position) % len(documents)] for position in range(listed)]
             if task == "point":
-                found += [Point(query, text) for text in texts]
+                questions += [Point(query, text) for text in texts]
             else:
-                drawn = pairs_of(recipe.teacher.pair, listed, query)
-                found += [Pair(query, texts[a], texts[b]) for i, j in drawn for a, b in ([(i, j), (j, i)][: 1 + both])]
-            if len(found) >= wanted:
+                pairs = sample_pairs(recipe.teacher.pair, listed, query)
+                orders = [order for i, j in pairs for order in [(i, j), (j, i)][: 1 + both]]
+                questions += [Pair(query, texts[a], texts[b]) for a, b in orders]
+            if len(questions) >= size:
                 break
-        return found[:wanted]
+        return questions[:size]
 
-    most = FEWEST_PROMPTS if teacher_kind(model_of(recipe.teacher, task)) == "endpoint" else MOST_PROMPTS
-    wanted = min(most, FEWEST_PROMPTS)
+    limit = MIN_SAMPLE_PROMPTS if teacher_kind(model_of(recipe.teacher, task)) == "endpoint" else MAX_SAMPLE_PROMPTS
+    size = min(limit, MIN_SAMPLE_PROMPTS)
     while True:
-        asked = questions(wanted)
+        asked = sample_questions(size)
         start = time.monotonic()
         answers(score_of(teacher, task), asked)
         advance(len(asked))
         seconds = time.monotonic() - start
-        if seconds > LABEL_SECONDS / 2 or wanted >= most or len(asked) < wanted:
+        if seconds > LABELING_SAMPLE_SECONDS / 2 or size >= limit or len(asked) < size:
             break
-        wanted = min(most, max(2 * wanted, int(wanted * LABEL_SECONDS / max(seconds, 1e-3))))
-    if not asked:  # of a single document there are no pairs
+        size = min(limit, max(2 * size, int(size * LABELING_SAMPLE_SECONDS / max(seconds, 1e-3))))
+    if not asked:  # a single document makes no pair
         rates.prompt[task] = rates.prompt_tokens[task] = 0.0
         return
     rates.prompt[task] = seconds / len(asked)
-    own: Any = getattr(teacher, task, None)
-    if hasattr(own, "encode"):
+    task_prompt: Any = getattr(teacher, task, None)
+    if hasattr(task_prompt, "encode"):
         fields = [question._asdict() for question in asked]
-        lengths = [len(ids) for ids in own.encode(fields)]
+        lengths = [len(ids) for ids in task_prompt.encode(fields)]
         rates.prompt_tokens[task] = sum(lengths) / len(lengths)
     else:
         rates.prompt_tokens[task] = sum(len(text) for question in asked for text in question) / 4 / len(asked)
 
 
-def pairs_of(settings: PairSettings, size: int, seed: str) -> Positions:
-    """Pairs such as a run asks about, of a list whose labels are not known."""
-    points = [-float(place) for place in range(size)]
+def sample_pairs(settings: PairSettings, size: int, seed: str) -> Positions:
+    """Return pairs as a run would choose them, for a list whose labels are not known."""
+    points = [-float(position) for position in range(size)]
     chosen = choose_pairs(settings, points, points, seed, lambda asked: fit_strengths(points, [], 1.0, 1.0))
     return list(itertools.chain.from_iterable(chosen))
 
 
-def measure_training(model: Any, corpus: Corpus, recipe: Recipe, rates: Rates, scratch: Path, advance: Any) -> None:
-    """A few real steps, on labels that mean nothing. When memory runs out, with less at once, as the run would."""
+def measure_training(
+    model: Any, corpus: Corpus, recipe: Recipe, rates: Rates, scratch: Path, advance: Callable[..., None]
+) -> None:
+    """Time a few real training steps on meaningless labels. When memory runs out, the steps are repeated with smaller
+    chunks, as in a run.
+    """
     settings = recipe.train
     size = settings.paired_candidates(min(recipe.retrieve.k, len(corpus)))
-    pairs = [(i, j, 1.0) for i, j in pairs_of(recipe.teacher.pair, size, "")]
-    points: list[float | None] = [-float(place) for place in range(size)]
+    pairs = [(i, j, 1.0) for i, j in sample_pairs(recipe.teacher.pair, size, "")]
+    points: list[float | None] = [-float(position) for position in range(size)]
     shape = around_pairs(TrainingList("", [""] * size, points, pairs), settings.n_way, "")
     width = len(shape.doc_ids)
     sample = as_corpus(corpus.sample(settings.batch_size * width))
     lists, texts = [], {}
     for number in range(settings.batch_size):
-        ids = [f"d{(number * width + place) % len(sample)}" for place in range(width)]
+        ids = [f"d{(number * width + position) % len(sample)}" for position in range(width)]
         relevant = ids[:1] if settings.lambda_cl else ()
         lists.append(shape._replace(query_id=f"q{number}", doc_ids=ids, relevant=relevant))
         texts[f"q{number}"] = sample[ids[0]].text[:100]
@@ -210,33 +232,33 @@ def measure_training(model: Any, corpus: Corpus, recipe: Recipe, rates: Rates, s
         trainer.train(model, lists, sample, texts, chosen.model_copy(update=update), recipe.seed, scratch, clock)
 
     memory.until_it_fits(settings, attempt, clock.say)
-    ended = time.monotonic()
+    end = time.monotonic()
     first, *_, last = clock.steps
     rates.step = (last - first) / (SAMPLE_STEPS - 1)
     rates.begin_training = max(0.0, first - start - rates.step)
-    rates.save = ended - last
+    rates.save = end - last
 
 
 class Clock(Progress):
-    """When each step ended."""
+    """Records when each step ended."""
 
-    def __init__(self, ended: Callable[..., None]) -> None:
-        """ended: told too."""
+    def __init__(self, advance: Callable[..., None]) -> None:
+        """advance: is called for each step too."""
         super().__init__()
-        self.ended = ended
+        self.advance = advance
         self.steps: list[float] = []
 
     @contextlib.contextmanager
     def task(self, name: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
         def advance(units: int, note: str = "", earlier: bool = False) -> None:
             self.steps += [time.monotonic()] * units
-            self.ended(units)
+            self.advance(units)
 
         yield advance
 
 
-def count(model: Any) -> int:
-    """Parameters that every token meets: all but the embeddings."""
+def count_parameters(model: object) -> int:
+    """Return the number of parameters that every token passes through: all except the embeddings."""
     if not isinstance(model, torch.nn.Module):
         return 0
     embeddings = {
@@ -249,4 +271,5 @@ def count(model: Any) -> int:
 
 
 def as_corpus(texts: Sequence[str]) -> Corpus:
+    """Return the texts as a corpus."""
     return Corpus([Document(f"d{number}", "", text) for number, text in enumerate(texts)])

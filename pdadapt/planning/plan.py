@@ -1,4 +1,4 @@
-"""What a run will cost, before it is begun: a small sample of each stage is timed on this machine and scaled up."""
+"""Estimate the cost of a run before it begins: time a small sample of each stage on this machine, and scale it up."""
 
 from __future__ import annotations
 
@@ -18,7 +18,18 @@ from pdadapt.generation.in_run import own_queries, stand_ins
 from pdadapt.generation.job import GenerationJob
 from pdadapt.generation.kinds import FIRST_BATCH, MAX_PER_KEPT
 from pdadapt.labeling.store import count_labels
-from pdadapt.planning.costs import PAPER, Cost, Rates, Shape, cheaper, costs, disk, prompts, scale, total
+from pdadapt.planning.costs import (
+    PAPER_RUNS,
+    Cost,
+    Rates,
+    Shape,
+    cheaper_settings,
+    costs,
+    count_prompts,
+    disk_bytes,
+    scale_rates,
+    total_seconds,
+)
 from pdadapt.planning.measure import SAMPLE_QUERIES, measure, measure_writing
 from pdadapt.preflight import check, many_passes, with_precision
 from pdadapt.runs.folder import RunFolder
@@ -32,40 +43,40 @@ from pdadapt.training.distributed import processes
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will cost here; all times in seconds, all sizes in bytes."""
+    """The estimated cost of a run on this machine. All times are in seconds, all sizes in bytes."""
 
     shape: Shape
     costs: list[Cost]
-    memory: Mapping[str, int]  # the highest so far, stage by stage: of the GPU, else of this machine
+    memory: Mapping[str, int]  # the peak so far, by stage: GPU memory, or main memory without a GPU
     memory_all: int
     disk: Mapping[str, float]
     disk_free: int
-    labeled: Mapping[Task, int]  # what the store holds of this teacher
-    cheaper: Mapping[str, float]  # the total with this setting
-    paper: Mapping[str, float]  # the total of a run of the paper, with the paper's models
-    fit: tuple[int, int] = (0, 0)  # of the queries that were written to try: so many could be kept, of so many
+    labeled: Mapping[Task, int]  # labels of this teacher in the store
+    cheaper: Mapping[str, float]  # total seconds, by the setting that would change them
+    paper: Mapping[str, float]  # total seconds of the paper's runs, with the paper's models
+    sample_kept: tuple[int, int] = (0, 0)  # of the queries written as a sample: how many passed, of how many
 
 
 def plan(
     recipe: Recipe, dataset: Dataset, out: Path, progress: Progress, restart_from: StageName | None = None
 ) -> Plan | None:
-    """Check everything that the run needs, time a sample of each stage, and add up. Nothing is left behind; None when
-    nothing is left to do.
+    """Check everything that the run needs, time a sample of each stage, and add up the costs. No files are left behind.
 
-    Raises what `pipeline.adapt` would, and RunError when the disk is too small or cannot be written to.
+    Returns None when nothing is left to do. Raises what `pipeline.adapt` would raise, and RunError when the disk is too
+    small or cannot be written to.
     """
     if processes() > 1:
-        raise RunError("--plan is for one process: give it without the launcher.")
-    if not os.access(existing(out), os.W_OK):
-        raise RunError(f"{out} cannot be written to; give another --out.")
+        raise RunError("--plan runs in one process. Run it without the launcher.")
+    if not os.access(existing_folder(out), os.W_OK):
+        raise RunError(f"{out} cannot be written to. Give another --out.")
     recipe = with_precision(recipe, RunFolder(out))
-    there = dataset if dataset.queries else own_queries(recipe, dataset, RunFolder(out), progress, restart_from)
-    writing = there if isinstance(there, GenerationJob) else None
-    dataset = stand_ins(dataset, texts_like_queries(recipe, dataset)) if isinstance(there, GenerationJob) else there
+    source = dataset if dataset.queries else own_queries(recipe, dataset, RunFolder(out), progress, restart_from)
+    writing = source if isinstance(source, GenerationJob) else None
+    dataset = stand_ins(dataset, texts_like_queries(recipe, dataset)) if isinstance(source, GenerationJob) else source
     context = check(recipe, dataset, out, progress, restart_from)
     _, outdated = context.run.check(recipe, context.origin, restart_from)
-    if said := many_passes(recipe.train, len(context.queries) - len(context.held_out)):
-        progress.say(said)
+    if warning := many_passes(recipe.train, len(context.queries) - len(context.held_out)):
+        progress.say(warning)
     sizes = Shape(len(dataset.corpus), len(context.queries), len(context.test_queries))
     shape = shape_of(context.run, recipe, sizes, context.label_keys, outdated)
     any_rates = Rates(
@@ -76,48 +87,50 @@ def plan(
     start = time.process_time()
     rates, parameters = measure(recipe, dataset.corpus, context.queries, list(context.label_keys), progress)
     rates.start = start
-    fit_to_keep = (0, 0)
+    sample_kept = (0, 0)
     if writing:
-        fit_to_keep = measure_writing(writing, rates, progress)
-        shape = written_first(shape, writing, *fit_to_keep)
-    needed, free = disk(recipe, shape, rates), shutil.disk_usage(existing(out)).free
+        sample_kept = measure_writing(writing, rates, progress)
+        shape = with_written_queries(shape, writing, *sample_kept)
+    needed, free = disk_bytes(recipe, shape, rates), shutil.disk_usage(existing_folder(out)).free
     if sum(needed.values()) > free:
         raise RunError(
-            f"{out} would hold up to {sum(needed.values()) / 1e9:,.1f} GB, and its disk has {free / 1e9:,.1f} GB free: "
-            "give an --out on a larger one, or fewer queries with --set retrieve.max_queries=N."
+            f"{out} would need up to {sum(needed.values()) / 1e9:,.1f} GB, but its disk has {free / 1e9:,.1f} GB free. "
+            "Give an --out on a larger disk, or use fewer queries with --set retrieve.max_queries=N."
         )
     labeled: dict[Task, int] = {
         task: count_labels(context.run.store(recipe), f"{task}s", key) for task, key in context.label_keys.items()
     }
     paper = {
-        name: total(costs(theirs, size, scale(theirs, rates, parameters, teachers)))
-        for name, (size, recipe_name, teachers) in PAPER.items()
+        name: total_seconds(costs(theirs, size, scale_rates(theirs, rates, parameters, teachers)))
+        for name, (size, recipe_name, teachers) in PAPER_RUNS.items()
         for theirs in [load_recipe(recipe_name)]
         if parameters["teacher"]
     }
-    found = costs(recipe, shape, rates)
-    ways = cheaper(recipe, shape, rates)
-    return Plan(shape, found, rates.memory, all_memory(), needed, free, labeled, ways, paper, fit_to_keep)
+    stages = costs(recipe, shape, rates)
+    ways = cheaper_settings(recipe, shape, rates)
+    return Plan(shape, stages, rates.memory, total_memory(), needed, free, labeled, ways, paper, sample_kept)
 
 
 def texts_like_queries(recipe: Recipe, dataset: Dataset) -> list[str]:
-    """As many as queries are to be written: the beginnings of documents."""
+    """Return stand-ins for the queries to be written, in the same number: the beginnings of documents."""
     texts = [text[:100] or "any" for text in dataset.corpus.sample(SAMPLE_QUERIES)]
     return [texts[number % len(texts)] for number in range(recipe.generate.count)]
 
 
-def written_first(shape: Shape, writing: GenerationJob, kept: int, tried: int) -> Shape:
-    """With the queries to write for those that are wanted, if as many as of those that were tried are fit by their
-    text (of none, so many as are written before it is given up), and the documents to embed.
+def with_written_queries(shape: Shape, writing: GenerationJob, kept: int, tried: int) -> Shape:
+    """Add to the shape the queries to write, and the documents to embed for them.
+
+    The sample says how many queries must be written for each one that is kept. If none of the sample was kept, as many
+    are counted as are written before a kind is given up.
     """
-    kinds, wanted, (fit, _) = len(writing.shares), writing.recipe.generate.count, writing.usable_documents
+    kinds, wanted, (usable, _) = len(writing.shares), writing.recipe.generate.count, writing.usable_documents
     written = math.ceil(wanted * tried / kept) if kept else MAX_PER_KEPT * kinds
-    written = min(max(FIRST_BATCH, written), len(fit) * kinds)
-    return replace(shape, written=written, embedded=len(fit) * (len(fit) > wanted))
+    written = min(max(FIRST_BATCH, written), len(usable) * kinds)
+    return replace(shape, written=written, embedded=len(usable) * (len(usable) > wanted))
 
 
 def shape_of(run: RunFolder, recipe: Recipe, sizes: Shape, keys: Mapping[Task, str], outdated: Sequence[Path]) -> Shape:
-    """These sizes, with what the run folder, without what is outdated there, and the label store hold already."""
+    """Add to these sizes what the run folder and the label store hold already. Outdated files do not count."""
 
     def done(name: str) -> int:
         return sum(
@@ -126,7 +139,7 @@ def shape_of(run: RunFolder, recipe: Recipe, sizes: Shape, keys: Mapping[Task, s
 
     labeled = done("lists.jsonl")
     stored: dict[Task, int] = {task: count_labels(run.store(recipe), f"{task}s", key) for task, key in keys.items()}
-    known = {task: max(0, number - labeled * prompts(recipe, sizes, task)) for task, number in stored.items()}
+    known = {task: max(0, number - labeled * count_prompts(recipe, sizes, task)) for task, number in stored.items()}
     return replace(
         sizes,
         retrieved=done("candidates.run"),
@@ -134,17 +147,17 @@ def shape_of(run: RunFolder, recipe: Recipe, sizes: Shape, keys: Mapping[Task, s
         trained=done("checkpoint"),
         tested=done("test.run"),
         guarded=done("general.run"),
-        known={} if recipe.label_store or outdated else known,  # nobody knows yet which of those labels will serve
+        known={} if recipe.label_store or outdated else known,  # it is not known which of those labels will be used
     )
 
 
-def all_memory() -> int:
-    """Bytes of the GPU, or of this machine where there is none."""
+def total_memory() -> int:
+    """Return the bytes of GPU memory, or of main memory without a GPU."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_properties(0).total_memory
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def existing(path: Path) -> Path:
-    """The folder, or the one in which it will be."""
+def existing_folder(path: Path) -> Path:
+    """Return this folder, or the nearest parent that exists."""
     return next(folder for folder in (path, *path.absolute().parents) if folder.exists())

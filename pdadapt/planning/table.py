@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def plan_table(plan: Plan) -> Group:
-    """What a run will cost, stage by stage, and what would make it cheaper."""
+    """Return the estimated cost of a run, stage by stage, and the settings that would reduce it."""
     seconds = sum(cost.seconds for cost in plan.costs)
     table = WholeTable(
         "stage", *(Column(name, justify="right") for name in ("work", "tokens", "each second", "time", "share"))
@@ -36,22 +36,21 @@ def plan_table(plan: Plan) -> Group:
     table.add_row("all", "", "", "", duration(seconds), "", style="bold")
     memory = ", ".join(f"{name} {size(number)}" for name, number in plan.memory.items())
     disk = ", ".join(f"{name} {size(number)}" for name, number in plan.disk.items())
-    held = ", ".join(f"{number:,} {task}s" for task, number in plan.labeled.items())
+    stored = ", ".join(f"{number:,} {task}s" for task, number in plan.labeled.items())
     lines = [
-        f"Memory at the peak: {memory}, of {size(plan.memory_all)}.",
-        f"Disk at the peak: {size(sum(plan.disk.values()))} ({disk}); {size(plan.disk_free)} are free.",
-        f"The label store holds of this teacher: {held}.",
+        f"Peak memory: {memory}, of {size(plan.memory_all)}.",
+        f"Peak disk use: {size(sum(plan.disk.values()))} ({disk}), of {size(plan.disk_free)} free.",
+        f"Labels of this teacher in the store: {stored}.",
     ]
-    kept, tried = plan.fit
+    kept, tried = plan.sample_kept
     if tried:
-        often = f"{tried} were, to try, and {kept} of them are fit by their text"
-        more = "some will not find their document again, and more must be written" if kept else "they may all be so"
-        lines.append(f"The queries are written first: {often}; {more}.")
-    if less := [f"{name}: {duration(other)} in all" for name, other in plan.cheaper.items() if other < seconds]:
-        lines.append(f"Cheaper: {'; '.join(less)}.")
+        outlook = "Some may not retrieve their document, so more must be written" if kept else "The run may keep none"
+        lines.append(f"Queries are written first: {kept} of a sample of {tried} passed the text filters. {outlook}.")
+    if cheaper := [f"{name}: {duration(other)} in all" for name, other in plan.cheaper.items() if other < seconds]:
+        lines.append(f"Cheaper: {'; '.join(cheaper)}.")
     if plan.paper:
         runs = ", ".join(f"{name} {duration(other)}" for name, other in plan.paper.items())
         lines.append(
-            f"The paper's runs, with its models and recipes, as this machine's speed has it (arithmetic): {runs}."
+            f"Calculated time of the paper's runs at this machine's speed, with its models and recipes: {runs}."
         )
     return Group(title, table, *map(plain, lines))

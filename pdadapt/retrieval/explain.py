@@ -21,9 +21,9 @@ from pdadapt.runtime.progress import Progress
 from pdadapt.runtime.terminal import Name, WholeTable, console, plain
 from pdadapt.settings.schema import RetrieveSettings
 
-WORD_PATTERN = regex.compile(rf"(?V1)[{UNSPACED_SCRIPTS}]\p{{M}}*|[[\w\p{{M}}]--[{UNSPACED_SCRIPTS}]]+")
+MATCHABLE_WORD = regex.compile(rf"(?V1)[{UNSPACED_SCRIPTS}]\p{{M}}*|[[\w\p{{M}}]--[{UNSPACED_SCRIPTS}]]+")
 # A piece is a word, or a similar amount of text.
-PIECE_PATTERN = regex.compile(rf"(?V1)[{UNSPACED_SCRIPTS}]{{1,3}}|[\S--[{UNSPACED_SCRIPTS}]]{{1,40}}")
+EXCERPT_PIECE = regex.compile(rf"(?V1)[{UNSPACED_SCRIPTS}]{{1,3}}|[\S--[{UNSPACED_SCRIPTS}]]{{1,40}}")
 EXCERPT_PIECES = 60  # pieces of a passage that are shown
 
 CharSpan = tuple[int, int]  # start and end, in characters
@@ -85,7 +85,7 @@ def matched_words(model: Any, query: str, text: str) -> list[CharSpan]:
     best = {spans[column] for column in similarities.argmax(1).tolist()}
     return [
         word.span()
-        for word in WORD_PATTERN.finditer(text)
+        for word in MATCHABLE_WORD.finditer(text)
         if any(start < word.end() and word.start() < end for start, end in best)
     ]
 
@@ -146,7 +146,7 @@ def side_by_side(base: Sequence[SearchHit], other: Sequence[SearchHit], names: t
 def excerpt(hit: SearchHit) -> Text:
     """Return at most EXCERPT_PIECES pieces of the contents: the part with the most matches."""
     contents = hit.document.contents
-    spans = [piece.span() for piece in PIECE_PATTERN.finditer(contents)]
+    spans = [piece.span() for piece in EXCERPT_PIECE.finditer(contents)]
     matches = [any(start < end_ and begin < end for begin, end_ in hit.matched) for start, end in spans]
     last = max(0, len(spans) - EXCERPT_PIECES)
     first = max(range(last + 1), key=lambda i: (sum(matches[i : i + EXCERPT_PIECES]), -i))

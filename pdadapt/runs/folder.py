@@ -120,7 +120,7 @@ class RunFolder:
             )
             raise RunError(
                 f"{self.path} holds a run with other settings: {name_changes(stale, staged)}. {redo} Labels of the "
-                f"same teacher and prompts can be reused: --set label_store={self.path}/labels.sqlite"
+                f"same teacher and prompts can be reused (--set label_store={self.path}/labels.sqlite)."
             )
         outdated = self.outputs(restart_from)
         if any(stages[key] == "evaluate" for key, *_ in stale):  # measures of the base are outdated too

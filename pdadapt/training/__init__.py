@@ -1,1 +1,1 @@
-"""Training lists -> checkpoint: the losses, the trainer, its memory."""
+"""Train the student on training lists: losses, Hugging Face's Trainer, memory, resuming, early stopping."""

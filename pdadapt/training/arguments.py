@@ -1,4 +1,4 @@
-"""What the trainings of students and of rerankers have in common in Hugging Face's Trainer."""
+"""The arguments of Hugging Face's Trainer that students and rerankers share."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from pdadapt.training.resume import logging_steps
 def common_arguments(
     settings: TrainSettings | RerankerSettings, states: Path, steps: int, at_once: int, parts: int, seed: int
 ) -> dict[str, Any]:
-    """Arguments of a training of `steps` optimizer steps whose resumable states are kept in the folder `states`.
+    """Return the arguments for a training of `steps` optimizer steps.
 
-    at_once: examples whose gradient a process computes at once. parts: how many of these a process adds up to a step.
+    states: the folder of resumable states. at_once: examples whose gradient a process computes at once. parts: how many
+    such parts a process accumulates per step.
     """
     return {
         "output_dir": str(states),
@@ -39,6 +40,6 @@ def common_arguments(
 
 
 def remove_printing(trainer: Trainer) -> None:
-    """Remove the callbacks that print, since Progress reports the training."""
+    """Remove the callbacks that print, because Progress reports the training."""
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)

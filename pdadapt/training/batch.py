@@ -1,4 +1,4 @@
-"""Training lists -> a batch of the Trainer."""
+"""Collate training lists into a batch of the Trainer."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from pdadapt.settings.schema import TrainSettings
 
 
 class ListCollator:
-    """Places of lists -> one batch of the Trainer: queries, the distinct documents, and where each belongs.
+    """Turns rows of lists into one batch of the Trainer: the queries, the distinct documents, and the labels.
 
-    The labels are a dict: `documents` (B, N) int64, rows of the document batch, 0 where a list is shorter; `points`
-    (B, N) float32, NaN where missing; `pairs` (M, 3) int64 rows (query, i, j); `log_odds` (M,) float32; `listed`
-    (B, N) bool, False where a list is shorter; `keys` (D,) int64, one for each distinct document; `relevant` (B, R)
-    int64, the keys of those labeled so, -1 where a query has fewer; `query_ids`, B of them.
+    The labels are a dict. `documents` (B, N) int64: rows of the document batch, 0 where a list is shorter. `points` (B,
+    N) float32: NaN where a label is missing. `pairs` (M, 3) int64: rows (query, i, j). `log_odds` (M,) float32.
+    `listed` (B, N) bool: False where a list is shorter. `keys` (D,) int64: one key per distinct document. `relevant`
+    (B, R) int64: the keys of the documents labeled relevant, -1 where a query has fewer. `query_ids`: B ids.
     """
 
     valid_label_columns = ("label",)
@@ -81,7 +81,9 @@ class ListCollator:
 
 
 def kd_target(entry: TrainingList, settings: TrainSettings) -> Sequence[float | None]:
-    """What L_KD learns of a list's documents, before it is divided by the temperature; None: nothing is known."""
+    """Return the scores that L_KD learns for a list's documents, before the division by the temperature. None if
+    nothing is known of a document.
+    """
     if settings.kd_target == "points" or not entry.pairs:
         return entry.points
     judged = {position for i, j, _ in entry.pairs for position in (i, j)}
@@ -93,5 +95,5 @@ def kd_target(entry: TrainingList, settings: TrainSettings) -> Sequence[float | 
 
 
 def document_key(doc_id: str) -> int:
-    """63 bits of the id's hash: the same document on every rank."""
+    """Return 63 bits of the id's hash. The key of a document is the same on every rank."""
     return int.from_bytes(hashlib.blake2b(doc_id.encode(), digest_size=8).digest(), "big") >> 1

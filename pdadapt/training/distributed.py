@@ -1,6 +1,6 @@
-"""Several processes that train one student (`torchrun`, `accelerate launch`): who I am, and what ranks share.
+"""Several processes train one student (`torchrun`, `accelerate launch`): this process's rank, and what ranks share.
 
-Only training is shared. Every other stage is rank 0's, which alone writes; the others wait for its files.
+Only training is shared. Rank 0 alone runs every other stage and writes files. The other ranks wait for its files.
 """
 
 from __future__ import annotations
@@ -17,78 +17,84 @@ from torch.distributed.nn.functional import all_gather
 from pdadapt.errors import RunError
 from pdadapt.runtime.locks import holder
 
-POLL = 1.0  # seconds
-BEGINNING, GONE = 1_800.0, 60.0  # seconds in which rank 0 may read the data, and after which it has ended
+POLL_SECONDS = 1.0
+START_PATIENCE = 1_800.0  # seconds that rank 0 may take to read the data before it locks the run
+LOST_PATIENCE = 60.0  # seconds without a lock after which rank 0 counts as ended
 
 
 def rank() -> int:
-    """Of this process, as its launcher says; 0 without one."""
+    """Return the rank of this process as its launcher set it; 0 without a launcher."""
     return int(os.environ.get("RANK", 0))
 
 
 def processes() -> int:
-    """How many train together."""
+    """Return the number of processes that train together."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
-def take_device() -> None:
-    """Use the GPU that the launcher means for this process, if there is one."""
+def select_device() -> None:
+    """Use the GPU that the launcher assigned to this process, if there is one."""
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
 
 
 def wait_until(done: Callable[[], bool], run: Path) -> None:
-    """Until rank 0 has done something that shows in the run's folder, which it keeps locked as long as it lives.
+    """Wait until rank 0 has done something that `done` sees in the run's folder. Rank 0 locks the folder while it
+    lives.
 
-    A launcher ends the processes that it has begun when one fails, but those of other nodes know nothing of it. Raises
+    When a process fails, its launcher ends the other processes of its node, but not those of other nodes. Raises
     RunError when nobody has held the lock for long.
     """
-    patience, since = BEGINNING, time.monotonic()
+    patience, since = START_PATIENCE, time.monotonic()
     while not done():
         if holder(run):
-            patience, since = GONE, time.monotonic()
+            patience, since = LOST_PATIENCE, time.monotonic()
         elif time.monotonic() - since > patience:
-            raise RunError(f"Rank 0, which retrieves and labels, is not at {run}; see what it said, and begin again.")
-        time.sleep(POLL)
+            raise RunError(
+                f"Rank 0, which retrieves and labels, is not at work in {run}. Read its output, then start all ranks "
+                "again."
+            )
+        time.sleep(POLL_SECONDS)
 
 
-def together() -> bool:
-    """Whether ranks can speak to one another now."""
+def is_distributed() -> bool:
+    """Whether ranks can communicate now."""
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
 def barrier() -> None:
-    """Wait until every rank is here."""
-    if together():
+    """Wait until every rank has reached this point."""
+    if is_distributed():
         distributed.barrier()
 
 
-def add_up(counts: Tensor) -> Tensor:
-    """The counts of all ranks."""
-    if together():
+def sum_over_ranks(counts: Tensor) -> Tensor:
+    """Return the sum of the counts of all ranks."""
+    if is_distributed():
         distributed.all_reduce(counts)
     return counts
 
 
 def gather_documents(tokens: Tensor, mask: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor, int]:
-    """Every rank's documents, with gradients that flow back to theirs; and where this rank's begin.
+    """Return the documents of every rank, and the row where this rank's documents begin. Gradients flow back to each
+    rank's own documents.
 
-    tokens: (D, L, dim); mask: (D, L); keys: (D,) int64, one a document. Ranks' D and L may differ: rows that fill up
-    have key -1.
+    tokens: (D, L, dim). mask: (D, L). keys: (D,) int64, one per document. D and L may differ between ranks. Padding
+    rows get the key -1.
     """
     shape = torch.tensor(mask.shape, device=mask.device)
     distributed.all_reduce(shape, distributed.ReduceOp.MAX)
     rows, length = shape.tolist()
-    more, longer = rows - mask.shape[0], length - mask.shape[1]
-    tokens = torch.nn.functional.pad(tokens, (0, 0, 0, longer, 0, more))
-    mask = torch.nn.functional.pad(mask, (0, longer, 0, more))
-    keys = torch.nn.functional.pad(keys, (0, more), value=-1)
-    mask[keys < 0, 0] = True  # a document of no token at all has no score
-    everywhere = torch.cat(all_gather(tokens.contiguous()))
+    added_rows, added_tokens = rows - mask.shape[0], length - mask.shape[1]
+    tokens = torch.nn.functional.pad(tokens, (0, 0, 0, added_tokens, 0, added_rows))
+    mask = torch.nn.functional.pad(mask, (0, added_tokens, 0, added_rows))
+    keys = torch.nn.functional.pad(keys, (0, added_rows), value=-1)
+    mask[keys < 0, 0] = True  # a padding row needs one token to have a score
+    all_tokens = torch.cat(all_gather(tokens.contiguous()))
     masks, all_keys = (
         [torch.empty_like(mask, dtype=torch.uint8) for _ in range(distributed.get_world_size())],
         [torch.empty_like(keys) for _ in range(distributed.get_world_size())],
     )
     distributed.all_gather(masks, mask.to(torch.uint8))
     distributed.all_gather(all_keys, keys)
-    return everywhere, torch.cat(masks).bool(), torch.cat(all_keys), rows * distributed.get_rank()
+    return all_tokens, torch.cat(masks).bool(), torch.cat(all_keys), rows * distributed.get_rank()

@@ -1,4 +1,4 @@
-"""Checks during training: how far the student agrees with its teacher at saved states; the best is kept."""
+"""Measure the student at saved states during training, keep the best one, and stop when nothing improves."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+from sentence_transformers import MultiVectorEncoder
 from transformers import TrainerCallback
 
 from pdadapt.runtime.files import write_atomic
@@ -17,11 +18,13 @@ from pdadapt.students.colbert import get_lengths, set_lengths
 from pdadapt.students.load import save_student
 from pdadapt.training.distributed import barrier, rank
 
-Measure = Callable[[Any], float]  # of a student: the higher the better
+Measure = Callable[[MultiVectorEncoder], float]  # how good a student is; higher is better
 
 
-def check_points(settings: TrainSettings, steps: int) -> set[int]:
-    """After which of a training's steps the student is measured; after the last always, if after any."""
+def measured_steps(settings: TrainSettings, steps: int) -> set[int]:
+    """Return the steps after which the student is measured. If there are any, the last step of the training is one of
+    them.
+    """
     if settings.checks:
         return {-(-steps * number // settings.checks) for number in range(1, settings.checks + 1)}
     if settings.check_steps:
@@ -29,71 +32,73 @@ def check_points(settings: TrainSettings, steps: int) -> set[int]:
     return set()
 
 
-class Checks(TrainerCallback):
-    """At each check the student is measured, and kept in `folder`/best while nothing better comes.
+class EarlyStopping(TrainerCallback):
+    """Measures the student at each check, and keeps the best student in `folder`/best.
 
-    A check is of a saved state, from which training can go on. `folder`/checks.jsonl has the values, by step. Training
-    stops when `patience` checks in a row were no better than one before them. After a kill, checks after the state that
-    training goes on from are made again.
+    A check happens at a saved state, from which training can resume. `folder`/checks.jsonl holds the value of each
+    check. Training stops when `patience` checks in a row are not better than an earlier one. After a kill, the checks
+    after the state that training resumes from are repeated.
     """
 
     def __init__(
         self,
         measure: Measure,
-        at: Collection[int],
+        steps: Collection[int],
         patience: int,
         folder: Path,
         lengths: tuple[int | None, int | None],
     ):
-        """at: after which steps; lengths: of queries and documents when the student is measured and kept."""
+        """steps: the steps after which the student is measured. lengths: of queries and documents when it is measured
+        and kept.
+        """
         self.measure = measure
-        self.at = at
+        self.steps = steps
         self.patience = patience
         self.file = folder / "checks.jsonl"
         self.best = folder / "best"
         self.lengths = lengths
 
     def begin(self, step: int) -> None:
-        """Training begins, or goes on, behind this step."""
+        """Forget the checks after this step, because training begins or resumes there."""
         if rank() == 0:
             self._write([row for row in self.rows() if row["step"] <= step])
 
     @property
-    def over(self) -> bool:
-        """Whether nothing better has come for too long."""
+    def exhausted(self) -> bool:
+        """Whether the last `patience` checks brought no improvement."""
         values = [row["value"] for row in self.rows()]
         return len(values) > self.patience and max(values[-self.patience :]) <= max(values[: -self.patience])
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step in self.at:
-            control.should_save = control.should_log = True  # the curve too, which a kill would else cut otherwise
+        if state.global_step in self.steps:
+            control.should_save = control.should_log = True  # log too, so that the curve is the same after a kill
 
     def on_save(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        if state.global_step in self.at:
+        if state.global_step in self.steps:
             if rank() == 0 and state.global_step not in {row["step"] for row in self.rows()}:
                 self._check(model, state.global_step)
             barrier()
-            control.should_training_stop = control.should_training_stop or self.over
+            control.should_training_stop = control.should_training_stop or self.exhausted
 
     def rows(self) -> list[dict[str, Any]]:
-        """{"step", "value"} of each check so far."""
+        """Return {"step", "value"} of each check so far."""
         text = self.file.read_text(encoding="utf-8") if self.file.exists() else ""
         return [json.loads(line) for line in text.splitlines()]
 
     def take_best(self, checkpoint: Path) -> None:
-        """Make the best state the checkpoint."""
+        """Move the best student to the checkpoint's place."""
         if self.best.exists():
             shutil.rmtree(checkpoint, ignore_errors=True)
             os.replace(self.best, checkpoint)
 
-    def _check(self, model: Any, step: int) -> None:
-        trained = get_lengths(model)
+    def _check(self, model: MultiVectorEncoder, step: int) -> None:
+        training_lengths = get_lengths(model)
         set_lengths(model, *self.lengths)
         value = self.measure(model)
         rows = self.rows()
         if value > max((row["value"] for row in rows), default=float("-inf")):
             save_student(model, self.best)
-        set_lengths(model, *trained)
+        set_lengths(model, *training_lengths)
         model.train()
         self._write([*rows, {"step": step, "value": value}])
 

@@ -1,4 +1,4 @@
-"""The losses of PairDistill: tensors in, a scalar out. Labels that are missing are NaN, and take no part."""
+"""The losses of PairDistill: tensors in, a scalar out. A missing label is NaN, and is ignored."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch.nn import functional as F
 
 
 def kd_loss(scores: Tensor, points: Tensor, temperature: float = 1.0, student_temperature: float = 1.0) -> Tensor:
-    """L_KD (PairDistill equation 3): mean over queries of KL(P_point || P).
+    """L_KD (PairDistill equation 3): the mean over queries of KL(P_point || P).
 
-    scores: (B, N) student scores; points: (B, N) teacher scores, NaN where missing; P is the softmax over a query's
-    labeled documents of scores / student_temperature, P_point that of points / temperature. Queries with fewer than
-    two labels take no part. Returns a scalar, in nats.
+    scores: (B, N) student scores. points: (B, N) teacher scores, NaN where missing. P is the softmax of scores /
+    student_temperature over a query's labeled documents. P_point is the softmax of points / temperature. Queries with
+    fewer than two labels are ignored. Returns a scalar, in nats.
     """
     labeled = ~points.isnan()
     counted = labeled.sum(1) > 1
@@ -35,11 +35,11 @@ def pair_loss(
     reduction: Literal["mean", "sum"] = "mean",
     student_temperature: float = 1.0,
 ) -> Tensor:
-    """L_pair (PairDistill equation 6): two-way KL(P_pair || P), P(d_i > d_j) = sigmoid(s_i - s_j).
+    """L_pair (PairDistill equation 6): two-way KL(P_pair || P), where P(d_i > d_j) = sigmoid(s_i - s_j).
 
-    scores: (B, N); pairs: (M, 3) int64 rows (query, i, j) into scores; log_odds: (M,) of the teacher's
-    P_pair(d_i > d_j), NaN where missing. mean: over all pairs, as the released code does; sum: over a
-    query's pairs, mean over the B queries, as the paper writes. Returns a scalar, in nats.
+    scores: (B, N). pairs: (M, 3) int64 rows (query, i, j) into scores. log_odds: (M,), of the teacher's P_pair(d_i >
+    d_j), NaN where missing. The reduction `mean` is over all pairs, as in the released code. `sum` adds up a query's
+    pairs and takes the mean over the B queries, as in the paper. Returns a scalar, in nats.
     """
     labeled = ~log_odds.isnan()
     query, i, j = pairs[labeled].unbind(1)
@@ -55,12 +55,13 @@ def pair_loss(
 
 
 def contrastive_loss(scores: Tensor, relevant: Tensor, counted: Tensor, student_temperature: float = 1.0) -> Tensor:
-    """L_CL (InfoNCE; the supervised term of PairDistill): a labeled document against documents that are not.
+    """L_CL (InfoNCE; the supervised term of PairDistill): each relevant document against documents that are not
+    relevant.
 
-    scores: (B, N) student scores; relevant: (B, N) bool, documents labeled relevant; counted: (B, N) bool, documents
-    that they are set against, of the query's own list, of other queries' lists (the released code), or of both. Each
-    relevant document is set against all counted ones that are not relevant; the mean is over a query's relevant
-    documents, then over the queries that have any. Returns a scalar, in nats.
+    scores: (B, N) student scores. relevant: (B, N) bool, documents labeled relevant. counted: (B, N) bool, the possible
+    negatives: documents of the query's own list, of other queries' lists (as in the released code), or of both. The
+    negatives of a relevant document are all counted documents that are not relevant. The mean is over a query's
+    relevant documents, then over the queries that have any. Returns a scalar, in nats.
     """
     labeled = relevant.any(1)
     scores, relevant, counted = scores[labeled] / student_temperature, relevant[labeled], counted[labeled]

@@ -50,37 +50,37 @@ def until_it_fits(
 
 
 def within_memory(settings: TrainSettings) -> TrainSettings:
-    """The settings with chunks that fit into memory, as far as is known.
+    """Return the settings with chunks that fit into memory, as far as is known.
 
     Chunks smaller than train.chunk_tokens need the gradient cache: without it the documents of a query are kept in
     memory together.
     """
-    most = batch_limits.get("train", settings.chunk_tokens)
-    smaller = {"chunk_tokens": most, "gradient_cache": True} if most < settings.chunk_tokens else {}
+    limit = batch_limits.get("train", settings.chunk_tokens)
+    smaller = {"chunk_tokens": limit, "gradient_cache": True} if limit < settings.chunk_tokens else {}
     return settings.model_copy(update=smaller)
 
 
 def next_chunk(settings: TrainSettings) -> int:
-    """The chunk_tokens to try after memory ran out; 0 if there is no smaller size to try."""
+    """Return the chunk_tokens to try after memory ran out; 0 if there is no smaller size to try."""
     smaller = settings.chunk_tokens // 2
     return smaller if smaller >= settings.document_length or not settings.gradient_cache else 0
 
 
 def queries_at_once(settings: TrainSettings) -> int:
-    """Queries whose documents a process encodes before it computes their gradient.
+    """Return the number of queries whose documents a process encodes before it computes their gradient.
 
-    With in-batch negatives, the process's whole share of the batch. Otherwise as many as fit into chunk_tokens, and at
-    least one.
+    With in-batch negatives, this is the process's whole share of the batch. Otherwise it is as many as fit into
+    chunk_tokens, and at least one.
 
-    Raises RecipeError when the batch cannot be split among the processes.
+    Raises RecipeError when the batch cannot be split evenly among the processes.
     """
     share, rest = divmod(settings.batch_size, processes())
     if rest:
         raise RecipeError(
-            f"train.batch_size: {settings.batch_size} queries cannot be shared by {processes()} processes; set one "
-            "that can."
+            f"train.batch_size: {settings.batch_size} queries cannot be split evenly among {processes()} "
+            "processes. Set it to a multiple of the number of processes."
         )
     if settings.lambda_cl and settings.in_batch_negatives:
         return share
-    most = max(1, settings.chunk_tokens // (settings.n_way * settings.document_length))
-    return next(queries for queries in range(min(most, share), 0, -1) if share % queries == 0)
+    fitting = max(1, settings.chunk_tokens // (settings.n_way * settings.document_length))
+    return next(queries for queries in range(min(fitting, share), 0, -1) if share % queries == 0)

@@ -1,4 +1,4 @@
-"""L_ZS = L_KD + lambda_pair L_pair, and L_CL where queries are labeled, on one batch."""
+"""The training objective on one batch: L_ZS = L_KD + lambda_pair L_pair, and L_CL if queries are labeled."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from pdadapt.models.memory import slice_features
 from pdadapt.settings.schema import TrainSettings
-from pdadapt.training.distributed import gather_documents, together
+from pdadapt.training.distributed import gather_documents, is_distributed
 from pdadapt.training.losses import contrastive_loss, kd_loss, pair_loss
 
 
@@ -28,38 +28,40 @@ class PairDistillLoss(nn.Module):
         super().__init__()
         self.model = model
         self.settings = settings
-        self.query_ids: list[str] = []  # of this optimizer step
-        self.parts = 1  # in which this optimizer step's batch is taken, over all ranks
-        self.counts: Tensor | None = None  # what the means of the terms are over, in all of them
+        self.query_ids: list[str] = []  # of the current optimizer step
+        self.parts = 1  # parts of this optimizer step's batch over all ranks; the Trainer sets it
+        self.counts: Tensor | None = None  # sum of `count` over all parts; the Trainer sets it
 
     def forward(self, features: list[dict[str, Tensor]], labels: dict[str, Any]) -> dict[str, Tensor]:
-        """The weighted terms, by name; the Trainer adds them up and logs each."""
+        """Return the weighted terms by name. The Trainer adds them up and logs each."""
         settings = self.settings
         self.query_ids += labels["query_ids"]
         query, document = features
         query_out = self.model(query, task="query")
         queries = query_out["token_embeddings"], query_out["attention_mask"].bool()
         tokens, mask = self.encode_documents(document)
-        keys, own, listed = labels["keys"], labels["documents"], labels["listed"]
+        keys, rows, listed = labels["keys"], labels["documents"], labels["listed"]
         in_batch = settings.lambda_cl > 0 and settings.in_batch_negatives
         if in_batch:
-            if together():
+            if is_distributed():
                 tokens, mask, keys, first = gather_documents(tokens, mask, keys)
-                own = own + first
-            of_batch = maxsim(queries[0], tokens, queries[1], mask)
-            scores = of_batch.gather(1, own)
+                rows = rows + first
+            batch_scores = maxsim(queries[0], tokens, queries[1], mask)
+            scores = batch_scores.gather(1, rows)
         else:
-            scores = score_listed(queries, (tokens, mask), own)
+            scores = score_listed(queries, (tokens, mask), rows)
         relevant = (labels["relevant"][:, :, None] == keys).any(1)
         weight = self.weights(labels)
         terms: dict[str, Tensor] = {}
         if settings.lambda_cl:
             if in_batch:
-                each = first_of_each(keys)
-                counted = each.expand_as(relevant) if settings.own_negatives else each & ~on_own_list(labels, keys)
-                contrastive = contrastive_loss(of_batch, relevant & each, counted, settings.student_temperature)
+                distinct = first_of_each(keys)
+                counted = distinct.expand_as(relevant)
+                if not settings.own_negatives:
+                    counted = distinct & ~on_own_list(labels, keys)
+                contrastive = contrastive_loss(batch_scores, relevant & distinct, counted, settings.student_temperature)
             else:
-                relevant = relevant.gather(1, own) & listed
+                relevant = relevant.gather(1, rows) & listed
                 contrastive = contrastive_loss(scores, relevant, listed, settings.student_temperature)
             terms["cl"] = weight["cl"] * contrastive
         if settings.lambda_kd:
@@ -73,7 +75,9 @@ class PairDistillLoss(nn.Module):
         return terms
 
     def weights(self, labels: dict[str, Any]) -> dict[str, Tensor]:
-        """Each lambda, times this part's share of what the term is a mean over: parts' mean is the batch's mean."""
+        """Return each lambda times this part's share of the items that the term averages over, so that the mean over
+        parts is the mean over the batch.
+        """
         settings, counts = self.settings, self.count(labels)
         total = counts if self.counts is None else self.counts
         share = counts * self.parts / total.clamp(min=1)
@@ -81,18 +85,23 @@ class PairDistillLoss(nn.Module):
         return dict(zip(("cl", "kd", "pair"), lambdas * share, strict=True))
 
     def count(self, labels: dict[str, Any]) -> Tensor:
-        """(3,): of these lists those with a relevant document, those with points, and the pairs (or those with any)."""
+        """Count the items that each term averages over, (3,).
+
+        They are the lists with a relevant document, the lists with points, and the pairs. If pair_reduction is not
+        `mean`, the third count is the number of lists.
+        """
         relevant = (labels["relevant"][:, :, None] == labels["keys"]).any(2).any(1)
         points = (~labels["points"].isnan()).sum(1) > 1
         pairs = ~labels["log_odds"].isnan() if self.settings.pair_reduction == "mean" else labels["listed"][:, 0]
         return torch.stack([counted.sum() for counted in (relevant, points, pairs)])
 
     def encode_documents(self, features: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """Token embeddings (D, L, dim) and their mask (D, L) of D documents, encoded in chunks, the longest first.
+        """Return the token embeddings (D, L, dim) and the mask (D, L) of D documents. They are encoded in chunks, the
+        longest first.
 
-        With gradient_cache a chunk's activations are dropped, and computed again when its gradient is (Gao et al. 2021,
-        "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup"): the same gradient, the memory of
-        one chunk.
+        With gradient_cache, the activations of a chunk are dropped, and computed again for its gradient (Gao et al.
+        2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup"). The gradient is the same, and
+        the memory is that of one chunk.
         """
         lengths = features["attention_mask"].sum(1).tolist()
         order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
@@ -104,49 +113,50 @@ class PairDistillLoss(nn.Module):
                 encoded, mask = checkpoint(self._encode, chunk, use_reentrant=False)
             else:
                 encoded, mask = self._encode(chunk)
-            missing = (tokens[0].shape[1] if tokens else encoded.shape[1]) - encoded.shape[1]  # the first is longest
-            tokens.append(F.pad(encoded, (0, 0, 0, missing)))
-            masks.append(F.pad(mask, (0, missing)))
-        back = torch.tensor(order, device=tokens[0].device).argsort()
-        return torch.cat(tokens).index_select(0, back), torch.cat(masks).index_select(0, back)
+            longest = tokens[0].shape[1] if tokens else encoded.shape[1]  # the first chunk is the longest
+            padding = longest - encoded.shape[1]
+            tokens.append(F.pad(encoded, (0, 0, 0, padding)))
+            masks.append(F.pad(mask, (0, padding)))
+        original = torch.tensor(order, device=tokens[0].device).argsort()
+        return torch.cat(tokens).index_select(0, original), torch.cat(masks).index_select(0, original)
 
     def _encode(self, documents: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        plain = getattr(self.model, "module", self.model)  # DDP's forward must not run again within backward
-        output = plain(dict(documents), task="document")  # a copy, since the model changes it
+        encoder = getattr(self.model, "module", self.model)  # DDP's forward must not run again within backward
+        output = encoder(dict(documents), task="document")  # a copy, because the model changes its input
         return output["token_embeddings"], output["attention_mask"].bool()
 
 
 def score_listed(queries: tuple[Tensor, Tensor], documents: tuple[Tensor, Tensor], listed: Tensor) -> Tensor:
-    """MaxSim of each query with its own documents: (B, N) float32.
+    """Return the MaxSim of each query with the documents of its own list, (B, N) float32.
 
-    queries, documents: embeddings (B or D, L, dim) and masks (B or D, L); listed: (B, N) rows of `documents`.
+    queries, documents: embeddings (B or D, L, dim) and masks (B or D, L). listed: (B, N) rows of `documents`.
     """
-    rows = [
+    scores = [
         maxsim_pairwise(
-            tokens.expand(len(own), -1, -1),
-            documents[0].index_select(0, own),
-            mask.expand(len(own), -1),
-            documents[1].index_select(0, own),
+            tokens.expand(len(rows), -1, -1),
+            documents[0].index_select(0, rows),
+            mask.expand(len(rows), -1),
+            documents[1].index_select(0, rows),
         )
-        for tokens, mask, own in zip(*queries, listed, strict=True)
+        for tokens, mask, rows in zip(*queries, listed, strict=True)
     ]
-    return torch.stack(rows)
+    return torch.stack(scores)
 
 
 def first_of_each(keys: Tensor) -> Tensor:
-    """(D,) bool: the first document of each key, without the rows that fill up (-1)."""
-    again = (keys[:, None] == keys).tril(-1).any(1)
-    return ~again & (keys >= 0)
+    """Return (D,) bool: the first document of each key. Padding rows (key -1) are False."""
+    repeated = (keys[:, None] == keys).tril(-1).any(1)
+    return ~repeated & (keys >= 0)
 
 
 def on_own_list(labels: dict[str, Any], keys: Tensor) -> Tensor:
-    """(B, D) bool: whether a document is on the query's own list. keys: (D,), of the documents of all ranks."""
-    own = labels["keys"][labels["documents"]].masked_fill(~labels["listed"], -1)
-    return torch.stack([torch.isin(keys, of_query) for of_query in own])
+    """Return (B, D) bool: whether a document is on the query's own list. keys: (D,), of the documents of all ranks."""
+    list_keys = labels["keys"][labels["documents"]].masked_fill(~labels["listed"], -1)
+    return torch.stack([torch.isin(keys, query_keys) for query_keys in list_keys])
 
 
 def chunks(order: Sequence[int], lengths: Sequence[int], most_tokens: int) -> Iterator[list[int]]:
-    """`order`, longest first, cut where the next chunk's longest times its rows would exceed `most_tokens`."""
+    """Cut `order`, longest first, where a chunk's rows times its greatest length would exceed `most_tokens`."""
     start = 0
     while start < len(order):
         end = start + max(1, most_tokens // lengths[order[start]])

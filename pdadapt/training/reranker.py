@@ -1,4 +1,6 @@
-"""A classifier teacher (PairDistill, section 4.1): a cross-encoder fitted to labels, of points or of pairs."""
+"""Train a classifier teacher (PairDistill, section 4.1): a cross-encoder fitted to relevance labels, for points or for
+pairs.
+"""
 
 from __future__ import annotations
 
@@ -40,14 +42,17 @@ from pdadapt.teachers.cross_encoder import join_pair
 from pdadapt.teachers.kind import TASK_KEY
 from pdadapt.training.arguments import common_arguments, remove_printing
 from pdadapt.training.memory import retry_smaller
-from pdadapt.training.resume import Watch, last_complete
+from pdadapt.training.resume import TrainingMonitor, last_complete
 from pdadapt.training.trainer import set_dropout
 
 MEMORY_LIMIT = "train reranker"  # name of the limit in memory.json
+RERANKER_ADVICE = "Start again in another --out with a lower reranker.learning_rate"
 
 
 class Example(NamedTuple):
-    """What the classifier is asked, and what it should say: 1 for relevant, or for the first of a pair."""
+    """A question to the classifier and its target: 1 for a relevant document, or if the first document of a pair is
+    more relevant.
+    """
 
     query_id: str
     doc_ids: tuple[str, ...]
@@ -55,19 +60,19 @@ class Example(NamedTuple):
 
 
 def train_reranker(recipe: Recipe, dataset: Dataset, out: Path, progress: Progress) -> Path:
-    """Fit `recipe.reranker` to the dataset's training qrels; returns the model's folder, `out`/model.
+    """Fit `recipe.reranker` to the dataset's training qrels, and return the model's folder, `out`/model.
 
-    Negatives are candidates of recipe.student that nobody labeled relevant. The same call goes on after a kill.
-    Raises DataError when there are no labels, ModelError when the encoder does not load.
+    Negatives are candidates of recipe.student that nobody labeled relevant. The same call resumes after a kill. Raises
+    DataError when there are no labels, ModelError when the encoder does not load.
     """
     labeled = {query_id: text for query_id, text in dataset.queries.items() if _relevant(dataset.train_qrels, query_id)}
     queries = sample_queries(labeled, recipe.retrieve.max_queries, recipe.seed)
     if not queries:
         raise DataError(
-            f"Corpus {dataset.name!r} brings no labeled queries to train on: give qrels/train.tsv of a BEIR folder "
+            f"Corpus {dataset.name!r} has no labeled queries to train on. Add qrels/train.tsv of a BEIR folder "
             "(qrels.train.tsv in MS MARCO's layout)."
         )
-    relevant_documents(dataset, queries)  # all of which the corpus must hold
+    relevant_documents(dataset, queries)  # raises DataError when the corpus lacks one
     dataset.notices.say(progress.say)
     run = RunFolder(out)
     origin = {
@@ -81,7 +86,7 @@ def train_reranker(recipe: Recipe, dataset: Dataset, out: Path, progress: Progre
     run.check(recipe, origin, staged=False)
     if not (run.path / "model").exists():
         check_model(recipe.student.model, recipe.student.model_dump(exclude={"model"}), recipe.retrieve)
-        load_encoder(recipe.reranker, recipe.seed)  # that it does not is found now, not after the retrieval
+        load_encoder(recipe.reranker, recipe.seed)  # to find now, not after the retrieval, whether it loads
     with run.locked():
         run.claim(recipe, origin, staged=False)
         progress.log = run.path / "timings.jsonl"
@@ -92,8 +97,8 @@ def train_reranker(recipe: Recipe, dataset: Dataset, out: Path, progress: Progre
             examples = list(make_examples(candidates, dataset, recipe.reranker, recipe.seed))
             if all(example.label == 1.0 and len(example.doc_ids) == 1 for example in examples):
                 raise DataError(
-                    f"No candidate of the queries of {dataset.name!r} is labeled worse than another: a classifier "
-                    "needs both; raise retrieve.k, or label documents that are not relevant."
+                    f"No candidate of the queries of {dataset.name!r} is labeled worse than another. A classifier "
+                    "needs both kinds. Raise retrieve.k, or label documents that are not relevant."
                 )
             random.Random(recipe.seed).shuffle(examples)
             fixed = (recipe.reranker, examples, dataset.corpus, queries, recipe.seed, run.path, progress)
@@ -101,7 +106,7 @@ def train_reranker(recipe: Recipe, dataset: Dataset, out: Path, progress: Progre
                 MEMORY_LIMIT,
                 functools.partial(examples_at_once, recipe.reranker.batch_size),
                 lambda at_once: at_once // 2,
-                functools.partial(fit, *fixed),
+                functools.partial(train_classifier, *fixed),
                 progress.say,
                 "examples at once",
             )
@@ -126,33 +131,35 @@ def _candidates(recipe: Recipe, corpus: Corpus, queries: Queries, run: RunFolder
 
 
 def make_examples(candidates: Ranking, dataset: Dataset, settings: RerankerSettings, seed: int) -> Iterator[Example]:
-    """Each relevant document with its negatives, drawn by the seed; a pair's order too.
+    """Yield each relevant document with its negatives. The seed decides the negatives, and the order within a pair.
 
-    Of pairs the better graded is the more relevant; what is not labeled counts as grade 0.
+    In a pair, the document with the higher grade is the more relevant one. A document without a label has grade 0.
     """
     for query_id, ranked in candidates.items():
         grades = dataset.train_qrels[query_id]
-        chosen = random.Random(f"{seed}/{query_id}")
+        rng = random.Random(f"{seed}/{query_id}")
         for relevant in _relevant(dataset.train_qrels, query_id):
             worse = [doc_id for doc_id, _ in ranked if grades.get(doc_id, 0) < grades[relevant]]
             if settings.task == "point":
                 worse = [doc_id for doc_id in worse if grades.get(doc_id, 0) <= 0]
                 yield Example(query_id, (relevant,), 1.0)
-            for other in chosen.sample(worse, min(settings.negatives, len(worse))):
+            for other in rng.sample(worse, min(settings.negatives, len(worse))):
                 if settings.task == "point":
                     yield Example(query_id, (other,), 0.0)
                 else:
-                    first = chosen.random() < 0.5
+                    first = rng.random() < 0.5
                     yield Example(query_id, (relevant, other) if first else (other, relevant), float(first))
 
 
 def examples_at_once(batch_size: int) -> int:
-    """The examples whose gradient is computed at once: the largest divisor of the batch that fits into memory."""
-    most = batch_limits.get(MEMORY_LIMIT, batch_size)
-    return next(count for count in range(most, 0, -1) if batch_size % count == 0)
+    """Return the number of examples whose gradient is computed at once: the largest divisor of the batch size that fits
+    into memory.
+    """
+    limit = batch_limits.get(MEMORY_LIMIT, batch_size)
+    return next(count for count in range(limit, 0, -1) if batch_size % count == 0)
 
 
-def fit(
+def train_classifier(
     settings: RerankerSettings,
     examples: Sequence[Example],
     corpus: Corpus,
@@ -162,9 +169,9 @@ def fit(
     progress: Progress,
     at_once: int,
 ) -> None:
-    """Train on the examples (binary cross-entropy); leaves `folder`/model and `folder`/train.jsonl.
+    """Train on the examples with binary cross-entropy. Writes `folder`/model and `folder`/train.jsonl.
 
-    at_once: examples whose gradient is computed at once, by which a batch can be divided. Resumable states are kept in
+    at_once: examples whose gradient is computed at once; a divisor of the batch size. Resumable states are kept in
     `folder`/trainer. Raises ModelError when the encoder does not load, or a gradient is not finite.
     """
     model = load_encoder(settings, seed)
@@ -183,7 +190,7 @@ def fit(
             args=arguments,
             train_dataset=rows,
             loss=BinaryCrossEntropyLoss(model),
-            callbacks=[Watch(advance, folder, "begin anew in another --out with a lower reranker.learning_rate")],
+            callbacks=[TrainingMonitor(advance, folder, RERANKER_ADVICE)],
         )
         remove_printing(trainer)
         trainer.train(resume_from_checkpoint=last_complete(states))
@@ -195,7 +202,9 @@ def fit(
 
 
 def load_encoder(settings: RerankerSettings, seed: int) -> CrossEncoder:
-    """An encoder with a new head of one output. Raises ModelError when it does not load, or reads less than asked."""
+    """Return an encoder with a new head of one output. Raises ModelError when it does not load, or reads fewer tokens
+    than reranker.max_length.
+    """
     source = resolve_model(settings.model)
     weights = {"use_safetensors": True, "dtype": torch.float32}
     source.check()
@@ -203,7 +212,7 @@ def load_encoder(settings: RerankerSettings, seed: int) -> CrossEncoder:
     if settings.max_length > limit:
         raise ModelError(
             f"reranker.max_length is {settings.max_length}, and {settings.model!r} reads {limit} tokens at most. Lower "
-            f"it by --set reranker.max_length={limit}."
+            f"it with --set reranker.max_length={limit}."
         )
     with translate_errors(f"Reranker {settings.model!r} does not load"), torch.random.fork_rng():
         torch.manual_seed(seed)

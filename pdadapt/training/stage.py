@@ -1,4 +1,4 @@
-"""Stage `train`: train the student of the iteration before on this iteration's lists."""
+"""Stage `train`: train the student of the previous iteration on the lists of this iteration."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def _train(context: RunContext, iteration: int) -> None:
     held = by_teacher_alone(context, read_lists(folder / "lists.jsonl", choosing.__contains__) if choosing else ())
     judges = [entry for entry in held if says_enough(entry, recipe.train.temperature)]
     if recipe.train.keeps_best and not judges:
-        why = "The teacher tells no documents of the queries held out apart" if held else "No queries are held out"
-        progress.say(f"{why}, so the last state of the training is kept, not the best.")
+        why = "The teacher distinguishes no documents of the held-out queries" if held else "No queries are held out"
+        progress.say(f"{why}, so the last state of the training is kept, not the best one.")
 
     def measure(student: Any) -> float:
         scores = score_lists(student, judges, context.corpus, context.queries, recipe.retrieve.batch_tokens)
-        found = agreement(judges, scores, recipe.train.temperature)
-        return statistics.fmean(found[DECISIVE_MEASURE].values()) if found[DECISIVE_MEASURE] else 0.0
+        by_query = agreement(judges, scores, recipe.train.temperature)[DECISIVE_MEASURE]
+        return statistics.fmean(by_query.values()) if by_query else 0.0
 
     def attempt(settings: TrainSettings) -> None:
         trainer.train(

@@ -1,4 +1,4 @@
-"""Hugging Face's Trainer, through sentence-transformers, with our loss."""
+"""Train a student with Hugging Face's Trainer, by way of sentence-transformers, on the PairDistill loss."""
 
 from __future__ import annotations
 
@@ -24,41 +24,47 @@ from pdadapt.students.colbert import get_lengths, set_lengths
 from pdadapt.students.load import save_student
 from pdadapt.training.arguments import common_arguments, remove_printing
 from pdadapt.training.batch import ListCollator
-from pdadapt.training.distributed import add_up, barrier, processes, rank
-from pdadapt.training.early_stopping import Checks, Measure, check_points
+from pdadapt.training.distributed import barrier, processes, rank, sum_over_ranks
+from pdadapt.training.early_stopping import EarlyStopping, Measure, measured_steps
 from pdadapt.training.memory import queries_at_once
 from pdadapt.training.pairdistill_loss import PairDistillLoss
-from pdadapt.training.resume import ADVICE, Watch, last_complete, step_of
+from pdadapt.training.resume import DIVERGENCE_ADVICE, TrainingMonitor, last_complete, step_of
 
-CAP = 20  # passes over the queries, of recipe `default`
+DEFAULT_MAX_EPOCHS = 20  # train.max_epochs of recipe `default`
 
 
 class _Trainer(MultiVectorEncoderTrainer):
     def get_batch_samples(self, *arguments: Any) -> tuple[list[Any], Any]:
-        """The parts of the next optimizer step; tells the loss how much is in them all."""
+        """Return the parts of the next optimizer step.
+
+        The terms of the loss are means over the whole batch, so the loss must know how many items all parts have. It
+        reads this from `loss.counts` and `loss.parts`, which are set here.
+        """
         parts, items = super().get_batch_samples(*arguments)
         if parts:
             loss: Any = self.loss
-            loss.counts = add_up(torch.stack([loss.count(part["label"]) for part in parts]).sum(0))
+            loss.counts = sum_over_ranks(torch.stack([loss.count(part["label"]) for part in parts]).sum(0))
             loss.parts = len(parts) * processes()
         return parts, items
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-        """No model card, and no search of the data for its examples: the run folder says how a model was made."""
+        """Do nothing: no model card, and no search of the data for examples. The run folder records how a model was
+        made.
+        """
 
     def get_batch_sampler(self, dataset: Any, batch_size: int, drop_last: bool, *_: Any, **__: Any) -> Any:
-        """The lists as they stand, which is the order of `schedule`: the same for any number of processes."""
+        """Take the lists in the order of `schedule`, which is the same for any number of processes."""
         return DefaultBatchSampler(SequentialSampler(dataset), batch_size=batch_size, drop_last=drop_last)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the rate since the last time."""
+        """Add the rate since the last log."""
         if "loss" in logs:
             now, step = time.monotonic(), self.state.global_step
-            then, before = getattr(self, "_logged", (now, step))
+            last_time, last_step = getattr(self, "_logged", (now, step))
             self._logged = now, step
-            if step > before:
+            if step > last_step:
                 per_step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-                logs = logs | {"examples_per_second": round((step - before) * per_step / (now - then), 3)}
+                logs = logs | {"examples_per_second": round((step - last_step) * per_step / (now - last_time), 3)}
         super().log(logs, start_time)
 
 
@@ -73,20 +79,22 @@ def train(
     progress: Progress,
     measure: Measure | None = None,
 ) -> None:
-    """Fine-tune `model` on the lists; the result is `folder`/checkpoint, the loss curve `folder`/train.jsonl.
+    """Fine-tune `model` on the lists. Writes the checkpoint `folder`/checkpoint and the loss curve
+    `folder`/train.jsonl.
 
-    measure: how good a student is, asked at each check, if the settings want any: the best one becomes the checkpoint.
+    measure: returns how good a student is. If the settings ask for checks, it is called at each, and the best student
+    becomes the checkpoint.
 
-    Resumable states are kept in `folder`/trainer every save_steps steps, and at checks; a run that was killed goes on
-    from the last. Who finds the checkpoint may remove them. Under a launcher of several processes each takes its part
-    of every batch, and rank 0 writes.
+    Resumable states are kept in `folder`/trainer every save_steps steps, and at checks. After a kill, the same call
+    resumes from the last one. The caller may remove them once the checkpoint exists. If a launcher started several
+    processes, each process takes its part of every batch, and rank 0 writes.
 
-    Raises RecipeError when a batch cannot be shared out, ModelError when a gradient is not finite.
+    Raises RecipeError when a batch cannot be split among the processes, ModelError when a gradient is not finite.
     """
     states = folder / "trainer"
     at_once = queries_at_once(settings)
     steps = count_steps(settings, len(lists))
-    os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "tensorboard")  # not among the states, which go
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "tensorboard")  # outside of the states, which are removed
     arguments = MultiVectorEncoderTrainingArguments(
         **common_arguments(settings, states, steps, at_once, settings.batch_size // (at_once * processes()), seed),
         gradient_checkpointing=settings.gradient_checkpointing,
@@ -98,7 +106,7 @@ def train(
         ddp_backend="gloo" if processes() > 1 and not torch.cuda.is_available() else None,
     )
     if arguments.n_gpu > 1:
-        arguments._n_gpu = 1  # one process trains on one GPU; a teacher may have been spread over more
+        arguments._n_gpu = 1  # one process trains on one GPU, also where a teacher used several
     data = Dataset.from_dict({"list": schedule(len(lists), steps * settings.batch_size, seed)})
     lengths = get_lengths(model)
     set_lengths(model, settings.query_length, settings.document_length)
@@ -107,54 +115,55 @@ def train(
         encoder: Any = model[0]
         encoder.auto_model.compile(dynamic=True)
     loss = PairDistillLoss(model, settings)
-    checks = None
+    stopping = None
     if measure and settings.keeps_best:
-        checks = Checks(measure, check_points(settings, steps), settings.patience, folder, lengths)
+        stopping = EarlyStopping(measure, measured_steps(settings, steps), settings.patience, folder, lengths)
     with progress.task("train", steps, "steps") as advance:
+        monitor = TrainingMonitor(advance, folder, DIVERGENCE_ADVICE, loss.query_ids)
         trainer = _Trainer(
             model=model,
             args=arguments,
             train_dataset=data,
             data_collator=ListCollator(model, corpus, queries, lists, settings),  # type: ignore[arg-type]
             loss=loss,
-            callbacks=[*([checks] if checks else []), Watch(advance, folder, ADVICE, loss.query_ids)],
+            callbacks=[*([stopping] if stopping else []), monitor],
         )
         remove_printing(trainer)
         with arguments.main_process_first(local=False):
             state = last_complete(states)
-            if checks:
-                checks.begin(step_of(Path(state)) if state else 0)
-        if not (checks and checks.over):
+            if stopping:
+                stopping.begin(step_of(Path(state)) if state else 0)
+        if not (stopping and stopping.exhausted):
             trainer.train(resume_from_checkpoint=state)
     set_lengths(model, *lengths)
-    if rank() == 0 and checks:
-        checks.take_best(folder / "checkpoint")
+    if rank() == 0 and stopping:
+        stopping.take_best(folder / "checkpoint")
     elif rank() == 0:
         save_student(model, folder / "checkpoint")
     barrier()
 
 
 def count_steps(settings: TrainSettings, lists: int) -> int:
-    """Optimizer steps of a training on so many lists."""
+    """Return the optimizer steps of a training on this number of lists."""
 
-    def of(epochs: float) -> int:
+    def steps_of(epochs: float) -> int:
         return max(1, math.ceil(epochs * lists / settings.batch_size))
 
-    steps = settings.steps or of(settings.epochs)
-    return min(steps, of(settings.max_epochs)) if settings.max_epochs else steps
+    steps = settings.steps or steps_of(settings.epochs)
+    return min(steps, steps_of(settings.max_epochs)) if settings.max_epochs else steps
 
 
 def set_dropout(model: nn.Module, share: float | None) -> None:
-    """Of all dropout layers; None leaves them as they are."""
+    """Set the dropout of all dropout layers. None leaves them unchanged."""
     for module in model.modules():
         if isinstance(module, nn.Dropout) and share is not None:
             module.p = share
 
 
-def schedule(lists: int, wanted: int, seed: int) -> list[int]:
-    """Which list stands where in training: `wanted` positions, each pass over all lists shuffled anew."""
+def schedule(lists: int, length: int, seed: int) -> list[int]:
+    """Return the order of lists in training: `length` positions, where each pass over all lists is shuffled."""
     order: list[int] = []
     generator = torch.Generator().manual_seed(seed)
-    while len(order) < wanted:
+    while len(order) < length:
         order += torch.randperm(lists, generator=generator).tolist()
-    return order[:wanted]
+    return order[:length]

@@ -41,7 +41,7 @@ def test_help_imports_nothing_heavy():
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["adapt", "--corpus", "nowhere", "--recipe", "small"], 1, "Corpus 'nowhere' was not found"),
+        (["adapt", "--corpus", "nowhere", "--recipe", "small"], 1, "Corpus 'nowhere' not found"),
         (["adapt", "--corpus", "demo", "--recipe", "smal"], 1, "did you mean 'small'"),
         (["adapt", "--corpus", "demo", "--recipe", "small", "--set", "train.step=3"], 1, "did you mean train.steps?"),
         (["adapt", "--corpus", "demo", "--recipe", "small", "--set", "steps"], 1, "expected key=value"),

@@ -99,7 +99,7 @@ def plan():
     costs = [Cost("label pairs", 432100, "prompts", 98765.0, 87654321), Cost("train", 12345, "steps", 54.3)]
     return Some(
         shape=shape, costs=costs, memory={"label": 12.3e9}, memory_all=45.6e9, disk={"index": 7.8e9}, disk_free=9.1e9,
-        labeled={"point": 1357}, fit=(0, 0), cheaper={}, paper={},
+        labeled={"point": 1357}, sample_kept=(0, 0), cheaper={}, paper={},
     )  # fmt: skip
 
 

@@ -82,9 +82,9 @@ def test_blank_texts_of_a_named_set_are_left_out_and_counted(home):
     assert "d0" not in dataset.corpus and dataset.test_queries == {"q1": "rim"}
     assert dataset.notices.sentences == [
         "Left out 1 blank query: beir/nq: query 'q3'.",
-        "Left out 2 blank documents: beir/nq: document 'd0' and 1 more.",
-        "beir/nq: left out, for want of their text, 2 of 3 judged queries: 'q3' and 1 more.",
-        "beir/nq: the corpus lacks 1 of 2 judged documents: 'd9'.",
+        "Left out 2 blank documents: beir/nq: document 'd0' (and 1 more).",
+        "beir/nq: 2 of 3 judged queries have no text and are left out: 'q3' and 1 more.",
+        "beir/nq: 1 of 2 judged documents are missing from the corpus: 'd9'.",
     ]
     assert load_dataset("nq").corpus.fingerprint == dataset.corpus.fingerprint
     with pytest.raises(DataError, match=r"^beir/nq: query 'q3': the query is blank\. Write"):
@@ -124,9 +124,9 @@ def test_open_domain_questions_are_adapted_on_their_own_train_split():
 @pytest.mark.parametrize(
     ("name", "split", "problem"),
     [
-        ("fiqaa", "test", r"was not found: .* \(fiqa"),
-        ("cqadupstack", "test", r"several corpora \(.*beir-18.*\); give one of them: beir/cqadupstack/android, "),
-        ("fiqa", "tset", r"no split 'tset' with judgments; it has dev, test, train"),
+        ("fiqaa", "test", r"not found\. Did you mean 'fiqa'"),
+        ("cqadupstack", "test", r"several corpora \(.*beir-18.*\)\. Choose one of them: beir/cqadupstack/android, "),
+        ("fiqa", "tset", r"no judgments for split 'tset'\. Pass one .*--split \(evaluate\.split\): dev, test, train\."),
         ("bioasq", "test", r"is licensed.*participants-area\.bioasq\.org.*corpus\.jsonl"),
     ],
 )
@@ -139,7 +139,7 @@ def test_without_the_network_the_file_and_its_place_are_said(home, monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("IR_DATASETS_DL_TRIES", "1")
     place = home / "beir" / "scifact" / "source.zip"
-    with pytest.raises(DataError, match=rf"network, download https://\S+scifact\.zip; put it at {place} "):
+    with pytest.raises(DataError, match=rf"Download https://\S+scifact\.zip on .* network, put it at {place} "):
         load_named("scifact")
 
 

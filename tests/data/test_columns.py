@@ -80,7 +80,7 @@ HALF = [
 def test_a_first_line_that_begins_with_a_name_of_ids_is_no_record(tmp_path, read, line):
     (tmp_path / "c.tsv").write_text(f"{line}\nd2\tpad\n", encoding="utf-8")
     with pytest.raises(
-        DataError, match=r"c\.tsv:1: looks like a header .*, but names no column for the text\. Call it"
+        DataError, match=r"c\.tsv:1: the line looks like a header .*, but no column is named for the text\. Name it"
     ):
         read(tmp_path / "c.tsv")
 
@@ -97,7 +97,9 @@ def test_a_header_may_have_spaces_and_signs(tmp_path, line):
 
 def test_a_header_with_spaces_that_names_too_little_is_called_one(tmp_path):
     (tmp_path / "c.tsv").write_text("Sample ID\tDocument Text\nd2\tpad\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"c\.tsv:1: looks like a header .*, but names no column for the id"):
+    with pytest.raises(
+        DataError, match=r"c\.tsv:1: the line looks like a header .*, but no column is named for the id"
+    ):
         read_corpus(tmp_path / "c.tsv")
 
 
@@ -144,7 +146,7 @@ def test_two_columns_of_which_each_could_be_the_part_are_refused(tmp_path, read,
     )
     file.write_text(text, encoding="utf-8")
     with pytest.raises(
-        DataError, match=rf"x\.{ending}:1: '.*' and '.*' both name the (id|document|grade), and neither"
+        DataError, match=rf"x\.{ending}:1: '.*' and '.*' both stand for the (id|document|grade), and neither"
     ):
         read(file)
 
@@ -162,7 +164,7 @@ def test_a_row_shorter_than_its_header_is_called_that(tmp_path, ending):
     text = "id\ttitle\ttext\nd1\tT\n".replace("\t", "\t" if ending == "tsv" else ",")
     (tmp_path / f"c.{ending}").write_text(text, encoding="utf-8")
     with pytest.raises(
-        DataError, match=r":2: has 2 columns, but the header names 3 \(id, title, text\), and the text is"
+        DataError, match=r":2: the row has 2 columns, but the header has 3 \(id, title, text\)\. The text is"
     ):
         read_corpus(tmp_path / f"c.{ending}")
 
@@ -184,7 +186,9 @@ def test_the_text_is_the_first_that_is_not_blank(tmp_path):
 @pytest.mark.parametrize("line", ["docid\tsentence", "topic\ttext", "title\ttext", "id\turl\theadline"])
 def test_what_could_be_either_is_refused_by_its_line(tmp_path, line):
     (tmp_path / "c.tsv").write_text(f"\n{line}\nd2\tpad\trim\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"c\.tsv:2: looks like a header .*, but names no column for the (id|text)"):
+    with pytest.raises(
+        DataError, match=r"c\.tsv:2: the line looks like a header .*, but no column is named for the (id|text)"
+    ):
         read_corpus(tmp_path / "c.tsv")
 
 
@@ -235,7 +239,7 @@ def test_no_line_of_qrels_is_dropped_for_its_grade(tmp_path, before, line, grade
     lines = ["q9 0 d9 1"]
     lines.insert(line - 1, before + grade)
     (tmp_path / "test.tsv").write_text("\n".join(lines), encoding="utf-8")
-    with pytest.raises(DataError, match=rf"test\.tsv:{line}: expected .*{grade}"):
+    with pytest.raises(DataError, match=rf"test\.tsv:{line}: .*{grade}.* is not a (judgment|whole number)\. Write "):
         read_qrels(tmp_path / "test.tsv")
 
 
@@ -249,6 +253,7 @@ def test_ids_that_are_names_are_no_header():
     assert parse_header(["query", "doc", "1"], "judgment", "") is None
     assert parse_header(["query", "Q0", "doc", "1", "2.0", "tag"], "ranking", "") is None
     with pytest.raises(
-        DataError, match=r"f:1: looks like a header \(query, doc, value\), but names no column for the grade"
+        DataError,
+        match=r"f:1: the line looks like a header \(query, doc, value\), but no column is named for the grade",
     ):
         parse_header(["query", "doc", "value"], "judgment", "f:1")

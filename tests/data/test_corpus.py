@@ -108,22 +108,26 @@ def test_qrels_in_beir_and_trec_columns(tmp_path, text):
         (
             "c.jsonl",
             '{"_id": "1", "text": "a"}\n{"_id": "1", "text": "b"}\n',
-            r"c\.jsonl:2: the document id '1' stands",
+            r"c\.jsonl:2: duplicate document id '1'",
         ),
         ("c.jsonl", '{"_id": "1", "text": "a"}\n{oops\n', r"c\.jsonl:2: not valid JSON"),
         ("c.jsonl", '{"text": "a"}\n', r"c\.jsonl:1: the document has no id"),
-        ("c.jsonl", '{"_id": "1"}\n', r"c\.jsonl:1: no text"),
+        ("c.jsonl", '{"_id": "1"}\n', r"c\.jsonl:1: the document has no text"),
         ("c.jsonl", '{"_id": "a b", "text": "x"}\n', r"white space"),
-        ("c.jsonl", '{"_id": "1", "text": "bad \\ud83d half"}\n', r"c\.jsonl:1: holds half of a surrogate"),
-        ("c.jsonl", '{"_id": "1", "title": "bad \\ud83d", "text": "x"}\n', r"c\.jsonl:1: holds half of a surrogate"),
-        ("c.jsonl", "[1]\n", r"c\.jsonl:1: expected a JSON object"),
-        ("c.tsv", "only-an-id\n", r"c\.tsv:1: expected id<TAB>text"),
+        ("c.jsonl", '{"_id": "1", "text": "bad \\ud83d half"}\n', r"c\.jsonl:1: the text contains half of a surrogate"),
+        (
+            "c.jsonl",
+            '{"_id": "1", "title": "bad \\ud83d", "text": "x"}\n',
+            r"c\.jsonl:1: the text contains half of a surrogate",
+        ),
+        ("c.jsonl", "[1]\n", r"c\.jsonl:1: a list is not a JSON object"),
+        ("c.tsv", "only-an-id\n", r"c\.tsv:1: the line contains no tab\. Write id<TAB>text"),
         ("c.csv", "a,b\n1,2\n", r"c\.csv:1: a CSV file needs a header"),
         ("c.csv", 'id,text\n1,a\n2,"b\n3,"c"\n4,d\n', r"c\.csv:3: not valid CSV"),  # would swallow document 3
         ("c.csv", 'id,text\n1,a\n2,"b\n3,c\n', r"c\.csv:3: not valid CSV"),
-        ("c.csv", "id,text\n1,a, b\n", r"c\.csv:2: more fields than the header has"),
-        ("c.doc", "x", r"cannot tell the format"),
-        ("c.jsonl", "\n", r"holds no documents"),
+        ("c.csv", "id,text\n1,a, b\n", r"c\.csv:2: the row has more fields than the header"),
+        ("c.doc", "x", r"unknown file format"),
+        ("c.jsonl", "\n", r"contains no documents"),
     ],
 )
 def test_a_bad_corpus_is_refused_with_file_and_line(tmp_path, name, text, problem):
@@ -134,12 +138,12 @@ def test_a_bad_corpus_is_refused_with_file_and_line(tmp_path, name, text, proble
 
 def test_a_broken_archive_and_a_missing_file_are_said(tmp_path):
     (tmp_path / "c.jsonl.gz").write_bytes(b"not gzip")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="cannot be decompressed"):
         read_corpus(tmp_path / "c.jsonl.gz")
     (tmp_path / "test.tsv").write_bytes(b"q\xff\td\t1\n")
     with pytest.raises(DataError, match=r"test\.tsv:1: not UTF-8 text"):
         read_qrels(tmp_path / "test.tsv")
-    with pytest.raises(DataError, match="was not found"):
+    with pytest.raises(DataError, match="not found"):
         load_dataset(str(tmp_path / "nowhere"))
     with pytest.raises(DataError, match=r"has no corpus\.jsonl"):
         load_dataset(str(tmp_path))
@@ -208,5 +212,5 @@ def test_a_hugging_face_dataset_is_a_corpus(tmp_path):
     assert list(load_dataset(source).corpus) == [Document("d", "", "a b")]
     dataset = load_dataset(f"{source}@test", Path(f"{source}@train"))
     assert list(dataset.corpus) == [Document("d", "", "c")] and dataset.queries == {"d": "a b"}
-    with pytest.raises(DataError, match="hf:nowhere/none: the dataset cannot be had"):
+    with pytest.raises(DataError, match="hf:nowhere/none: the dataset cannot be loaded"):
         load_dataset("hf:nowhere/none")

@@ -71,7 +71,7 @@ def test_of_two_files_of_a_split_the_plain_tsv_is_read(folder):
 def test_a_split_with_a_dot_is_a_split_of_its_own(folder):
     (folder / "qrels" / "dev.small.tsv").write_bytes(BEIR)
     assert load_dataset(str(folder), split="dev.small").qrels == JUDGED
-    with pytest.raises(DataError, match=r"has no judgments for split 'dev', but for dev\.small; give"):
+    with pytest.raises(DataError, match=r"has no judgments for split 'dev'\. Pass one .*--split .*: dev\.small\."):
         load_dataset(str(folder), split="dev")
 
 
@@ -85,12 +85,12 @@ def test_test_queries_are_not_adapted_on_without_a_word(folder, name):
     (said,) = dataset.notices.sentences
     named = Path(name.removeprefix("qrels.")).name.partition(".")[0]
     assert said.startswith(
-        f"{folder} has judgments for {named}, but not for split 'test': nothing is measured, and all"
+        f"{folder} has judgments for {named}, but not for split 'test'. Nothing is measured, and all"
     )
     assert load_dataset(str(folder), split=named).qrels == JUDGED, "as the notice advises"
-    with pytest.raises(DataError, match=rf"has judgments for {named}, but not for split 'test'\. Give --split"):
+    with pytest.raises(DataError, match=rf"has judgments for {named}, but not for split 'test'\. Use --split"):
         load_dataset(str(folder), strict=True)
-    with pytest.raises(DataError, match=rf"has no judgments for split 'other', but for {named}; give one of these"):
+    with pytest.raises(DataError, match=rf"has no judgments for split 'other'\. Pass one .*--split .*: {named}\."):
         load_dataset(str(folder), split="other")
 
 
@@ -108,14 +108,17 @@ def test_what_may_be_judgments_is_not_passed_over_and_the_advice_works(folder, n
     shown = name if "/" not in name else str(Path(name).parent)
     rename = "Move the file in it" if "/" in name else "Rename it"
     assert said == (
-        f"{folder} has no judgments for split 'test', but what may be some ({shown}): nothing is measured, and all "
-        f"queries are adapted on. {rename} to qrels/test.tsv, or give it with --qrels, where a command has that."
+        f"{folder} has no judgments for split 'test', but these may be judgments: {shown}. Nothing is measured, and "
+        f"all queries are used for training. {rename} to qrels/test.tsv, or pass it with --qrels if the command has "
+        "that option."
     )
-    with pytest.raises(DataError, match=rf"what may be some .*\. {rename} to qrels/test\.tsv, or leave out --strict"):
+    with pytest.raises(
+        DataError, match=rf"these may be judgments: .*\. {rename} to qrels/test\.tsv, or leave out --strict"
+    ):
         load_dataset(str(folder), strict=True)
     if name == "qrels/test/0.tsv":
         (folder / "qrels" / "train.tsv").unlink()
-        with pytest.raises(DataError, match=r"qrels: holds no file of judgments\. Put test\.tsv into it"):
+        with pytest.raises(DataError, match=r"qrels contains no file of judgments\. Put test\.tsv into it"):
             load_dataset(str(folder))
     file.rename(folder / "qrels" / "test.tsv")
     dataset = load_dataset(str(folder), strict=True)
@@ -147,7 +150,7 @@ def test_a_folder_without_judgments_or_for_training_only_has_nothing_to_say(fold
 @pytest.mark.parametrize("name", ["test.tsv.bz2", "test.xlsx", "test.tsv.zip"])
 def test_judgments_that_cannot_be_read_are_not_passed_over(folder, name):
     (folder / "qrels" / name).write_bytes(b"x")
-    with pytest.raises(DataError, match=rf"qrels/{name}: cannot tell the format; use \.tsv"):
+    with pytest.raises(DataError, match=rf"qrels/{name}: unknown file format\. Use \.tsv"):
         load_dataset(str(folder))
 
 
@@ -179,20 +182,20 @@ def test_ms_marcos_splits_are_checked_too(tmp_path):
         (tmp_path / name).write_text(text, encoding="utf-8")
     assert load_dataset(str(tmp_path), split="dev.small", strict=True).qrels == {"9": {"1": 1}}
     for split in ("eval", "dev"):
-        with pytest.raises(DataError, match=rf"no judgments for split '{split}', but for dev\.small, train; give one"):
+        with pytest.raises(DataError, match=rf"no judgments for split '{split}'\. Pass one .*: dev\.small, train\."):
             load_dataset(str(tmp_path), split=split)
     (tmp_path / "queries.dev.small.tsv").rename(tmp_path / "asked.tsv")
     (said,) = load_dataset(str(tmp_path)).notices.sentences
     assert said.endswith(
-        "qrels.dev.small.tsv judges queries whose text is not there. Add queries.dev.small.tsv, to measure with them."
+        "qrels.dev.small.tsv judges queries whose text is missing. Add queries.dev.small.tsv to measure on them."
     )
     with pytest.raises(DataError, match=r"Add queries\.dev\.small\.tsv, or leave out --split"):
         load_dataset(str(tmp_path), split="dev.small")
     (tmp_path / "qrels.dev.small.tsv").rename(tmp_path / "judged.dev.tsv")
     (said,) = load_dataset(str(tmp_path)).notices.sentences
-    assert "has no judgments for split 'dev.small', but what may be some (judged.dev.tsv)" in said
+    assert "has no judgments for split 'dev.small', but these may be judgments: judged.dev.tsv." in said
     (tmp_path / "judged.dev.tsv").rename(tmp_path / "qrels.dev.small.txt.zst")
-    with pytest.raises(DataError, match=r"qrels\.dev\.small\.txt\.zst: cannot tell the format"):
+    with pytest.raises(DataError, match=r"qrels\.dev\.small\.txt\.zst: unknown file format"):
         load_dataset(str(tmp_path))
 
 

@@ -76,8 +76,8 @@ def test_another_encoding_is_named_with_the_line_and_a_command_that_mends_it(tmp
         return
     assert f"{file}:" in message and "not UTF-8 text" in message and shlex.quote(str(file)) in message
     command = (
-        message.partition("if it is text (")[2]
-        .removesuffix(").")
+        message.partition("If it is text, convert it: ")[2]
+        .removesuffix(".")
         .replace("NEW", shlex.quote(f"{tmp_path}/{file.name}"))
     )
     subprocess.run(["bash", "-c", command], check=True)
@@ -107,7 +107,7 @@ def test_files_whose_names_are_not_utf_8_are_documents(tmp_path):
 def test_two_files_that_would_be_one_document_are_refused(tmp_path):
     (tmp_path / "a.txt").write_text("rim", encoding="utf-8")
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"pad", mtime=0))
-    with pytest.raises(DataError, match=r"a\.txt\.gz: the document id 'a\.txt' stands twice"):
+    with pytest.raises(DataError, match=r"a\.txt\.gz: duplicate document id 'a\.txt'"):
         load_dataset(str(tmp_path))
 
 

@@ -67,9 +67,9 @@ def test_blank_documents_are_left_out_and_counted_in_every_format(tmp_path, endi
     assert list(corpus) == KEPT == corpus.documents[:] and corpus.documents[1:] == KEPT[1:]
     assert [corpus.documents[i] for i in range(3)] == [corpus[document.doc_id] for document in KEPT] == KEPT
     assert "d2" not in corpus and corpus.missing_ids(["d6", "d5", "x"]) == ["d5", "x"]
-    assert notices.sentences == [f"Left out 3 blank documents: {file}{second} and 2 more."]
+    assert notices.sentences == [f"Left out 3 blank documents: {file}{second} (and 2 more)."]
     assert notices.blank["document"] == {"d2", "d3", "d5"}
-    with pytest.raises(DataError, match=rf"c\.{ending}{second}: the document is blank, as are 2 more\. .* --strict"):
+    with pytest.raises(DataError, match=rf"c\.{ending}{second}: the document is blank \(and 2 more\)\. .* --strict"):
         read_corpus(file, Notices(strict=True))
 
 
@@ -80,8 +80,8 @@ def test_blank_queries_are_left_out_and_counted_in_every_format(tmp_path, ending
     file.write_bytes(write([{"_id": row["_id"], "text": row["text"]} for row in ROWS]))
     notices = Notices()
     assert read_queries(file, notices) == {"d1": "rim", "d6": "pad"}
-    assert notices.sentences == [f"Left out 4 blank queries: {file}{second} and 3 more."]
-    with pytest.raises(DataError, match=rf"q\.{ending}{second}: the query is blank, as are 3 more"):
+    assert notices.sentences == [f"Left out 4 blank queries: {file}{second} (and 3 more)."]
+    with pytest.raises(DataError, match=rf"q\.{ending}{second}: the query is blank \(and 3 more\)"):
         read_queries(file, Notices(strict=True))
 
 
@@ -101,7 +101,7 @@ def test_a_title_that_is_not_there_is_no_word_and_a_text_may_be_the_title_alone(
 def test_ids_of_blank_records_are_checked_too(tmp_path, rows):
     for kind, read in (("document", read_corpus), ("query", read_queries)):
         (tmp_path / "x.jsonl").write_bytes(jsonl({"_id": each, "text": "" if each == "d2" else "rim"} for each in rows))
-        with pytest.raises(DataError, match=rf"x\.jsonl:3: the {kind} id '{rows[2]}' stands twice"):
+        with pytest.raises(DataError, match=rf"x\.jsonl:3: duplicate {kind} id '{rows[2]}'"):
             read(tmp_path / "x.jsonl")
 
 
@@ -112,8 +112,8 @@ def test_files_and_hub_sets_too(tmp_path):
     (tmp_path / "hub").mkdir()
     (tmp_path / "hub" / "train.jsonl").write_bytes(jsonl(ROWS))
     for source, found, first in (
-        ("notes", ["a.txt"], "/b.txt and 1 more"),
-        ("hub", ["d1", "d4", "d6"], ": row 2 and 2 more"),
+        ("notes", ["a.txt"], "/b.txt (and 1 more)"),
+        ("hub", ["d1", "d4", "d6"], ": row 2 (and 2 more)"),
     ):
         name = f"hf:{tmp_path / source}" if source == "hub" else str(tmp_path / source)
         dataset = load_dataset(name)
@@ -147,8 +147,8 @@ def said_of(folder):
     return [
         f"Left out 1 blank document: {folder}/corpus.jsonl:21.",
         f"Left out 1 blank query: {folder}/queries.jsonl:19.",
-        f"{test}: left out, for want of their text, 2 of 8 judged queries: 'q90' and 1 more.",
-        f"{test}: the corpus lacks 2 of 22 judged documents: 'gone' and 1 more.",
+        f"{test}: 2 of 8 judged queries have no text and are left out: 'q90' and 1 more.",
+        f"{test}: 2 of 22 judged documents are missing from the corpus: 'gone' and 1 more.",
     ]
 
 
@@ -167,8 +167,8 @@ def test_training_judgments_are_counted_when_they_are_read(messy):
     assert relevant_documents(dataset, dataset.queries) == {"q0": ["d3"]}, "a blank document teaches nothing"
     train = f"{messy}/qrels/train.tsv"
     assert dataset.notices.sentences[4:] == [
-        f"{train}: left out, for want of their text, 1 of 2 judged queries: 'q95'.",
-        f"{train}: the corpus lacks 1 of 2 judged documents: 'blank'.",
+        f"{train}: 1 of 2 judged queries have no text and are left out: 'q95'.",
+        f"{train}: 1 of 2 judged documents are missing from the corpus: 'blank'.",
     ]
 
 
@@ -177,7 +177,7 @@ def test_training_judgments_of_documents_that_are_not_there_are_left_out(messy, 
     dataset = load_dataset(str(messy))
     assert relevant_documents(dataset, dataset.queries) == {"q0": ["d3"]}
     assert dataset.notices.sentences[4:] == [
-        f"{messy}/qrels/train.tsv: the corpus lacks 1 of 2 judged documents: 'gone'."
+        f"{messy}/qrels/train.tsv: 1 of 2 judged documents are missing from the corpus: 'gone'."
     ]
     own = tmp_path / "q.jsonl"
     own.write_bytes(jsonl([{"_id": "a", "doc_id": "d1", "text": "x"}, {"_id": "b", "doc_id": "gone", "text": "y"}]))
@@ -185,7 +185,7 @@ def test_training_judgments_of_documents_that_are_not_there_are_left_out(messy, 
     assert relevant_documents(dataset, dataset.queries) == {"a": ["d1"]}
     dataset = load_dataset(str(messy), own)
     dataset.notices.strict = True
-    with pytest.raises(DataError, match=r"q\.jsonl: the corpus lacks 1 of 2 judged documents: 'gone'\. Add what is"):
+    with pytest.raises(DataError, match=r"q\.jsonl: 1 of 2 judged documents .*: 'gone'\. Add them, remove"):
         relevant_documents(dataset, dataset.queries)
     (messy / "qrels" / "train.tsv").write_text("q0\tgone\t1\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"train\.tsv names none of the documents"):
@@ -197,7 +197,7 @@ def test_training_judgments_of_documents_that_are_not_there_are_left_out(messy, 
     [
         ("corpus.jsonl", r"corpus\.jsonl:21: the document is blank\. Write"),
         ("queries.jsonl", r"queries\.jsonl:19: the query is blank\. Write"),
-        ("qrels/test.tsv", r"test\.tsv: left out, .* 2 of 8 judged queries: 'q90' and 1 more\. Add what is missing"),
+        ("qrels/test.tsv", r"test\.tsv: 2 of 8 judged queries .*: 'q90' and 1 more\. Add them, remove"),
     ],
 )
 def test_strict_refuses_each(messy, beir, broken, message):
@@ -233,7 +233,7 @@ def test_every_command_that_loads_a_dataset_says_it_and_can_be_strict(
         assert [found.output.count(sentence) for sentence in said_of(Path("messy"))] == [1] * 4, (name, found.output)
         assert found.exit_code == 0 or name == "queries", (name, found.output, found.exception)
     assert (
-        "train.tsv: the corpus lacks 1 of 2 judged documents"
+        "train.tsv: 1 of 2 judged documents are missing from the corpus"
         in runner.invoke(app, ["train-reranker", *commands["train-reranker"]]).output
     )
     assert (tmp_path / "new.run").read_text(encoding="utf-8").split()[:3] == ["q12", "Q0", "d0"]

@@ -38,7 +38,7 @@ def test_every_word_is_in_a_passage_and_none_is_only_overlap():
 
 @pytest.mark.parametrize("text", ["180", "words=0", "words=5,overlap=5", "word=5", "words=x", "words=5,overlap=-1"])
 def test_what_passages_cannot_be(beir, text):
-    with pytest.raises(DataError, match=r"expected words=N,overlap=M"):
+    with pytest.raises(DataError, match=r"not of the form words=N,overlap=M"):
         split_documents(load_dataset(str(beir)), text)
 
 

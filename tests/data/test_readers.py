@@ -50,7 +50,7 @@ def test_a_corpus_on_disk_is_the_corpus_in_memory(tmp_path):
     ("bad", "message"),
     [
         ("Umlaut ä".encode("latin-1") + b"\n", r"docs\.jsonl:3: not UTF-8 text"),
-        ("[1]\n", r"docs\.jsonl:3: expected a JSON object"),
+        ("[1]\n", r"docs\.jsonl:3: a list is not a JSON object"),
         ('{"_id": "x"\n', r"docs\.jsonl:3: not valid JSON"),
         ('{"_id": "d0", "text": "again"}\n', r"d0"),
         ('{"text": "no id"}\n', r"docs\.jsonl:3: the document has no id"),
@@ -64,5 +64,5 @@ def test_a_bad_line_is_named(tmp_path, bad, message):
 def test_a_csv_whose_fields_are_parted_by_semicolons_is_said_so(tmp_path):
     file = tmp_path / "excel.csv"
     file.write_text("id;title;text\nd1;Rad;läuft unrund\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"excel\.csv:1: the fields are parted by `;`\. Save the file with commas"):
+    with pytest.raises(DataError, match=r"excel\.csv:1: the columns are separated by `;`\. Save the file with commas"):
         list(read_rows(file, "document"))

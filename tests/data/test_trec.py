@@ -53,7 +53,7 @@ def test_a_run_is_read_in_every_format(tmp_path, name, content):
 @pytest.mark.parametrize(
     ("score", "message"),
     [
-        ("NaN", r"the score 'NaN' is not a finite number\. Give the document one, or remove it from the run"),
+        ("NaN", r"the score 'NaN' is not a finite number\. Write one, or remove the document from the run"),
         ("inf", r"the score 'inf' is not a finite number"),
         ("-Infinity", r"the score '-Infinity' is not a finite number"),
         ("1e999", r"the score '1e999' is not a finite number"),
@@ -75,9 +75,9 @@ def test_scores_of_other_files_are_checked_too(tmp_path):
     with pytest.raises(DataError, match=r"x\.parquet: row 1: the score 'nan' is not a finite number"):
         read_run(tmp_path / "x.parquet")
     (tmp_path / "x.jsonl").write_text('{"qid": "q1", "docno": "d1"}\n', encoding="utf-8")
-    with pytest.raises(DataError, match=r"x\.jsonl:1: the ranking has no score; name it in a field `score`"):
+    with pytest.raises(DataError, match=r"x\.jsonl:1: the ranking has no score\. Write it in a field `score`"):
         read_run(tmp_path / "x.jsonl")
-    with pytest.raises(DataError, match=r"x\.jsonl:1: the judgment has no grade; name it in a field `score`"):
+    with pytest.raises(DataError, match=r"x\.jsonl:1: the judgment has no grade\. Write it in a field `score`"):
         read_qrels(tmp_path / "x.jsonl")
 
 
@@ -99,13 +99,15 @@ def test_comments_of_qrels_are_skipped_and_those_that_could_be_judgments_are_sai
     notices = Notices()
     assert read_qrels(file, notices) == {"q1": {"d1": 1}}
     assert notices.sentences == [
-        f"Left out 2 judgments that are comments, since their lines begin with #: {file}:2 and so on."
+        f"Left out 2 judgments because their lines start with # and are comments: {file}:2 (and 1 more)."
     ]
     file.write_text("q1 0 d1 1\n#q1 0 d2 1\n", encoding="utf-8")
     notices = Notices()
     read_qrels(file, notices)
-    assert notices.sentences == [f"Left out 1 judgment that is a comment, since its line begins with #: {file}:2."]
-    with pytest.raises(DataError, match=r"test\.qrels:2: the judgment is a comment, for it begins with #\. Remove"):
+    assert notices.sentences == [f"Left out 1 judgment because its line starts with # and is a comment: {file}:2."]
+    with pytest.raises(
+        DataError, match=r"test\.qrels:2: the judgment is a comment, because its line starts with #\. Remove"
+    ):
         read_qrels(file, Notices(strict=True))
 
 
@@ -114,7 +116,7 @@ def test_a_document_has_one_grade(tmp_path):
     file.write_text("q1 d1 1\nq1 d1 1.0\n", encoding="utf-8")
     assert read_qrels(file) == {"q1": {"d1": 1}}
     file.write_text("q1 d1 1\nq1 d2 1\nq1 d1 0\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"test\.tsv:3: the grade of document 'd1' for query 'q1' is 0, but 1 in an"):
+    with pytest.raises(DataError, match=r"test\.tsv:3: document 'd1' has grade 0 for query 'q1', but grade 1 in an"):
         read_qrels(file)
 
 
@@ -149,12 +151,12 @@ def test_a_run_may_hold_the_text_of_its_queries(tmp_path):
     [
         ("csv", ",d1,1", "the query has no id"),
         ("csv", "q1,,1", "the document has no id"),
-        ("csv", '"q 1",d1,1', "the id 'q 1' holds white space"),
-        ("csv", 'q1,"d 1",1', "the id 'd 1' holds white space"),
-        ("tsv", '"q 1"\t"d1"\t"1"', "a field in quotes holds white space"),
-        ("tsv", '"q 1" d1 1', "a field in quotes holds white space"),
+        ("csv", '"q 1",d1,1', "the id 'q 1' contains white space"),
+        ("csv", 'q1,"d 1",1', "the id 'd 1' contains white space"),
+        ("tsv", '"q 1"\t"d1"\t"1"', "a field in quotes contains white space"),
+        ("tsv", '"q 1" d1 1', "a field in quotes contains white space"),
         ("tsv", '""\t"d1"\t1', "the query has no id"),
-        ("jsonl", '{"qid": "q 1", "docid": "d1", "score": 1}', "the id 'q 1' holds white space"),
+        ("jsonl", '{"qid": "q 1", "docid": "d1", "score": 1}', "the id 'q 1' contains white space"),
     ],
 )
 @pytest.mark.parametrize("header", [False, True])
@@ -162,7 +164,7 @@ def test_ids_are_checked_alike_in_every_format(tmp_path, name, line, problem, he
     names = {"csv": "qid,docid,score\n", "tsv": "qid\tdocid\tscore\n"}.get(name, "\n") if header else ""
     (tmp_path / f"test.{name}").write_text(f"{names}{line}\n", encoding="utf-8")
     if header and "\t" in line:
-        problem = problem.replace("a field in quotes holds", "the id 'q 1' holds")
+        problem = problem.replace("a field in quotes contains", "the id 'q 1' contains")
     with pytest.raises(DataError, match=rf"test\.{name}:{1 + header}: {problem}"):
         read_qrels(tmp_path / f"test.{name}")
 
@@ -170,8 +172,8 @@ def test_ids_are_checked_alike_in_every_format(tmp_path, name, line, problem, he
 @pytest.mark.parametrize("line", ["q1 0 d1", "q1", "q1 0 d1 1 2", "q1\td1\t1\t2\t3"])
 def test_a_line_of_another_shape_is_named(tmp_path, line):
     (tmp_path / "test.tsv").write_text(f"query-id\tcorpus-id\tscore\nq1\td1\t1\n{line}\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"test\.tsv:3: expected .*; "):
+    with pytest.raises(DataError, match=r"test\.tsv:3: .* is not a (judgment|whole number)\. Write "):
         read_qrels(tmp_path / "test.tsv")
     (tmp_path / "test.tsv").write_text(f"{line}\nq1\td1\t1\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"test\.tsv:1: expected .*; "):
+    with pytest.raises(DataError, match=r"test\.tsv:1: .* is not a (judgment|whole number)\. Write "):
         read_qrels(tmp_path / "test.tsv")

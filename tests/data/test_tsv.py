@@ -28,9 +28,10 @@ def test_a_tab_in_a_passage_makes_no_title(tmp_path):
     ]
     assert corpus.documents[2].text == "with two tabs" and list(read_corpus(file)) == list(corpus)
     assert notices.sentences == [
-        f"{file}:1: the text holds a tab, as in 1 more: read as white space, since not every row has another column."
+        f"{file}:1: the text contains a tab (and 1 more). It was read as a space, because not every row has a "
+        "third column."
     ]
-    with pytest.raises(DataError, match=r"c\.tsv:1: the text holds a tab, as in 1 more\. Put a space .* --strict"):
+    with pytest.raises(DataError, match=r"c\.tsv:1: the text contains a tab \(and 1 more\)\. Replace it .* --strict"):
         read_corpus(file, Notices(strict=True))
 
 
@@ -45,12 +46,12 @@ def test_a_title_is_what_every_row_has_or_a_header_names(tmp_path):
 
 @pytest.mark.parametrize("text", ["d1\ta\tb\nd2\ta\tb\tc\n", "id\ttext\ttitle\nd1\ta\tb\tc\n"])
 def test_a_column_that_could_be_anything_is_refused(tmp_path, text):
-    with pytest.raises(DataError, match=r"c\.tsv:2: expected id<TAB>text.*, and found 4 columns"):
+    with pytest.raises(DataError, match=r"c\.tsv:2: the line has 4 columns, but should be id<TAB>text"):
         read_corpus(write(tmp_path, text))
 
 
 def test_a_query_has_no_third_column(tmp_path):
-    with pytest.raises(DataError, match=r"c\.tsv:2: expected id<TAB>text, and found 3 columns"):
+    with pytest.raises(DataError, match=r"c\.tsv:2: the line has 3 columns, but should be id<TAB>text\."):
         read_queries(write(tmp_path, "q1\ta\nq2\tb\tc\n"))
 
 
@@ -60,7 +61,7 @@ def test_ids_in_a_file_of_one_query_a_line_are_said(tmp_path):
         "q1": "7\ta rim",
         "q2": "8\ta pad",
     }
-    assert notices.sentences[0].endswith("If it is an id and a text, name the file .tsv.")
+    assert notices.sentences[0].endswith("If the lines are an id and a text, rename the file to .tsv.")
     notices = Notices()
     read_queries(write(tmp_path, "7\ta rim\na pad\n", "q.txt"), notices)
     assert not notices.sentences
@@ -112,7 +113,7 @@ def test_where_every_text_is_in_quotes_they_are_a_writers(tmp_path, header):
 
 @pytest.mark.parametrize("line", ['"d2"\t"a 5" disk"', '"d2"\ta 5" disk', 'd2\t"a" b'])
 def test_where_ids_are_in_quotes_no_line_is_half_quoted(tmp_path, line):
-    with pytest.raises(DataError, match=r"c\.tsv:2: a quote within a field is not doubled, though other fields are"):
+    with pytest.raises(DataError, match=r"c\.tsv:2: a quote within a field is not doubled, although fields are"):
         read_corpus(write(tmp_path, f'"d1"\t"a b"\n{line}\n'))
 
 
@@ -129,5 +130,5 @@ def test_where_ids_are_in_quotes_no_line_is_half_quoted(tmp_path, line):
 )
 def test_a_field_in_quotes_that_goes_over_lines_is_named_and_not_cut(tmp_path, text):
     line = text.split("over")[0].count("\n") + 1
-    with pytest.raises(DataError, match=rf"c\.tsv:{line}: a field in quotes goes on in the next line"):
+    with pytest.raises(DataError, match=rf"c\.tsv:{line}: a field in quotes continues on the next line"):
         read_corpus(write(tmp_path, text))

@@ -181,7 +181,7 @@ def test_anyones_runs_are_measured_and_compared_without_a_corpus(tmp_path):
     rows = (tmp_path / "out" / "queries.tsv").read_text(encoding="utf-8").splitlines()
     assert rows[1] == "q1\tRR\t1.000000\t1.000000\t1.000000" and len(rows) == 7
     missing = CliRunner().invoke(app, [*command, "--run", str(tmp_path / "no")])
-    assert "was not found" in str(missing.exception)
+    assert "not found" in str(missing.exception)
     model = CliRunner().invoke(app, [*command, "--run", str(tmp_path / "three"), "--against", "nothere"])
     assert "nothere is not a run file, and a model needs a corpus. Give one with --corpus." in str(model.exception)
     for wrong in (["--run", "x", "--model", "y"], [], ["--model", "m"]):

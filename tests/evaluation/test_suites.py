@@ -67,7 +67,7 @@ def test_a_suite_runs_what_is_at_hand_and_goes_on_where_it_was(beir, tmp_path, m
     command = ["evaluate", "--suite", "beir-11", "--data", str(tmp_path / "data"), "--model", "bm25"]
     said = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "out")])
     assert said.exit_code == 0, said.output
-    assert "both" in said.output and "Skipped nowhere: Corpus 'nowhere' was not found" in said.output
+    assert "both" in said.output and "Skipped nowhere: Corpus 'nowhere' not found" in said.output
     measured = tmp_path / "out" / "one" / "metrics.json"
     metrics = json.loads(measured.read_text(encoding="utf-8"))
     assert set(metrics["measures"]) == {"nDCG@10", "R@1000"} and metrics["measures"]["R@1000"]["means"][0] > 0.9

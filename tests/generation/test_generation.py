@@ -284,7 +284,7 @@ def test_a_written_queries_examples_are_missed_with_the_way_out(tiny_recipe, cor
     recipe = load_recipe(str(tiny_recipe), COUNT | {"generate.count": 3, "generate.examples": str(examples)})
     check_written_queries(tmp_path / "q.jsonl", recipe)
     examples.unlink()
-    with pytest.raises(DataError, match=r"real\.txt was not found.*Keep them with --queries"):
+    with pytest.raises(DataError, match=r"real\.txt not found.*Keep them with --queries"):
         check_written_queries(tmp_path / "q.jsonl", recipe)
 
 

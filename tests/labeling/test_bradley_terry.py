@@ -112,7 +112,7 @@ def test_each_choice_is_that_by_which_the_determinant_grows_most_at_the_top():
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), unique=True), st.randoms())
-def test_circles_are_counted_as_by_hand(edges, rng):
+def test_cycles_are_counted_as_by_hand(edges, rng):
     pairs = {tuple(sorted(edge)): rng.choice([-1.0, 1.0]) for edge in edges if edge[0] != edge[1]}
     cycles = triples = 0
     for a, b, c in itertools.combinations(range(6), 3):

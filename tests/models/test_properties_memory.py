@@ -48,7 +48,7 @@ def test_batches_are_a_partition_for_every_sequence_of_out_of_memory(costs, toke
         allowed.append(budget.tokens)
     assert scored == list(range(len(costs)))
     assert allowed == sorted(allowed, reverse=True), "a budget never grows"
-    assert TokenBudget("test", tokens).tokens == budget.tokens, "the next of this name begins so"
+    assert TokenBudget("test", tokens).tokens == budget.tokens, "the next budget of this name starts with this size"
 
 
 @given(costs=costs.filter(len), tokens=st.integers(1, 120), single=st.data())

@@ -11,7 +11,7 @@ from rich.console import Console
 from pdadapt.data.load import load_dataset
 from pdadapt.errors import PdadaptError, RunError
 from pdadapt.pipeline import adapt
-from pdadapt.planning.costs import Rates, Shape, cheaper, costs, disk, prompts, total
+from pdadapt.planning.costs import Rates, Shape, cheaper_settings, costs, count_prompts, disk_bytes, total_seconds
 from pdadapt.planning.plan import plan
 from pdadapt.planning.table import plan_table
 from pdadapt.runtime.progress import Progress
@@ -25,7 +25,7 @@ RATES = Rates(
     document=0.1,
     document_tokens=100,
     document_bytes=1_000,
-    document_letters=500,
+    document_text_bytes=500,
     query=0.01,
     score=0.001,
     prompt={"point": 0.5, "pair": 1.0},
@@ -91,8 +91,8 @@ def test_bm25_beside_the_student_costs_nothing_and_alone_saves_its_search():
     assert {stage for stage in whole if whole[stage] != found[stage]} == {"search"}
     untested = {cost.stage: cost for cost in costs(alone, replace(SHAPE, test_queries=0), RATES)}
     assert untested.keys() == whole.keys() - {"index", "search"}
-    assert disk(alone, SHAPE, RATES) == disk(RECIPE, SHAPE, RATES)
-    assert disk(alone, replace(SHAPE, test_queries=0), RATES)["index"] == 0
+    assert disk_bytes(alone, SHAPE, RATES) == disk_bytes(RECIPE, SHAPE, RATES)
+    assert disk_bytes(alone, replace(SHAPE, test_queries=0), RATES)["index"] == 0
 
 
 def test_what_is_there_already_costs_nothing():
@@ -105,23 +105,25 @@ def test_what_is_there_already_costs_nothing():
 
 def test_a_second_iteration_costs_at_most_as_much_again():
     twice = RECIPE.model_copy(update={"iterations": 2})
-    assert prompts(twice, SHAPE, "pair") == prompts(RECIPE, SHAPE, "pair")
+    assert count_prompts(twice, SHAPE, "pair") == count_prompts(RECIPE, SHAPE, "pair")
     assert (
-        total(costs(RECIPE, SHAPE, RATES)) < total(costs(twice, SHAPE, RATES)) < 2 * total(costs(RECIPE, SHAPE, RATES))
+        total_seconds(costs(RECIPE, SHAPE, RATES))
+        < total_seconds(costs(twice, SHAPE, RATES))
+        < 2 * total_seconds(costs(RECIPE, SHAPE, RATES))
     )
 
 
 def test_what_would_make_it_cheaper_is_cheaper_by_what_it_leaves_out():
-    whole, ways = total(costs(RECIPE, SHAPE, RATES)), cheaper(RECIPE, SHAPE, RATES)
+    whole, ways = total_seconds(costs(RECIPE, SHAPE, RATES)), cheaper_settings(RECIPE, SHAPE, RATES)
     assert ways["--set teacher.pair.order=random"] == pytest.approx(whole - 1_400)
     assert ways["--set teacher.pair.per_query=3"] == pytest.approx(whole - 200 * 4 * 2)
     assert ways["--set retrieve.k=8"] == pytest.approx(whole - 200 * 2 * 0.5)
     assert ways["a teacher of half the parameters (--teacher)"] == pytest.approx(whole - 500 - 1_400)
     assert all(other < whole for other in ways.values()) and "--set train.max_epochs=20" not in ways
     long = RECIPE.model_copy(update={"train": RECIPE.train.model_copy(update={"steps": 1_000})})
-    saved = total(costs(long, SHAPE, RATES)) - cheaper(long, SHAPE, RATES)["--set train.max_epochs=20"]
+    saved = total_seconds(costs(long, SHAPE, RATES)) - cheaper_settings(long, SHAPE, RATES)["--set train.max_epochs=20"]
     assert saved == pytest.approx((1_000 - 20 * 16) * (4.0 + 2.0 / 5))
-    assert disk(RECIPE, SHAPE, RATES)["index"] == 1e6
+    assert disk_bytes(RECIPE, SHAPE, RATES)["index"] == 1e6
 
 
 def test_a_plan_times_every_stage_and_leaves_nothing(tiny_recipe, beir, tmp_path):
@@ -141,18 +143,18 @@ def test_queries_that_must_be_written_are_planned_too(tiny_recipe, beir, tmp_pat
     dataset = load_dataset(str(beir / "corpus.jsonl"))
     found = plan(recipe, dataset, tmp_path / "run", Progress())
     first, second, *_ = found.costs
-    kept, tried = found.fit
+    kept, tried = found.sample_kept
     assert [first.stage, second.stage] == ["start", "write queries"] and second.seconds > 0
     assert 0 <= kept <= tried == 16 and second.units == min(max(32, -(-6 * tried // kept) if kept else 128), 40)
     assert found.shape.embedded == len(dataset.corpus) == 20, "to choose among them"
     assert {cost.stage: cost.units for cost in found.costs}["label points"] == 6 * 8 and list(tmp_path.iterdir()) == []
     assert "--set generate.count=3" in found.cheaper
     cut = plan(load_recipe(str(tiny_recipe), {"generate.max_tokens": 1}), dataset, tmp_path / "run", Progress())
-    assert cut.fit == (0, 16) and cut.shape.written == 4 * 20, "all are cut off"
-    assert "to try, and 0 of them are fit by their text; they may all be so." in printed(plan_table(cut))
+    assert cut.sample_kept == (0, 16) and cut.shape.written == 4 * 20, "all are cut off"
+    assert "0 of a sample of 16 passed the text filters. The run may keep none." in printed(plan_table(cut))
     for wrong, message in (
         ({"generate.model": recipe.student.model}, "no LLM that could write"),
-        ({"generate.examples": "nowhere.txt"}, "nowhere.txt was not found"),
+        ({"generate.examples": "nowhere.txt"}, "nowhere.txt not found"),
     ):
         with pytest.raises(PdadaptError, match=message):
             plan(load_recipe(str(tiny_recipe), wrong), dataset, tmp_path / "run", Progress())
@@ -206,7 +208,7 @@ def test_the_command_prints_the_plan_and_a_run_of_other_settings_is_said(tiny_re
     for words in (
         "label pairs",
         "96 prompts",
-        "Disk at the peak",
+        "Peak disk use",
         "Cheaper: --set teacher.pair.per_query=2",
         "MS MARCO",
     ):

@@ -65,7 +65,7 @@ PLAN = Plan(
     labeled={"point": 1357, "pair": 0},
     cheaper={"--set teacher.pair.order=random": 54321.0, "a teacher of half the parameters (--teacher)": 40000.0},
     paper={"FiQA": 45_678.0, "MS MARCO": 987_654.0},
-    fit=(9, 16),
+    sample_kept=(9, 16),
 )
 WRITTEN = {
     "kinds": {

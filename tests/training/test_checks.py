@@ -17,7 +17,7 @@ from pdadapt.settings.schema import TrainSettings
 from pdadapt.students.colbert import get_lengths, load_colbert
 from pdadapt.students.load import save_student
 from pdadapt.training import stage
-from pdadapt.training.early_stopping import Checks, check_points
+from pdadapt.training.early_stopping import EarlyStopping, measured_steps
 from pdadapt.training.trainer import train
 
 
@@ -89,17 +89,17 @@ def test_after_a_kill_the_checks_behind_the_state_are_made_again(stanford, input
 
 @pytest.mark.parametrize("steps", [1, 3, 10, 25, 113, 30_000])
 def test_checks_are_spread_evenly_over_a_training_of_any_length(steps):
-    found = sorted(check_points(TrainSettings(checks=10), steps))
+    found = sorted(measured_steps(TrainSettings(checks=10), steps))
     assert len(found) == min(10, steps) and found[-1] == steps
     gaps = {after - before for before, after in zip([0, *found], found, strict=False)}
     assert max(gaps) - min(gaps) <= 1
 
 
 def test_checks_every_so_many_steps_end_with_the_training():
-    assert check_points(TrainSettings(check_steps=4), 10) == {4, 8, 10}
-    assert check_points(TrainSettings(check_steps=4), 8) == {4, 8}
-    assert check_points(TrainSettings(check_steps=400), 10) == {10}
-    assert check_points(TrainSettings(), 10) == set()
+    assert measured_steps(TrainSettings(check_steps=4), 10) == {4, 8, 10}
+    assert measured_steps(TrainSettings(check_steps=4), 8) == {4, 8}
+    assert measured_steps(TrainSettings(check_steps=400), 10) == {10}
+    assert measured_steps(TrainSettings(), 10) == set()
 
 
 def between_saves(**more):
@@ -136,7 +136,7 @@ def test_killed_after_a_check_it_goes_on_from_there_to_the_same_files(stanford, 
     ("queries", "points", "said"),
     [
         (12, [2.0, 1.0, 0.0], "No queries are held out, so the last state"),
-        (60, [1.0, 1.0, 1.0], "The teacher tells no documents of the queries held out apart, so the last state"),
+        (60, [1.0, 1.0, 1.0], "The teacher distinguishes no documents of the held-out queries, so the last state"),
     ],
 )
 def test_where_no_query_can_choose_the_last_state_is_kept_and_that_is_said(
@@ -181,4 +181,4 @@ def test_checks_want_queries_held_out_and_one_way_to_say_when(tmp_path):
             RecipeError, match=rf"{name} needs queries held out; set held_out to 0\.1, say, or {name} to"
         ):
             load_recipe("demo", {f"train.{name}": 2, "train.held_out": 0})
-    assert Checks(lambda student: 0.0, {2}, 3, tmp_path, (32, 300)).rows() == []
+    assert EarlyStopping(lambda student: 0.0, {2}, 3, tmp_path, (32, 300)).rows() == []

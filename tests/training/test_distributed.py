@@ -119,9 +119,9 @@ def test_two_machines_train_one_run(tiny_recipe, beir, tmp_path):
 
 
 def test_nobody_waits_for_a_rank_0_that_is_gone(tmp_path, monkeypatch):
-    monkeypatch.setattr(distributed, "POLL", 0.01)
-    monkeypatch.setattr(distributed, "GONE", 0.1)
-    monkeypatch.setattr(distributed, "BEGINNING", 0.3)
+    monkeypatch.setattr(distributed, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(distributed, "LOST_PATIENCE", 0.1)
+    monkeypatch.setattr(distributed, "START_PATIENCE", 0.3)
     file = tmp_path / "lists.jsonl"
     with pytest.raises(RunError, match="Rank 0, which retrieves and labels, is not at"):
         distributed.wait_until(file.exists, tmp_path)

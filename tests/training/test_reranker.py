@@ -106,7 +106,7 @@ def test_two_long_documents_are_cut_evenly_and_the_query_is_whole(cross_encoder)
 
 
 def test_without_labels_it_says_so(beir, tiny_recipe, encoder, tmp_path):
-    with pytest.raises(DataError, match=r"give qrels/train\.tsv"):
+    with pytest.raises(DataError, match=r"Add qrels/train\.tsv"):
         train_reranker(recipe(tiny_recipe, encoder, "pair"), load_dataset(str(beir)), tmp_path / "out", Progress())
     assert not (tmp_path / "out").exists()
 

@@ -17,6 +17,7 @@ from pdadapt.data.corpus import Corpus, Document
 from pdadapt.data.load import load_dataset
 from pdadapt.data.run_file import TrecRunFile, write_run
 from pdadapt.errors import DataError, ModelError
+from pdadapt.labeling import store as label_store
 from pdadapt.labeling.ask import Questions, ask_missing, in_chunks
 from pdadapt.labeling.bradley_terry import fit_strengths
 from pdadapt.labeling.journal import Journal
@@ -125,12 +126,12 @@ def test_a_writer_waits_for_its_turn_and_says_what_keeps_it(tmp_path, monkeypatc
     with LabelStore(file, "points", "t") as store:
         busy = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
         busy.execute("BEGIN IMMEDIATE")
-        release = threading.Timer(2.5 * store.SQLITE_PATIENCE, busy.rollback)
+        release = threading.Timer(2.5 * label_store.SQLITE_PATIENCE, busy.rollback)
         release.start()
         store.add([(("q", "d"), 1.0)])  # longer than SQLite itself waits
         release.join()
         assert store.get(("q", "d")) == 1.0
-        monkeypatch.setattr(store, "WRITER_PATIENCE", 0.1)
+        monkeypatch.setattr(label_store, "WRITER_PATIENCE", 0.1)
         busy.execute("BEGIN IMMEDIATE")
         writes = (
             lambda: store.add([(("q", "e"), 1.0)]),

@@ -6,7 +6,7 @@ import re
 import tomllib
 from pathlib import Path
 
-EXTRAS = ("small", "cpu", "ray", "onnx")  # gpu and plaid are for other machines or environments
+EXTRAS = ("small", "cpu", "ray")  # onnx needs a newer torch; gpu and plaid are for other machines or environments
 
 
 def lowest(project: Path) -> list[str]:

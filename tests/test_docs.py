@@ -292,6 +292,7 @@ def test_the_commands_of_the_readme_run_as_they_stand(tmp_path, monkeypatch):
     assert (tmp_path / "runs/mine/report.html").exists()
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_pages_run(tmp_path, monkeypatch, tiny_recipe, stanford):
     """One after the other, in the order of the navigation, with tiny models in place of recipe `small`: these are the
     documented options, and the embedded models would take minutes. The run on the demo corpus is made before.

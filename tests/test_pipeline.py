@@ -134,6 +134,7 @@ def test_a_second_iteration_continues_from_the_first_and_asks_only_what_is_new(f
     assert figures["points_asked"] < figures["points"]
 
 
+@pytest.mark.slow
 def test_a_shared_label_store_leaves_nothing_to_ask(tiny_recipe, beir, tmp_path):
     recipe = load_recipe(str(tiny_recipe), {"label_store": str(tmp_path / "shared.sqlite")})
     dataset = load_dataset(str(beir))
@@ -186,6 +187,7 @@ def test_a_run_of_other_settings_is_not_touched(finished, tiny_recipe, beir):
     assert results(out) == before
 
 
+@pytest.mark.slow
 def test_when_memory_runs_out_training_goes_on_from_its_last_state_with_smaller_chunks(
     tiny_recipe, beir, tmp_path, monkeypatch
 ):

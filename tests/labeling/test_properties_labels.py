@@ -50,7 +50,8 @@ def test_a_journal_says_what_is_done_after_any_interleaving_of_begin_end_and_kil
             earlier = Expected(now.begun, now.done)
             if step == "begin":
                 chunk, missing = arguments
-                journal.begin(*chunk, missing)
+                task, number = chunk
+                journal.begin(task, number, missing)
                 now.begun.setdefault(chunk, missing)
             elif step == "end" and arguments[0] in now.begun:
                 journal.end(*arguments[0])
@@ -85,7 +86,8 @@ def test_tasks_taken_in_turn_leave_nothing_done_after_a_task_that_lacks_answers(
         journal, begun = Journal(file), set()
         for step, chunk in steps:
             if step == "begin":
-                journal.begin(*chunk, 1)
+                task, number = chunk
+                journal.begin(task, number, 1)
                 begun.add(chunk)
             elif step == "end" and chunk in begun:
                 journal.end(*chunk)

@@ -121,7 +121,7 @@ PRINTED = {
 def test_what_a_terminal_of_80_columns_shows(name, golden):
     terminal = console(width=80, file=io.StringIO())
     terminal.print(PRINTED[name])
-    golden(GOLDEN).check(name, terminal.file.getvalue())
+    golden(GOLDEN).check(name, terminal.file.getvalue())  # type: ignore[attr-defined]
 
 
 def test_each_golden_text_is_printed_here(golden):
@@ -170,7 +170,7 @@ def test_without_a_terminal_long_work_says_every_minute_how_far_it_is(monkeypatc
     with Progress(console).task("label points", 10, "prompts") as advance:
         for _ in range(10):
             advance(1)
-    lines = console.file.getvalue().splitlines()
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert lines[0] == "label points: 2 of 10 prompts, about 5.3 min left"
     assert 3 < len(lines) < 8 and lines[-1].startswith("label points: 10 prompts in")
 
@@ -183,6 +183,6 @@ def test_what_an_earlier_run_did_says_nothing_of_the_rate(monkeypatch):
         advance(6, earlier=True)
         for _ in range(4):
             advance(1)
-    lines = console.file.getvalue().splitlines()
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert lines[0] == "train: 7 of 10 steps, about 4.0 min left"
     assert lines[-1] == "train: 4 steps in 240.0 s (60.0 s each), 6 before"

@@ -44,7 +44,7 @@ def run(stanford, inputs, folder, chosen, values):
         student.eval()
         return next(told)
 
-    train(load_colbert(str(stanford)), *inputs, chosen, 1, folder, Progress(), measure)
+    train(load_colbert(str(stanford)), *inputs, chosen, 1, folder, Progress(), measure)  # type: ignore[call-arg]
     assert set(lengths) == {get_lengths(load_colbert(str(stanford)))}, "measured with the lengths of the index"
     rows = [json.loads(line) for line in (folder / "checks.jsonl").read_text(encoding="utf-8").splitlines()]
     return [(row["step"], row["value"]) for row in rows]

@@ -61,6 +61,7 @@ def test_examples_set_better_grades_against_worse_ones(judged, tiny_recipe, enco
         assert {label for _, _, label in examples} == {0.0, 1.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["point", "pair"])
 def test_a_fitted_classifier_knows_its_examples_and_is_a_teacher(judged, tiny_recipe, encoder, tmp_path, task):
     settings = recipe(tiny_recipe, encoder, task)

@@ -106,6 +106,7 @@ def test_labels_that_are_not_there_are_asked_for_before_any_work(labeled, beir, 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in recipe_names() if name.startswith("ablations/")])
 def test_every_ablation_runs_on_small_models(name, labeled, stanford, encoder, cross_encoder, t5_untied, tmp_path):
     tree = load_recipe(name)

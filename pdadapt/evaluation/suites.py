@@ -130,7 +130,7 @@ def run_suite(
     measure: Callable[[Dataset, Sequence[str], Path], Metrics],
     say: Callable[[str], None],
 ) -> tuple[list[Row], list[str]]:
-    """Measure on every available corpus of the suite. What `out` already holds for the same data and settings is reused.
+    """Measure on every available corpus of the suite. Results in `out` for the same data and settings are reused.
 
     data: a folder of folders in BEIR layout, which are used in place of downloads. settings: everything else that the
     results depend on, as JSON. measure: called with a corpus, the measures and a folder of its own.

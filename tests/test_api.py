@@ -18,6 +18,7 @@ def test_the_public_names_exist_and_are_listed_by_dir():
         _ = pdadapt.nothing
 
 
+@pytest.mark.subprocess
 def test_importing_the_package_imports_nothing_heavy():
     script = "import sys, pdadapt; print([name for name in ('torch', 'transformers', 'numpy') if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

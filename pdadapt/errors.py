@@ -1,6 +1,6 @@
-"""What can go wrong in a way that the user can mend.
+"""The errors that a user can mend.
 
-PdadaptError            one clear sentence that names the file, line or key, and the way out (exit code 1)
+PdadaptError            names the file, line or key, and the way out (exit code 1)
 ├── DataError           a corpus, queries, qrels or run file
 ├── RecipeError         a recipe, a --set, or a prompt file
 ├── ModelError          a model that cannot be found, loaded, or used as asked
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 
 class PdadaptError(Exception):
-    """A problem that the user can mend; the message is one sentence with the way out."""
+    """A problem that the user can mend. The message says how."""
 
 
 class DataError(PdadaptError):
@@ -34,11 +34,11 @@ class RunError(PdadaptError):
 
 
 def reason(error: BaseException) -> str:
-    """What a library's exception says, in one line without a full stop."""
+    """The message of a library's exception, as one line without a full stop."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(". ")
 
 
-DISK_FULL = (  # how libraries say so; the last two are torch.save
+DISK_FULL = (  # the words of libraries; the last two are torch.save's
     "No space left on device",
     "disk is full",
     "Disk quota exceeded",
@@ -50,35 +50,36 @@ MEMORY_FULL = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a GPU's memory, or this machine's, is full; torch is not imported for it."""
+    """Whether the memory of a GPU or of this machine is full. It does not import torch."""
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return named or any(words in str(error) for words in MEMORY_FULL)
 
 
 def explain(error: BaseException) -> str:
-    """What to tell the user of whatever went wrong: one sentence."""
+    """The message for the user about any error."""
     if isinstance(error, PdadaptError):
         return str(error)
     causes = list(causes_of(error))
     full = [cause for cause in causes if getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT)]
     if full or any(words in str(cause) for cause in causes for words in DISK_FULL):
-        return "the disk is full; what is finished is kept: free some space, and the same command goes on from there."
+        return "the disk is full. Finished work is kept. Free some space, and run the same command to continue."
     if is_out_of_memory(error):
         return (
-            "memory is full, and not even the smallest batch fits; what is finished is kept: go on with the same "
-            "command on a larger machine, or give shorter texts (teacher.max_length, train.document_length) or a "
-            "smaller model."
+            "memory is full: not even the smallest batch fits. Finished work is kept. Run the same command on a "
+            "larger machine, or choose shorter texts (teacher.max_length, train.document_length) or a smaller model."
         )
-    if isinstance(error, UnicodeEncodeError) and error.encoding == "utf-8":  # as Python has a name of other bytes
+    if (
+        isinstance(error, UnicodeEncodeError) and error.encoding == "utf-8"
+    ):  # Python reads other bytes of a file name so
         near = error.object[max(0, error.start - 40) : error.end + 40]
-        return f"{near!r} holds bytes that are not UTF-8: rename the file or folder; what is finished is kept."
+        return f"{near!r} holds bytes that are not UTF-8. Rename the file or folder. Finished work is kept."
     if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename}: {error.strerror}; what is finished is kept."
+        return f"{error.filename}: {error.strerror}. Finished work is kept."
     return f"unexpected {type(error).__name__}: {error} (--debug shows where)"
 
 
 def causes_of(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and what led to it."""
+    """The error and its causes."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

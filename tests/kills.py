@@ -164,7 +164,7 @@ def interrupt(process: subprocess.Popen[str], moment: float, number: signal.Sign
     elif process.returncode == -number:
         assert moment < STARTED, f"{moment}: {said}"  # Python itself was starting
     else:
-        assert process.returncode == 128 + number and said.rstrip().endswith("goes on from there."), said
+        assert process.returncode == 128 + number and said.rstrip().endswith("same command to continue."), said
         assert "Traceback" not in said and seconds < 2, said
     return seconds
 

@@ -89,20 +89,19 @@ def adapt(
     resolved = load_recipe(chosen, changed_settings(settings, options))
     dataset = open_dataset(corpus, queries, resolved.evaluate.split, strict, passages, summary=True)
     folder = out or Path("runs") / f"{dataset.name.replace('/', '-')}-{Path(chosen).stem}"
-    restart: Any = restart_from.value if restart_from else None
     progress = new_progress()
     if plan:
         from pdadapt.planning.plan import plan as make_plan
         from pdadapt.planning.table import plan_table
 
-        estimate = make_plan(resolved, dataset, folder, progress, restart)
+        estimate = make_plan(resolved, dataset, folder, progress, restart_from)
         console.print(plan_table(estimate) if estimate else "Nothing is left to do.")
         return
 
     from pdadapt.pipeline import adapt as run_adapt
 
     workers = open_cluster(cluster, progress) if cluster else None
-    metrics = run_adapt(resolved, dataset, folder, progress, restart, stop_before_labeling, workers)
+    metrics = run_adapt(resolved, dataset, folder, progress, restart_from, stop_before_labeling, workers)
     if metrics is not None:
         print_result(console, metrics, folder, resumed=not progress.tasks)
     elif stop_before_labeling:

@@ -259,7 +259,7 @@ def rerank(
         Aggregation | None,
         typer.Option(
             help="With --by pairs: score a document by its mean win probability (wins, the default), or by its "
-            "Bradley-Terry strength."
+            "Bradley-Terry strength. The order is the same."
         ),
     ] = None,
     top: Annotated[

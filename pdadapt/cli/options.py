@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pdadapt.cli.commands import check_settings, refuse_repeated
+from pdadapt.runs.stages import StageName
 from pdadapt.runtime.printing import printable
 
 if TYPE_CHECKING:
@@ -74,16 +74,8 @@ EndpointOption = Annotated[
 ]
 
 
-class Stage(StrEnum):
-    student = "student"
-    retrieve = "retrieve"
-    label = "label"
-    train = "train"
-    evaluate = "evaluate"
-
-
 RestartOption = Annotated[
-    Stage | None,
+    StageName | None,
     typer.Option(help="Redo this stage and all later ones after changing settings; keep earlier results."),
 ]
 PlanOption = Annotated[

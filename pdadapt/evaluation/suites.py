@@ -32,7 +32,7 @@ from pdadapt.runtime.terminal import WholeTable, plain
 from pdadapt.settings.schema import Recipe
 
 
-class Task(NamedTuple):
+class SuiteEntry(NamedTuple):
     """A row of the table: a measure on a corpus, or its mean over several corpora."""
 
     name: str
@@ -48,8 +48,8 @@ class Row(NamedTuple):
     group: str = ""
 
 
-def _tests(measure: str, *names: str, group: str = "") -> tuple[Task, ...]:
-    return tuple(Task(name, measure, (name,), group) for name in names)
+def _tests(measure: str, *names: str, group: str = "") -> tuple[SuiteEntry, ...]:
+    return tuple(SuiteEntry(name, measure, (name,), group) for name in names)
 
 
 BEIR_11 = _tests(
@@ -61,17 +61,17 @@ BEIR_11 = _tests(
 BEIR_13 = (*BEIR_11, *_tests("nDCG@10", "nq", "quora", group="BEIR"))
 BEIR_18 = (
     *BEIR_13,
-    Task("cqadupstack", "nDCG@10", tuple(f"cqadupstack/{forum}" for forum in CQADUPSTACK_FORUMS), "BEIR"),
+    SuiteEntry("cqadupstack", "nDCG@10", tuple(f"cqadupstack/{forum}" for forum in CQADUPSTACK_FORUMS), "BEIR"),
     *_tests("nDCG@10", "robust04", "signal1m", "trec-news", "bioasq", group="BEIR"),
 )
 LOTTE = tuple(
-    Task(name, "Success@5", (name,), "" if domain == "pooled" else f"LoTTE {kind}")
+    SuiteEntry(name, "Success@5", (name,), "" if domain == "pooled" else f"LoTTE {kind}")
     for kind in ("search", "forum")
     for domain in LOTTE_DOMAINS
     for name in (f"lotte/{domain}/{kind}",)
 )
 MSMARCO = (
-    *(Task("msmarco", measure, ("msmarco",)) for measure in ("RR@10", "R@1000")),
+    *(SuiteEntry("msmarco", measure, ("msmarco",)) for measure in ("RR@10", "R@1000")),
     *_tests("nDCG@10", "dl19", "dl20"),
 )
 OPENQA = _tests("Answer@5", "nq-open", "triviaqa", "squad-open", group="open-domain QA")

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain, permutations
+from itertools import chain, combinations, permutations
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from scipy.special import logit
 
 from pdadapt.data.corpus import Corpus, Queries
 from pdadapt.data.run_file import Ranking
 from pdadapt.errors import DataError
 from pdadapt.labeling.ask import Questions, ask_missing, check_answers, in_chunks
+from pdadapt.labeling.bradley_terry import fit_strengths
 from pdadapt.labeling.position_bias import PositionBias
 from pdadapt.labeling.store import LabelStore
 from pdadapt.runtime.progress import Progress
 from pdadapt.teachers.base import Pair, Point, Task, TeacherLoader, score_of
 
 Aggregate = Literal["wins", "bradley-terry"]
+PRIOR_PRECISION = 0.25  # of strengths, as of one undecided comparison with a document of strength 0
 
 
 def rerank(
@@ -146,23 +149,11 @@ def aggregate_pairs(wins: np.ndarray, aggregate: Aggregate) -> list[float]:
     """Turn the pair probabilities (n, n) into one score per document.
 
     wins: the mean probability of being preferred to the others (the sum of duoT5; Pradeep et al. 2021). bradley-terry:
-    the strengths that make the probabilities most likely, by Hunter's MM iteration (2004, equation 3). One more
-    undecided comparison with a document of strength 1 makes sure that the maximum exists.
-
-    This does not use bradley_terry.fit_strengths. That function has a normal prior around the point labels, and a
-    reranking by pairs has no points. Its scores would also differ: for 20 documents with clear preferences, the
-    strengths after 1,000 iterations were up to 0.0016 away from those of the maximum.
+    the strengths that make the probabilities most likely. A weak prior at 0 keeps them finite. Both give the same
+    order, because every pair has a probability. Differences of strengths are log-odds, so they suit a weighted sum.
     """
     size = len(wins)
-    others = ~np.eye(size, dtype=bool)
     if aggregate == "wins":
-        return [float(row[other].mean()) if size > 1 else 0.5 for row, other in zip(wins, others, strict=True)]
-    won = np.where(others, wins, 0.0).sum(1) + 0.5
-    strength = np.ones(size)
-    for _ in range(1_000):
-        met = np.where(others, 1 / (strength[:, None] + strength[None, :]), 0.0).sum(1) + 1 / (strength + 1)
-        updated = won / met
-        if np.allclose(updated, strength, rtol=1e-9, atol=0):
-            break
-        strength = updated
-    return [float(value) for value in np.log(updated)]
+        return ((wins.sum(1) - wins.diagonal()) / (size - 1)).tolist() if size > 1 else [0.5]
+    pairs = [(a, b, float(logit(wins[a, b]))) for a, b in combinations(range(size), 2)]
+    return list(map(float, fit_strengths([0.0] * size, pairs, 1.0, PRIOR_PRECISION).strengths))

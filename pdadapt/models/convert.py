@@ -15,23 +15,23 @@ from safetensors.torch import save_file
 
 from pdadapt.errors import ModelError, RunError
 from pdadapt.models.hub import LOADED_PATTERNS, fetch_files
-from pdadapt.models.source import ModelSource, pickles_in, read_json, resolve_model, weight_folders
+from pdadapt.models.source import ModelSource, pickles_in, read_model_json, resolve_model, weight_folders
 from pdadapt.runtime.files import atomic_folder
 from pdadapt.runtime.progress import Progress
 
-PICKLE_INDEX = "pytorch_model.bin.index.json"  # which file holds which tensor, where there are several
+PICKLE_INDEX = "pytorch_model.bin.index.json"  # says which of several files holds a tensor
 
 
 def convert_to_safetensors(name: str, out: Path, progress: Progress) -> None:
     """Write the model `name` (a hub id or a folder) to the new folder `out`, which appears whole or not at all.
 
-    No code is run: a pickle that holds more than tensors is refused. Tied weights, which a pickle shares and
-    safetensors cannot, are written once under each of their names. What is loaded besides weights is copied.
+    No code is run: a pickle that holds more than tensors is refused. A pickle can share tied weights, and safetensors
+    cannot: they are written once under each of their names. Configuration and tokenizer are copied.
 
-    Raises ModelError when there are no pickled weights, or they cannot be read, RunError when `out` exists.
+    Raises ModelError when there are no pickled weights, or they cannot be read. Raises RunError when `out` exists.
     """
     if out.exists():
-        raise RunError(f"{out} exists already; give another folder.")
+        raise RunError(f"{out} already exists. Give another folder.")
     source = resolve_model(name)
     pickles = pickled_weights(source)
     others = [name for name in source.names() if any(fnmatch(name, pattern) for pattern in LOADED_PATTERNS)]
@@ -52,7 +52,7 @@ def convert_to_safetensors(name: str, out: Path, progress: Progress) -> None:
 
 
 def pickled_weights(source: ModelSource) -> set[str]:
-    """The names of its pickled weights that are loaded, for there are no safetensors in their folder.
+    """The names of the pickled weights that are loaded: those without safetensors in their folder.
 
     Raises ModelError when there are none.
     """
@@ -60,42 +60,42 @@ def pickled_weights(source: ModelSource) -> set[str]:
     found = {name for folder in folders for name in pickles_in(source.names(), folder)}
     if not found:
         raise ModelError(
-            f"Model {source.name!r} has no pickled weights (pytorch_model.bin) to convert; give one that has."
+            f"Model {source.name!r} has no pickled weights (pytorch_model.bin) to convert. Give a model that has."
         )
     return found
 
 
 def safetensors_name(name: str) -> str:
-    """The name of what a file of pickled weights, or their index, becomes; another file keeps its own."""
+    """The new name of a file of pickled weights or of their index. Any other file keeps its name."""
     return re.sub(r"(^|/)pytorch_(model(?:-\d+-of-\d+)?)\.bin", r"\1\2.safetensors", name)
 
 
 def converted_index(file: Path) -> dict[str, Any]:
     """The index of the converted files."""
-    found = read_json(file, dict)
+    found = read_model_json(file, dict)
     parts = found.get("weight_map")
     if not isinstance(parts, dict):
-        raise ModelError(f"{file} says nothing of which file holds which tensor (weight_map); fetch it anew.")
+        raise ModelError(f"{file} does not say which file holds which tensor (weight_map). Fetch it again.")
     return {**found, "weight_map": {tensor: safetensors_name(str(part)) for tensor, part in parts.items()}}
 
 
 def read_pickle(file: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a file, by name. Raises ModelError when it is cut short, or holds anything else."""
+    """The tensors of a file, by name. Raises ModelError when the file is cut short, or holds anything else."""
     try:
         found = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except (OSError, MemoryError):
         raise
-    except Exception as error:  # of bytes that are no pickle, whatever they make of it
+    except Exception as error:  # bytes that are no pickle can raise anything
         if "GLOBAL" in str(error):
-            raise ModelError(f"{file} holds more than weights: code, which is not run. Give another model.") from None
-        raise ModelError(f"{file} is cut short or damaged; fetch it anew.") from None
+            raise ModelError(f"{file} holds code, which pdadapt does not run. Give another model.") from None
+        raise ModelError(f"{file} is cut short or damaged. Fetch it again.") from None
     if not isinstance(found, dict) or not found or not all(map(_is_weight, found.keys(), found.values())):
         raise ModelError(f"{file} holds no table of weights by name. Give another model.")
     return found
 
 
 def _is_weight(name: object, tensor: object) -> bool:
-    """Whether it is a plain tensor under a name, as safetensors can hold it."""
+    """Whether safetensors can hold it: a plain tensor under a name."""
     return (
         isinstance(name, str)
         and isinstance(tensor, torch.Tensor)
@@ -107,7 +107,7 @@ def _is_weight(name: object, tensor: object) -> bool:
 
 
 def unshare_memory(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The same, no two of which share their memory, or are a part of a larger one."""
+    """The tensors, with those copied that share memory or are a part of a larger tensor."""
     seen: set[int] = set()
     found = {}
     for name, shared in tensors.items():

@@ -1,4 +1,4 @@
-"""Where models compute, and in what precision."""
+"""The device and the precision of models."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def default_device() -> torch.device:
 
 
 def release_memory() -> None:
-    """Give back the memory of what is gone."""
+    """Give back the memory of objects that are gone."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """`auto`: bfloat16 where the hardware multiplies in it, else float32 (T5 overflows in float16)."""
+    """The dtype by name. `auto`: bfloat16 if the hardware multiplies in it, else float32 (T5 overflows in float16)."""
     if name != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
     if device.type == "cuda":
@@ -36,12 +36,12 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def dtype_name(name: str) -> str:
-    """What a name of pick_dtype means on this machine: float32 or bfloat16."""
+    """The dtype that pick_dtype takes for this name on this machine: float32 or bfloat16."""
     return str(pick_dtype(name, default_device())).removeprefix("torch.")
 
 
 def set_compute_dtype(model: Any, dtype: str) -> None:
-    """Let the student's encoder multiply in `dtype` (pick_dtype's names); weights and embeddings stay float32."""
+    """Let the student's encoder multiply in `dtype` (a name of pick_dtype). Weights and embeddings stay float32."""
     encoder = model[0]
     chosen = pick_dtype(dtype, model.device)
     if chosen == torch.float32:
@@ -62,9 +62,9 @@ def set_compute_dtype(model: Any, dtype: str) -> None:
 def float32_attention(
     module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any, **options: Any
 ) -> tuple[torch.Tensor, None]:
-    """transformers' sdpa, in float32 where a gradient goes through its fused kernel, which is thrice as fast so.
+    """transformers' sdpa, in float32 when a gradient is wanted: a CPU's fused kernel is three times faster then.
 
-    With dropout there is no fused kernel on a CPU, and bfloat16 is faster.
+    With dropout a CPU has no fused kernel, and bfloat16 is faster.
     """
     if not torch.is_grad_enabled() or options.get("dropout"):
         return sdpa_attention_forward(module, query, key, value, mask, **options)

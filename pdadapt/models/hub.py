@@ -10,7 +10,7 @@ from typing import NamedTuple, NoReturn
 
 from pdadapt.errors import ModelError
 
-LOADED_PATTERNS = (  # what is loaded of a repository, which may hold the same weights in five formats
+LOADED_PATTERNS = (  # the files that are loaded; a repository may hold the same weights in five formats
     "*model*.safetensors",
     "*.json",
     "*.txt",
@@ -21,21 +21,21 @@ LOADED_PATTERNS = (  # what is loaded of a repository, which may hold the same w
     "*.tiktoken",
     "artifact.metadata",
 )
-CONFIG_NAMES = ("config.json", "modules.json")  # one of which every model has
-HUB_TIMEOUT = 10.0  # seconds until the hub is taken for unreachable
+CONFIG_NAMES = ("config.json", "modules.json")  # every model has one of them
+HUB_TIMEOUT = 10.0  # seconds to wait for an answer
 
 
 class Repository(NamedTuple):
     """A model's files, by their names in its repository."""
 
     names: frozenset[str]
-    folder: Path | None = None  # where all of them are on this disk; None: on the hub
-    commit: str | None = None  # which the hub has named
+    folder: Path | None = None  # the folder on this disk that holds all of them; None: they are on the hub
+    commit: str | None = None  # as the hub named it
 
 
 @functools.cache
 def find_repository(repo: str, revision: str | None) -> Repository:
-    """What a model has on the hub (one question), or in the cache where the hub cannot be asked.
+    """The files of a model on the hub (one request), or in the cache when the hub does not answer.
 
     Raises ModelError when the hub has no such model or revision, and when neither hub nor cache can tell.
     """
@@ -49,7 +49,7 @@ def find_repository(repo: str, revision: str | None) -> Repository:
         raise ModelError(
             f"Model {repo!r} is neither an existing folder nor a hub id such as `google/flan-t5-xl`."
         ) from None
-    except (HTTPError, OSError, ValueError) as error:  # ValueError: of a network's own page in place of an answer
+    except (HTTPError, OSError, ValueError) as error:  # ValueError: a network answered with a page of its own
         _raise_if_refused(repo, revision, error)
         for name in CONFIG_NAMES:
             file = try_to_load_from_cache(repo, name, revision=revision)
@@ -60,10 +60,10 @@ def find_repository(repo: str, revision: str | None) -> Repository:
 
 @functools.cache
 def download(repo: str, name: str, revision: str | None) -> Path:
-    """A file that the repository has, from the cache or the network. Raises ModelError when it cannot be had.
+    """The path of a file of the repository. Raises ModelError when neither cache nor network has it.
 
-    The hub is asked about a commit, of which nothing that is cached is asked for again; the first files are asked for
-    by the revision's name, so that the cache knows for days without a network which commit that means.
+    A request by commit does not ask the hub about cached files again. The first files are requested by the revision's
+    name, so that the cache knows, without a network, which commit the name means.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HTTPError
@@ -78,7 +78,7 @@ def download(repo: str, name: str, revision: str | None) -> Path:
 
 
 def fetch_files(repo: str, revision: str | None, names: Sequence[str]) -> Path:
-    """The cache's folder with these files of a repository. Raises ModelError when they cannot be had."""
+    """Fetch these files; returns the cache's folder that holds them. Raises ModelError when they cannot be fetched."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HTTPError
 
@@ -90,38 +90,38 @@ def fetch_files(repo: str, revision: str | None, names: Sequence[str]) -> Path:
 
 
 def files_below(folder: Path) -> Iterator[str]:
-    """Their names, relative to the folder, with slashes; without hidden ones, such as what `hf download` notes down."""
+    """The names of the files in a folder, relative to it, without hidden ones such as those of `hf download`."""
     names = (file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
     return (name.as_posix() for name in names if not any(part.startswith(".") for part in name.parts))
 
 
 def fetch_command(repo: str, revision: str | None) -> str:
-    """The command that fetches what is loaded of a model, and nothing else."""
+    """The command that fetches the files that are loaded, and no others."""
     at = ["--revision", revision] if revision else []
     patterns = [part for pattern in LOADED_PATTERNS for part in ("--include", pattern)]
     return f"`{shlex.join(['hf', 'download', repo, *at, *patterns])}`"
 
 
 def _raise_if_refused(repo: str, revision: str | None, error: Exception) -> None:
-    """Raises ModelError when the hub has answered that this model cannot be had."""
+    """Raises ModelError when the hub has refused the model."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     if isinstance(error, GatedRepoError):
         raise ModelError(
-            f"Model {repo!r} is for those only who accept its terms. Accept them on https://huggingface.co/{repo}, and "
-            "run `hf auth login`."
+            f"Model {repo!r} can be fetched only after you accept its terms. Accept them on "
+            f"https://huggingface.co/{repo}, and run `hf auth login`."
         ) from None
     if isinstance(error, RepositoryNotFoundError):
         raise ModelError(
             f"The hub has no model {repo!r}, or shows it to its owner only. Check the name, or run `hf auth login`."
         ) from None
     if isinstance(error, RevisionNotFoundError):
-        raise ModelError(f"Model {repo!r} has no revision {revision!r}. Give one that it has, or none.") from None
+        raise ModelError(f"Model {repo!r} has no revision {revision!r}. Give one that exists, or none.") from None
 
 
 def _raise_unavailable(repo: str, revision: str | None, error: Exception) -> NoReturn:
     raise ModelError(
-        f"Model {repo!r} is not in the local cache and the hub did not deliver it ({type(error).__name__}). Fetch it "
-        f"where there is a network with {fetch_command(repo, revision)} and give the folder, or use the embedded "
+        f"Model {repo!r} is not in the local cache, and the hub did not deliver it ({type(error).__name__}). Fetch it "
+        f"where there is a network with {fetch_command(repo, revision)}, and give the folder. Or use the embedded "
         "models (`--recipe small`)."
     ) from None

@@ -1,4 +1,4 @@
-"""Batches by tokens: as many texts at once as a budget holds, fewer when memory runs out, which the run remembers."""
+"""Batches by tokens: as many texts at once as a budget holds. When memory runs out, the budget shrinks for good."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from pdadapt.models.device import release_memory
 from pdadapt.runtime.files import read_settings, write_atomic
 
 Result = TypeVar("Result")
-MEMORY_ERRORS = (MemoryError, RuntimeError)  # what running out of memory raises, if errors.is_out_of_memory
+MEMORY_ERRORS = (MemoryError, RuntimeError)  # some of these say that memory ran out: see errors.is_out_of_memory
 
 
 class BatchLimits:
-    """The sizes that memory allowed, by what they are of; with a file, for as long as that is there."""
+    """The sizes that fit into memory, by name. A file keeps them for later processes."""
 
     def __init__(self) -> None:
         self.found: dict[str, int] = {}
         self.file: Path | None = None
 
     def remember(self, file: Path | None) -> None:
-        """Begin with what this file says, if it is there, and keep in it what is found out."""
+        """Read the sizes from this file, if it exists, and write every change to it."""
         self.file = file
         self.found = read_settings(file) if file and file.exists() else {}
 
@@ -33,21 +33,21 @@ class BatchLimits:
         return min(wanted, self.found.get(name, wanted))
 
     def lower(self, name: str, size: int) -> None:
-        """Memory ran out: `size` is what to try next. Frees what the failed try has left."""
+        """Memory ran out: try `size` next. Frees what the failed try left."""
         self.found[name] = size
         if self.file:
             write_atomic(self.file, json.dumps(self.found, indent=2) + "\n")
         release_memory()
 
 
-batch_limits = BatchLimits()  # of this process, which has one run
+batch_limits = BatchLimits()  # one per process, because a process has one run
 
 
 class TokenBudget:
-    """Tokens scored at once; halved when memory runs out, so that the largest that worked is kept."""
+    """The number of tokens that are scored at once. It is halved when memory runs out."""
 
     def __init__(self, name: str, tokens: int):
-        """name: what for; budgets of one name share what is found out."""
+        """name: budgets of the same name share the sizes that were found."""
         self.name = name
         self.tokens = batch_limits.get(name, tokens)
 
@@ -58,12 +58,12 @@ class TokenBudget:
         padded: bool = False,
         first: Sequence[int] | None = None,
     ) -> Iterator[tuple[range, Result]]:
-        """Score items in their order, as many at once as fit, one at least.
+        """Score items in their order. Yields (range of items, their scores) for each batch of one item or more.
 
-        costs: tokens of each item; first: of one that begins a batch, if that is more (it shares nothing with the one
-        before it); padded: they are padded to the first of a batch, so they come longest first. Begun anew at the
-        start of a batch, the batches that follow are the same.
-        score: which items -> their scores. Raises torch.OutOfMemoryError when a single item does not fit.
+        costs: tokens of each item; first: tokens of an item at the start of a batch, where it shares no prefix with
+        the item before it; padded: items are padded to the first of a batch, so the longest come first; score: maps a
+        range of items to their scores. A resume at the start of a batch gives the same later batches.
+        Raises torch.OutOfMemoryError when a single item does not fit.
         """
         start = 0
         while start < len(costs):
@@ -74,7 +74,7 @@ class TokenBudget:
                 if len(batch) == 1 or not is_out_of_memory(error):
                     raise
                 scores = None
-            if scores is None:  # out of the handler, which holds what the failed batch has allocated
+            if scores is None:  # outside the handler, which keeps the memory of the failed batch
                 self.tokens = max(1, min(self.tokens, self._spent(costs, first or costs, batch, padded)) // 2)
                 batch_limits.lower(self.name, self.tokens)
                 continue

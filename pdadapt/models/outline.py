@@ -1,6 +1,6 @@
-"""What can be told of a model without its weights: the outline of it that its files give, and its tokenizer.
+"""Checks of a model that need no weights: the shapes that its files name, and its tokenizer.
 
-A model that will be loaded late in a run, or as the last of several, is found unfit before any work.
+A model may be loaded hours after a run begins. These checks find an unfit one before any work.
 """
 
 from __future__ import annotations
@@ -15,17 +15,11 @@ from torch import nn
 from pdadapt.errors import ModelError
 from pdadapt.models.source import ModelSource, first_module_type, read_config, transformer_folder, translate_errors
 
-UNUSED_BY_ENCODERS = ("pooler", "decoder.")  # marks of weights that an encoder can do without
-UNUSED_BY_CLASSIFIERS = (
-    "pooler",
-    "classif",
-    "score",
-    "summary",
-    "logits_proj",
-    "head.",
-)  # and one that is to learn to classify
-UNLIMITED = int(1e30)  # as transformers says it
-FRAME_TOKENS = ("bos", "eos", "cls", "sep", "unk")  # tokens that stand in texts
+UNUSED_BY_ENCODERS = ("pooler", "decoder.")  # an encoder can do without weights whose names hold these
+# A model that is to learn to classify can do without weights whose names hold these.
+UNUSED_BY_CLASSIFIERS = ("pooler", "classif", "score", "summary", "logits_proj", "head.")
+UNLIMITED_TOKENS = int(1e30)  # transformers' number for "no limit"
+FRAME_TOKENS = ("bos", "eos", "cls", "sep", "unk")  # the tokens that a tokenizer puts around a text
 
 
 def check_encoder(
@@ -35,18 +29,19 @@ def check_encoder(
     unused: Sequence[str] = UNUSED_BY_ENCODERS,
     cuts: bool = False,
 ) -> int:
-    """Find before any work what would stop an encoder in the middle of it; returns how many tokens it reads.
+    """Check an encoder before any work. Returns the number of tokens that it reads of a text.
 
-    what: `Student`, `Teacher`, as messages call it; auto: the class of transformers that loads it; unused: marks of
+    what: its name in messages, such as `Student`; auto: the transformers class that loads it; unused: parts of names of
     weights that its files may lack; cuts: whether documents are cut by its tokens.
 
-    Raises ModelError when it does not load, when tokenizer and weights do not belong together, or it cannot pad.
+    Raises ModelError when it does not load, when its tokenizer and its weights do not belong together, or when it
+    cannot pad.
     """
     from transformers import AutoTokenizer
 
     begins = first_module_type(source)
     if not begins.endswith("Transformer"):
-        raise ModelError(f"{what} {source.name!r} begins with {begins}, not with a transformer; give one that does.")
+        raise ModelError(f"{what} {source.name!r} begins with {begins}, not with a transformer. Give one that does.")
     model, missing = load_outline(source, what, auto)
     check_complete(source, what, missing, unused)
     with translate_part_errors(source, what):
@@ -56,17 +51,17 @@ def check_encoder(
         check_offsets(source, what, tokenizer)
     if padding_token(model, tokenizer) is None:
         raise ModelError(
-            f"{what} {source.name!r} has no padding token, without which it reads no two texts at once. Name one of "
+            f"{what} {source.name!r} has no padding token, so it cannot read two texts at once. Name one of "
             "its tokens as `pad_token` in its tokenizer_config.json."
         )
     return token_limit(model, tokenizer)
 
 
 def load_outline(source: ModelSource, what: str, auto: Any, download: bool = False) -> tuple[Any, list[str]]:
-    """The model with the shapes of its weights and no numbers; and the names of weights that its files lack, which
-    cannot be told of files that are on the hub still, unless with `download`.
+    """The model with the shapes of its weights but no numbers, and the names of the weights that its files lack.
 
-    auto: the class of transformers that loads it, or its name. Raises ModelError when it does not load.
+    auto: the transformers class that loads it, or the name of the class; download: fetch the weights, for only then
+    can the missing ones of a hub model be known. Raises ModelError when the model does not load.
     """
     import transformers
     from transformers.quantizers.auto import AutoHfQuantizer
@@ -89,24 +84,24 @@ def load_outline(source: ModelSource, what: str, auto: Any, download: bool = Fal
     if misfits:
         name, in_file, by_config = misfits[0]
         raise ModelError(
-            f"{what} {source.name!r} does not load ({name} is {tuple(in_file)} in its weights, and by its config.json "
-            f"{tuple(by_config)}); give another model, or fetch this one anew."
+            f"{what} {source.name!r} does not load: {name} is {tuple(in_file)} in its weights, but "
+            f"{tuple(by_config)} by its config.json. Give another model, or fetch this one again."
         )
     return model, missing
 
 
 def check_complete(source: ModelSource, what: str, missing: Sequence[str], unused: Sequence[str]) -> None:
-    """Raises ModelError when weights are missing, but for those that bear a mark of being unused."""
+    """Raises ModelError when weights are missing that the model uses. unused: parts of names of those it does not."""
     used = [name for name in missing if not any(mark in name for mark in unused)]
     if used:
         named = ", ".join(used[:3]) + " ..." * (len(used) > 3)
         raise ModelError(
-            f"{what} {source.name!r} lacks weights ({named}), which would be random numbers; give another model."
+            f"{what} {source.name!r} lacks weights ({named}), so they would be random numbers. Give another model."
         )
 
 
 def check_vocabulary(source: ModelSource, what: str, model: Any, tokenizer: Any) -> None:
-    """Raises ModelError when a text can have tokens that the model does not know."""
+    """Raises ModelError when the tokenizer can give tokens that the model does not know."""
     known, added = vocabulary_size(model), tokenizer.added_tokens_decoder
     tokens = [token for token in tokenizer.get_vocab().values() if token not in added]
     tokens += [token for token, text in added.items() if not text.special]
@@ -119,25 +114,26 @@ def check_vocabulary(source: ModelSource, what: str, model: Any, tokenizer: Any)
 
 
 def check_offsets(source: ModelSource, what: str, tokenizer: Any) -> None:
-    """Raises ModelError when a text cannot be cut after so many tokens."""
+    """Raises ModelError when the tokenizer cannot cut a text after a number of tokens."""
     if not tokenizer.is_fast:
         raise ModelError(
             f"{what} {source.name!r} has a tokenizer ({type(tokenizer).__name__}) that does not say where its tokens "
-            "stand in a text, so documents cannot be cut to fit; give another model."
+            "stand in a text. Documents cannot be cut to fit. Give another model."
         )
 
 
 def vocabulary_size(model: Any) -> int:
-    """How many tokens the model knows; ENDLESS of one that reads characters."""
+    """The number of tokens that the model knows; UNLIMITED_TOKENS for a model that reads characters."""
     try:
         return int(model.get_input_embeddings().weight.shape[0])
     except (NotImplementedError, AttributeError):
-        return UNLIMITED
+        return UNLIMITED_TOKENS
 
 
 def padding_token(model: Any, tokenizer: Any) -> str | None:
-    """The token that fills texts up: the tokenizer's own, or one that the attention mask hides as well; None if none
-    will do. Decoders that classify look for it to find a text's end, so for them no token that ends texts will.
+    """The padding token: the tokenizer's own, or another that the attention mask hides as well. None if none will do.
+
+    A decoder that classifies finds a text's end by the padding token, so it cannot use a token that ends texts.
     """
     own = tokenizer.pad_token if (tokenizer.pad_token_id or 0) < vocabulary_size(model) else None
     return own or (
@@ -146,33 +142,33 @@ def padding_token(model: Any, tokenizer: Any) -> str | None:
 
 
 def position_limit(model: nn.Module) -> int | None:
-    """Tokens that its position embeddings are made for; None: they are relative, for texts of any length."""
+    """The number of positions that the model has embeddings for; None when they are relative."""
     config: Any = model.config
     limit = getattr(config.get_text_config(), "max_position_embeddings", None)
-    if not isinstance(limit, int) or limit < 1:  # XLNet's is -1
+    if not isinstance(limit, int) or limit < 1:  # XLNet says -1
         return None
     for module in model.modules():
         padding: Any = getattr(module, "padding_idx", None)
         table: Any = getattr(module, "position_embeddings", None)
         if isinstance(padding, int) and hasattr(table, "weight"):
-            return min(limit, table.weight.shape[0] - padding - 1)  # RoBERTa's positions begin behind that of padding
+            return min(limit, table.weight.shape[0] - padding - 1)  # RoBERTa counts from behind the padding token
     return limit
 
 
 def token_limit(model: nn.Module, tokenizer: Any) -> int:
-    """Tokens that the model reads of a text at most, by its positions and its tokenizer; ENDLESS if neither says."""
+    """The most tokens that the model reads of a text; UNLIMITED_TOKENS if neither model nor tokenizer says."""
     found = (position_limit(model), int(tokenizer.model_max_length))
-    return min((limit for limit in found if limit and limit > 0), default=UNLIMITED)
+    return min((limit for limit in found if limit and limit > 0), default=UNLIMITED_TOKENS)
 
 
 def part_options(source: ModelSource) -> dict[str, Any]:
-    """What `from_pretrained` of a model's configuration, tokenizer or weights is told."""
+    """The arguments of `from_pretrained` for a model's configuration, tokenizer or weights."""
     return {**source.kwargs, "subfolder": transformer_folder(source).rstrip("/")}
 
 
 @contextmanager
 def translate_part_errors(source: ModelSource, what: str) -> Iterator[None]:
-    """What goes wrong as one of them loads becomes a ModelError."""
+    """Turn what goes wrong while one of them loads into a ModelError."""
     with translate_errors(f"{what} {source.name!r} does not load"):
         try:
             yield
@@ -180,5 +176,5 @@ def translate_part_errors(source: ModelSource, what: str) -> Iterator[None]:
             if "trust_remote_code" not in str(error):
                 raise
             raise ModelError(
-                f"{what} {source.name!r} needs Python code of its own, which is not run here; give another model."
+                f"{what} {source.name!r} needs Python code of its own, which pdadapt does not run. Give another model."
             ) from None

@@ -1,4 +1,4 @@
-"""A model's files, sent to a machine that does not share this one's disk."""
+"""A model's files, to be sent to a machine that does not share this disk."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 
 from pdadapt.models.source import resolve_model
 
-FileContents = dict[str, bytes]  # by name: of a model that is a folder here (model/...), a prompt of the user's own
+FileContents = dict[str, bytes]  # by name: a local model's files (model/...), or a prompt of the user's own
 
 
 def read_model_files(model: str) -> FileContents:
-    """Of a model that is a folder or a file here, which other machines may not have."""
+    """The files of a model that is a folder or a file on this machine. Empty for any other model."""
     source = resolve_model(model)
     if not source.is_local or model.startswith("package:"):
         return {}
@@ -22,7 +22,7 @@ def read_model_files(model: str) -> FileContents:
 
 
 def unpacked_model(model: str, folder: Path) -> str:
-    """The model's name where its files, if there are some, are unpacked into this folder."""
+    """The model's name on a machine where its files, if any, are unpacked into this folder."""
     own = folder / "model"
     if not own.is_dir():
         return model
@@ -31,7 +31,7 @@ def unpacked_model(model: str, folder: Path) -> str:
 
 @contextlib.contextmanager
 def unpack_files(files: FileContents) -> Iterator[Path]:
-    """A folder that holds them, for as long as a model is loaded from it."""
+    """A temporary folder that holds these files."""
     with tempfile.TemporaryDirectory() as folder:
         for name, content in files.items():
             target = Path(folder) / name

@@ -34,7 +34,7 @@ VARIABLES = {
     SECOND: "--second",
     THIRD: "--third",
 }
-TERMS = {"loss": ("loss", TEXT), "cl": ("L_CL", THIRD), "kd": ("L_KD", FIRST), "pair": ("L_pair", SECOND)}
+LOSS_CURVES = {"loss": ("loss", TEXT), "cl": ("L_CL", THIRD), "kd": ("L_KD", FIRST), "pair": ("L_pair", SECOND)}
 
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -99,7 +99,7 @@ def gains(before: Sequence[float], after: Sequence[float], measure: str, queries
     return _svg(name, label, draw)
 
 
-def point_labels(points: Sequence[float], name: str) -> str:
+def point_histogram(points: Sequence[float], name: str) -> str:
     """The distribution of the point labels."""
     found = np.asarray(points)
 
@@ -166,13 +166,13 @@ def calibration(log_odds: Sequence[float], name: str) -> str:
 def losses(rows: Sequence[Mapping[str, float]], name: str) -> str:
     """The loss and its terms over the optimizer steps."""
     steps = [row["step"] for row in rows]
-    curves = {term: [row.get(term, 0.0) for row in rows] for term in TERMS if any(row.get(term) for row in rows)}
+    curves = {term: [row.get(term, 0.0) for row in rows] for term in LOSS_CURVES if any(row.get(term) for row in rows)}
     if len(curves) == 2:
         del curves["loss"]  # the loss equals its only term
 
     def draw(axes: Axes) -> None:
         for term, values in curves.items():
-            label, colour = TERMS[term]
+            label, colour = LOSS_CURVES[term]
             axes.plot(steps, values, color=colour, label=label, marker="o" if len(steps) == 1 else "")
         axes.set_ylim(bottom=0)
         axes.set_xlabel("optimizer step")
@@ -180,7 +180,7 @@ def losses(rows: Sequence[Mapping[str, float]], name: str) -> str:
         axes.legend(ncols=len(curves), loc="lower center", bbox_to_anchor=(0.5, 1.0), borderpad=0, handlelength=1.2)
         _counted(axes, "x")
 
-    said = "; ".join(f"{TERMS[term][0]} {values[0]:.4f} to {values[-1]:.4f}" for term, values in curves.items())
+    said = "; ".join(f"{LOSS_CURVES[term][0]} {values[0]:.4f} to {values[-1]:.4f}" for term, values in curves.items())
     return _svg(name, f"Loss over {steps[-1]:,.0f} steps, first to last logged: {said}", draw)
 
 

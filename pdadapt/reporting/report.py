@@ -246,7 +246,7 @@ def iteration_plots(iteration: Iteration) -> Iterator[Plot]:
     points, pairs = read_labels(iteration.lists)
     derived = bool(iteration.labels and iteration.labels.pairs_derived)
     if points:
-        yield Plot("Point labels", Markup(plots.point_labels(points, f"{name}-points")))
+        yield Plot("Point labels", Markup(plots.point_histogram(points, f"{name}-points")))
     if pairs:
         note = (
             "Derived from the points, so no pair contradicts them."

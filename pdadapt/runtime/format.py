@@ -11,7 +11,7 @@ def duration(seconds: float) -> str:
 
 
 def size(number: float) -> str:
-    """Of so many bytes."""
+    """A number of bytes as text."""
     for unit, length in (("GB", 1e9), ("MB", 1e6)):
         if number >= length:
             return f"{number / length:,.1f} {unit}"
@@ -23,7 +23,7 @@ def p_value(p: float) -> str:
 
 
 def speed(units: float, unit: str, seconds: float) -> str:
-    """Units a second, or seconds a unit, whichever is more than 1; of a single unit nothing."""
+    """Units per second, or seconds per unit, whichever is more than 1. Empty for a single unit."""
     if units < 2 or not seconds:
         return ""
     return f"{seconds / units:,.1f} s each" if units < seconds else f"{units / seconds:,.1f} {unit}/s"

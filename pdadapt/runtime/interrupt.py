@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end the program at once: nothing that is finished is lost by it, as by a kill."""
+"""Ctrl-C and SIGTERM end the program at once. As after a kill, finished work is kept."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ import time
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GRACE_PERIOD = 1.0  # seconds to unwind in
-STOP_MESSAGE = "Stopped. What is finished is kept: the same command goes on from there."
+STOP_MESSAGE = "Stopped. Finished work is kept. Run the same command to continue."
 SHOW_CURSOR = "\x1b[?25h"
 
 
 class Stopped(SystemExit):
-    """Someone asked to end: of a kind that event loops let through, but no KeyboardInterrupt, which the command-line
-    library would take for its own.
+    """Someone asked the program to end.
+
+    It is a SystemExit, because event loops let that through. It is no KeyboardInterrupt, because the command-line
+    library catches that.
     """
 
 
 def install_signal_handlers() -> None:
-    """From now on the main thread raises Stopped when a signal comes; if that does not end the program within GRACE,
-    since native code does not return or something is being waited for, a thread of its own does.
+    """Let the main thread raise Stopped when a signal comes.
+
+    Native code or a wait can keep the main thread busy. So a second thread ends the program after GRACE_PERIOD.
     """
     read, write = os.pipe()
     os.set_blocking(write, False)
@@ -34,7 +37,7 @@ def install_signal_handlers() -> None:
 
 
 def ignore_signals() -> None:
-    """From now on a signal changes nothing: the program has been stopped, or has done its work and is leaving."""
+    """Ignore signals from now on: the program has been stopped, or has done its work and is leaving."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
@@ -45,7 +48,7 @@ def _raise_stopped(number: int, _frame: object) -> None:
 
 
 def _watch_signals(read: int) -> None:
-    """Signals are told through a pipe as they come, whatever the main thread is at."""
+    """Wait for a signal. Signals come through a pipe, whatever the main thread does."""
     number = 0
     while number not in SIGNALS:
         number = os.read(read, 1)[0]
@@ -54,8 +57,8 @@ def _watch_signals(read: int) -> None:
 
 
 def exit_at_once(number: int) -> None:
-    """Say so and leave, without waiting for anything."""
-    with contextlib.suppress(OSError):  # who read it was stopped too
+    """Print the message and leave, without waiting for anything."""
+    with contextlib.suppress(OSError):  # the reader was stopped too
         if sys.stderr.isatty():
             sys.stderr.write(SHOW_CURSOR)
         sys.stderr.write(STOP_MESSAGE + "\n")

@@ -1,4 +1,4 @@
-"""Who is at a folder: one process that writes, or several that share it. A killed process leaves no lock."""
+"""Locks of folders: one process writes, or several share. A killed process leaves no lock."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pdadapt.errors import RunError
 
 
 class Holder(NamedTuple):
-    """Who is at a folder."""
+    """The process that holds a folder's lock."""
 
     pid: str
     host: str = ""
@@ -25,15 +25,15 @@ class Holder(NamedTuple):
 
 @contextlib.contextmanager
 def locked(folder: Path, shared: bool = False, sharers: Callable[[Path], str] | None = None) -> Iterator[None]:
-    """Keep other processes out of this folder. Raises RunError when one is in it.
+    """Lock this folder against other processes. Raises RunError when another process holds it.
 
-    shared: let in those that share it too. sharers: names the processes that share the folder, for the error.
+    shared: other processes may share the lock. sharers: names the processes that share the folder, for the error.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock_file = open(folder / "lock", "a+")  # noqa: SIM115
     except OSError as error:
-        raise RunError(f"{folder} cannot be written to ({error.strerror}); give another folder.") from None
+        raise RunError(f"{folder} cannot be written to ({error.strerror}). Give another folder.") from None
     with lock_file as lock:
         try:
             fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
@@ -41,7 +41,7 @@ def locked(folder: Path, shared: bool = False, sharers: Callable[[Path], str] | 
             lock.seek(0)
             who = (sharers and sharers(folder)) or str(_parse_holder(lock.read()))
             raise RunError(
-                f"{folder} is in use by another pdadapt ({who}); wait for it, or give another folder."
+                f"{folder} is in use by another pdadapt ({who}). Wait for it, or give another folder."
             ) from None
         if not shared:
             lock.truncate(0)
@@ -51,7 +51,7 @@ def locked(folder: Path, shared: bool = False, sharers: Callable[[Path], str] | 
 
 
 def holder(folder: Path) -> Holder | None:
-    """Who keeps others out of a folder; None when nobody does. Nothing is written, and the lock is free at once."""
+    """The process that holds a folder's lock; None when nobody does. It writes nothing and keeps no lock."""
     try:
         with open(folder / "lock", encoding="utf-8") as lock:
             try:

@@ -1,4 +1,4 @@
-"""Names of files and folders, for whatever a user names: models, runs, corpora."""
+"""Names of files and folders for what a user names: models, runs, corpora."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-MAX_NAME_BYTES = 120  # bytes of a name that are kept
+MAX_NAME_BYTES = 120  # bytes that are kept of a name
 
 
 def file_names(names: Sequence[str], taken: Iterable[str] = ()) -> list[str]:
-    """A name of a file for each name: the same in every call, and another for every other name.
+    """A file name for each name. It is the same in every call, and two names never share one.
 
-    What a file's name cannot hold becomes `_`. A hash is added to names that would meet then, also where only upper
-    and lower case tell them apart, that are too long, or that are `taken`.
+    Characters that a file name cannot hold become `_`. A hash is added to names that are too long, that are `taken`,
+    or that would be equal otherwise (case is ignored).
     """
     found = {name: _slug(name) for name in names}
     met = Counter(map(_fold_case, [*found.values(), *taken]))
@@ -28,7 +28,7 @@ def file_names(names: Sequence[str], taken: Iterable[str] = ()) -> list[str]:
 
 
 def hashed_name(name: str, *more: str) -> str:
-    """The name as a file can have it, the end of a long one, with eight digits of a hash of it and `more`."""
+    """A file name: the name, or the end of a long one, with eight digits of a hash of the name and `more`."""
     kept = _slug(name).encode()[-MAX_NAME_BYTES:].decode(errors="ignore")
     digest = hashlib.sha256("\0".join([name, *more]).encode(errors="surrogateescape")).hexdigest()[:8]
     return f"{kept}-{digest}".lstrip("-")
@@ -39,5 +39,5 @@ def _slug(name: str) -> str:
 
 
 def _fold_case(name: str) -> str:
-    """The same for names that some file systems take for one."""
+    """Equal for names that some file systems cannot tell apart."""
     return unicodedata.normalize("NFC", name).casefold()

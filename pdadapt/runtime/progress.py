@@ -1,4 +1,4 @@
-"""One live view of long work: stage, bar, rate, time left, and a note such as the losses."""
+"""The live view of long work: stage, bar, rate, time left, and a note such as the losses."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from rich.text import Text
 from pdadapt.runtime.format import speed
 from pdadapt.runtime.terminal import console as open_console
 
-LINE_INTERVAL = 60.0  # seconds between lines where there is no terminal
-STATE_INTERVAL = 2.0  # seconds between states that other processes read
+LINE_INTERVAL = 60.0  # seconds between lines when there is no terminal
+STATE_INTERVAL = 2.0  # seconds between updates of the file that other processes read
 
 
 class _Rate(ProgressColumn):
@@ -43,16 +43,16 @@ class _Rate(ProgressColumn):
 class Progress:
     """Shows tasks as they run.
 
-    On a terminal the view is live; elsewhere (a log file) each task leaves one line when it ends.
+    On a terminal the view is live. Elsewhere, as in a log file, each task prints one line when it ends.
     """
 
     def __init__(self, console: Console | None = None):
         self.console = console or open_console(stderr=True)
-        self.tasks = 0  # ended
-        self._within = 0.0  # seconds of tasks that have ended, which are not those of the task they ran within
+        self.tasks = 0  # that have ended
+        self._within = 0.0  # seconds of ended tasks; the task that they ran within does not count them
         self.prefix = ""  # such as "iteration 1: "
-        self.log: Path | None = None  # a JSONL file that gets a line for each task that ends
-        self.state: Path | None = None  # a JSON file that says how far the task is, for other processes to read
+        self.log: Path | None = None  # a JSONL file with a line for each task that has ended
+        self.state: Path | None = None  # a JSON file that tells other processes how far the task is
         self._live = RichProgress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
@@ -68,7 +68,7 @@ class Progress:
         )
 
     def say(self, text: str) -> None:
-        """A line above the live view."""
+        """Print a line above the live view."""
         self.console.print(text, highlight=False, soft_wrap=True, markup=False)
 
     @contextlib.contextmanager
@@ -81,14 +81,15 @@ class Progress:
             self.prefix = outer
 
     def log_to(self, log: Path, state: Path) -> None:
-        """Log tasks in this file, and keep the state of the one at hand in that; what a process that was stopped left
-        there is logged first.
+        """Log ended tasks in `log`, and keep the state of the current one in `state`.
+
+        A state that a stopped process left is logged first.
         """
         self.log, self.state = log, state
         with contextlib.suppress(OSError, ValueError, LookupError):
             left = json.loads(state.read_text(encoding="utf-8"))
             new = left["done"] - left["earlier"]
-            if new > 0 and left["done"] < left["total"]:  # else it came to its end, and is logged
+            if new > 0 and left["done"] < left["total"]:  # otherwise it ended, and is logged already
                 self._log(left["task"], new, left["unit"], left["seconds"])
             state.unlink()
 
@@ -99,7 +100,7 @@ class Progress:
                 log.write(json.dumps(row) + "\n")
 
     def clear_state(self) -> None:
-        """Nothing is going on any more: no state is left to read."""
+        """Remove the state, because no task is at work any more."""
         if self.state:
             self.state.unlink(missing_ok=True)
             _temporary_path(self.state).unlink(missing_ok=True)
@@ -108,8 +109,8 @@ class Progress:
     def task(self, name: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
         """A task of `total` units.
 
-        Yields `advance(units, note="...", earlier=False)`; earlier: a run before this one did them, so that they say
-        nothing of the rate.
+        Yields `advance(units, note="...", earlier=False)`. earlier: an earlier run did these units, so they do not
+        count for the rate.
         """
         name = self.prefix + name
         started = said = left_at = time.monotonic()
@@ -167,7 +168,7 @@ class Progress:
 
 
 def _write_state(file: Path, state: dict[str, Any]) -> None:
-    """Whole or not at all, but not synced; work goes on where it cannot be written."""
+    """Write the state, whole or not at all, without a sync. Work goes on if it cannot be written."""
     state |= {"pid": os.getpid(), "host": socket.gethostname(), "updated": round(time.time(), 2)}
     state |= {"command": shlex.join(["pdadapt", *sys.argv[1:]])}
     with contextlib.suppress(OSError):
@@ -180,7 +181,7 @@ def _temporary_path(file: Path) -> Path:
 
 
 def quiet_libraries() -> None:
-    """Keep the libraries' own bars and notes off the live view; errors still come through."""
+    """Keep the bars and notes of libraries off the live view. Errors still come through."""
     import logging
     import warnings
 

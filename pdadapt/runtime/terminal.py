@@ -11,7 +11,7 @@ from rich.text import Text
 
 from pdadapt.runtime.printing import encodable, printable
 
-UNLIMITED = 10_000  # characters: wider than any table
+UNLIMITED_WIDTH = 10_000  # characters: wider than any table
 NARROWEST_NAME = 10  # characters that a column of names keeps when the terminal is narrow
 NARROWEST_HEADER = 6  # the same for a header
 
@@ -42,7 +42,7 @@ class WholeTable(Table):
     """
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        wide = options.update(width=UNLIMITED)
+        wide = options.update(width=UNLIMITED_WIDTH)
         widths, wanted = [], []
         for column in self.columns:
             header, *sizes = (Measurement.get(console, wide, cell) for cell in (column.header, *column.cells))

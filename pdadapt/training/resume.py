@@ -16,8 +16,8 @@ from pdadapt.errors import ModelError
 from pdadapt.runtime.files import write_atomic
 from pdadapt.training.distributed import barrier
 
-TERMS = ("loss", "cl", "kd", "pair")
-CURVE_KEYS = ("step", *TERMS, "learning_rate", "grad_norm")  # of a line of train.jsonl
+LOSS_TERMS = ("loss", "cl", "kd", "pair")
+CURVE_KEYS = ("step", *LOSS_TERMS, "learning_rate", "grad_norm")  # of a line of train.jsonl
 DIVERGENCE_ADVICE = (
     "Start again in another --out, with a lower train.learning_rate or with student.dtype=float32. To reuse the labels "
     "of this run, add --set label_store=FILE with its labels.sqlite"
@@ -65,7 +65,7 @@ class TrainingMonitor(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         if logs and "loss" in logs and state.is_world_process_zero:
-            self.advance(0, note="  ".join(f"{key} {logs[key]:.4f}" for key in TERMS if logs.get(key)))
+            self.advance(0, note="  ".join(f"{key} {logs[key]:.4f}" for key in LOSS_TERMS if logs.get(key)))
             logged = [row for row in state.log_history if "loss" in row]
             rows = [json.dumps({key: row[key] for key in CURVE_KEYS if key in row}) for row in logged]
             write_atomic(self.folder / "train.jsonl", "\n".join(rows) + "\n")

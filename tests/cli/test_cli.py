@@ -156,7 +156,7 @@ def test_ctrl_c_exits_with_130_and_says_how_to_resume(tiny_recipe, beir, tmp_pat
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors.rstrip().endswith("the same command goes on from there.") and "Traceback" not in errors
+    assert errors.rstrip().endswith("Run the same command to continue.") and "Traceback" not in errors
 
 
 @pytest.mark.subprocess
@@ -176,7 +176,7 @@ main()
 """
     process = subprocess.run([sys.executable, "-c", asking, "--version"], capture_output=True, text=True)
     assert process.returncode == 130 and process.stdout == ""
-    assert process.stderr == "Stopped. What is finished is kept: the same command goes on from there.\n"
+    assert process.stderr == "Stopped. Finished work is kept. Run the same command to continue.\n"
 
 
 @pytest.mark.subprocess

@@ -168,7 +168,7 @@ def test_what_a_library_does_not_take_is_a_sentence(tmp_path):
     with pytest.raises(UnicodeEncodeError) as raised:
         CAFE.encode()
     assert explain(raised.value) == (
-        r"'caf\udce9' holds bytes that are not UTF-8: rename the file or folder; what is finished is kept."
+        r"'caf\udce9' holds bytes that are not UTF-8. Rename the file or folder. Finished work is kept."
     )
     write_atomic(tmp_path / "x", f"{CAFE}\n")
     assert (tmp_path / "x").read_text(encoding="utf-8") == "caf\\udce9\n"

@@ -13,7 +13,7 @@ from pdadapt.data.answers import AnswerMatcher, answer_tokens
 from pdadapt.data.catalog import token_lengths
 from pdadapt.data.corpus import Corpus, Document
 from pdadapt.evaluation import suites
-from pdadapt.evaluation.suites import PUBLISHED, SUITES, Row, Task, averages, write_tables
+from pdadapt.evaluation.suites import PUBLISHED, SUITES, Row, SuiteEntry, averages, write_tables
 
 
 def test_the_suites_are_the_papers():
@@ -62,7 +62,11 @@ def test_the_table_in_every_format(tmp_path):
 def test_a_suite_runs_what_is_at_hand_and_goes_on_where_it_was(beir, tmp_path, monkeypatch):
     for name in ("one", "two"):
         shutil.copytree(beir, tmp_path / "data" / name)
-    tests = (Task("both", "nDCG@10", ("one", "two")), Task("one", "R@1000", ("one",)), Task("no", "RR", ("nowhere",)))
+    tests = (
+        SuiteEntry("both", "nDCG@10", ("one", "two")),
+        SuiteEntry("one", "R@1000", ("one",)),
+        SuiteEntry("no", "RR", ("nowhere",)),
+    )
     monkeypatch.setitem(suites.SUITES, "beir-11", tests)
     command = ["evaluate", "--suite", "beir-11", "--data", str(tmp_path / "data"), "--model", "bm25"]
     said = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "out")])
@@ -96,7 +100,7 @@ def test_a_suite_runs_what_is_at_hand_and_goes_on_where_it_was(beir, tmp_path, m
 def test_a_suite_measures_anew_what_has_changed(beir, tmp_path, monkeypatch, file, old, new):
     for name in ("one", "two"):
         shutil.copytree(beir, tmp_path / "data" / name)
-    monkeypatch.setitem(suites.SUITES, "beir-11", (Task("both", "nDCG@10", ("one", "two")),))
+    monkeypatch.setitem(suites.SUITES, "beir-11", (SuiteEntry("both", "nDCG@10", ("one", "two")),))
     command = ["evaluate", "--suite", "beir-11", "--data", str(tmp_path / "data"), "--model", "bm25"]
     command += ["--out", str(tmp_path / "out")]
     assert CliRunner().invoke(app, command).exit_code == 0
@@ -130,7 +134,7 @@ def test_a_suite_measures_a_downloaded_set_anew_when_its_judgments_changed(tmp_p
             for split in ("dev", "test"):
                 archive.writestr(f"quora/qrels/{split}.tsv", f"query-id\tcorpus-id\tscore\nq1\td{grade}\t1\n")
 
-    monkeypatch.setitem(suites.SUITES, "beir-11", (Task("quora", "RR@10", ("quora",)),))
+    monkeypatch.setitem(suites.SUITES, "beir-11", (SuiteEntry("quora", "RR@10", ("quora",)),))
     command = ["evaluate", "--suite", "beir-11", "--model", "bm25", "--out", str(tmp_path / "out")]
     found = []
     for grade in (1, 1, 2):
@@ -152,7 +156,7 @@ def counted(calls, function):
 
 def test_figures_on_fewer_queries_than_the_papers_say_so(beir, tmp_path, monkeypatch):
     shutil.copytree(beir, tmp_path / "data" / "nq-open")
-    monkeypatch.setitem(suites.SUITES, "openqa", (Task("nq-open", "nDCG@10", ("nq-open",)),))
+    monkeypatch.setitem(suites.SUITES, "openqa", (SuiteEntry("nq-open", "nDCG@10", ("nq-open",)),))
     command = ["evaluate", "--suite", "openqa", "--data", str(tmp_path / "data"), "--model", "bm25"]
     command += ["--out", str(tmp_path / "out"), "--set", "evaluate.max_queries=3"]
     said = CliRunner().invoke(app, command)

@@ -10,7 +10,7 @@ from pdadapt.cli.main import app
 from pdadapt.data.load import load_dataset
 from pdadapt.data.run_file import in_trec_order, read_run, write_run
 from pdadapt.errors import DataError
-from pdadapt.labeling.rerank import aggregate_pairs, falling_scores, rerank, win_matrix
+from pdadapt.labeling.rerank import PRIOR_PRECISION, aggregate_pairs, falling_scores, rerank, win_matrix
 from pdadapt.runtime.progress import Progress
 
 
@@ -61,19 +61,18 @@ def test_wins_average_both_orders_and_a_missing_answer_is_undecided():
     assert aggregate_pairs(np.array([[0.5]]), "wins") == [0.5]
 
 
-def test_bradley_terry_is_the_likeliest():
+def test_bradley_terry_maximises_the_likelihood_and_orders_as_wins_do():
     rng = np.random.default_rng(0)
     log_odds = rng.normal(size=(6, 6))
     wins = 1 / (1 + np.exp(-(log_odds - log_odds.T)))
 
     def loss(strengths):
-        with_anchor = np.append(strengths, 0.0)
-        outcomes = np.full((7, 7), 0.5)
-        outcomes[:6, :6] = wins
-        log_p = -np.logaddexp(0, -(with_anchor[:, None] - with_anchor[None, :]))
-        return -(outcomes * log_p)[~np.eye(7, dtype=bool)].sum()
+        log_p = -np.logaddexp(0, -(strengths[:, None] - strengths[None, :]))
+        return -(wins * log_p)[~np.eye(6, dtype=bool)].sum() + PRIOR_PRECISION / 2 * (strengths**2).sum()
 
-    assert aggregate_pairs(wins, "bradley-terry") == pytest.approx(minimize(loss, np.zeros(6)).x, abs=1e-3)
+    strengths = aggregate_pairs(wins, "bradley-terry")
+    assert strengths == pytest.approx(minimize(loss, np.zeros(6)).x, abs=1e-4)
+    assert np.argsort(strengths).tolist() == np.argsort(aggregate_pairs(wins, "wins")).tolist()
     sure = np.array([[0.5, 1.0], [0.0, 0.5]])
     assert np.isfinite(aggregate_pairs(sure, "bradley-terry")).all()
 

@@ -43,7 +43,7 @@ def test_a_full_disk_is_said_at_every_stage_and_with_more_room_the_run_goes_on(s
             break
         assert process.returncode == 1, process.stderr
         said = process.stderr.strip().splitlines()[-1]
-        assert "disk is full" in said and said.endswith("goes on from there."), process.stderr
+        assert "disk is full" in said and said.endswith("same command to continue."), process.stderr
         assert "Traceback" not in process.stderr
         full += 1
     assert process.returncode == 0 and full >= 3

@@ -38,7 +38,7 @@ def adapt(
 ) -> RunMetrics:
     """Adapt a retriever to a corpus, as `pdadapt adapt` does, and return what metrics.json holds.
 
-    The same call resumes a run that was stopped, and returns the result of one that is finished.
+    If the run was stopped, the same call resumes it. If it is finished, the same call returns its result.
 
     Args:
         dataset: a Dataset of `load_dataset`, or a name or path that `--corpus` takes.
@@ -48,7 +48,7 @@ def adapt(
         quiet: print no progress.
 
     Raises:
-        PdadaptError: on anything the user can mend, before any work.
+        PdadaptError: on anything the user can mend. Most of it is found before any work.
     """
     if processes() > 1:
         raise RunError("adapt() works in one process. Use the command `pdadapt adapt` with a launcher.")
@@ -75,7 +75,7 @@ def evaluate(
         model: a run folder, a checkpoint folder, a hub id, `package:NAME/PATH`, `bm25`, or a TREC run file.
         against: baselines of the same kinds. The result compares the model with each of them.
         out: the folder for run files and metrics.json. None is runs/evaluate-CORPUS.
-        recipe: whose measures, depth, seed and engine to use.
+        recipe: gives the measures, the depth, the seed and the engine.
         bm25: measure BM25 too, and compare with it if there are no other baselines.
         quiet: print no progress.
 
@@ -116,10 +116,12 @@ def rerank(
 
     Args:
         dataset: the dataset of the run, or a name or path that `--corpus` takes.
-        run: the run file. out: the new run file.
-        recipe: whose teacher and prompts to use.
-        by: `point` judges single documents, `pair` all pairs of them.
-        aggregate: of pairs, `wins` (mean win probability) or `bradley-terry`.
+        run: the run file.
+        out: the new run file.
+        recipe: gives the teacher and its prompts.
+        by: `point` judges single documents, `pair` judges all pairs of them (the command says `points` and `pairs`).
+        aggregate: the score of a document that is judged in pairs: `wins`, its mean win probability, or
+            `bradley-terry`, its strength. The order is the same.
         top: how many documents of each query are reranked.
         quiet: print no progress.
 

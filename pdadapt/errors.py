@@ -1,6 +1,6 @@
 """The errors that a user can mend.
 
-PdadaptError            names the file, line or key, and the way out (exit code 1)
+PdadaptError            names the file, line or key, and the way out (exit code 1, chosen in cli/main.py)
 ├── DataError           a corpus, queries, qrels or run file
 ├── RecipeError         a recipe, a --set, or a prompt file
 ├── ModelError          a model that cannot be found, loaded, or used as asked

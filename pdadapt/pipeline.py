@@ -44,14 +44,14 @@ def adapt(
     stop_before_labeling: bool = False,
     cluster: RayCluster | None = None,
 ) -> RunMetrics | None:
-    """Adapt the student to the dataset's corpus, `recipe.iterations` times; return what metrics.json holds.
+    """Adapt the student to the dataset's corpus, `recipe.iterations` times. Return what metrics.json holds.
 
     Everything is checked before any work. If the process is killed, the same call resumes.
 
     restart_from: redo this stage and all later ones after settings changed. stop_before_labeling: return None when
-    candidates wait for labels, which other processes make (labeling/shards.py). cluster: encodes and labels.
-    Also returns None in every process of a launcher but the first. Raises PdadaptError on anything the user can
-    mend.
+    candidates wait for labels. Other processes then make the labels (labeling/shards.py). cluster: encodes and labels.
+
+    Under a launcher, every process but the first returns None. Raises PdadaptError on anything the user can mend.
     """
     run, asked = RunFolder(out), recipe
     recipe = with_precision(recipe, run)
@@ -64,7 +64,7 @@ def adapt(
             "launcher, and use it when the labels are there."
         )
 
-    # Check everything, and load the student, before anything is written.
+    # Check everything, and load the student, before the run begins. Queries that are missing are written first.
     if not dataset.queries:
         dataset = write_own_queries(recipe, dataset, run, progress, restart_from)
     context = check(recipe, dataset, out, progress, restart_from, cluster)
@@ -110,7 +110,7 @@ def adapt(
 
 
 def begin(context: RunContext, restart_from: StageName | None) -> None:
-    """Claim the run folder, and record there how long tasks take and which batch sizes fit into memory."""
+    """Claim the run folder. From now on it records how long tasks take, and which batch sizes fit into memory."""
     run, progress = context.run, context.progress
     if said := run.claim(context.recipe, context.origin, restart_from):
         progress.say(said)
@@ -119,7 +119,7 @@ def begin(context: RunContext, restart_from: StageName | None) -> None:
 
 
 def join_training(recipe: Recipe, dataset: Dataset, run: RunFolder, progress: Progress) -> None:
-    """Take part in each training, in every process of a launcher but the first, which does all else."""
+    """Train with the first process of a launcher. Every other process calls this; the first does all other work."""
     distributed.select_device()
     distributed.wait_until(run.recipe_file.exists, run.path)
     if not dataset.queries:

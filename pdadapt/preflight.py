@@ -1,4 +1,4 @@
-"""Find before any work what would stop a run."""
+"""The checks before any work: find what would stop the run later. Also: make its context, and tell the user."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ PAPER_PASSES = 174  # 30,000 steps of 32 queries over FiQA's 5,500
 def start_context(
     recipe: Recipe, dataset: Dataset, run: RunFolder, progress: Progress, cluster: RayCluster | None = None
 ) -> RunContext:
-    """The context of a run before any check. A process that only trains needs no more."""
+    """The context of a run, without any check: no label_keys, relevant or origin. That is enough to train."""
     queries = sample_queries(dataset.queries, recipe.retrieve.max_queries, recipe.seed)
     test_queries = sample_queries(dataset.test_queries, recipe.evaluate.max_queries, recipe.seed)
     kept_out = frozenset(held_out(queries, recipe.train.held_out, recipe.seed))
@@ -55,9 +55,9 @@ def check(
     restart_from: StageName | None = None,
     cluster: RayCluster | None = None,
 ) -> RunContext:
-    """Find before any work what would stop the run in the middle. Nothing is loaded or written.
+    """Find what would stop the run in the middle, and return its context. No weights are loaded, nothing is written.
 
-    Raises PdadaptError on anything the user can mend.
+    A server may be asked one question. Raises PdadaptError on anything the user can mend.
     """
     if restart_from and distributed.processes() > 1:
         raise RunError(
@@ -91,7 +91,7 @@ def check(
 
 
 def origin_of(context: RunContext) -> dict[str, Any]:
-    """What run.json says: everything that the run is made from besides the recipe, by hash or identity."""
+    """What run.json says: what the run is made from besides the recipe. Data are given by hash, models by identity."""
     recipe, dataset, relevant = context.recipe, context.dataset, context.relevant
     origin = {
         "corpus": dataset.name,
@@ -126,9 +126,9 @@ def announce(context: RunContext) -> None:
 
 
 def with_precision(recipe: Recipe, run: RunFolder) -> Recipe:
-    """The recipe with the precision of the teachers in place of `auto`: that of the run, or of this machine.
+    """The recipe with a precision in place of teacher.dtype=auto: the one that the run began with, else this machine's.
 
-    Labels of two precisions are never mixed.
+    So labels of two precisions are never mixed.
     """
     if recipe.teacher.dtype != "auto":
         return recipe
@@ -138,7 +138,7 @@ def with_precision(recipe: Recipe, run: RunFolder) -> Recipe:
 
 
 def say_precision(recipe: Recipe, keys: Mapping[Task, str], progress: Progress) -> None:
-    """Say so if the run was started in another precision than this machine would choose."""
+    """Tell the user if the run began with another precision than `auto` means on this machine."""
     begun, here = recipe.teacher.dtype, dtype_name("auto")
     if begun != here and any("dtype" in json.loads(key) for key in keys.values()):
         progress.say(

@@ -1,1 +1,1 @@
-"""Candidates -> labels -> training lists: what is asked, how answers are kept."""
+"""From candidates to training lists: choose the questions, ask the teachers, keep the answers."""

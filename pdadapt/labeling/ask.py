@@ -53,13 +53,14 @@ def ask_missing(
 ) -> int:
     """Ask the teacher every question that the store cannot answer. Each batch of answers is committed at once.
 
-    A distinct question is asked once. A question in several chunks that gets no answer may be asked once per chunk.
+    A question that gets an answer is asked once. A question without an answer may be asked again for each chunk that
+    contains it.
 
-    load: returns the teacher's scoring method; called only if there is something to ask. journal: records progress
-    under `name`.
+    load: returns the teacher's scoring method. It is called only if there is something to ask. journal: records the
+    progress under `name`.
 
     Returns how many answers were missing when the work was first begun. Raises ModelError when a score is not finite,
-    which is no label, and when the teacher stops before it has answered every question.
+    or when the teacher stops before it has scored every question.
     """
     journal = journal or Journal()
     pending: dict[Question, int] = {}  # questions put to the teacher -> chunk number
@@ -108,7 +109,7 @@ def ask_missing(
 
 
 def check_answers(missing: int, total: int, task: Task) -> None:
-    """Raises ModelError when all answers are missing, because then there is nothing to learn from."""
+    """Raises ModelError when all answers are missing: then there is nothing to learn from."""
     if missing and missing == total:
         without_pairs = " To adapt without pairs, add --set teacher.pair.per_query=0." if task == "pair" else ""
         raise ModelError(

@@ -30,11 +30,12 @@ def fit_strengths(
 ) -> StrengthFit:
     """Fit the strengths s of a list's documents.
 
-    They maximise the sum over pairs of P log sigmoid(s_i - s_j) + (1 - P) log sigmoid(s_j - s_i), minus precision / 2
-    |s - points / temperature|^2. P is the teacher's probability that i is more relevant than j.
+    P is the teacher's probability that i is more relevant than j. The strengths maximise this sum over the pairs:
+    P log sigmoid(s_i - s_j) + (1 - P) log sigmoid(s_j - s_i). From it this prior is subtracted:
+    precision / 2 |s - points / temperature|^2.
 
-    This is the model of Bradley and Terry (1952) with soft outcomes and a normal prior. The prior makes the maximum
-    unique, whichever pairs were asked. A document without a point label gets the average label as its prior.
+    This is the model of Bradley and Terry (1952) with soft outcomes and a normal prior. Because of the prior the
+    maximum is unique, whichever pairs were asked. A document without a point label gets the average label as its prior.
     """
     known = [point for point in points if point is not None]
     average = sum(known) / len(known) if known else 0.0
@@ -90,8 +91,8 @@ def most_informative(fitted: StrengthFit, count: int, excluded: Collection[tuple
 
 
 def contradictions(pairs: Sequence[PairLabel]) -> tuple[int, int]:
-    """Return (cycles, triples): how often a > b > c > a, among how many triples of documents whose three pairs were all
-    judged.
+    """Return (cycles, triples). triples: how many three documents have all their three pairs judged. cycles: how many
+    of these triples are a cycle, a > b > c > a.
     """
     preferred = {(i, j) if log_odds > 0 else (j, i) for i, j, log_odds in pairs if log_odds}
     better: dict[int, set[int]] = {}

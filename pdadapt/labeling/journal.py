@@ -10,8 +10,8 @@ from pathlib import Path
 class Journal:
     """The progress of questions by task and chunk, kept in a file.
 
-    The first line names what the questions and answers depend on. A later line says that a chunk was begun, and how
-    many of its answers were missing, or that all its questions are answered.
+    The first line names what the questions and answers depend on. Each later line is about one chunk. It says that the
+    chunk was begun with a number of missing answers, or that all its questions are answered.
     """
 
     def __init__(self, file: Path | None = None, identity: str = ""):
@@ -55,8 +55,9 @@ class Journal:
         return (task, number) in self._done
 
     def take_in_turn(self, tasks: Sequence[str]) -> None:
-        """Forget the finished chunks of every task that comes after a task with missing answers. The questions of a
-        later task depend on the answers to the earlier ones.
+        """Forget that chunks are finished if their task comes after a task with missing answers.
+
+        The questions of a later task depend on the answers of the earlier ones.
         """
         for position, task in enumerate(tasks):
             if any(name == task and (name, number) not in self._done for name, number in self._missing):

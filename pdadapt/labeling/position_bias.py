@@ -25,8 +25,9 @@ def presentation_orders(order: str, i: int, j: int, doc_ids: Sequence[str], seed
 class PositionBias:
     """How much the order of two documents decides the answer (PairDistill, appendix A.2).
 
-    `position_bias` is the mean log-odds for the document shown first. `flip_rate` is a share of the pairs asked in both
-    orders: those where both answers prefer the first position, or both the second.
+    `position_bias` is the mean log-odds for the document shown first. `flip_rate` is the share of pairs whose answer
+    flips with the order: both answers prefer the first position, or both the second. It counts only pairs that were
+    asked in both orders.
     """
 
     def __init__(self) -> None:

@@ -29,8 +29,8 @@ CACHED_TEXTS = 4_096  # document texts kept in memory: more than the candidates 
 def point_labels(
     teacher: Sequence[float | None], student_scores: Sequence[float | None], weight: float
 ) -> list[float | None]:
-    """Return a query's point labels: the teacher's scores, or the standardised scores of teacher and student added, if
-    `weight` is not 0.
+    """Return a query's point labels. They are the teacher's scores. If `weight` is not 0, they are the teacher's
+    standardised scores plus `weight` times the student's standardised scores.
     """
     if not weight:
         return list(teacher)
@@ -91,10 +91,9 @@ class Labeling:
         return Questions(self.by_query(), about_queries)
 
     def pairs(self, points: Labels, pairs: Labels, number: int = 0) -> Questions:
-        """Return the questions about the pairs of every list that a round asks about, in the orders that the recipe
-        sets.
+        """Return the questions of one round about the pairs of every list, in the orders that the recipe sets.
 
-        pairs: the answers of earlier rounds.
+        points, pairs: the answers so far. number: of the round (0, 1, ...).
         """
         settings = self.recipe.teacher.pair
         orders = 2 if settings.order == "both" else 1
@@ -137,11 +136,11 @@ class Labeling:
         return sorted(self.ranking, key=lambda query_id: (self.queries[query_id], query_id))
 
     def list_of(self, query_id: str, points: Labels) -> tuple[TrainingList, list[float | None]]:
-        """Return a list of the candidates that pairs are chosen from, best first by the point labels, still without
-        pairs.
+        """Return the candidates that pairs are chosen from, as a list without pairs, and the teacher's answer for each
+        candidate.
 
-        The list has the n_way best candidates or all of them (train.list). Documents labeled relevant replace the worst
-        documents if they are not among the best. Also returned is the teacher's answer for each candidate.
+        The list is best first by the point labels. It has the n_way best candidates, or all of them (train.list). A
+        document labeled relevant that is not among the best replaces the worst.
         """
         candidates, query = self.candidates(query_id), self.queries[query_id]
         answers = [points.get((query, self.text(doc_id))) for doc_id, _ in candidates]
@@ -194,9 +193,11 @@ class Labeling:
         pairs: Labels | None,
         position_bias: PositionBias | None = None,
     ) -> float | None:
-        """Return the mean log-odds for document i over the orders asked. None if an answer is missing.
+        """Return the label of a pair: the mean log-odds for document i over the orders asked. None if an answer is
+        missing.
 
-        pairs: the pair labels; without them the label is derived from the points. position_bias: counts the answers.
+        pairs: the teacher's answers. If it is None, the label is derived from the points. position_bias: counts the
+        answers.
         """
         if pairs is None:
             return derive(entry, i, j, self.recipe.train.temperature)

@@ -39,13 +39,13 @@ def rerank(
 ) -> tuple[Ranking, dict[str, float]]:
     """Return the run with the first `top` documents of each query in the teacher's order; the others follow unchanged.
 
-    task: `point` sorts by the teacher's score; `pair` asks about all ordered pairs and aggregates the answers. key: the
-    teacher's key in the label store. name: what a person calls the teacher.
+    task: `point` sorts by the teacher's score. `pair` asks about every two documents in both orders, and aggregates the
+    answers. key: the teacher's key in the label store. name: what a person calls the teacher.
 
     A missing point label ranks a document last. A missing pair label counts as undecided.
 
     Also returned are figures: how many labels are `unanswered`, and for pairs the figures of PositionBias. Raises
-    DataError when the run names an unknown query or document, ModelError when the teacher answers nothing at all.
+    DataError when the run names an unknown query or document. Raises ModelError when the teacher answers nothing.
     """
     check_run_ids(ranking, corpus, queries)
     heads = {query_id: [doc_id for doc_id, _ in ranked[:top]] for query_id, ranked in ranking.items()}

@@ -49,10 +49,10 @@ def parse_shard(text: str) -> Shard:
 
 
 def label_shard(path: Path, shard: Shard, progress: Progress) -> Path:
-    """Ask the teachers about one shard of the run's candidates, except for labels that the run's store already holds.
+    """Ask the teachers about one shard of the run's candidates. Labels that the run's store holds are not asked again.
 
-    Returns the shard's own store. The same call resumes after a kill. Raises RunError when the run has nothing to
-    label, or when its data or teachers have changed since it was begun.
+    Returns the path of the shard's own store. The same call resumes after a kill. Raises RunError when the run has
+    nothing to label, or when its data or teachers have changed since it was begun.
     """
     run, recipe, keys, origin = _open(path)
     folder = _waiting(run)
@@ -114,8 +114,8 @@ def _has_points(labeling: Labeling, query_ids: Sequence[str], store: Path, keys:
 def merge_shards(path: Path, files: Sequence[Path] = ()) -> tuple[int, Path]:
     """Copy the labels of the files, or of all shards in the run's folder, into the run's label store.
 
-    Returns the number of new labels, and the store. Raises RunError when there are no shards or the run is in use, and
-    DataError when a file holds labels of another teacher or prompt. Labels of earlier files are then kept.
+    Returns the number of new labels, and the store's path. Raises RunError when there are no shards or the run is in
+    use. Raises DataError when a file holds labels of another teacher or prompt. The labels of files before it are kept.
     """
     run, recipe, teachers, _ = _open(path)
     shard_files = sorted(files or path.glob("iteration-*/shards/*.sqlite"))

@@ -43,11 +43,12 @@ def ask_teachers(
     shard: tuple[int, int] = (1, 1),
     fallback: Path | None = None,
 ) -> dict[str, float]:
-    """Fill the store with the point label of every candidate, then the labels of the re-ordered lists' pairs.
+    """Fill the store with the point label of every candidate. Then fill it with the pair labels of the lists that the
+    points order.
 
     keys: the store's keys of points, and of pairs if a teacher is asked about pairs. teachers: loads the teacher of a
-    task; called only when something must be asked. journal: see ask_missing. shard: (number, shards); the other shards
-    ask the rest. fallback: a store that is only read.
+    task. It is called only when something must be asked. journal: see ask_missing. shard: (number, shards). Other
+    shards ask the rest. fallback: a store that is only read.
 
     Returns how many labels were missing.
     """
@@ -82,7 +83,7 @@ def ask_teachers(
 class ListBuilder:
     """Makes the training lists from the labels in the store, in the order of the ranking.
 
-    Iterate it to the end, then call `figures`.
+    Iterate over it to the end. Then call `figures`.
     """
 
     def __init__(self, labeling: Labeling, store_file: Path, keys: Mapping[Task, str]):

@@ -1,8 +1,8 @@
 """The label store: the teachers' labels in SQLite, found by content, shared by iterations and runs.
 
-The key of a label is the teacher (model, prompt, lengths: see `teacher_key`) and the hashes of the texts that it read.
-Each batch is committed before the next one is asked, so a kill loses at most the batch in flight. The texts are stored
-with their hashes, so that labels can be read, and given to other trainers, without the corpus.
+A label is found by its teacher's key (model, prompt, lengths: see `teacher_key`) and the hashes of the texts that the
+teacher read. Each batch is committed before the next one is asked, so a kill loses at most the batch in flight. The
+texts are stored with their hashes. So labels can be read without the corpus, and given to other trainers.
 
 Several runs may share a store. The first answer to a question stays, because a run may have chosen its pairs by it.
 
@@ -273,8 +273,8 @@ def open_frozen(path: Path, table: str, key: str) -> Labels | None:
 
 
 def _to_read(path: Path) -> str:
-    """Return the SQLite URI for reading only. It uses no locks, unless there is a write-ahead log that another process
-    uses or has left.
+    """Return the SQLite URI for reading only. Without a write-ahead log it uses no locks. Another process may use such
+    a log now, or may have left one.
     """
     log = path.with_name(path.name + "-wal")
     return f"{path.resolve().as_uri()}?{'mode=ro' if log.exists() else 'immutable=1'}"
@@ -295,8 +295,8 @@ def merge_labels(source: Path, target: Path, keys: Mapping[str, str]) -> int:
     """Copy the labels of `source` into `target`, and return the number of new labels. A label of the target does not
     change.
 
-    keys: by table, the key of the only teacher whose labels may be copied. Raises DataError, and copies nothing, when
-    the source has labels of another teacher or is not a label store.
+    keys: for each table, the key of the one teacher whose labels may be copied. Raises DataError when the source has
+    labels of another teacher, or is not a label store. Nothing is copied then.
     """
     for table, key in keys.items():
         LabelStore(target, table, key).close()  # make the store and the teacher's row if they do not exist

@@ -22,7 +22,7 @@ class TrainingList(NamedTuple):
     points: list[float | None]
     pairs: list[PairLabel]
     relevant: Sequence[str] = ()
-    """Documents that people labeled relevant, for L_CL."""
+    """Documents labeled relevant, for L_CL: by people, or because the query was written about them (`doc_id`)."""
 
 
 def derive(entry: TrainingList, i: int, j: int, temperature: float) -> float | None:
@@ -40,8 +40,8 @@ def around_pairs(entry: TrainingList, n_way: int, seed: str) -> TrainingList:
     change.
 
     The released code makes its lists in the same way (MiuLab/PairDistill,
-    ColBERT/utility/supervision/convert_pair_rerank_to_colbert.py), except that it has no lists for pairs of more than
-    n_way documents.
+    ColBERT/utility/supervision/convert_pair_rerank_to_colbert.py), except if the pairs have more than n_way documents.
+    Then it draws n_way of them, and fails if a pair loses one of its documents.
     """
     relevant = set(entry.relevant)
     kept = {position for i, j, _ in entry.pairs for position in (i, j)}

@@ -41,7 +41,7 @@ def prepare_encoder(model: Any, source: ModelSource, what: str, unused: Sequence
     tokenizer.model_max_length = length_limit(model)
     sides = dict.fromkeys((tokenizer.padding_side, "right"))  # padding on the left would shift counted positions
     with translate_part_errors(source, what):
-        ignores_padding = any(_ignores_padding(model, side) for side in sides)
+        ignores_padding = any(_ignores_padding(model, side) for side in sides)  # leaves the first side that works
     if not ignores_padding:
         raise ModelError(
             f"{what} {source.name!r} does not ignore padding: its output for a text changes when a longer text is in "

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunContext:
-    """A run that preflight.check has found to be right. Stages read it and change nothing in it."""
+    """What every stage gets. preflight.check fills all fields; preflight.start_context only what training needs.
+
+    Stages change nothing in it.
+    """
 
     run: RunFolder
     recipe: Recipe

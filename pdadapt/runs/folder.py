@@ -138,7 +138,9 @@ class RunFolder:
         return any(path.name != "report.html" and path.suffix != ".part" for path in self.outputs(stage))
 
     def outputs(self, stage: StageName) -> list[Path]:
-        """What this stage and the later ones have left here, newest iteration first.
+        """What this stage and the later ones have left here, newest iteration first: what a restart removes.
+
+        The label store is never among it.
 
         Everything in the folder of an iteration counts, unless an earlier stage wrote it. Label and train do not touch
         iteration-0, which belongs to the base student.

@@ -1,7 +1,7 @@
 """What each stage of a run reads and writes: the one place that says so.
 
-What a restart keeps, which changed setting invalidates which stage, and the reference page of the run folder follow
-from it.
+Three things follow from it: what a restart removes (RunFolder.outputs), which stage a changed setting invalidates
+(stage_that_reads), and the reference page of the run folder (docs/generate.py).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Artefact(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """A step of the loop. Its artefacts are whole or absent; it does not run again while they are there."""
+    """What `--restart-from` can name. Its artefacts are whole or absent. It does not run again while they are there."""
 
     name: StageName
     purpose: str
@@ -106,6 +106,7 @@ STAGES = (
             ),
             Artefact("iteration-N/checks.jsonl", "The agreement with the teacher at each check during training."),
             Artefact("iteration-N/checkpoint/", "The adapted student, for sentence-transformers 6 and PyLate."),
+            # Written after the last iteration, but kept with the checkpoint: a restart of `evaluate` keeps it.
             Artefact("iteration-N/general.run", "TREC run on the general set; of iteration 0 that of the base."),
         ),
     ),

@@ -273,9 +273,9 @@ class TrainSettings(Settings):
     """Dropout of all dropout layers in training. null: as the model's configuration says. On a CPU, 0 halves the time
     of a step."""
     held_out: Annotated[float, Field(ge=0, le=0.5)] = 0.1
-    """Share of the queries that is labeled but not trained on: at most 500 queries, and none if it is fewer than 20.
-    They show how far the student agrees with the teacher. If an iteration does not raise the agreement, iterations end
-    and the previous checkpoint is kept."""
+    """Share of the queries that is held out: labeled but not trained on. At most 500 queries are held out. If the share
+    is fewer than 20 queries, none are. Held-out queries show how far the student agrees with the teacher. If an
+    iteration does not raise the agreement, iterations end and the previous checkpoint is kept."""
     lambda_cl: NonNegativeFloat = 0.0
     """Weight of L_CL. It is computed on queries with a relevant document: one from judgments, or the `doc_id` of
     generated queries."""
@@ -297,9 +297,10 @@ class TrainSettings(Settings):
     """Precision of the prior that ties the strengths to the point labels. For comparison, the answer about one pair
     adds P (1 - P), which is at most a quarter."""
     temperature: PositiveFloat = 1.0
-    """The paper's tau: the teacher's point labels are divided by it before the softmax."""
+    """The paper's tau. The teacher's point labels are divided by it in L_KD, in derived pairs, in the Bradley-Terry fit
+    and in the agreement."""
     student_temperature: PositiveFloat = 1.0
-    """The student's scores are divided by it in both losses. The paper uses 1.0."""
+    """The student's scores are divided by it in L_KD, L_pair and L_CL. The paper uses 1.0."""
     pair_reduction: Literal["mean", "sum"] = "mean"
     """mean: mean over all pairs of the batch (released code). sum: sum over a query's pairs, then mean over queries
     (paper)."""
@@ -464,7 +465,7 @@ class Recipe(Settings):
     seed: Annotated[int, Field(ge=0, le=MAX_INTEGER)] = 42
     """Seed of all random choices: queries, pairs, batches, new weights."""
     iterations: PositiveInteger = 1
-    """Number of rounds of retrieve, label and train. Each starts from the previous checkpoint."""
+    """How often retrieve, label and train are done. Each iteration starts from the checkpoint of the one before."""
     label_store: str | None = None
     """An SQLite file of labels, which several runs can share. null: labels.sqlite in the run folder."""
     student: StudentSettings = StudentSettings()

@@ -1,4 +1,7 @@
-"""The key of a label in the label store: two labels are comparable if their keys are equal."""
+"""The key of a teacher in the label store: labels are comparable if the keys of their teachers are equal.
+
+A label is found by this key and the hashes of its texts (labeling/store.py, text_hash).
+"""
 
 from __future__ import annotations
 

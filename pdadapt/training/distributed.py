@@ -1,4 +1,5 @@
-"""Several processes train one student (`torchrun`, `accelerate launch`): this process's rank, and what ranks share.
+"""Several processes train one student (`torchrun`, `accelerate launch`): the rank of this process, and how ranks wait
+for each other and exchange tensors.
 
 Only training is shared. Rank 0 alone runs every other stage and writes files. The other ranks wait for its files.
 """
@@ -42,8 +43,8 @@ def wait_until(done: Callable[[], bool], run: Path) -> None:
     """Wait until rank 0 has done something that `done` sees in the run's folder. Rank 0 locks the folder while it
     lives.
 
-    When a process fails, its launcher ends the other processes of its node, but not those of other nodes. Raises
-    RunError when nobody has held the lock for long.
+    When a process fails, its launcher ends the other processes of its node, but not those of other nodes. So this
+    raises RunError when nobody has held the lock for LOST_PATIENCE seconds (START_PATIENCE until it was held once).
     """
     patience, since = START_PATIENCE, time.monotonic()
     while not done():

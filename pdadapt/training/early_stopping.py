@@ -35,9 +35,9 @@ def measured_steps(settings: TrainSettings, steps: int) -> set[int]:
 class EarlyStopping(TrainerCallback):
     """Measures the student at each check, and keeps the best student in `folder`/best.
 
-    A check happens at a saved state, from which training can resume. `folder`/checks.jsonl holds the value of each
-    check. Training stops when `patience` checks in a row are not better than an earlier one. After a kill, the checks
-    after the state that training resumes from are repeated.
+    A check happens when a state is saved from which training can resume. `folder`/checks.jsonl holds the value of each
+    check. Training stops when none of the last `patience` checks is better than the best check before them. After a
+    kill, training resumes from a saved state. Later checks are repeated.
     """
 
     def __init__(

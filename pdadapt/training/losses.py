@@ -58,10 +58,10 @@ def contrastive_loss(scores: Tensor, relevant: Tensor, counted: Tensor, student_
     """L_CL (InfoNCE; the supervised term of PairDistill): each relevant document against documents that are not
     relevant.
 
-    scores: (B, N) student scores. relevant: (B, N) bool, documents labeled relevant. counted: (B, N) bool, the possible
-    negatives: documents of the query's own list, of other queries' lists (as in the released code), or of both. The
-    negatives of a relevant document are all counted documents that are not relevant. The mean is over a query's
-    relevant documents, then over the queries that have any. Returns a scalar, in nats.
+    scores: (B, N) student scores. relevant: (B, N) bool, documents labeled relevant. counted: (B, N) bool, documents
+    that may be negatives. They come from the query's own list, from other queries' lists (as in the released code), or
+    from both. The negatives of a relevant document are all counted documents that are not relevant. The loss is
+    averaged over a query's relevant documents, then over the queries that have any. Returns a scalar, in nats.
     """
     labeled = relevant.any(1)
     scores, relevant, counted = scores[labeled] / student_temperature, relevant[labeled], counted[labeled]

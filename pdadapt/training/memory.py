@@ -22,12 +22,13 @@ def retry_smaller(
     say: Callable[[str], None],
     unit: str,
 ) -> None:
-    """Call `attempt` until it fits into memory. It resumes from its last state if it kept one.
+    """Call `attempt` with smaller and smaller sizes until it fits into memory. An attempt resumes from the last state
+    that an earlier one saved.
 
-    name: of the limit that the run remembers. choose: the size to try under that limit. smaller: the next limit to try
-    after a size, or 0 if there is none. unit: of the limit, for the message.
+    name: of the limit that the run remembers. choose: returns the size to try, given that limit. smaller: returns the
+    next limit after a size that did not fit, or 0 if there is none. unit: of the limit, for the message.
 
-    Under a launcher the error is raised, since the other ranks wait for this one; the next start uses the new limit.
+    Under a launcher the error is raised, because the other ranks wait for this one. The next start uses the new limit.
     """
     while True:
         size = choose()
@@ -54,8 +55,8 @@ def until_it_fits(
 def within_memory(settings: TrainSettings) -> TrainSettings:
     """Return the settings with chunks that fit into memory, as far as is known.
 
-    Chunks smaller than train.chunk_tokens need the gradient cache: without it the documents of a query are kept in
-    memory together.
+    With chunks smaller than train.chunk_tokens the gradient cache is turned on. Without it, smaller chunks would save
+    no memory: the activations of all documents of a query are kept until their gradient is computed.
     """
     limit = batch_limits.get("train", settings.chunk_tokens)
     smaller = {"chunk_tokens": limit, "gradient_cache": True} if limit < settings.chunk_tokens else {}

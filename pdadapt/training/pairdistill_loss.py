@@ -75,8 +75,9 @@ class PairDistillLoss(nn.Module):
         return terms
 
     def weights(self, labels: dict[str, Any]) -> dict[str, Tensor]:
-        """Return each lambda times this part's share of the items that the term averages over, so that the mean over
-        parts is the mean over the batch.
+        """Return the weight of each term: its lambda times this part's share of the batch's items of that term.
+
+        With these weights the mean over the parts is the mean over the batch.
         """
         settings, counts = self.settings, self.count(labels)
         total = counts if self.counts is None else self.counts
@@ -96,10 +97,10 @@ class PairDistillLoss(nn.Module):
         return torch.stack([counted.sum() for counted in (relevant, points, pairs)])
 
     def encode_documents(self, features: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """Return the token embeddings (D, L, dim) and the mask (D, L) of D documents. They are encoded in chunks, the
-        longest first.
+        """Return the token embeddings (D, L, dim) and the mask (D, L) of D documents. The documents are encoded in
+        chunks, the longest documents first.
 
-        With gradient_cache, the activations of a chunk are dropped, and computed again for its gradient (Gao et al.
+        With gradient_cache, a chunk's activations are dropped. They are computed again for its gradient (Gao et al.
         2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup"). The gradient is the same, and
         the memory is that of one chunk.
         """
@@ -156,7 +157,9 @@ def on_own_list(labels: dict[str, Any], keys: Tensor) -> Tensor:
 
 
 def chunks(order: Sequence[int], lengths: Sequence[int], most_tokens: int) -> Iterator[list[int]]:
-    """Cut `order`, longest first, where a chunk's rows times its greatest length would exceed `most_tokens`."""
+    """Cut `order` into chunks. A chunk's rows times its greatest length are at most `most_tokens`, if it has two rows
+    or more. order: longest first.
+    """
     start = 0
     while start < len(order):
         end = start + max(1, most_tokens // lengths[order[start]])

@@ -50,8 +50,8 @@ RERANKER_ADVICE = "Start again in another --out with a lower reranker.learning_r
 
 
 class Example(NamedTuple):
-    """A question to the classifier and its target: 1 for a relevant document, or if the first document of a pair is
-    more relevant.
+    """A question to the classifier, and its target. Of a point the target is 1 if the document is relevant. Of a pair
+    it is 1 if the first document is the more relevant one. Else it is 0.
     """
 
     query_id: str
@@ -202,8 +202,8 @@ def train_classifier(
 
 
 def load_encoder(settings: RerankerSettings, seed: int) -> CrossEncoder:
-    """Return an encoder with a new head of one output. Raises ModelError when it does not load, or reads fewer tokens
-    than reranker.max_length.
+    """Return the encoder with a new head of one output. Raises ModelError when it does not load, or when it reads fewer
+    tokens than reranker.max_length.
     """
     source = resolve_model(settings.model)
     weights = {"use_safetensors": True, "dtype": torch.float32}

@@ -72,8 +72,8 @@ class TrainingMonitor(TrainerCallback):
 
 
 def logging_steps(steps: int, save_steps: int) -> int:
-    """Return the interval at which the loss is logged. It divides save_steps, so that every saved state has a logged
-    loss and the curve is the same after a kill.
+    """Return the number of steps between two logged losses. It divides save_steps, so a loss is logged with every saved
+    state. So the curve is the same after a kill.
     """
     return math.gcd(max(1, min(10, steps // 20)), save_steps)
 
@@ -84,7 +84,7 @@ def step_of(state: Path) -> int:
 
 
 def last_complete(states: Path) -> str | None:
-    """Return the newest complete resumable state in `states`. All others are removed, because a kill may have left them
+    """Return the newest complete resumable state in `states`, and remove all others. A kill may have left one of them
     incomplete.
     """
     kept_states = sorted(states.glob("checkpoint-*"), key=step_of)

@@ -85,11 +85,12 @@ def train(
     measure: returns how good a student is. If the settings ask for checks, it is called at each, and the best student
     becomes the checkpoint.
 
-    Resumable states are kept in `folder`/trainer every save_steps steps, and at checks. After a kill, the same call
+    Resumable states are saved in `folder`/trainer every save_steps steps, and at checks. After a kill, the same call
     resumes from the last one. The caller may remove them once the checkpoint exists. If a launcher started several
     processes, each process takes its part of every batch, and rank 0 writes.
 
-    Raises RecipeError when a batch cannot be split among the processes, ModelError when a gradient is not finite.
+    Raises RecipeError when a batch cannot be split among the processes. Raises ModelError when a gradient is not
+    finite.
     """
     states = folder / "trainer"
     at_once = queries_at_once(settings)

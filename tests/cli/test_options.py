@@ -22,7 +22,9 @@ def value_of(option):
     if option.is_flag:
         return []
     kind = option.type_descriptor
-    return ["1" if kind.is_ranged else str(kind.choices[0].value) if kind.is_choice else "x"]
+    return [
+        "1" if kind.is_ranged else str(getattr(kind.choices[0], "value", kind.choices[0])) if kind.is_choice else "x"
+    ]
 
 
 @pytest.mark.parametrize(("path", "option"), once_only())

@@ -162,7 +162,7 @@ class Code:
     [
         (
             {"a": torch.ones(2), "b": Code()},
-            r"pytorch_model\.bin holds more than weights: code, which is not run\. Give",
+            r"pytorch_model\.bin holds code, which pdadapt does not run\. Give",
         ),
         ({"state_dict": {"a": torch.ones(2)}}, r"holds no table of weights by name\. Give another model"),
         ({}, r"holds no table of weights by name\. Give another model"),
@@ -171,12 +171,12 @@ class Code:
         ({"a": torch.ones(2, device="meta")}, r"holds no table of weights by name\. Give another model"),
         ({"a": torch.ones(2, dtype=torch.complex128)}, r"holds no table of weights by name\. Give another model"),
         ([torch.ones(2)], r"holds no table of weights by name\. Give another model"),
-        (b"", "is cut short or damaged; fetch it anew"),
-        (b"\x80\x02broken", "is cut short or damaged; fetch it anew"),
-        (b"PK\x03\x04broken", "is cut short or damaged; fetch it anew"),
+        (b"", r"is cut short or damaged\. Fetch it again"),
+        (b"\x80\x02broken", r"is cut short or damaged\. Fetch it again"),
+        (b"PK\x03\x04broken", r"is cut short or damaged\. Fetch it again"),
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
-            "is cut short or damaged; fetch it anew",
+            r"is cut short or damaged\. Fetch it again",
         ),
     ],
 )
@@ -193,12 +193,12 @@ def test_what_is_no_weights_is_refused_and_nothing_is_left(encoder, tmp_path, mo
 
 
 def test_what_there_is_to_convert_and_where(encoder, tmp_path):
-    with pytest.raises(ModelError, match=r"has no pickled weights \(pytorch_model\.bin\) to convert; give one"):
+    with pytest.raises(ModelError, match=r"has no pickled weights \(pytorch_model\.bin\) to convert\. Give a model that has"):
         convert_to_safetensors(str(encoder), tmp_path / "out", Progress())
     pickled = pickle(encoder, tmp_path / "pickled")
     (pickled / "training_args.bin").write_bytes(b"no weights")
     (tmp_path / "there").mkdir()
-    with pytest.raises(RunError, match="there exists already; give another folder"):
+    with pytest.raises(RunError, match=r"there already exists\. Give another folder"):
         convert_to_safetensors(str(pickled), tmp_path / "there", Progress())
     convert_to_safetensors(str(pickled), tmp_path / "out", Progress())
     assert not list((tmp_path / "out").glob("training_args*"))

@@ -114,7 +114,7 @@ LACKING = {
     ),
     "weights of another library": (
         {"model.safetensors": None, "tf_model.h5": ""},
-        r"has no weights \(\*\.safetensors\) on the hub; give another model",
+        r"has no weights \(\*\.safetensors\) on the hub\. Give another model",
     ),
     "weights of a module only": (
         {"model.safetensors": None, "2_Dense/model.safetensors": "", "pytorch_model.bin": ""},
@@ -141,7 +141,7 @@ LACKING = {
             "model.safetensors": None,
             "model.safetensors.index.json": '{"weight_map": {"a": "model-1-of-2.safetensors"}}',
         },
-        r"lacks model-1-of-2\.safetensors, which its index names; give another model",
+        r"lacks model-1-of-2\.safetensors, which its index names\. Give another model",
     ),
     "an index that is none": (
         {"model.safetensors": None, "model.safetensors.index.json": "{"},
@@ -149,12 +149,12 @@ LACKING = {
     ),
     "a tokenizer": (
         {"tokenizer.json": None, "tokenizer_config.json": None, "vocab.txt": None},
-        r"has no tokenizer \(tokenizer\.json\) on the hub; give another model",
+        r"has no tokenizer \(tokenizer\.json\) on the hub\. Give another model",
     ),
-    "a configuration": ({"config.json": None}, r"has no config\.json on the hub; give another model"),
+    "a configuration": ({"config.json": None}, r"has no config\.json on the hub\. Give another model"),
     "a module": (
         {"modules.json": '[{"path": "", "type": "x.Transformer"}, {"path": "1_Pooling", "type": "x.Pooling"}]'},
-        r"lacks the folder 1_Pooling, which its modules\.json names; give another model",
+        r"lacks the folder 1_Pooling, which its modules\.json names\. Give another model",
     ),
 }
 
@@ -216,7 +216,7 @@ def test_where_the_hub_cannot_be_asked_the_cache_tells(hub, encoder, monkeypatch
         source.check()
     weights.unlink()
     find_repository.cache_clear()
-    with pytest.raises(ModelError, match=r"has no weights .*; fetch it where there is a network with `hf download"):
+    with pytest.raises(ModelError, match=r"has no weights .*\. Fetch it where there is a network with `hf download"):
         resolve_model("own/bert").check()
 
 

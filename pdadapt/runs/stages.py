@@ -104,6 +104,7 @@ STAGES = (
             Artefact(
                 "iteration-N/train.jsonl", "The loss curve by term: `step`, `loss`, `kd`, `pair`, `learning_rate`, ..."
             ),
+            Artefact("iteration-N/tensorboard/", "The loss curve for TensorBoard, if train.report_to asks for it."),
             Artefact("iteration-N/checks.jsonl", "The agreement with the teacher at each check during training."),
             Artefact("iteration-N/checkpoint/", "The adapted student, for sentence-transformers 6 and PyLate."),
             # Written after the last iteration, but kept with the checkpoint: a restart of `evaluate` keeps it.

@@ -62,7 +62,8 @@ def test_what_the_stages_before_wrote_is_known():
 @pytest.fixture(scope="module")
 def finished(tiny_recipe, beir, tmp_path_factory):
     out = tmp_path_factory.mktemp("stages") / "run"
-    settings = {"train.held_out": 0.5, "train.steps": 2, "retrieve.sources": ["student", "bm25"]}
+    settings = {"train.held_out": 0.5, "train.steps": 2, "train.report_to": ["tensorboard"]}
+    settings |= {"retrieve.sources": ["student", "bm25"]}
     recipe, dataset = load_recipe(str(tiny_recipe), settings), load_dataset(str(beir))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pdadapt.evaluation.held_out.MIN_HELD_OUT", 1)

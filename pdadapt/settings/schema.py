@@ -116,9 +116,7 @@ def _two_words(words: Any) -> Any:
 
 
 LabelWords = Annotated[tuple[str, str], BeforeValidator(_two_words)]
-TeacherKind = Literal[
-    "auto", "seq2seq", "causal", "cross_encoder", "bi_encoder", "multi_vector", "endpoint", "imported"
-]
+TeacherKind = Literal["seq2seq", "causal", "cross_encoder", "bi_encoder", "multi_vector", "endpoint", "imported"]
 
 
 class PointSettings(Settings):
@@ -126,7 +124,7 @@ class PointSettings(Settings):
 
     model: str | None = None
     """The model that gives point labels. null: teacher.model."""
-    kind: TeacherKind = "auto"
+    kind: Literal["auto", TeacherKind] = "auto"
     """The kind of `model`, if it is set (see teacher.kind)."""
     scoring: Literal["labels", "query_likelihood"] = "labels"
     """How a language model scores. labels: log p(Yes) - log p(No). query_likelihood: mean log p(query token |
@@ -145,7 +143,7 @@ class PairSettings(Settings):
 
     model: str | None = None
     """The model that gives pair labels. null: teacher.model."""
-    kind: TeacherKind = "auto"
+    kind: Literal["auto", TeacherKind] = "auto"
     """The kind of `model`, if it is set (see teacher.kind)."""
     scoring: Literal["labels", "derived"] = "labels"
     """labels: log p(A) - log p(B). derived: no question is asked; the label is the difference of the point labels
@@ -197,7 +195,7 @@ class ModelSettings(Settings):
     model: str = "google/flan-t5-xl"
     """The teacher: a hub id, a folder, package:NAME/PATH (also a .gguf file), http://HOST/v1#NAME (model NAME on an
     OpenAI-compatible server), or imported:NAME (labels from `pdadapt labels import`; no model is asked)."""
-    kind: TeacherKind = "auto"
+    kind: Literal["auto", TeacherKind] = "auto"
     """Kind of teacher. auto: as the model's configuration says. multi_vector: the token embeddings of any encoder,
     compared by MaxSim."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -21,7 +21,7 @@ from pdadapt.models.source import (
     read_config,
     resolve_model,
 )
-from pdadapt.settings.schema import ModelSettings, PairSettings, PointSettings, TeacherSettings
+from pdadapt.settings.schema import ModelSettings, PairSettings, PointSettings, TeacherKind, TeacherSettings
 from pdadapt.teachers.base import Task
 
 TASK_KEY = "pdadapt_task"  # a key of a cross-encoder's config.json: "point" (the default) or "pair"
@@ -48,7 +48,7 @@ def model_of(settings: TeacherSettings, task: Task) -> ModelSettings:
     return ModelSettings.model_validate(chosen)
 
 
-def teacher_kind(settings: ModelSettings) -> str:
+def teacher_kind(settings: ModelSettings) -> TeacherKind:
     """Return the kind that the settings name, or tell it from the model's name and config.json. Loads no weights.
 
     Raises RecipeError if the kind cannot be told.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from pdadapt.models.device import release_memory
 from pdadapt.runtime.progress import Progress
@@ -56,28 +56,36 @@ class Teachers:
     def _load(self, model: ModelSettings) -> Teacher:
         check_precision(self.settings)
         kind = teacher_kind(model)
-        if kind == "imported":
-            return ImportedTeacher()
-        if kind == "cross_encoder":
-            from pdadapt.teachers.cross_encoder import CrossEncoderTeacher
-
-            return CrossEncoderTeacher(model)
-        if kind in ("bi_encoder", "multi_vector"):
-            from pdadapt.teachers.bi_encoder import BiEncoderTeacher, MultiVectorTeacher
-
-            return (BiEncoderTeacher if kind == "bi_encoder" else MultiVectorTeacher)(model)
         tasks = [task for task in self.tasks if model_of(self.settings, task) == model]
-        if kind == "endpoint":
-            return load_endpoint(model, self.settings, tasks, self.progress)
         point = self.settings.point if "point" in tasks else None
         pair = self.settings.pair if "pair" in tasks else None
-        if kind == "seq2seq":
-            from pdadapt.teachers.seq2seq import Seq2SeqTeacher
+        match kind:
+            case "imported":
+                return ImportedTeacher()
+            case "endpoint":
+                return load_endpoint(model, self.settings, tasks, self.progress)
+            case "cross_encoder":
+                from pdadapt.teachers.cross_encoder import CrossEncoderTeacher
 
-            return Seq2SeqTeacher(model, point, pair)
-        from pdadapt.teachers.causal import CausalTeacher
+                return CrossEncoderTeacher(model)
+            case "bi_encoder":
+                from pdadapt.teachers.bi_encoder import BiEncoderTeacher
 
-        return CausalTeacher(model, point, pair)
+                return BiEncoderTeacher(model)
+            case "multi_vector":
+                from pdadapt.teachers.bi_encoder import MultiVectorTeacher
+
+                return MultiVectorTeacher(model)
+            case "seq2seq":
+                from pdadapt.teachers.seq2seq import Seq2SeqTeacher
+
+                return Seq2SeqTeacher(model, point, pair)
+            case "causal":
+                from pdadapt.teachers.causal import CausalTeacher
+
+                return CausalTeacher(model, point, pair)
+            case _:
+                assert_never(kind)
 
 
 def load_endpoint(

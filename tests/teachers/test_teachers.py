@@ -179,6 +179,12 @@ def test_kind_is_read_from_the_configuration(t5, llama, cross_encoder, encoder):
     assert teacher_kind(ModelSettings(model="imported:bought")) == "imported"
 
 
+def test_a_kind_without_a_class_is_not_loaded(llama, monkeypatch):
+    monkeypatch.setattr("pdadapt.teachers.load.teacher_kind", lambda model: "zebra")
+    with pytest.raises(AssertionError, match="zebra"):
+        load(TeacherSettings(model=str(llama)))
+
+
 @pytest.mark.parametrize(
     ("architecture", "more", "kind"),
     [

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
-
-from pydantic import Field
+from typing import Any
 
 from pdadapt.runs.artefacts import JsonRecord
-
-CYCLES_KEY = "circles"  # the key of `cycles` in labels.json and metrics.json
 
 
 @dataclass(frozen=True)
@@ -37,10 +33,8 @@ class LabelFigures(JsonRecord):
     """Share of the pairs that contradict the points."""
     triples: int | None = None
     """Triples of documents whose three pairs were all judged."""
-    cycles: Annotated[int | None, Field(alias=CYCLES_KEY)] = None
+    cycles: int | None = None
     """Intransitive triples: a over b over c over a."""
 
     def to_json(self) -> dict[str, Any]:
-        tree = super().to_json()
-        tree[CYCLES_KEY] = tree.pop("cycles")
-        return {key: value for key, value in tree.items() if value is not None}
+        return {key: value for key, value in super().to_json().items() if value is not None}

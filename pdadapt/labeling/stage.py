@@ -14,7 +14,6 @@ from pdadapt.data.run_file import TrecRunFile
 from pdadapt.errors import RunError
 from pdadapt.labeling.ask import ask_missing, check_answers
 from pdadapt.labeling.bradley_terry import contradictions
-from pdadapt.labeling.figures import CYCLES_KEY
 from pdadapt.labeling.journal import Journal
 from pdadapt.labeling.position_bias import PositionBias
 from pdadapt.labeling.questions import Labeling
@@ -138,7 +137,7 @@ class ListBuilder:
             figures |= {} if settings.order == "as_ranked" else self._position_bias.figures()
         if counts["pairs"] and settings.asks_teacher:
             figures["disagreement"] = counts["disagreeing"] / counts["pairs"]
-            figures |= {"triples": counts["triples"], CYCLES_KEY: counts["cycles"]}
+            figures |= {"triples": counts["triples"], "cycles": counts["cycles"]}
         return figures
 
 

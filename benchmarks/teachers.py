@@ -30,7 +30,7 @@ from pdadapt.models.source import resolve_model
 from pdadapt.planning.measure import sample_pairs
 from pdadapt.runtime.progress import quiet_libraries
 from pdadapt.settings.schema import PairSettings, TeacherSettings
-from pdadapt.teachers.base import Pair, Point, answers, score_of
+from pdadapt.teachers.base import Pair, Point, score_of, scores_in_order
 from pdadapt.teachers.load import Teachers
 from pdadapt.teachers.packed import build_tree, shared_prefixes
 
@@ -121,7 +121,7 @@ def generate(model: Any, tokenizer: Any, prompts: list[list[int]], words: tuple[
 
 
 def ours(teacher: Any, task: str, questions: list[Any]) -> list[float]:
-    return answers(score_of(teacher, task), questions)
+    return scores_in_order(score_of(teacher, task), questions)
 
 
 def needed_flop(config: Any, prompts: list[list[int]], packs: bool) -> float:

@@ -97,7 +97,7 @@ def evaluate(
         resolved.seed,
         resolved.retrieve,
         progress,
-        systems.pairs,
+        systems.compared_pairs,
     )
 
 

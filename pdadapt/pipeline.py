@@ -14,8 +14,8 @@ from pdadapt.evaluation.forgetting import rank_general
 from pdadapt.evaluation.results import RunMetrics
 from pdadapt.evaluation.summary import summarise
 from pdadapt.generation.in_run import write_own_queries
-from pdadapt.labeling.stage import label
-from pdadapt.models.memory import batch_limits
+from pdadapt.labeling.stage import label_candidates
+from pdadapt.models.token_budget import batch_limits
 from pdadapt.preflight import announce, check, say_precision, start_context, with_precision
 from pdadapt.reporting.report import write_report
 from pdadapt.retrieval.candidates import retrieve_candidates
@@ -89,7 +89,7 @@ def adapt(
                 if stop_before_labeling and not (run.iteration(iteration) / "lists.jsonl").exists():
                     progress.clear_state()
                     return None
-                label(context, iteration)
+                label_candidates(context, iteration)
                 # 3. Train the student on the lists.
                 train_student(context, iteration)
                 # 4. Stop when the student agrees with its teacher no better than before.
@@ -115,7 +115,7 @@ def begin(context: RunContext, restart_from: StageName | None) -> None:
     if said := run.claim(context.recipe, context.origin, restart_from):
         progress.say(said)
     progress.log_to(run.path / "timings.jsonl", run.path / "progress.json")
-    batch_limits.remember(run.path / "memory.json")
+    batch_limits.keep_in(run.path / "memory.json")
 
 
 def join_training(recipe: Recipe, dataset: Dataset, run: RunFolder, progress: Progress) -> None:
@@ -124,7 +124,7 @@ def join_training(recipe: Recipe, dataset: Dataset, run: RunFolder, progress: Pr
     distributed.wait_until(run.recipe_file.exists, run.path)
     if not dataset.queries:
         dataset = with_queries(dataset, run.written_queries)
-    batch_limits.remember(run.path / "memory.json")
+    batch_limits.keep_in(run.path / "memory.json")
     context = start_context(recipe, dataset, run, progress)
     for iteration in range(1, recipe.iterations + 1):
         folder = run.iteration(iteration)

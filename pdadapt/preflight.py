@@ -13,7 +13,7 @@ from pdadapt.data.answers import answer_matcher
 from pdadapt.data.corpus import Dataset, data_hashes, fingerprint
 from pdadapt.errors import DataError, RunError
 from pdadapt.evaluation import measures
-from pdadapt.evaluation.held_out import held_out
+from pdadapt.evaluation.held_out import draw_held_out
 from pdadapt.labeling.check import check_teacher
 from pdadapt.labeling.questions import labeled_relevant
 from pdadapt.models.device import dtype_name
@@ -29,7 +29,7 @@ from pdadapt.runtime.progress import Progress
 from pdadapt.settings.schema import Recipe, TrainSettings
 from pdadapt.teachers.base import Task
 from pdadapt.teachers.label_key import teacher_keys
-from pdadapt.training import distributed, memory, trainer
+from pdadapt.training import distributed, smaller_chunks, trainer
 
 if TYPE_CHECKING:
     from pdadapt.runtime.ray_cluster import RayCluster
@@ -43,7 +43,7 @@ def start_context(
     """The context of a run, without any check: no label_keys, relevant or origin. That is enough to train."""
     queries = sample_queries(dataset.queries, recipe.retrieve.max_queries, recipe.seed)
     test_queries = sample_queries(dataset.test_queries, recipe.evaluate.max_queries, recipe.seed)
-    kept_out = frozenset(held_out(queries, recipe.train.held_out, recipe.seed))
+    kept_out = frozenset(draw_held_out(queries, recipe.train.held_out, recipe.seed))
     return RunContext(run, recipe, dataset, queries, test_queries, kept_out, progress, cluster=cluster)
 
 
@@ -64,7 +64,7 @@ def check(
             "--restart-from works in one process only: others could take old results for new ones. Start without the "
             "launcher, stop it when it trains (Ctrl-C), and resume with the launcher."
         )
-    memory.queries_at_once(recipe.train)  # the batch must divide among the processes
+    smaller_chunks.queries_per_part(recipe.train)  # the batch must divide among the processes
     context = start_context(recipe, dataset, RunFolder(out), progress, cluster)
     run, queries = context.run, context.queries
     if not queries:

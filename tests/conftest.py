@@ -76,9 +76,9 @@ def _few_threads():
 @pytest.fixture(autouse=True)
 def _no_limits():
     """What one test found out about memory is not remembered by the next."""
-    from pdadapt.models.memory import batch_limits
+    from pdadapt.models.token_budget import batch_limits
 
-    batch_limits.remember(None)
+    batch_limits.keep_in(None)
 
 
 def word_tokenizer(folder: Path, end: bool, chat: bool = False) -> int:

@@ -197,7 +197,7 @@ def queries(
     dataset = open_dataset(corpus, strict=strict, passages=passages)
 
     from pdadapt.generation.job import prepare
-    from pdadapt.generation.stage import write_queries
+    from pdadapt.generation.write import write_queries
     from pdadapt.reporting.tables import queries_table
 
     store = Path(resolved.label_store) if resolved.label_store else out.with_suffix(".labels.sqlite")

@@ -137,7 +137,7 @@ def evaluate(
 
     dataset = open_dataset(corpus, queries, recipe.evaluate.split, strict, passages, qrels)
     folder = out or Path("runs") / f"evaluate-{dataset.name.replace('/', '-')}"
-    options = (student, folder, recipe.seed, recipe.retrieve, progress, systems.pairs, index)
+    options = (student, folder, recipe.seed, recipe.retrieve, progress, systems.compared_pairs, index)
     metrics = run_evaluation(systems.names, dataset, recipe.evaluate, *options)
     if json_file:
         write_atomic(json_file, json.dumps(metrics.to_json(), indent=2) + "\n")

@@ -53,10 +53,10 @@ def labels_export(
 ) -> None:
     """Export the labels of a run with their texts, for other trainers."""
     from pdadapt.labeling.exchange import export_labels
-    from pdadapt.runs.folder import label_store
+    from pdadapt.runs.folder import store_of_run
 
     target = out or run / f"labels.{file_format.value}"
-    store = label_store(run)
+    store = store_of_run(run)
     count = export_labels(store, target, file_format.value)
     say(f"Wrote {count:,} labels to {target}: all those in {store}")
 
@@ -97,7 +97,7 @@ def labels_merge(
 
     for file in files or []:
         check_file(file)
-    from pdadapt.runs.shards import shard_summary
+    from pdadapt.runs.shard_states import shard_summary
 
     count, store = merge_shards(run, files or [])
     lines = [f"Added {count:,} labels to {store}.", shard_summary(run), "Repeat the `pdadapt adapt` command: it labels"]

@@ -20,7 +20,7 @@ from pdadapt.labeling.store import LabelStore
 from pdadapt.labeling.training_list import TrainingList, derive, read_lists
 from pdadapt.runs.artefacts import read_json
 from pdadapt.runs.context import RunContext
-from pdadapt.runs.folder import system
+from pdadapt.runs.folder import student_name
 from pdadapt.runtime.files import write_atomic
 from pdadapt.students.encoding import encode_documents
 from pdadapt.students.load import load_student
@@ -64,7 +64,8 @@ def agreement(
     for entry, scores in zip(lists, every_score, strict=True):
         labeled = [(found, point) for found, point in zip(scores, entry.points, strict=True) if point is not None]
         weighed = [
-            (abs(math.tanh(odds / 2)), (scores[i] - scores[j]) * odds > 0) for i, j, odds in pairs(entry, temperature)
+            (abs(math.tanh(odds / 2)), (scores[i] - scores[j]) * odds > 0)
+            for i, j, odds in labeled_or_derived_pairs(entry, temperature)
         ]
         if says_enough(entry, temperature):
             found, points = zip(*labeled, strict=True)
@@ -80,10 +81,10 @@ def agreement(
 def says_enough(entry: TrainingList, temperature: float) -> bool:
     """Whether a list can tell students apart: its points differ, and the teacher prefers a document of some pair."""
     known = {point for point in entry.points if point is not None}
-    return len(known) > 1 and any(math.tanh(odds / 2) for *_, odds in pairs(entry, temperature))
+    return len(known) > 1 and any(math.tanh(odds / 2) for *_, odds in labeled_or_derived_pairs(entry, temperature))
 
 
-def pairs(entry: TrainingList, temperature: float) -> Iterator[tuple[int, int, float]]:
+def labeled_or_derived_pairs(entry: TrainingList, temperature: float) -> Iterator[tuple[int, int, float]]:
     """The pairs of a list: (i, j, log-odds that i is more relevant). Without pair labels, all pairs by their points."""
     if entry.pairs:
         yield from entry.pairs
@@ -118,7 +119,7 @@ def measure_agreement(context: RunContext, iteration: int) -> None:
             values.append(agreement(lists, scores, recipe.train.temperature))
             for row, scored in zip(rows, scores, strict=True):
                 agreed = {name: each.get(row["query_id"]) for name, each in values[-1].items()}
-                row["students"][system(number)] = {"scores": scored, "agreement": agreed}
+                row["students"][student_name(number)] = {"scores": scored, "agreement": agreed}
     write_atomic(folder / "held-out.jsonl", (json.dumps(row) + "\n" for row in rows))
     pair = (0, len(numbers) - 1)
     measured = compare_values(values, recipe.evaluate, recipe.seed, [pair]) if values[0][DECISIVE_MEASURE] else {}

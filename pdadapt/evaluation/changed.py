@@ -10,7 +10,7 @@ from pdadapt.evaluation.held_out import DECISIVE_MEASURE, agreed_values
 from pdadapt.evaluation.measures import PerQuery
 from pdadapt.evaluation.results import ChangedQuery, JudgedDocument, LabeledDocument, MostChanged, ShownDocument
 from pdadapt.runs.artefacts import read_lines
-from pdadapt.runs.folder import system
+from pdadapt.runs.folder import student_name
 from pdadapt.runtime.printing import shorten
 
 SHOWN_QUERIES = 10
@@ -63,13 +63,15 @@ def most_changed_held_out(file: Path, shown: int, dataset: Dataset) -> MostChang
 
     def documents(query_id: str, iteration: int) -> tuple[ShownDocument, ...]:
         row = rows[query_id]
-        scores = row["students"][system(iteration)]["scores"]
+        scores = row["students"][student_name(iteration)]["scores"]
         ranked = sorted(range(len(row["doc_ids"])), key=lambda i: -scores[i])
         return tuple(
             labeled_document(dataset.corpus[row["doc_ids"][i]], row["points"][i]) for i in ranked[:SHOWN_DOCUMENTS]
         )
 
-    before, after = (agreed_values(rows.values(), system(iteration), DECISIVE_MEASURE) for iteration in (0, shown))
+    before, after = (
+        agreed_values(rows.values(), student_name(iteration), DECISIVE_MEASURE) for iteration in (0, shown)
+    )
     return most_changed(before, after, dataset.queries, documents, shown)
 
 

@@ -13,7 +13,7 @@ MAX_HELD_OUT = 500  # more queries only detect differences too small to matter
 DECISIVE_MEASURE = "pair accuracy"  # the measure of agreement that decides between students
 
 
-def held_out(query_ids: Collection[str], share: float, seed: int) -> set[str]:
+def draw_held_out(query_ids: Collection[str], share: float, seed: int) -> set[str]:
     """The queries that are kept out of training, drawn by the seed. See count_held_out."""
     return set(random.Random(seed).sample(sorted(query_ids), count_held_out(len(query_ids), share)))
 

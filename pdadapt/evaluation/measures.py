@@ -121,7 +121,7 @@ def _as_scores(ranked: Ranked) -> dict[str, float]:
     return {doc_id: float(len(ranked) - place) for place, (doc_id, _) in enumerate(ranked)}
 
 
-def aggregate(name: str, values: Mapping[str, float]) -> float:
+def value_of_system(name: str, values: Mapping[str, float]) -> float:
     """The value of a system: the mean over the queries, or the sum for counts such as NumRet, like trec_eval."""
     every = list(values.values())
     return float(np.sum(every) if name.split("(")[0] in COUNT_MEASURES else np.mean(every))

@@ -11,7 +11,7 @@ from scipy.stats import permutation_test, ttest_1samp
 from pdadapt.data.answers import AnswerMatcher
 from pdadapt.data.run_file import Ranking
 from pdadapt.data.trec import Qrels
-from pdadapt.evaluation.measures import PerQuery, aggregate, per_query
+from pdadapt.evaluation.measures import PerQuery, per_query, value_of_system
 from pdadapt.evaluation.results import Comparison, MeasureResult, Measures
 from pdadapt.settings.schema import EvaluateSettings
 
@@ -103,7 +103,7 @@ def compare_values(
         every = [compare_two(systems[i][name], systems[j][name], settings.resamples, seed) for i, j in pairs]
         corrected = zip(holm([one.p for one in every]), holm([one.p_t for one in every]), strict=True)
         measures[name] = MeasureResult(
-            means=tuple(aggregate(name, system[name]) for system in systems),
+            means=tuple(value_of_system(name, system[name]) for system in systems),
             comparisons=tuple(
                 replace(one, base=i, system=j, p_holm=p, p_t_holm=p_t)
                 for one, (i, j), (p, p_t) in zip(every, pairs, corrected, strict=True)

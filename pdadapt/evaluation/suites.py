@@ -255,7 +255,7 @@ def evaluate_suite(
     def measure(dataset: Dataset, measures: Sequence[str], folder: Path) -> Metrics:
         settings = recipe.evaluate.model_copy(update={"measures": tuple(measures)})
         split = split_documents(dataset, passages) if passages else dataset
-        options = (student, folder, recipe.seed, recipe.retrieve, progress, systems.pairs, indexes)
+        options = (student, folder, recipe.seed, recipe.retrieve, progress, systems.compared_pairs, indexes)
         return evaluate(systems.names, split, settings, *options)
 
     settings = {

@@ -18,7 +18,7 @@ from pdadapt.evaluation.verdict import verdict
 from pdadapt.labeling.figures import LabelFigures
 from pdadapt.runs.artefacts import read_json
 from pdadapt.runs.context import RunContext
-from pdadapt.runs.folder import RunFolder, system
+from pdadapt.runs.folder import RunFolder, student_name
 
 Value = TypeVar("Value")
 
@@ -80,7 +80,7 @@ def compare_test(context: RunContext, done: int, shown: int) -> tuple[Measures, 
     qrels = {query_id: dataset.qrels[query_id] for query_id in test_queries}
     rankings: list[Ranking] = [read_run(run.iteration(number) / "test.run") for number in range(done + 1)]
     values = [per_query(ranking, qrels, recipe.evaluate.measures, answer_matcher(dataset)) for ranking in rankings]
-    write_values(run.values_file, [system(number) for number in range(done + 1)], values)
+    write_values(run.values_file, [student_name(number) for number in range(done + 1)], values)
 
     def documents(query_id: str, iteration: int) -> tuple[ShownDocument, ...]:
         ranked = rankings[iteration].get(query_id, [])[:SHOWN_DOCUMENTS]

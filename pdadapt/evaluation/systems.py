@@ -14,7 +14,7 @@ class Systems(NamedTuple):
 
     given: list[str]  # as the user names them
     names: list[str]  # the same, with a checkpoint in place of each run folder
-    pairs: list[tuple[int, int]]  # the comparisons: two places in `names` each
+    compared_pairs: list[tuple[int, int]]  # the comparisons: two places in `names` each
 
 
 def choose_systems(measured: str, baselines: Sequence[str] = (), bm25: bool = False) -> Systems:

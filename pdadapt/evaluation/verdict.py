@@ -30,11 +30,11 @@ def verdict(
     if agreed:
         outcomes.append(outcome(agreed))
         count = agreed.against_base().queries
-        parts.append(f"{DECISIVE_MEASURE} with the teacher on {count:,} held-out queries {change(agreed)}")
+        parts.append(f"{DECISIVE_MEASURE} with the teacher on {count:,} held-out queries {values_with_p(agreed)}")
     if measures:
         name, result = next(iter(measures.items()))
         outcomes.append(outcome(result, iteration))
-        parts.append(f"{name} on {test_queries:,} judged test queries {change(result, iteration)}")
+        parts.append(f"{name} on {test_queries:,} judged test queries {values_with_p(result, iteration)}")
     decided = outcomes[0] if outcomes else UNKNOWN
     forgot = False
     if general:
@@ -42,7 +42,7 @@ def verdict(
         forgot = outcome(result) == HARMED
         if forgot and not (measures and outcomes[-1] == HELPED):
             decided = HARMED
-        part = f"{name} on the general set {change(result)}"
+        part = f"{name} on the general set {values_with_p(result)}"
         parts.insert(0 if forgot else len(parts), part + (", so the student forgot something" if forgot else ""))
     if not outcomes:
         parts.insert(0, "no queries were held out and there are no judgments")
@@ -59,7 +59,7 @@ def outcome(result: MeasureResult, system: int | None = None) -> str:
     return HELPED if comparison.change > 0 else HARMED
 
 
-def change(result: MeasureResult, system: int | None = None) -> str:
+def values_with_p(result: MeasureResult, system: int | None = None) -> str:
     """The values of the base and a system, or the last one, with the p-value."""
     comparison = result.against_base(system)
     before, after = result.before_and_after(comparison)

@@ -30,7 +30,7 @@ CUT_MARK = "…"  # follows an answer that was longer than generate.max_tokens
 THOUGHTS = re.compile(r"<think>.*?</think>", re.DOTALL)
 # A thought that began in the prompt, or that was cut off
 PARTIAL_THOUGHT = re.compile(rf"^.*</think>|<think>.*?(?={CUT_MARK}?$)", re.DOTALL)
-LABEL = re.compile(
+LEADING_WORDS = re.compile(
     r"^(\W*(?:(?:here(?:['’]s| is| are)\s+)?(?:an?|one|the|some|your)\s+)?(?:search |short |sample |possible )?"
     r"(?:question|query|queries|keywords?|claim|statement|title|heading|answer|q"
     r"|frage|titel|pregunta|título|titre|domanda|titolo|pergunta|vraag|вопрос|问题|問題|質問)\s*\d*\s*(?:\([^)]*\))?\W*[:：]"
@@ -71,7 +71,7 @@ def clean(answer: str) -> str:
     """
     lines = [line.strip() for line in PARTIAL_THOUGHT.sub("", THOUGHTS.sub("", answer)).splitlines() if line.strip()]
     for number, line in enumerate(lines, 1):
-        while (rest := LABEL.sub("", line).strip()) != line:
+        while (rest := LEADING_WORDS.sub("", line).strip()) != line:
             line = rest
         text = " ".join(ANSWER_AFTER_QUESTION.sub("", line).strip(QUOTES).split())
         introduces = PREAMBLE.match(text) or (text.endswith((":", "：")) and number < len(lines))

@@ -11,8 +11,8 @@ from pdadapt.data.corpus import Dataset
 from pdadapt.data.load import with_queries
 from pdadapt.errors import RunError
 from pdadapt.generation.job import GenerationJob, check_written_queries, prepare, work_folder
-from pdadapt.generation.stage import write_queries
-from pdadapt.models.memory import batch_limits
+from pdadapt.generation.write import write_queries
+from pdadapt.models.token_budget import batch_limits
 from pdadapt.preflight import check
 from pdadapt.runs.folder import RunFolder
 from pdadapt.runs.stages import StageName
@@ -31,7 +31,7 @@ def write_own_queries(
         progress.say(f"Corpus {dataset.name!r} has no queries, so an LLM writes them first.")
         with run.locked():
             progress.log_to(run.path / "timings.jsonl", run.path / "progress.json")
-            batch_limits.remember(run.path / "memory.json")
+            batch_limits.keep_in(run.path / "memory.json")
             write_queries(found)
         return with_queries(dataset, found.out)
     shutil.rmtree(work_folder(run.written_queries), ignore_errors=True)  # A killed process may have left it.

@@ -15,8 +15,8 @@ from pdadapt.errors import ModelError, RecipeError
 from pdadapt.generation.filters import CUT_MARK
 from pdadapt.generation.kinds import KINDS
 from pdadapt.models.device import default_device
-from pdadapt.models.memory import TokenBudget
 from pdadapt.models.source import resolve_model, translate_errors
+from pdadapt.models.token_budget import TokenBudget
 from pdadapt.settings.prompt import WRITING_FIELDS, Prompt, load_prompt
 from pdadapt.settings.schema import GenerateSettings, ModelSettings, QueryKind, Recipe
 from pdadapt.teachers.chat import chat_format

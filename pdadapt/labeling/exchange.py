@@ -19,7 +19,7 @@ from pdadapt.data.run_file import read_run
 from pdadapt.errors import DataError, RunError
 from pdadapt.labeling.store import LabelStore, batched
 from pdadapt.labeling.training_list import TrainingList, read_lists
-from pdadapt.runs.folder import label_store
+from pdadapt.runs.folder import store_of_run
 from pdadapt.runtime.files import read_settings
 from pdadapt.runtime.printing import shorten
 from pdadapt.runtime.terminal import Name, WholeTable, plain
@@ -155,7 +155,7 @@ def import_labels(file: Path, store: Path, name: str | None) -> int:
             _check_alike(targets[teacher], labels)
         for teacher, labels in by_key.items():
             for kind, ids in text_ids.items():
-                targets[teacher].remember(kind, ((text_id, text) for text, text_id in ids.items()))
+                targets[teacher].store_texts(kind, ((text_id, text) for text, text_id in ids.items()))
             for batch in batched(labels.items(), ROWS_PER_BATCH):
                 targets[teacher].add((texts, score) for texts, (score, _) in batch)
     return sum(map(len, by_key.values()))
@@ -207,7 +207,7 @@ def label_tables(run: Path, query_id: str) -> Group:
 
     Raises RunError or DataError when there is nothing to show.
     """
-    store = label_store(run)
+    store = store_of_run(run)
     files = sorted(run.glob("iteration-*/lists.jsonl"), key=lambda path: int(path.parent.name.split("-")[1]))
     if not files or not store.is_file():
         raise RunError(f"{run} has no training lists yet. Repeat the same `pdadapt adapt` to finish the labeling.")

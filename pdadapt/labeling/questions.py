@@ -124,8 +124,8 @@ class Labeling:
         """
         ids = list(query_ids)
         candidates = (doc_id for query_id in ids for doc_id, _ in self.candidates(query_id))
-        store.remember("document", ((doc_id, self.text(doc_id)) for doc_id in dict.fromkeys(candidates)))
-        store.remember("query", ((query_id, self.queries[query_id]) for query_id in ids))
+        store.store_texts("document", ((doc_id, self.text(doc_id)) for doc_id in dict.fromkeys(candidates)))
+        store.store_texts("query", ((query_id, self.queries[query_id]) for query_id in ids))
 
     def sizes(self) -> dict[str, int]:
         """Return the highest possible number of candidates of each query."""

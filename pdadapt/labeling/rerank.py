@@ -51,8 +51,8 @@ def rerank(
     heads = {query_id: [doc_id for doc_id, _ in ranked[:top]] for query_id, ranked in ranking.items()}
     texts = {doc_id: corpus[doc_id].contents for doc_ids in heads.values() for doc_id in doc_ids}
     with LabelStore(store_file, "points" if task == "point" else "pairs", key, name) as store:
-        store.remember("document", texts.items())
-        store.remember("query", ((query_id, queries[query_id]) for query_id in heads))
+        store.store_texts("document", texts.items())
+        store.store_texts("query", ((query_id, queries[query_id]) for query_id in heads))
         if task == "point":
             questions: dict[str, list[Any]] = {
                 query_id: [Point(queries[query_id], texts[doc_id]) for doc_id in doc_ids]

@@ -1,7 +1,7 @@
 """Label a run in shards, on every machine that shares its folder (for example a SLURM job array), and merge the labels.
 
 RUN/iteration-N/shards/ holds one label store and one journal per shard: 3-of-16.sqlite, 3-of-16.jsonl (see
-runs/shards.py).
+runs/shard_states.py).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pdadapt.labeling.store import LabelStore, check_shard, merge_labels, open_f
 from pdadapt.retrieval.search import sample_queries
 from pdadapt.runs.changes import differences, name_changes, with_defaults
 from pdadapt.runs.folder import RunFolder
-from pdadapt.runs.shards import LABELED, MERGED, mark
+from pdadapt.runs.shard_states import LABELED, MERGED, mark
 from pdadapt.runtime.files import read_settings
 from pdadapt.runtime.locks import holder, locked
 from pdadapt.runtime.progress import Progress
@@ -33,22 +33,22 @@ from pdadapt.teachers.label_key import teacher_keys
 from pdadapt.teachers.load import Teachers
 
 
-class Shard(NamedTuple):
+class LabelShard(NamedTuple):
     """One part of a labeling: its number, from 1 to the number of shards."""
 
     number: int
     shards: int
 
 
-def parse_shard(text: str) -> Shard:
+def parse_shard(text: str) -> LabelShard:
     """Parse a shard such as `3/16`. Raises ValueError, which names the expected form."""
     number, _, shards = text.partition("/")
     if not (number.isdecimal() and shards.isdecimal() and 1 <= int(number) <= int(shards)):
         raise ValueError(f"{text!r} is not a shard: write I/N, where I is from 1 to N, for example 3/16.")
-    return Shard(int(number), int(shards))
+    return LabelShard(int(number), int(shards))
 
 
-def label_shard(path: Path, shard: Shard, progress: Progress) -> Path:
+def label_shard(path: Path, shard: LabelShard, progress: Progress) -> Path:
     """Ask the teachers about one shard of the run's candidates. Labels that the run's store holds are not asked again.
 
     Returns the path of the shard's own store. The same call resumes after a kill. Raises RunError when the run has

@@ -141,7 +141,7 @@ class ListBuilder:
         return figures
 
 
-def label(context: RunContext, iteration: int) -> None:
+def label_candidates(context: RunContext, iteration: int) -> None:
     """Ask the teachers about the candidates of an iteration, and write its training lists.
 
     A teacher is loaded only if it must be asked. Its memory is released before training.

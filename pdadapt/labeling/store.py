@@ -184,7 +184,7 @@ class LabelStore(Labels):
         score = super().get(texts)
         return self._fallback.get(texts) if score is None and self._fallback else score
 
-    def remember(self, kind: Literal["query", "document"], texts: Iterable[tuple[str, str]]) -> None:
+    def store_texts(self, kind: Literal["query", "document"], texts: Iterable[tuple[str, str]]) -> None:
         """Store texts, each an (id, text), before they have any label."""
         for block in batched(texts, TEXTS_PER_TRANSACTION):
             with self._commit():
@@ -260,7 +260,7 @@ def check_shard(path: Path, keys: Collection[str]) -> None:
     if path.is_file():
         with _opening(path, RELABEL_ADVICE), contextlib.closing(sqlite3.connect(_to_read(path), uri=True)) as database:
             if check_tables(database, path):
-                _check_teachers(database, "main", keys, path)
+                _refuse_other_teachers(database, "main", keys, path)
 
 
 def open_frozen(path: Path, table: str, key: str) -> Labels | None:
@@ -310,7 +310,7 @@ def merge_labels(source: Path, target: Path, keys: Mapping[str, str]) -> int:
             db.execute("ATTACH DATABASE ? AS source", (_to_read(source),))
             if not check_tables(db, source, "source"):
                 return 0
-            _check_teachers(db, "source", keys.values(), source)
+            _refuse_other_teachers(db, "source", keys.values(), source)
         target_id = "(SELECT t.id FROM {0} t JOIN source.{0} s USING ({1}) WHERE s.id = l.{2})".format
         copies = [
             """INSERT INTO teachers (key, name) SELECT key, name FROM source.teachers l WHERE l.id BETWEEN ? AND ?
@@ -341,7 +341,7 @@ def merge_labels(source: Path, target: Path, keys: Mapping[str, str]) -> int:
     return count
 
 
-def _check_teachers(database: sqlite3.Connection, schema: str, keys: Collection[str], path: Path) -> None:
+def _refuse_other_teachers(database: sqlite3.Connection, schema: str, keys: Collection[str], path: Path) -> None:
     """Raises DataError when the database has a teacher that is not in `keys`. The message names what differs."""
     for (key,) in database.execute(f"SELECT key FROM {schema}.teachers"):
         if key not in keys:

@@ -41,7 +41,7 @@ def prepare_encoder(model: Any, source: ModelSource, what: str, unused: Sequence
     tokenizer.model_max_length = length_limit(model)
     sides = dict.fromkeys((tokenizer.padding_side, "right"))  # padding on the left would shift counted positions
     with translate_part_errors(source, what):
-        ignores_padding = any(_ignores_padding(model, side) for side in sides)  # leaves the first side that works
+        ignores_padding = any(_ignores_padding_on(model, side) for side in sides)  # leaves the first side that works
     if not ignores_padding:
         raise ModelError(
             f"{what} {source.name!r} does not ignore padding: its output for a text changes when a longer text is in "
@@ -49,8 +49,8 @@ def prepare_encoder(model: Any, source: ModelSource, what: str, unused: Sequence
         )
 
 
-def _ignores_padding(model: Any, side: str) -> bool:
-    """Whether its output for a text is the same in a batch with a longer one, with padding on this side."""
+def _ignores_padding_on(model: Any, side: str) -> bool:
+    """Set the padding side, and return whether its output for a text is the same in a batch with a longer one."""
     model.tokenizer.padding_side = side
     alone, beside = _outputs(model, [SHORT_TEXT])[0], _outputs(model, [SHORT_TEXT, LONG_TEXT])[0]
     if not alone.isfinite().all():

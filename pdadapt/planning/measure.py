@@ -29,10 +29,10 @@ from pdadapt.settings.schema import PairSettings, Recipe, TrainSettings
 from pdadapt.students.colbert import PROJECTION_SAMPLE
 from pdadapt.students.encoding import document_batches
 from pdadapt.students.load import load_student
-from pdadapt.teachers.base import Pair, Point, Task, Teacher, answers, score_of
+from pdadapt.teachers.base import Pair, Point, Task, Teacher, score_of, scores_in_order
 from pdadapt.teachers.kind import model_of, teacher_kind
 from pdadapt.teachers.load import Teachers
-from pdadapt.training import memory, trainer
+from pdadapt.training import smaller_chunks, trainer
 
 SAMPLE_DOCUMENTS, SAMPLE_QUERIES, SAMPLE_STEPS = 256, 64, 3
 SAMPLE_WRITTEN_QUERIES = 16
@@ -40,7 +40,7 @@ MIN_SAMPLE_PROMPTS, MAX_SAMPLE_PROMPTS = 32, 2_048  # for each task
 LABELING_SAMPLE_SECONDS = 20.0  # the time that a task's sample should take
 
 
-def measure(
+def time_sample(
     recipe: Recipe, corpus: Corpus, queries: Queries, tasks: Sequence[Task], progress: Progress
 ) -> tuple[Rates, dict[str, int]]:
     """Time a sample of every stage, and keep no files. Returns the rates, and the number of parameters of the models.
@@ -175,7 +175,7 @@ def measure_labeling(
     while True:
         asked = sample_questions(size)
         start = time.monotonic()
-        answers(score_of(teacher, task), asked)
+        scores_in_order(score_of(teacher, task), asked)
         advance(len(asked))
         seconds = time.monotonic() - start
         if seconds > LABELING_SAMPLE_SECONDS / 2 or size >= limit or len(asked) < size:
@@ -231,7 +231,7 @@ def measure_training(
         start = time.monotonic()
         trainer.train(model, lists, sample, texts, chosen.model_copy(update=update), recipe.seed, scratch, clock)
 
-    memory.until_it_fits(settings, attempt, clock.say)
+    smaller_chunks.until_it_fits(settings, attempt, clock.say)
     end = time.monotonic()
     first, *_, last = clock.steps
     rates.step = (last - first) / (SAMPLE_STEPS - 1)

@@ -30,7 +30,7 @@ from pdadapt.planning.costs import (
     scale_rates,
     total_seconds,
 )
-from pdadapt.planning.measure import SAMPLE_QUERIES, measure, measure_writing
+from pdadapt.planning.measure import SAMPLE_QUERIES, measure_writing, time_sample
 from pdadapt.preflight import check, many_passes, with_precision
 from pdadapt.runs.folder import RunFolder
 from pdadapt.runs.stages import StageName
@@ -85,7 +85,7 @@ def plan(
     if not costs(recipe, shape, any_rates):
         return None
     start = time.process_time()
-    rates, parameters = measure(recipe, dataset.corpus, context.queries, list(context.label_keys), progress)
+    rates, parameters = time_sample(recipe, dataset.corpus, context.queries, list(context.label_keys), progress)
     rates.start = start
     sample_kept = (0, 0)
     if writing:

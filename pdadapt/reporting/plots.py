@@ -56,7 +56,7 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def changes(measures: Measures, system: int, name: str) -> str:
+def change_plot(measures: Measures, system: int, name: str) -> str:
     """The change of each measure from the base with its 95 % interval. Zero is marked."""
     found = {}
     for measure, result in measures.items():
@@ -163,7 +163,7 @@ def calibration(log_odds: Sequence[float], name: str) -> str:
     return _svg(name, f"Share of the pairs on which the points agree, by the teacher's confidence: {said}", draw)
 
 
-def losses(rows: Sequence[Mapping[str, float]], name: str) -> str:
+def loss_plot(rows: Sequence[Mapping[str, float]], name: str) -> str:
     """The loss and its terms over the optimizer steps."""
     steps = [row["step"] for row in rows]
     curves = {term: [row.get(term, 0.0) for row in rows] for term in LOSS_CURVES if any(row.get(term) for row in rows)}
@@ -184,7 +184,7 @@ def losses(rows: Sequence[Mapping[str, float]], name: str) -> str:
     return _svg(name, f"Loss over {steps[-1]:,.0f} steps, first to last logged: {said}", draw)
 
 
-def checks(rows: Sequence[Mapping[str, float]], name: str) -> str:
+def check_plot(rows: Sequence[Mapping[str, float]], name: str) -> str:
     """Agreement with the teacher over the optimizer steps. The best check is marked."""
     steps, values = [row["step"] for row in rows], [row["value"] for row in rows]
     best = int(np.argmax(values))

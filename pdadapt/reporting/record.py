@@ -14,7 +14,7 @@ from pdadapt.evaluation.held_out import agreed_values
 from pdadapt.evaluation.results import Measures, RunMetrics, measures_from_json
 from pdadapt.labeling.figures import LabelFigures
 from pdadapt.runs.artefacts import read_json, read_lines
-from pdadapt.runs.folder import system
+from pdadapt.runs.folder import student_name
 from pdadapt.runtime.files import read_settings
 
 
@@ -86,7 +86,7 @@ class Record:
         return "before its first task"
 
 
-def read_record(run: Path) -> Record:
+def read_run_record(run: Path) -> Record:
     """Raises RunError when the folder holds no run of `pdadapt adapt`, or when one of its files is damaged."""
     origin, task = read_if_there(run / "run.json"), read_if_there(run / "progress.json")
     if "reranker" in origin or not (origin or task):  # a run has no run.json yet while its queries are generated
@@ -146,7 +146,7 @@ def read_values(record: Record, measure: str) -> tuple[list[float], ...]:
     if not file.is_file():
         return [], []
     header, *rows = (line.split("\t") for line in file.read_text(encoding="utf-8").splitlines())
-    systems = system(0), system(record.shown)
+    systems = student_name(0), student_name(record.shown)
     if not set(systems) <= set(header):
         return [], []
     columns = map(header.index, systems)
@@ -156,7 +156,7 @@ def read_values(record: Record, measure: str) -> tuple[list[float], ...]:
 def read_agreed(record: Record, measure: str) -> tuple[list[float], ...]:
     """The agreement with the teacher on every held-out query, of the base and of the shown iteration."""
     rows = list(read_lines(record.path / f"iteration-{record.shown}" / "held-out.jsonl"))
-    return tuple(list(agreed_values(rows, system(number), measure).values()) for number in (0, record.shown))
+    return tuple(list(agreed_values(rows, student_name(number), measure).values()) for number in (0, record.shown))
 
 
 def stage_of(task: str) -> str:

@@ -16,7 +16,7 @@ from pdadapt.evaluation.held_out import DECISIVE_MEASURE
 from pdadapt.evaluation.results import Comparison, Measures, MostChanged
 from pdadapt.evaluation.verdict import HARMED, HELPED
 from pdadapt.reporting import plots
-from pdadapt.reporting.record import Iteration, Record, read_agreed, read_labels, read_record, read_values, stage_of
+from pdadapt.reporting.record import Iteration, Record, read_agreed, read_labels, read_run_record, read_values, stage_of
 from pdadapt.reporting.tables import change_text, query_counts
 from pdadapt.runtime.files import write_atomic
 from pdadapt.runtime.format import duration, p_value, speed
@@ -45,7 +45,7 @@ def write_report(run: Path) -> Path:
     Raises RunError when the folder holds no run of `pdadapt adapt`, is damaged, or cannot be written to.
     """
     target = run / "report.html"
-    text = page(read_record(run))
+    text = page(read_run_record(run))
     try:
         write_atomic(target, text)
     except OSError as error:
@@ -72,7 +72,7 @@ def page(record: Record) -> str:
         agreement=base_and_adapted(by_iteration([iteration.agreement for iteration in record.iterations])),
         agreement_plots=list(agreement_plots(record)),
         general=base_and_adapted(by_iteration(record.general)),
-        labels=label_table(record.iterations),
+        labels=label_figures_table(record.iterations),
         iteration_plots=[(iteration.number, list(iteration_plots(iteration))) for iteration in record.iterations],
         changed=record.metrics.most_changed if record.metrics else MostChanged((), ()),
         measure=next(iter(record.measures), DECISIVE_MEASURE),
@@ -187,7 +187,7 @@ def measure_plots(record: Record) -> Iterator[Plot]:
         return
     shown = record.systems[record.shown]
     of = "" if shown == "adapted" else f" of {shown}"
-    yield Plot(f"Change{of}", Markup(plots.changes(measures, record.shown, "changes")))
+    yield Plot(f"Change{of}", Markup(plots.change_plot(measures, record.shown, "changes")))
     first = next(iter(measures))
     before, after = read_values(record, first)
     if before:
@@ -227,7 +227,7 @@ HIDDEN_IF_ZERO = (
 )
 
 
-def label_table(iterations: Sequence[Iteration]) -> Table:
+def label_figures_table(iterations: Sequence[Iteration]) -> Table:
     """Figures of the labels, one column per iteration."""
     labeled = [iteration for iteration in iterations if iteration.labels]
     rows = []
@@ -258,10 +258,10 @@ def iteration_plots(iteration: Iteration) -> Iterator[Plot]:
         note = "Dashed: agreement equal to the teacher's confidence."
         yield Plot("Calibration of pairs", Markup(plots.calibration(pairs, f"{name}-calibration")), note)
     if iteration.losses:
-        yield Plot("Loss", Markup(plots.losses(iteration.losses, f"{name}-loss")), "Each term with its weight.")
+        yield Plot("Loss", Markup(plots.loss_plot(iteration.losses, f"{name}-loss")), "Each term with its weight.")
     if iteration.checks:
         note = "On held-out queries. The best state is kept."
-        yield Plot("Agreement with the teacher", Markup(plots.checks(iteration.checks, f"{name}-checks")), note)
+        yield Plot("Agreement with the teacher", Markup(plots.check_plot(iteration.checks, f"{name}-checks")), note)
 
 
 class StageTime(NamedTuple):

@@ -10,9 +10,9 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 
-from pdadapt.reporting.record import Iteration, Record, read_record
+from pdadapt.reporting.record import Iteration, Record, read_run_record
 from pdadapt.reporting.tables import agreement_summary, comparison_table, label_summary
-from pdadapt.runs.shards import shard_summary
+from pdadapt.runs.shard_states import shard_summary
 from pdadapt.runtime.format import duration, speed
 from pdadapt.runtime.locks import Holder, holder
 from pdadapt.runtime.terminal import plain
@@ -22,7 +22,7 @@ SILENT_SECONDS = 60.0  # a running task without news for longer than this is rep
 
 def show_status(run: Path) -> Group:
     """Raises RunError when the folder holds no run of `pdadapt adapt`, or when one of its files is damaged."""
-    record = read_record(run)
+    record = read_run_record(run)
     return Group(*_parts(record, holder(run)))
 
 

@@ -15,7 +15,7 @@ import yaml
 from pdadapt.data.lines import has_utf8_name
 from pdadapt.errors import RunError
 from pdadapt.runs.changes import LABEL_KEYS, UNCOMPARED_PARTS, Change, differences, name_changes, with_defaults
-from pdadapt.runs.shards import name_shards_at_work, unmerged
+from pdadapt.runs.shard_states import name_shards_at_work, unmerged
 from pdadapt.runs.stages import (
     MAY_COME_FIRST,
     RERANKER_FILES,
@@ -186,7 +186,7 @@ class RunFolder:
         ]
 
 
-def system(number: int) -> str:
+def student_name(number: int) -> str:
     """The name of the student after this many iterations, in tables and files that compare students."""
     return f"iteration-{number}" if number else "base"
 
@@ -203,7 +203,7 @@ def dump(recipe: Recipe) -> str:
     return text
 
 
-def label_store(folder: Path) -> Path:
+def store_of_run(folder: Path) -> Path:
     """The label store of a run. Raises RunError if the folder is not a run."""
     if not (folder / "recipe.yaml").is_file():
         raise RunError(f"{folder} holds no run. Give the folder of a `pdadapt adapt`.")

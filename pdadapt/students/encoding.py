@@ -8,7 +8,7 @@ import torch
 from sentence_transformers import MultiVectorEncoder
 from torch import Tensor
 
-from pdadapt.models.memory import TokenBudget, slice_features
+from pdadapt.models.token_budget import TokenBudget, slice_features
 
 ENCODE_CPU_TOKENS, ENCODE_GPU_TOKENS = 2_048, 65_536  # tokens per batch: a CPU's caches hold them, a GPU is busy
 

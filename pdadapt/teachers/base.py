@@ -81,7 +81,7 @@ def score_of(teacher: Teacher, task: Task) -> Score:
     return cast(PointTeacher, teacher).score_points if task == "point" else cast(PairTeacher, teacher).score_pairs
 
 
-def answers(score: Score, questions: Sequence[Question]) -> list[float | None]:
+def scores_in_order(score: Score, questions: Sequence[Question]) -> list[float | None]:
     """Return the scores of the questions, in their order. Equal questions are asked once."""
     distinct = list(dict.fromkeys(questions))
     chunks = [distinct[start : start + QUESTIONS_PER_CHUNK] for start in range(0, len(distinct), QUESTIONS_PER_CHUNK)]

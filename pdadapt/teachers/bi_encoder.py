@@ -12,8 +12,8 @@ from sentence_transformers.util import maxsim
 
 from pdadapt.models.device import default_device, pick_dtype
 from pdadapt.models.encoders import length_limit, prepare_encoder
-from pdadapt.models.memory import TokenBudget
 from pdadapt.models.source import is_colbert, resolve_model, translate_errors
+from pdadapt.models.token_budget import TokenBudget
 from pdadapt.settings.schema import ModelSettings
 from pdadapt.students.colbert import load_colbert, set_lengths
 from pdadapt.teachers.base import Chunk, Point, Scores

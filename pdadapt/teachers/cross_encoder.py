@@ -15,8 +15,8 @@ import torch
 from pdadapt.errors import ModelError, RecipeError
 from pdadapt.models.device import default_device, pick_dtype
 from pdadapt.models.encoders import prepare_encoder
-from pdadapt.models.memory import TokenBudget
 from pdadapt.models.source import ModelSource, has_modules, resolve_model, translate_errors
+from pdadapt.models.token_budget import TokenBudget
 from pdadapt.settings.schema import ModelSettings
 from pdadapt.teachers.base import Chunk, Pair, Point, Scores, Task
 from pdadapt.teachers.control import Span, control_tokens

@@ -23,7 +23,7 @@ import httpx
 from pdadapt.errors import ModelError, RecipeError, reason
 from pdadapt.settings.prompt import PAIR_FIELDS, POINT_FIELDS, Prompt, load_prompt
 from pdadapt.settings.schema import ModelSettings, PairSettings, PointSettings
-from pdadapt.teachers.base import Chunk, Pair, Point, Scores, answers
+from pdadapt.teachers.base import Chunk, Pair, Point, Scores, scores_in_order
 from pdadapt.teachers.chat import begins_thought
 from pdadapt.teachers.control import without_markup
 from pdadapt.teachers.prompting import DOCUMENT_FIELDS, MIN_DOCUMENT_TOKENS, no_room, share_tokens
@@ -103,9 +103,9 @@ class EndpointTeacher:
         def attempt(server: Servers) -> None:
             self.servers = server
             if self.point_prompt:
-                answers(self.score_points, [Point(longest, "")])
+                scores_in_order(self.score_points, [Point(longest, "")])
             else:
-                answers(self.score_pairs, [Pair(longest, "", "")])
+                scores_in_order(self.score_pairs, [Pair(longest, "", "")])
 
         all_servers.try_each(attempt)
         self.servers = all_servers

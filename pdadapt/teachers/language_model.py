@@ -19,9 +19,9 @@ from torch import nn
 
 from pdadapt.errors import ModelError
 from pdadapt.models.device import default_device, pick_dtype
-from pdadapt.models.memory import TokenBudget
 from pdadapt.models.outline import check_complete, translate_part_errors
 from pdadapt.models.source import ModelSource, resolve_model
+from pdadapt.models.token_budget import TokenBudget
 from pdadapt.settings.prompt import LIKELIHOOD_FIELDS, PAIR_FIELDS, POINT_FIELDS, load_prompt
 from pdadapt.settings.schema import ModelSettings, PairSettings, PointSettings
 from pdadapt.teachers.base import Chunk, Scores

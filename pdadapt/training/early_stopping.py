@@ -18,7 +18,7 @@ from pdadapt.students.colbert import get_lengths, set_lengths
 from pdadapt.students.load import save_student
 from pdadapt.training.distributed import barrier, rank
 
-Measure = Callable[[MultiVectorEncoder], float]  # how good a student is; higher is better
+StudentQuality = Callable[[MultiVectorEncoder], float]  # how good a student is; higher is better
 
 
 def measured_steps(settings: TrainSettings, steps: int) -> set[int]:
@@ -42,7 +42,7 @@ class EarlyStopping(TrainerCallback):
 
     def __init__(
         self,
-        measure: Measure,
+        measure: StudentQuality,
         steps: Collection[int],
         patience: int,
         folder: Path,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from pdadapt.models.memory import slice_features
+from pdadapt.models.token_budget import slice_features
 from pdadapt.settings.schema import TrainSettings
 from pdadapt.training.distributed import gather_documents, is_distributed
 from pdadapt.training.losses import contrastive_loss, kd_loss, pair_loss
@@ -108,7 +108,7 @@ class PairDistillLoss(nn.Module):
         order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
         tokens: list[Tensor] = []
         masks: list[Tensor] = []
-        for rows in chunks(order, lengths, self.settings.chunk_tokens):
+        for rows in document_chunks(order, lengths, self.settings.chunk_tokens):
             chunk = slice_features(features, rows, lengths[rows[0]])
             if self.settings.gradient_cache:
                 encoded, mask = checkpoint(self._encode, chunk, use_reentrant=False)
@@ -156,7 +156,7 @@ def on_own_list(labels: dict[str, Any], keys: Tensor) -> Tensor:
     return torch.stack([torch.isin(keys, query_keys) for query_keys in list_keys])
 
 
-def chunks(order: Sequence[int], lengths: Sequence[int], most_tokens: int) -> Iterator[list[int]]:
+def document_chunks(order: Sequence[int], lengths: Sequence[int], most_tokens: int) -> Iterator[list[int]]:
     """Cut `order` into chunks. A chunk's rows times its greatest length are at most `most_tokens`, if it has two rows
     or more. order: longest first.
     """

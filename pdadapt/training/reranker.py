@@ -26,9 +26,9 @@ from pdadapt.data.trec import Qrels
 from pdadapt.errors import DataError, ModelError
 from pdadapt.models.device import default_device, pick_dtype
 from pdadapt.models.encoders import prepare_encoder
-from pdadapt.models.memory import batch_limits
 from pdadapt.models.outline import UNUSED_BY_CLASSIFIERS, check_encoder
 from pdadapt.models.source import resolve_model, translate_errors
+from pdadapt.models.token_budget import batch_limits
 from pdadapt.retrieval.engines.load import check_model, make_engine
 from pdadapt.retrieval.search import index_corpus, retrieve, sample_queries
 from pdadapt.runs.folder import PACKAGES, RunFolder
@@ -41,8 +41,8 @@ from pdadapt.teachers.control import control_tokens
 from pdadapt.teachers.cross_encoder import join_pair
 from pdadapt.teachers.kind import TASK_KEY
 from pdadapt.training.arguments import common_arguments, remove_printing
-from pdadapt.training.memory import retry_smaller
 from pdadapt.training.resume import TrainingMonitor, last_complete
+from pdadapt.training.smaller_chunks import retry_smaller
 from pdadapt.training.trainer import set_dropout
 
 MEMORY_LIMIT = "train reranker"  # name of the limit in memory.json
@@ -90,7 +90,7 @@ def train_reranker(recipe: Recipe, dataset: Dataset, out: Path, progress: Progre
     with run.locked():
         run.claim(recipe, origin, staged=False)
         progress.log = run.path / "timings.jsonl"
-        batch_limits.remember(run.path / "memory.json")
+        batch_limits.keep_in(run.path / "memory.json")
         model = run.path / "model"
         if not model.exists():
             candidates = _candidates(recipe, dataset.corpus, queries, run, progress)

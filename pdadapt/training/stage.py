@@ -12,7 +12,7 @@ from pdadapt.labeling.training_list import read_lists
 from pdadapt.runs.context import RunContext
 from pdadapt.settings.schema import TrainSettings
 from pdadapt.students.load import load_student
-from pdadapt.training import memory, trainer
+from pdadapt.training import smaller_chunks, trainer
 from pdadapt.training.distributed import rank
 
 
@@ -57,4 +57,4 @@ def _train(context: RunContext, iteration: int) -> None:
             measure if judges else None,
         )
 
-    memory.until_it_fits(recipe.train, attempt, progress.say)
+    smaller_chunks.until_it_fits(recipe.train, attempt, progress.say)

@@ -25,10 +25,10 @@ from pdadapt.students.load import save_student
 from pdadapt.training.arguments import common_arguments, remove_printing
 from pdadapt.training.batch import ListCollator
 from pdadapt.training.distributed import barrier, processes, rank, sum_over_ranks
-from pdadapt.training.early_stopping import EarlyStopping, Measure, measured_steps
-from pdadapt.training.memory import queries_at_once
+from pdadapt.training.early_stopping import EarlyStopping, StudentQuality, measured_steps
 from pdadapt.training.pairdistill_loss import PairDistillLoss
 from pdadapt.training.resume import DIVERGENCE_ADVICE, TrainingMonitor, last_complete, step_of
+from pdadapt.training.smaller_chunks import queries_per_part
 
 DEFAULT_MAX_EPOCHS = 20  # train.max_epochs of recipe `default`
 
@@ -77,7 +77,7 @@ def train(
     seed: int,
     folder: Path,
     progress: Progress,
-    measure: Measure | None = None,
+    measure: StudentQuality | None = None,
 ) -> None:
     """Fine-tune `model` on the lists. Writes the checkpoint `folder`/checkpoint and the loss curve
     `folder`/train.jsonl.
@@ -93,7 +93,7 @@ def train(
     finite.
     """
     states = folder / "trainer"
-    at_once = queries_at_once(settings)
+    at_once = queries_per_part(settings)
     steps = count_steps(settings, len(lists))
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "tensorboard")  # outside of the states, which are removed
     arguments = MultiVectorEncoderTrainingArguments(

@@ -15,11 +15,11 @@ from pdadapt.evaluation.agreement import (
     AGREEMENT_MEASURES,
     agreement,
     by_teacher_alone,
-    pairs,
+    labeled_or_derived_pairs,
     says_enough,
     score_lists,
 )
-from pdadapt.evaluation.held_out import held_out
+from pdadapt.evaluation.held_out import draw_held_out
 from pdadapt.labeling.training_list import TrainingList, read_lists
 from pdadapt.pipeline import adapt
 from pdadapt.preflight import start_context
@@ -33,11 +33,11 @@ from pdadapt.training.trainer import train
 
 def test_the_share_held_out_is_drawn_by_the_seed_and_never_more_than_500():
     queries = [f"q{i}" for i in range(400)]
-    assert len(held_out(queries, 0.1, 1)) == 40
-    assert held_out(queries, 0.04, 1) == set()  # sixteen say too little, and teach something
-    assert held_out(queries, 0.1, 1) == held_out(queries[::-1], 0.1, 1) != held_out(queries, 0.1, 2)
-    assert held_out(queries, 0.0, 1) == set()
-    assert len(held_out([f"q{i}" for i in range(50_000)], 0.1, 1)) == 500
+    assert len(draw_held_out(queries, 0.1, 1)) == 40
+    assert draw_held_out(queries, 0.04, 1) == set()  # sixteen say too little, and teach something
+    assert draw_held_out(queries, 0.1, 1) == draw_held_out(queries[::-1], 0.1, 1) != draw_held_out(queries, 0.1, 2)
+    assert draw_held_out(queries, 0.0, 1) == set()
+    assert len(draw_held_out([f"q{i}" for i in range(50_000)], 0.1, 1)) == 500
 
 
 def test_agreement_is_one_where_the_teacher_says_what_the_student_does(stanford, beir):
@@ -77,7 +77,7 @@ def test_agreement_is_one_where_the_teacher_says_what_the_student_does(stanford,
 
 def test_without_judged_pairs_the_points_order_them():
     entry = TrainingList("q", ["a", "b", "c"], [2.0, None, -1.0], [])
-    assert list(pairs(entry, 2.0)) == [(0, 2, 1.5)]
+    assert list(labeled_or_derived_pairs(entry, 2.0)) == [(0, 2, 1.5)]
 
 
 def test_training_brings_agreement(stanford, beir, tmp_path):

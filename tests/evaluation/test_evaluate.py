@@ -14,7 +14,7 @@ from pdadapt.data.run_file import in_trec_order, read_run
 from pdadapt.errors import DataError, RecipeError
 from pdadapt.evaluation.changed import largest_changes
 from pdadapt.evaluation.evaluate import evaluate
-from pdadapt.evaluation.measures import _parse, aggregate, parse_measures, per_query
+from pdadapt.evaluation.measures import _parse, parse_measures, per_query, value_of_system
 from pdadapt.evaluation.significance import compare, compare_two, holm, paired_test
 from pdadapt.retrieval import search
 from pdadapt.runtime.locks import locked
@@ -31,7 +31,7 @@ def test_measures_by_hand_and_a_query_without_results_counts_zero():
     assert values["nDCG@10"]["q1"] == pytest.approx((2 / math.log2(3) + 1 / math.log2(4)) / ideal)
     assert values["RR@10"] == pytest.approx({"q1": 0.5, "q2": 0.5, "q3": 0.0})
     assert values["R@100"] == {"q1": 1.0, "q2": 1.0, "q3": 0.0}
-    assert aggregate("Success@5", values["Success@5"]) == pytest.approx(2 / 3)
+    assert value_of_system("Success@5", values["Success@5"]) == pytest.approx(2 / 3)
 
 
 def test_unknown_measures_are_named():
@@ -76,8 +76,8 @@ def test_measures_are_trec_evals_on_ties_ungraded_and_unjudged_documents():
     ideal = 2 + 1 / math.log2(3) + 1 / 2
     assert values["nDCG@10"]["q1"] == pytest.approx((2 + 1 / 2) / ideal)
     assert values["IPrec@0.5"]["q1"] == pytest.approx(2 / 3)
-    assert (aggregate("NumRet", values["NumRet"]), aggregate("NumRelRet", values["NumRelRet"])) == (5, 2)
-    assert aggregate("RR", values["RR"]) == 0.5
+    assert (value_of_system("NumRet", values["NumRet"]), value_of_system("NumRelRet", values["NumRelRet"])) == (5, 2)
+    assert value_of_system("RR", values["RR"]) == 0.5
     tied = per_query({"q1": [("a", 1.0), ("b", 1.0), ("c", 1.0)]}, {"q1": {"a": 1}}, ["RR", "RR@10", "RR@2"])
     assert [values["q1"] for values in tied.values()] == pytest.approx([1 / 3, 1 / 3, 0.0])
 

@@ -103,7 +103,7 @@ from pdadapt.labeling.store import LabelStore
 
 own = float(sys.argv[2])
 with LabelStore(Path(sys.argv[1]), "points", "t") as store:
-    store.remember("document", ((f"d{i}", f"d{i}") for i in range(3_000)))
+    store.store_texts("document", ((f"d{i}", f"d{i}") for i in range(3_000)))
     for i in range(300):
         store.add([(("q", f"d{j}"), own) for j in range(i, i + 5)])
 """
@@ -134,7 +134,7 @@ def test_a_writer_waits_for_its_turn_and_says_what_keeps_it(tmp_path, monkeypatc
         busy.execute("BEGIN IMMEDIATE")
         writes = (
             lambda: store.add([(("q", "e"), 1.0)]),
-            lambda: store.remember("query", [("q1", "q")]),
+            lambda: store.store_texts("query", [("q1", "q")]),
             lambda: LabelStore(file, "pairs", "t"),
         )
         for write in writes:

@@ -110,7 +110,7 @@ questions = st.one_of(
 def fill(file, labels):
     for table in KEYS:
         with LabelStore(file, table, KEYS[table], f"teacher of {table}") as store:
-            store.remember("query", sorted({(f"id {query}", query) for _, query, *_ in labels}))
+            store.store_texts("query", sorted({(f"id {query}", query) for _, query, *_ in labels}))
             store.add((texts, score) for (kind, *texts), score in labels.items() if kind == table)
 
 

@@ -16,7 +16,7 @@ from pdadapt.data.load import load_dataset
 from pdadapt.errors import DataError, RunError
 from pdadapt.labeling import ask, questions, store
 from pdadapt.labeling.exchange import read_label_rows
-from pdadapt.labeling.shards import Shard, label_shard, merge_shards, parse_shard
+from pdadapt.labeling.shards import LabelShard, label_shard, merge_shards, parse_shard
 from pdadapt.labeling.store import LabelStore, merge_labels, open_frozen
 from pdadapt.pipeline import adapt
 from pdadapt.runtime.locks import locked
@@ -54,7 +54,7 @@ def test_shards_merged_in_any_order_are_the_labels_of_one_process(tiny_recipe, b
     begin(recipe, beir, parts)
     rounds = 2 if kind in ("likelihood", "bi_encoder") else 1  # of points by document pairs want those of all shards
     for _ in range(rounds):
-        files = [label_shard(parts, Shard(number, 3), Progress()) for number in (2, 3, 1)]
+        files = [label_shard(parts, LabelShard(number, 3), Progress()) for number in (2, 3, 1)]
         counts = [len(list(read_label_rows(file))) for file in files]
         assert all(counts) and max(counts) < sum(counts)
         for order in (files, files[::-1], files[:1], []):
@@ -73,16 +73,16 @@ def test_a_shard_asks_nothing_that_is_known_and_goes_on_where_it_was(tiny_recipe
     adapt(recipe, load_dataset(str(beir)), tmp_path / "whole", Progress())
     begin(recipe, beir, tmp_path / "run")
     shutil.copy(tmp_path / "whole" / "labels.sqlite", tmp_path / "run" / "labels.sqlite")
-    file = label_shard(tmp_path / "run", Shard(1, 2), Progress())
+    file = label_shard(tmp_path / "run", LabelShard(1, 2), Progress())
     assert list(read_label_rows(file)) == []
     (tmp_path / "run" / "labels.sqlite").unlink()
     file.unlink()
     file.with_suffix(".jsonl").unlink()
-    label_shard(tmp_path / "run", Shard(1, 2), Progress())
+    label_shard(tmp_path / "run", LabelShard(1, 2), Progress())
     before = list(read_label_rows(file))
     assert before
     monkeypatch.setattr(Teachers, "__call__", lambda *_: pytest.fail("nothing is left to ask"))
-    label_shard(tmp_path / "run", Shard(1, 2), Progress())
+    label_shard(tmp_path / "run", LabelShard(1, 2), Progress())
     assert list(read_label_rows(file)) == before
 
 
@@ -106,8 +106,8 @@ def test_labels_of_another_precision_are_refused_since_they_would_never_serve(tm
     shard, target = tmp_path / "shard.sqlite", tmp_path / "labels.sqlite"
     key = '{"dtype": "bfloat16", "task": "point"}'
     with LabelStore(shard, "points", key, "a teacher") as store:
-        store.remember("query", [("q1", "q")])
-        store.remember("document", [("d1", "d")])
+        store.store_texts("query", [("q1", "q")])
+        store.store_texts("document", [("d1", "d")])
         store.add([(("q", "d"), 1.5)])
     shard.chmod(0o400)
     with pytest.raises(DataError, match="dtype 'bfloat16', not 'float32'"):
@@ -123,7 +123,7 @@ def test_a_merge_copies_in_blocks_and_all_of_it(tmp_path, monkeypatch):
     shard, target, keys = tmp_path / "shard.sqlite", tmp_path / "l.sqlite", {"points": '"p"', "pairs": '"q"'}
     rows = [((f"q{i % 5}", f"d{i}"), float(i)) for i in range(40)]
     with LabelStore(shard, "points", '"p"') as points, LabelStore(shard, "pairs", '"q"') as pairs:
-        points.remember("document", ((f"id{i}", f"d{i}") for i in range(40)))
+        points.store_texts("document", ((f"id{i}", f"d{i}") for i in range(40)))
         points.add(rows)
         pairs.add([((query, document, "other"), score) for (query, document), score in rows])
     with LabelStore(target, "points", '"p"') as before:  # whose texts have other ids
@@ -173,12 +173,12 @@ def test_a_file_of_something_else_in_a_shards_place_is_refused_and_kept(tiny_rec
     with LabelStore(file, "points", '{"task": "point", "prompt": "another"}') as store:
         store.add([(("q", "d"), 1.0)])
     before = file.read_bytes()
-    for attempt in (lambda: label_shard(run, Shard(1, 2), Progress()), lambda: merge_shards(run)):
+    for attempt in (lambda: label_shard(run, LabelShard(1, 2), Progress()), lambda: merge_shards(run)):
         with pytest.raises(DataError, match=r"prompt 'another', not .*Remove the file and label the shard again"):
             attempt()
     assert file.read_bytes() == before
     file.write_bytes(b"nothing of the kind" * 99)
-    for attempt in (lambda: label_shard(run, Shard(1, 2), Progress()), lambda: merge_shards(run)):
+    for attempt in (lambda: label_shard(run, LabelShard(1, 2), Progress()), lambda: merge_shards(run)):
         with pytest.raises(DataError, match=r"is not a label store .*label the shard again"):
             attempt()
 
@@ -186,7 +186,7 @@ def test_a_file_of_something_else_in_a_shards_place_is_refused_and_kept(tiny_rec
 def test_a_restart_takes_no_labels_away_that_are_in_shards_alone(tiny_recipe, beir, tmp_path, few):
     run = tmp_path / "run"
     begin(load_recipe(str(tiny_recipe)), beir, run)
-    file = label_shard(run, Shard(1, 1), Progress())
+    file = label_shard(run, LabelShard(1, 1), Progress())
     other = load_recipe(str(tiny_recipe), {"retrieve.k": 3})
     with pytest.raises(RunError, match=r"has shards whose labels would be lost \(1-of-1\).*labels merge"):
         adapt(other, load_dataset(str(beir)), run, Progress(), restart_from="retrieve")
@@ -198,23 +198,23 @@ def test_a_restart_takes_no_labels_away_that_are_in_shards_alone(tiny_recipe, be
 
 def test_more_shards_than_chunks_is_said(tiny_recipe, beir, tmp_path, capsys):
     begin(load_recipe(str(tiny_recipe)), beir, tmp_path / "run")
-    label_shard(tmp_path / "run", Shard(2, 2), Progress())
+    label_shard(tmp_path / "run", LabelShard(2, 2), Progress())
     assert "nothing for this shard: 12 queries make 1 chunks" in capsys.readouterr().err
 
 
 def test_a_journal_whose_store_is_gone_says_nothing(tiny_recipe, beir, tmp_path, few):
     begin(load_recipe(str(tiny_recipe)), beir, tmp_path / "run")
-    file = label_shard(tmp_path / "run", Shard(1, 2), Progress())
+    file = label_shard(tmp_path / "run", LabelShard(1, 2), Progress())
     expected = list(read_label_rows(file))
     file.unlink()
-    label_shard(tmp_path / "run", Shard(1, 2), Progress())
+    label_shard(tmp_path / "run", LabelShard(1, 2), Progress())
     assert list(read_label_rows(file)) == expected != []
 
 
 def test_status_says_which_shards_are_being_labeled(tiny_recipe, beir, tmp_path, few):
     run = tmp_path / "run"
     begin(load_recipe(str(tiny_recipe)), beir, run)
-    label_shard(run, Shard(2, 2), Progress())
+    label_shard(run, LabelShard(2, 2), Progress())
     said = CliRunner().invoke(app, ["status", str(run)]).output
     assert "Stopped" in said and "Candidates are waiting for labels" in said
     with locked(run, shared=True), locked(run / "iteration-1" / "shards" / "1-of-2.lock"):
@@ -246,7 +246,7 @@ def test_under_a_launcher_nobody_waits_for_labels_that_do_not_come(tiny_recipe, 
 
 def test_what_cannot_be_labeled_is_said(tiny_recipe, beir, tmp_path):
     with pytest.raises(RunError, match="holds no run"):
-        label_shard(tmp_path, Shard(1, 1), Progress())
+        label_shard(tmp_path, LabelShard(1, 1), Progress())
     copied = tmp_path / "data"
     shutil.copytree(beir, copied)
     recipe = load_recipe(str(tiny_recipe), {"train.steps": 1})
@@ -255,21 +255,21 @@ def test_what_cannot_be_labeled_is_said(tiny_recipe, beir, tmp_path):
         merge_shards(tmp_path / "run")
     adapt(recipe, load_dataset(str(copied)), tmp_path / "run", Progress())
     with pytest.raises(RunError, match=r"No candidates .* wait for labels"):
-        label_shard(tmp_path / "run", Shard(1, 1), Progress())
+        label_shard(tmp_path / "run", LabelShard(1, 1), Progress())
     begin(recipe, copied, tmp_path / "other")
     with open(copied / "queries.jsonl", "a", encoding="utf-8") as queries:
         queries.write('{"_id": "q99", "text": "another"}\n')
     with pytest.raises(RunError, match=r"Since .*other was begun: the queries changed\. Restore"):
-        label_shard(tmp_path / "other", Shard(1, 1), Progress())
+        label_shard(tmp_path / "other", LabelShard(1, 1), Progress())
 
 
 def test_a_shard_is_not_labeled_or_merged_with_another_prompt_than_the_run_was_begun_with(tiny_recipe, beir, tmp_path):
     prompt, run = tmp_path / "pair.txt", tmp_path / "run"
     prompt.write_text("{query} {document_a} {document_b}", encoding="utf-8")
     begin(load_recipe(str(tiny_recipe), {"teacher.pair.prompt": str(prompt)}), beir, run)
-    label_shard(run, Shard(1, 2), Progress())
+    label_shard(run, LabelShard(1, 2), Progress())
     prompt.write_text("{query} A: {document_a} B: {document_b}", encoding="utf-8")
-    for attempt in (lambda: label_shard(run, Shard(2, 2), Progress()), lambda: merge_shards(run)):
+    for attempt in (lambda: label_shard(run, LabelShard(2, 2), Progress()), lambda: merge_shards(run)):
         with pytest.raises(RunError, match=r"was begun: the prompt for pairs changed\. Restore"):
             attempt()
     assert not (run / "labels.sqlite").exists()
@@ -277,7 +277,7 @@ def test_a_shard_is_not_labeled_or_merged_with_another_prompt_than_the_run_was_b
 
 @pytest.mark.parametrize("text", ["", "3", "0/4", "5/4", "a/b", "1/2/3", "-1/2", "1/0"])
 def test_a_shard_is_a_number_of_so_many(text):
-    assert parse_shard("3/16") == Shard(3, 16)
+    assert parse_shard("3/16") == LabelShard(3, 16)
     with pytest.raises(ValueError, match="write I/N"):
         parse_shard(text)
 

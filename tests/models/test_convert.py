@@ -22,7 +22,7 @@ from pdadapt.models.source import resolve_model
 from pdadapt.runtime.progress import Progress
 from pdadapt.settings.schema import TeacherSettings
 from pdadapt.students.load import load_student_as
-from pdadapt.teachers.base import Pair, answers
+from pdadapt.teachers.base import Pair, scores_in_order
 from pdadapt.teachers.load import Teachers
 
 
@@ -70,7 +70,7 @@ def test_a_t5_judges_as_it_did_whether_its_embeddings_are_tied_or_not(tmp_path, 
     assert (again.lm_head.weight.data_ptr() == again.shared.weight.data_ptr()) == tied
     pairs = [Pair("spoke tension", "rim spoke hub", "pad rotor"), Pair("squeal", "chain cog", "pad rotor squeal")]
     scores = [
-        answers(
+        scores_in_order(
             Teachers(TeacherSettings(model=str(tmp_path / name), dtype="float32"), ["pair"])("pair").score_pairs, pairs
         )
         for name in ("whole", "out")
@@ -193,7 +193,9 @@ def test_what_is_no_weights_is_refused_and_nothing_is_left(encoder, tmp_path, mo
 
 
 def test_what_there_is_to_convert_and_where(encoder, tmp_path):
-    with pytest.raises(ModelError, match=r"has no pickled weights \(pytorch_model\.bin\) to convert\. Give a model that has"):
+    with pytest.raises(
+        ModelError, match=r"has no pickled weights \(pytorch_model\.bin\) to convert\. Give a model that has"
+    ):
         convert_to_safetensors(str(encoder), tmp_path / "out", Progress())
     pickled = pickle(encoder, tmp_path / "pickled")
     (pickled / "training_args.bin").write_bytes(b"no weights")

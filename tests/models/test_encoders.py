@@ -23,7 +23,7 @@ from pdadapt.retrieval.search import index_corpus, retrieve
 from pdadapt.runtime.progress import Progress
 from pdadapt.settings.schema import RerankerSettings, RetrieveSettings, TeacherSettings, TrainSettings
 from pdadapt.students.load import load_student_as, save_student
-from pdadapt.teachers.base import Point, answers
+from pdadapt.teachers.base import Point, scores_in_order
 from pdadapt.teachers.load import Teachers
 from pdadapt.training.reranker import load_encoder
 from pdadapt.training.trainer import train
@@ -79,15 +79,15 @@ def test_a_teacher_reads_long_documents_and_each_as_if_it_were_alone(made, tmp_p
     check_teacher(settings, "point", {"rim"}, tmp_path / "labels.sqlite")
     loaded = Teachers(settings)("point")
     points = [Point("rim hub", text) for text in TEXTS]
-    alone = [answers(loaded.score_points, [point])[0] for point in points]
-    assert answers(loaded.score_points, points) == pytest.approx(alone, abs=1e-5)
+    alone = [scores_in_order(loaded.score_points, [point])[0] for point in points]
+    assert scores_in_order(loaded.score_points, points) == pytest.approx(alone, abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["bi_encoder", "multi_vector", "cross_encoder"])
 def test_rounding_to_bfloat16_is_not_taken_for_padding_that_is_read(made, kind):
     folder = made("roberta", head=kind == "cross_encoder")
     settings = TeacherSettings(model=folder, kind=kind, dtype="bfloat16")
-    assert answers(Teachers(settings)("point").score_points, [Point("rim hub", text) for text in TEXTS])
+    assert scores_in_order(Teachers(settings)("point").score_points, [Point("rim hub", text) for text in TEXTS])
 
 
 def test_lengths_that_an_encoder_does_not_read_are_refused_before_it_loads(made):
@@ -120,7 +120,7 @@ def test_a_checkpoint_that_promises_more_tokens_than_it_reads_reads_those(made, 
     ):
         (tmp_path / "model" / name).write_text(json.dumps(content), encoding="utf-8")
     assert len(load_student_as(folder, "dense").encode_document([LONG])) == 1
-    assert answers(Teachers(teacher(folder))("point").score_points, [Point("rim", LONG)])
+    assert scores_in_order(Teachers(teacher(folder))("point").score_points, [Point("rim", LONG)])
 
 
 @pytest.mark.parametrize("limit", [None, 10**30, 0, -1])
@@ -155,13 +155,15 @@ def test_without_a_padding_token_another_one_fills_up_behind_the_mask(made, tmp_
     for kind in ("multi_vector", "bi_encoder"):
         check_teacher(teacher(folder, kind), "point", {"rim"}, tmp_path / "labels.sqlite")
         points = [Point("rim hub", text) for text in TEXTS]
-        assert len(answers(Teachers(teacher(folder, kind))("point").score_points, points)) == len(TEXTS)
+        assert len(scores_in_order(Teachers(teacher(folder, kind))("point").score_points, points)) == len(TEXTS)
 
 
 def test_classifiers_and_rerankers_without_a_padding_token_pad_too(made, tmp_path):
     settings = teacher(made("bert", head=True, pad_token=None))
     check_teacher(settings, "point", {"rim"}, tmp_path / "labels.sqlite")
-    assert len(answers(Teachers(settings)("point").score_points, [Point("rim", text) for text in TEXTS])) == len(TEXTS)
+    assert len(
+        scores_in_order(Teachers(settings)("point").score_points, [Point("rim", text) for text in TEXTS])
+    ) == len(TEXTS)
     plain = tmp_path / "plain"
     plain.mkdir()
     make_encoder(plain, "bert", pad_token=None)
@@ -194,8 +196,8 @@ def test_a_decoder_that_classifies_finds_a_texts_end_whatever_its_config_says_of
         change(folder, pad_token_id=said)
         loaded = Teachers(teacher(folder))("point")
         points = [Point("hub", text) for text in ("pad", "pad rotor lever caliper")]
-        alone = [answers(loaded.score_points, [point])[0] for point in points]
-        assert answers(loaded.score_points, points) == pytest.approx(alone, abs=1e-5)
+        alone = [scores_in_order(loaded.score_points, [point])[0] for point in points]
+        assert scores_in_order(loaded.score_points, points) == pytest.approx(alone, abs=1e-5)
         found.append(alone)
     assert found[0] == found[1]
 
@@ -203,8 +205,8 @@ def test_a_decoder_that_classifies_finds_a_texts_end_whatever_its_config_says_of
 def test_padding_on_the_left_moves_behind_texts_where_positions_are_counted(made):
     loaded = Teachers(teacher(made("bert", padding_side="left"), "bi_encoder"))("point")
     points = [Point("rim hub", text) for text in TEXTS]
-    alone = [answers(loaded.score_points, [point])[0] for point in points]
-    assert answers(loaded.score_points, points) == pytest.approx(alone, abs=1e-5)
+    alone = [scores_in_order(loaded.score_points, [point])[0] for point in points]
+    assert scores_in_order(loaded.score_points, points) == pytest.approx(alone, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", ["fnet", "convbert"])

@@ -11,7 +11,7 @@ from pdadapt.models.source import resolve_model, transformer_folder
 from pdadapt.retrieval.engines.load import check_model
 from pdadapt.settings.schema import RetrieveSettings, TeacherSettings
 from pdadapt.students.load import load_student_as
-from pdadapt.teachers.base import Point, answers
+from pdadapt.teachers.base import Point, scores_in_order
 from pdadapt.teachers.load import Teachers
 
 
@@ -229,4 +229,4 @@ def test_the_old_layout_of_sentence_transformers_is_read(tmp_path):
     for kind in ("auto", "multi_vector"):
         settings = TeacherSettings(model=str(tmp_path), kind=kind, dtype="float32")
         check_teacher(settings, "point", {"rim"}, tmp_path / "labels.sqlite")
-        assert answers(Teachers(settings)("point").score_points, [Point("rim", "hub")])
+        assert scores_in_order(Teachers(settings)("point").score_points, [Point("rim", "hub")])

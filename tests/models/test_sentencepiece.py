@@ -27,7 +27,7 @@ from pdadapt.labeling.check import check_teacher
 from pdadapt.retrieval.engines.load import check_model
 from pdadapt.settings.schema import PairSettings, PointSettings, RetrieveSettings, TeacherSettings
 from pdadapt.students.load import load_student_as, save_student
-from pdadapt.teachers.base import Pair, Point, answers
+from pdadapt.teachers.base import Pair, Point, scores_in_order
 from pdadapt.teachers.language_model import load_tokenizer
 from pdadapt.teachers.load import Teachers
 from pdadapt.teachers.prompting import label_ids
@@ -76,8 +76,8 @@ def test_a_t5_judges_by_the_ids_of_its_own_pieces(t5, tmp_path):
         check_teacher(settings, task, {"rim"}, tmp_path / "labels.sqlite")
     teacher = Teachers(settings)("point")
     long = "rim spoke hub " * 1000
-    assert answers(teacher.score_points, [Point("rim", long), Point("rim", "hub")])[0] is not None
-    assert answers(teacher.score_pairs, [Pair("rim", long, "hub")])[0] is not None
+    assert scores_in_order(teacher.score_points, [Point("rim", long), Point("rim", "hub")])[0] is not None
+    assert scores_in_order(teacher.score_pairs, [Pair("rim", long, "hub")])[0] is not None
 
 
 def test_a_t5_is_a_student_whose_checkpoint_loads_without_sentencepiece(t5, tmp_path):
@@ -132,4 +132,4 @@ def test_a_decoder_with_a_tokenizer_model_judges(tmp_path):
     ]
     settings = TeacherSettings(model=str(tmp_path), dtype="float32")
     check_teacher(settings, "pair", {"rim"}, tmp_path / "labels.sqlite")
-    assert answers(Teachers(settings)("pair").score_pairs, [Pair("rim", "hub", "pad")])[0] is not None
+    assert scores_in_order(Teachers(settings)("pair").score_pairs, [Pair("rim", "hub", "pad")])[0] is not None

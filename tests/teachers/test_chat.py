@@ -23,7 +23,7 @@ from pdadapt.settings.schema import (
     Recipe,
     TeacherSettings,
 )
-from pdadapt.teachers.base import Point, answers
+from pdadapt.teachers.base import Point, scores_in_order
 from pdadapt.teachers.chat import begins_thought, chat_format, opens_thought
 from pdadapt.teachers.language_model import task_prompt
 from pdadapt.teachers.load import Teachers
@@ -221,7 +221,7 @@ def test_a_cross_encoder_is_asked_through_its_chat_template_if_that_shows_both_t
     teacher, seen = Teachers(settings)("point"), []
     forward = teacher.model.forward
     teacher.model.forward = lambda features, **options: (seen.append(features), forward(features, **options))[1]
-    answers(teacher.score_points, [Point("spoke [SEP]", "rim [SEP] hub " * 40)])
+    scores_in_order(teacher.score_points, [Point("spoke [SEP]", "rim [SEP] hub " * 40)])
     text = teacher.model.tokenizer.decode(seen[0]["input_ids"][0])
     assert text.endswith("?") and "spoke" in text and text.count("rim") > 3, "it is the document that is cut"
     assert text.count("[SEP]") == 2 and seen[0]["input_ids"].shape[1] <= 64

@@ -16,7 +16,7 @@ from pdadapt.labeling.check import check_teacher
 from pdadapt.models.source import resolve_model
 from pdadapt.settings.prompt import PAIR_FIELDS, POINT_FIELDS, Prompt, load_prompt
 from pdadapt.settings.schema import GenerateSettings, ModelSettings, PairSettings, PointSettings, TeacherSettings
-from pdadapt.teachers.base import Pair, Point, answers
+from pdadapt.teachers.base import Pair, Point, scores_in_order
 from pdadapt.teachers.control import SERVED_MARKUP, ControlTokens, without_markup
 from pdadapt.teachers.cross_encoder import cut_texts, join_pair
 from pdadapt.teachers.endpoint import fit_prompt
@@ -206,9 +206,11 @@ def test_a_query_whose_likelihood_is_asked_is_text_too(chat_llama):
     point = PointSettings(scoring="query_likelihood", prompt="query-likelihood")
     teacher = Teachers(TeacherSettings(model=str(chat_llama), dtype="float32", point=point))("point")
     asked = [Point("spoke<|im_end|>", "rim"), Point("spoke< |im_end|>", "rim"), Point("spoke", "rim")]
-    scores = answers(teacher.score_points, asked)
+    scores = scores_in_order(teacher.score_points, asked)
     assert scores[0] == pytest.approx(scores[1], abs=1e-6)
-    forged, plain = answers(teacher.score_points, [Point("spoke", FORGED), Point("spoke", FORGED.replace("<", "< "))])
+    forged, plain = scores_in_order(
+        teacher.score_points, [Point("spoke", FORGED), Point("spoke", FORGED.replace("<", "< "))]
+    )
     assert forged == pytest.approx(plain, abs=1e-6)
 
 
@@ -237,7 +239,7 @@ def test_a_cross_encoder_reads_separators_of_texts_as_text(kind, cross_encoder):
         "[CLS]", *["[SEP]"] * (3 if kind == "pair" else 2)
     ]  # fmt: skip
     teacher = Teachers(TeacherSettings(model=str(cross_encoder), dtype="float32"))("point")
-    scores = answers(teacher.score_points, [Point("spoke", "rim [SEP] hub"), Point("spoke", "rim [ SEP] hub")])
+    scores = scores_in_order(teacher.score_points, [Point("spoke", "rim [SEP] hub"), Point("spoke", "rim [ SEP] hub")])
     assert scores[0] == pytest.approx(scores[1], abs=1e-6)
 
 
@@ -258,7 +260,7 @@ def test_a_retriever_as_a_teacher_reads_them_as_text(kind, request):
     forward = teacher.model.forward
     teacher.model.forward = lambda features, **options: (seen.append(features), forward(features, **options))[1]
     points = [Point("spoke [MASK]", "rim [SEP] hub"), Point("spoke", "[PAD] pad"), Point("chain", "rim")]
-    scores = answers(teacher.score_points, points)
+    scores = scores_in_order(teacher.score_points, points)
     rows = [
         tokenizer.convert_ids_to_tokens(ids[: int(mask.sum())])
         for batch in seen
@@ -271,7 +273,7 @@ def test_a_retriever_as_a_teacher_reads_them_as_text(kind, request):
         assert found == ["[CLS]", *marker, "[SEP]", *["[MASK]"] * row.count("[MASK]")]
         assert "[MASK]" not in row[: row.index("[SEP]")]
     plain = [Point("spoke [ MASK]", "rim [ SEP] hub"), Point("spoke", "[ PAD] pad"), Point("chain", "rim")]
-    assert scores == pytest.approx(answers(teacher.score_points, plain), abs=1e-5)
+    assert scores == pytest.approx(scores_in_order(teacher.score_points, plain), abs=1e-5)
 
 
 @pytest.mark.parametrize(

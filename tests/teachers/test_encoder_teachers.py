@@ -13,7 +13,7 @@ from pdadapt.errors import ModelError, RecipeError
 from pdadapt.labeling.check import check_teacher
 from pdadapt.settings.schema import PairSettings, PointSettings, TeacherSettings
 from pdadapt.students.colbert import load_colbert
-from pdadapt.teachers.base import Pair, Point, answers
+from pdadapt.teachers.base import Pair, Point, scores_in_order
 from pdadapt.teachers.cross_encoder import TextReader, cut_question
 from pdadapt.teachers.kind import model_of
 from pdadapt.teachers.label_key import teacher_key
@@ -27,7 +27,7 @@ POINTS = [
 
 
 def ask(teacher, points=POINTS):
-    return answers(teacher.score_points, points)
+    return scores_in_order(teacher.score_points, points)
 
 
 @pytest.mark.parametrize("budget", [1, 100, 4096])

@@ -21,7 +21,7 @@ from pdadapt.runtime.progress import Progress
 from pdadapt.settings.prompt import POINT_FIELDS, Prompt
 from pdadapt.settings.schema import ModelSettings, PairSettings, PointSettings, TeacherSettings
 from pdadapt.teachers import endpoint, servers
-from pdadapt.teachers.base import Chunk, Pair, Point, answers
+from pdadapt.teachers.base import Chunk, Pair, Point, scores_in_order
 from pdadapt.teachers.endpoint import EndpointTeacher, fit_prompt, log_sum, served_model
 from pdadapt.teachers.kind import model_of
 from pdadapt.teachers.label_key import teacher_key
@@ -57,13 +57,19 @@ def local(llama):
 
 def test_its_log_odds_are_those_of_the_model_that_is_served(server, llama):
     teacher = Teachers(settings(server))("point")
-    assert answers(teacher.score_points, POINTS) == pytest.approx(answers(local(llama).score_points, POINTS), abs=1e-4)
-    assert answers(teacher.score_pairs, PAIRS) == pytest.approx(answers(local(llama).score_pairs, PAIRS), abs=1e-4)
+    assert scores_in_order(teacher.score_points, POINTS) == pytest.approx(
+        scores_in_order(local(llama).score_points, POINTS), abs=1e-4
+    )
+    assert scores_in_order(teacher.score_pairs, PAIRS) == pytest.approx(
+        scores_in_order(local(llama).score_pairs, PAIRS), abs=1e-4
+    )
 
 
 def test_a_busy_server_is_asked_again(server, llama):
     teacher = Teachers(settings(server, "busy", concurrency=3))("point")
-    assert answers(teacher.score_points, POINTS) == pytest.approx(answers(local(llama).score_points, POINTS), abs=1e-4)
+    assert scores_in_order(teacher.score_points, POINTS) == pytest.approx(
+        scores_in_order(local(llama).score_points, POINTS), abs=1e-4
+    )
 
 
 def test_a_label_word_that_is_not_listed_gives_no_label_and_is_asked_again(server, tmp_path):
@@ -80,16 +86,16 @@ def test_a_label_word_that_is_not_listed_gives_no_label_and_is_asked_again(serve
 
 def test_a_server_without_log_probabilities_is_an_error(server):
     with pytest.raises(ModelError, match="without `top_logprobs`"):
-        answers(Teachers(settings(server, "plain"))("point").score_points, POINTS)
+        scores_in_order(Teachers(settings(server, "plain"))("point").score_points, POINTS)
 
 
 def test_a_server_that_cannot_be_reached_or_is_silent_is_an_error_that_keeps_what_is_labeled(server, monkeypatch):
     monkeypatch.setattr(servers, "TRIES", 2)
     with pytest.raises(ModelError, match=r"ConnectError.*Answers so far are kept"):
-        answers(Teachers(settings("http://127.0.0.1:9/v1"))("point").score_points, POINTS[:1])
+        scores_in_order(Teachers(settings("http://127.0.0.1:9/v1"))("point").score_points, POINTS[:1])
     monkeypatch.setattr(servers, "TIMEOUT", 0.2)
     with pytest.raises(ModelError, match="ReadTimeout"):
-        answers(Teachers(settings(server, "silent"))("point").score_points, POINTS[:1])
+        scores_in_order(Teachers(settings(server, "silent"))("point").score_points, POINTS[:1])
 
 
 def test_stopped_nothing_stays_in_flight(server):
@@ -102,18 +108,18 @@ def test_stopped_nothing_stays_in_flight(server):
 
 def test_an_answer_that_is_not_json_is_an_error(server):
     with pytest.raises(ModelError, match="did not answer with JSON"):
-        answers(Teachers(settings(server, "page"))("point").score_points, POINTS[:1])
+        scores_in_order(Teachers(settings(server, "page"))("point").score_points, POINTS[:1])
 
 
 def test_the_key_comes_from_the_environment_and_shows_nowhere(server, monkeypatch):
     locked = settings(server, "locked")
     with pytest.raises(ModelError, match="status 401"):
-        answers(Teachers(locked)("point").score_points, POINTS)
+        scores_in_order(Teachers(locked)("point").score_points, POINTS)
     monkeypatch.setenv("OPENAI_API_KEY", "sesame")  # is for OpenAI alone
     with pytest.raises(ModelError, match="status 401"):
-        answers(Teachers(locked)("point").score_points, POINTS)
+        scores_in_order(Teachers(locked)("point").score_points, POINTS)
     monkeypatch.setenv("PDADAPT_API_KEY", "sesame")
-    assert None not in answers(Teachers(locked)("point").score_points, POINTS)
+    assert None not in scores_in_order(Teachers(locked)("point").score_points, POINTS)
     assert "sesame" not in teacher_key(locked, "point") + locked.model_dump_json()
     assert authorization("https://api.openai.com/v1") == {"Authorization": "Bearer sesame"}
 
@@ -139,8 +145,8 @@ def test_llama_cpps_own_server_answers_as_its_model_does_here(monkeypatch):
     here = Teachers(TeacherSettings(model=gguf, dtype="float32"))("point")
     with serving("llama_cpp_server.py", Path(source.path) / source.gguf_file) as url:
         served = Teachers(settings(f"{url}/v1"))("point")
-        there = answers(served.score_points, points) + answers(served.score_pairs, pairs)
-    expected = answers(here.score_points, points) + answers(here.score_pairs, pairs)
+        there = scores_in_order(served.score_points, points) + scores_in_order(served.score_pairs, pairs)
+    expected = scores_in_order(here.score_points, points) + scores_in_order(here.score_pairs, pairs)
     assert there == pytest.approx(expected, abs=0.5)  # llama.cpp multiplies in 8 bits
     assert statistics.correlation(there, expected) > 0.95
 
@@ -157,17 +163,17 @@ def test_a_question_that_is_refused_has_no_answer_but_a_server_that_refuses_all_
     refused = [Point("spoke hub", "too long " + "rim " * 5)]
     asked = POINTS + refused + POINTS[:1]
     teacher = Teachers(settings(server, "strict", concurrency=1))("point")
-    expected = [*answers(local(llama).score_points, POINTS), None]
-    assert answers(teacher.score_points, asked) == pytest.approx([*expected, expected[0]], abs=1e-4)
+    expected = [*scores_in_order(local(llama).score_points, POINTS), None]
+    assert scores_in_order(teacher.score_points, asked) == pytest.approx([*expected, expected[0]], abs=1e-4)
     with pytest.raises(ModelError, match="status 400"):
-        answers(Teachers(settings(server, "strict"))("point").score_points, refused)
+        scores_in_order(Teachers(settings(server, "strict"))("point").score_points, refused)
 
 
 def test_a_refusal_that_comes_before_any_answer_may_be_the_questions_fault(server, llama):
     refused = [Point("spoke hub", "too long " + "rim " * 5)]  # at once, while the others are computed
     teacher = Teachers(settings(server, "strict", concurrency=8))("point")
-    expected = [None, *answers(local(llama).score_points, POINTS)]
-    assert answers(teacher.score_points, refused + POINTS) == pytest.approx(expected, abs=1e-4)
+    expected = [None, *scores_in_order(local(llama).score_points, POINTS)]
+    assert scores_in_order(teacher.score_points, refused + POINTS) == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_server_that_stays_away_is_spoken_of_once(monkeypatch):
@@ -183,7 +189,7 @@ def test_a_server_that_stays_away_is_spoken_of_once(monkeypatch):
 
 def test_words_listed_as_impossible_or_without_a_number_are_not_listed(server):
     for name in ("impossible", "null"):
-        assert answers(Teachers(settings(server, name))("point").score_points, POINTS[:2]) == [None, None]
+        assert scores_in_order(Teachers(settings(server, name))("point").score_points, POINTS[:2]) == [None, None]
 
 
 def test_what_a_server_cannot_do_is_found_before_any_work(server, tmp_path, monkeypatch):
@@ -207,7 +213,7 @@ def test_what_a_server_cannot_do_is_found_before_any_work(server, tmp_path, monk
 def test_a_server_that_makes_us_wait_is_spoken_of(server):
     said = []
     model = ModelSettings(model=f"{server}#busy", concurrency=1)
-    answers(EndpointTeacher(model, PointSettings(), None, said.append).score_points, POINTS)
+    scores_in_order(EndpointTeacher(model, PointSettings(), None, said.append).score_points, POINTS)
     assert said and all("Asking again in" in line and "of 7" in line for line in said)
 
 
@@ -243,7 +249,7 @@ def test_spellings_of_a_label_are_one_answer():
 def test_servers_share_the_questions_and_one_that_dies_costs_none(llama, monkeypatch):
     """Two servers; one is killed when a third of the answers are there."""
     points = [Point(f"spoke {number}", "pad rotor") for number in range(90)]
-    expected = answers(local(llama).score_points, points)
+    expected = scores_in_order(local(llama).score_points, points)
     said, found, shares = [], {}, []
     with serving("chat_server.py", llama) as first, contextlib.ExitStack() as stack:
         second = stack.enter_context(serving("chat_server.py", llama))
@@ -277,7 +283,9 @@ def test_a_server_that_is_away_when_it_begins_is_gone_without(server, llama, tmp
     teacher = EndpointTeacher(model, PointSettings(), None, said.append)
     teacher.check({"spoke"})
     assert any(":9/v1 did not answer" in line and "continues without that server" in line for line in said)
-    assert answers(teacher.score_points, POINTS) == pytest.approx(answers(local(llama).score_points, POINTS), abs=1e-4)
+    assert scores_in_order(teacher.score_points, POINTS) == pytest.approx(
+        scores_in_order(local(llama).score_points, POINTS), abs=1e-4
+    )
     plain = ModelSettings(model=f"{server}#plain", endpoints=(server,))
     with pytest.raises(ModelError, match="without `top_logprobs`"):
         EndpointTeacher(plain, PointSettings(), None).check({"spoke"})
@@ -289,14 +297,14 @@ def test_ctrl_c_while_servers_are_asked_is_a_sentence(server):
 import os, signal, threading
 from pdadapt.runtime import interrupt
 from pdadapt.settings.schema import ModelSettings, PointSettings
-from pdadapt.teachers.base import Point, answers
+from pdadapt.teachers.base import Point, scores_in_order
 from pdadapt.teachers.endpoint import EndpointTeacher
 
 interrupt.install_signal_handlers()
 teacher = EndpointTeacher(ModelSettings(model={server!r} + "#slow", concurrency=4), PointSettings(), None)
 threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
 try:
-    answers(teacher.score_points, [Point(f"spoke {{number}}", "rim") for number in range(5_000)])
+    scores_in_order(teacher.score_points, [Point(f"spoke {{number}}", "rim") for number in range(5_000)])
 except interrupt.Stopped as stopped:
     interrupt.exit_at_once(stopped.args[0])
 """
@@ -309,7 +317,7 @@ def test_when_every_server_fails_each_is_named(monkeypatch):
     monkeypatch.setattr(servers, "TRIES", 1)
     model = ModelSettings(model="http://127.0.0.1:9/v1#tiny", endpoints=("http://127.0.0.1:10/v1/",))
     with pytest.raises(ModelError, match=r":9/v1 did not answer \(ConnectError\)\. .*:10/v1 did not answer .*are kept"):
-        answers(EndpointTeacher(model, PointSettings(), None).score_points, POINTS)
+        scores_in_order(EndpointTeacher(model, PointSettings(), None).score_points, POINTS)
 
 
 def test_an_endpoint_of_another_model_is_refused():

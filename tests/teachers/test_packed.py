@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig, MistralForCausalLM
 
 from pdadapt.settings.schema import TeacherSettings
-from pdadapt.teachers.base import Pair, answers
+from pdadapt.teachers.base import Pair, scores_in_order
 from pdadapt.teachers.load import Teachers
 from pdadapt.teachers.packed import MIN_SHARED_TOKENS, AttentionPlan, build_tree, common_prefix, shared_prefixes
 
@@ -85,7 +85,7 @@ def test_prompts_that_share_their_beginning_score_as_if_alone(llama, budget, sla
     monkeypatch.setitem(AttentionPlan.__init__.__kwdefaults__, "slack", slack)
     teacher = Teachers(TeacherSettings(model=str(llama), dtype="float32", batch_tokens=budget))("pair")
     assert teacher.packs
-    found = answers(teacher.score_pairs, QUESTIONS)
+    found = scores_in_order(teacher.score_pairs, QUESTIONS)
     assert found == pytest.approx(list(alone(llama, QUESTIONS)), abs=1e-4)
 
 
@@ -106,7 +106,7 @@ def test_a_sliding_window_is_kept(llama, tmp_path):
     MistralForCausalLM(config).save_pretrained(tmp_path)
     teacher = Teachers(TeacherSettings(model=str(tmp_path), dtype="float32"))("pair")
     assert teacher.packs
-    found = answers(teacher.score_pairs, QUESTIONS)
+    found = scores_in_order(teacher.score_pairs, QUESTIONS)
     expected = list(alone(tmp_path, QUESTIONS))
     assert found == pytest.approx(expected, abs=1e-4)
 
@@ -118,7 +118,7 @@ def test_an_architecture_that_cannot_be_packed_is_padded(llama, monkeypatch):
     monkeypatch.setattr(packed, "UNSUPPORTED_ARGUMENTS", ("scaling", "dropout"))  # these the architecture passes
     teacher = Teachers(TeacherSettings(model=str(llama), dtype="float32"))("pair")
     assert not teacher.packs
-    found = answers(teacher.score_pairs, QUESTIONS)
+    found = scores_in_order(teacher.score_pairs, QUESTIONS)
     assert found == pytest.approx(expected, abs=1e-4)
 
 
@@ -153,7 +153,7 @@ def test_a_strange_document_changes_nothing_but_its_own_score(make, tmp_path):
     strange += [Pair(text, "valve bead", "cog") for text in STRANGE if len(text) < 100]
 
     def ask(questions):
-        return answers(teacher.score_pairs, questions)
+        return scores_in_order(teacher.score_pairs, questions)
 
     alone = [ask([question])[0] for question in [*plain, *strange]]
     together = ask([*plain, *strange])
@@ -168,6 +168,6 @@ def test_compiled_parts_give_the_same_scores(tmp_path):
     for compiled in (False, True):
         settings = TeacherSettings(model=str(tmp_path), dtype="float32", compile=compiled)
         teacher = Teachers(settings)("pair")
-        scores.append(answers(teacher.score_pairs, QUESTIONS))
+        scores.append(scores_in_order(teacher.score_pairs, QUESTIONS))
         assert any(module._compiled_call_impl for module in teacher.model.modules()) == compiled
     assert scores[1] == pytest.approx(scores[0], abs=1e-4)

@@ -28,7 +28,7 @@ from transformers import (
 
 from pdadapt.settings.schema import TeacherSettings
 from pdadapt.students.colbert import load_colbert
-from pdadapt.teachers.base import Point, answers
+from pdadapt.teachers.base import Point, scores_in_order
 from pdadapt.teachers.load import Teachers
 
 TEXTS = ["rim", "pad rotor", "chain cog valve"]
@@ -62,7 +62,7 @@ def rounded(scores):
 
 def scores_of(folder, dtype, **settings):
     teacher = Teachers(TeacherSettings(model=str(folder), dtype=dtype, **settings))("point")
-    return answers(teacher.score_points, POINTS)
+    return scores_in_order(teacher.score_points, POINTS)
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -131,7 +131,7 @@ def test_a_retrievers_vectors_and_similarities_are_float32(encoder, tmp_path):
             return torch.tanh(linear(mean))
 
     expected = [torch.cosine_similarity(vector(p.query), vector(p.document), dim=0).item() for p in POINTS[:5]]
-    assert answers(teacher.score_points, POINTS[:5]) == pytest.approx(expected, abs=1e-3)
+    assert scores_in_order(teacher.score_points, POINTS[:5]) == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_multi_vector_teachers_projection_and_maxsim_are_float32(stanford):

@@ -22,10 +22,10 @@ from transformers import (
 
 from pdadapt.errors import ModelError, RecipeError
 from pdadapt.labeling.check import check_teacher
-from pdadapt.models.memory import TokenBudget, batch_limits
+from pdadapt.models.token_budget import TokenBudget, batch_limits
 from pdadapt.settings.prompt import PAIR_FIELDS, POINT_FIELDS, Prompt, load_prompt
 from pdadapt.settings.schema import ModelSettings, PairSettings, PointSettings, TeacherSettings
-from pdadapt.teachers.base import Chunk, Pair, Point, answers
+from pdadapt.teachers.base import Chunk, Pair, Point, scores_in_order
 from pdadapt.teachers.chat import chat_format
 from pdadapt.teachers.kind import teacher_kind
 from pdadapt.teachers.label_key import teacher_key
@@ -76,9 +76,9 @@ def test_t5_equals_generate_tied_and_untied_whatever_the_batching(t5, budget, pa
     tokenizer = AutoTokenizer.from_pretrained(t5)
     point, pair = load_prompt("yes-no", POINT_FIELDS), load_prompt("a-b", PAIR_FIELDS)
     expected = [first_token_log_odds(model, tokenizer, point.render(p._asdict()), ("Yes", "No")) for p in POINTS]
-    assert answers(teacher.score_points, POINTS) == pytest.approx(expected, abs=1e-4)
+    assert scores_in_order(teacher.score_points, POINTS) == pytest.approx(expected, abs=1e-4)
     expected = [first_token_log_odds(model, tokenizer, pair.render(p._asdict()), ("A", "B")) for p in PAIRS]
-    assert answers(teacher.score_pairs, PAIRS) == pytest.approx(expected, abs=1e-4)
+    assert scores_in_order(teacher.score_pairs, PAIRS) == pytest.approx(expected, abs=1e-4)
     assert len({round(score, 4) for score in expected}) > 2
 
 
@@ -102,7 +102,7 @@ def test_other_encoder_decoders_equal_generate_too(name, tmp_path):
     model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
     prompt = load_prompt("yes-no", POINT_FIELDS)
     expected = [first_token_log_odds(model, tokenizer, prompt.render(p._asdict()), ("Yes", "No")) for p in POINTS]
-    assert answers(teacher.score_points, POINTS) == pytest.approx(expected, abs=1e-4)
+    assert scores_in_order(teacher.score_points, POINTS) == pytest.approx(expected, abs=1e-4)
     assert len({round(score, 4) for score in expected}) > 2
 
 
@@ -120,7 +120,7 @@ def test_half_a_model_is_no_teacher(tmp_path):
 def test_bfloat16_stays_near_float32_in_packed_batches(t5, llama):
     for folder in (t5, llama):
         exact, rough = (
-            answers(load(TeacherSettings(model=str(folder), dtype=dtype)).score_pairs, PAIRS)
+            scores_in_order(load(TeacherSettings(model=str(folder), dtype=dtype)).score_pairs, PAIRS)
             for dtype in ("float32", "bfloat16")
         )
         assert rough == pytest.approx(exact, abs=0.1) and rough != exact
@@ -142,9 +142,9 @@ def test_causal_equals_generate_through_the_chat_template(llama, budget, packs):
     expected = [
         first_token_log_odds(model, tokenizer, chat(point, p._asdict()), ("Yes", "No"), special=False) for p in POINTS
     ]
-    assert answers(teacher.score_points, POINTS) == pytest.approx(expected, abs=1e-4)
+    assert scores_in_order(teacher.score_points, POINTS) == pytest.approx(expected, abs=1e-4)
     expected = [first_token_log_odds(model, tokenizer, chat(pair, p._asdict()), ("A", "B"), False) for p in PAIRS]
-    assert answers(teacher.score_pairs, PAIRS) == pytest.approx(expected, abs=1e-4)
+    assert scores_in_order(teacher.score_pairs, PAIRS) == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("packs", [True, False])
@@ -167,9 +167,9 @@ def test_query_likelihood_is_the_mean_log_probability_of_the_query_alone(llama, 
         query = tokenizer.encode(point.query, add_special_tokens=False)
         log_p = model(torch.tensor([prefix + query])).logits[0].log_softmax(-1)
         expected.append(sum(log_p[len(prefix) + i - 1, token].item() for i, token in enumerate(query)) / len(query))
-    assert answers(teacher.score_points, POINTS) == pytest.approx(expected, abs=1e-4)
+    assert scores_in_order(teacher.score_points, POINTS) == pytest.approx(expected, abs=1e-4)
     swapped = [Pair(p.query, p.document_b, p.document_a) for p in PAIRS]
-    assert answers(teacher.score_pairs, swapped) != pytest.approx(answers(teacher.score_pairs, PAIRS))
+    assert scores_in_order(teacher.score_pairs, swapped) != pytest.approx(scores_in_order(teacher.score_pairs, PAIRS))
 
 
 def test_kind_is_read_from_the_configuration(t5, llama, cross_encoder, encoder):
@@ -395,7 +395,7 @@ def test_a_budget_that_does_not_fit_is_halved_and_stays_so():
 
 
 def test_what_memory_allowed_is_remembered_for_the_run_and_other_errors_are_not_taken_for_it(tmp_path):
-    batch_limits.remember(tmp_path / "memory.json")
+    batch_limits.keep_in(tmp_path / "memory.json")
 
     def score(batch):
         if len(batch) > 2:
@@ -403,9 +403,9 @@ def test_what_memory_allowed_is_remembered_for_the_run_and_other_errors_are_not_
         return batch
 
     list(TokenBudget("label", 64).batches([8] * 10, score))
-    batch_limits.remember(None)
+    batch_limits.keep_in(None)
     assert TokenBudget("label", 64).tokens == 64
-    batch_limits.remember(tmp_path / "memory.json")
+    batch_limits.keep_in(tmp_path / "memory.json")
     assert TokenBudget("label", 64).tokens == 16 and TokenBudget("label", 8).tokens == 8
 
     def broken(batch):
@@ -431,7 +431,7 @@ def test_query_likelihood_needs_a_decoder_and_that_is_said_before_any_work(t5):
 def test_a_teacher_of_points_only_needs_no_pair_labels(t5):
     pair = PairSettings(per_query=0, labels=("zebra", "zebra"))
     teacher = Teachers(TeacherSettings(model=str(t5), dtype="float32", pair=pair), ["point"])("point")
-    assert len(answers(teacher.score_points, POINTS)) == len(POINTS)
+    assert len(scores_in_order(teacher.score_points, POINTS)) == len(POINTS)
 
 
 @pytest.mark.network

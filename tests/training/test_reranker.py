@@ -15,7 +15,7 @@ from pdadapt.errors import DataError, ModelError, RecipeError
 from pdadapt.pipeline import adapt
 from pdadapt.runtime.progress import Progress
 from pdadapt.settings.recipes import load_recipe
-from pdadapt.teachers.base import Pair, Point, answers
+from pdadapt.teachers.base import Pair, Point, scores_in_order
 from pdadapt.teachers.cross_encoder import join_pair
 from pdadapt.teachers.label_key import teacher_key
 from pdadapt.teachers.load import Teachers
@@ -77,9 +77,9 @@ def test_a_fitted_classifier_knows_its_examples_and_is_a_teacher(judged, tiny_re
     examples = list(make_examples(ranking, dataset, settings.reranker, settings.seed))
     texts = [(dataset.queries[q], *(dataset.corpus[d].contents for d in docs)) for q, docs, _ in examples]
     if task == "point":
-        found = answers(teacher.score_points, [Point(*text) for text in texts])
+        found = scores_in_order(teacher.score_points, [Point(*text) for text in texts])
     else:
-        found = answers(teacher.score_pairs, [Pair(*text) for text in texts])
+        found = scores_in_order(teacher.score_pairs, [Pair(*text) for text in texts])
     right = [(found[i] > 0) == bool(label) for i, (_, _, label) in enumerate(examples)]
     assert sum(right) >= 0.75 * len(right), sum(right) / len(right)
 

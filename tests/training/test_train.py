@@ -18,9 +18,9 @@ from pdadapt.students.colbert import get_lengths, load_colbert
 from pdadapt.students.load import load_student_as
 from pdadapt.training.batch import ListCollator, kd_target
 from pdadapt.training.losses import kd_loss, pair_loss
-from pdadapt.training.memory import queries_at_once
-from pdadapt.training.pairdistill_loss import PairDistillLoss, chunks
+from pdadapt.training.pairdistill_loss import PairDistillLoss, document_chunks
 from pdadapt.training.resume import last_complete, logging_steps
+from pdadapt.training.smaller_chunks import queries_per_part
 from pdadapt.training.trainer import count_steps, schedule, train
 
 SETTINGS = TrainSettings(steps=6, batch_size=4, n_way=4, learning_rate=1e-3, save_steps=2)
@@ -161,7 +161,7 @@ def test_a_batch_taken_in_parts_teaches_the_same(data, stanford, tmp_path, reduc
     for parts in (1, 4):
         tokens = 4 * SETTINGS.n_way * SETTINGS.document_length // parts
         settings = SETTINGS.model_copy(update=changes | {"steps": 3, "chunk_tokens": tokens})
-        assert queries_at_once(settings) == 4 // parts
+        assert queries_per_part(settings) == 4 // parts
         model = load_colbert(str(stanford))
         train(model, lists, dataset.corpus, dataset.queries, settings, 1, tmp_path / str(parts), Progress())
         weights.append({name: weight.clone() for name, weight in model.named_parameters()})
@@ -172,7 +172,7 @@ def test_a_batch_taken_in_parts_teaches_the_same(data, stanford, tmp_path, reduc
 
 def test_a_part_holds_whole_queries_within_the_tokens_unless_in_batch_negatives_tie_them():
     def at_once(**changes):
-        return queries_at_once(TrainSettings(batch_size=12, n_way=10, document_length=100, **changes))
+        return queries_per_part(TrainSettings(batch_size=12, n_way=10, document_length=100, **changes))
 
     assert at_once(chunk_tokens=5_000) == 4
     assert at_once(chunk_tokens=999) == 1
@@ -185,7 +185,7 @@ def test_a_part_holds_whole_queries_within_the_tokens_unless_in_batch_negatives_
 def test_chunks_hold_each_row_once_within_the_tokens(most):
     lengths = [3, 9, 1, 12, 12, 5]
     order = sorted(range(6), key=lambda row: -lengths[row])
-    found = list(chunks(order, lengths, most))
+    found = list(document_chunks(order, lengths, most))
     assert [row for rows in found for row in rows] == order
     assert all(len(rows) == 1 or len(rows) * lengths[rows[0]] <= most for rows in found)
     for rows, following in itertools.pairwise(found):

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pdadapt.data.corpus import Document
 from pdadapt.errors import is_out_of_memory
-from pdadapt.models.memory import MEMORY_ERRORS, batch_limits
+from pdadapt.models.token_budget import MEMORY_ERRORS, batch_limits
 from pdadapt.retrieval.engines.base import Advance, Hits
 from pdadapt.students.encoding import document_batches
 

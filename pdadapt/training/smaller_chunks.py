@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from pdadapt.errors import RecipeError, is_out_of_memory
 from pdadapt.models.device import release_memory
-from pdadapt.models.memory import MEMORY_ERRORS, batch_limits
+from pdadapt.models.token_budget import MEMORY_ERRORS, batch_limits
 from pdadapt.settings.schema import TrainSettings
 from pdadapt.training.distributed import processes
 
@@ -69,7 +69,7 @@ def next_chunk(settings: TrainSettings) -> int:
     return smaller if smaller >= settings.document_length or not settings.gradient_cache else 0
 
 
-def queries_at_once(settings: TrainSettings) -> int:
+def queries_per_part(settings: TrainSettings) -> int:
     """Return the number of queries whose documents a process encodes before it computes their gradient.
 
     With in-batch negatives, this is the process's whole share of the batch. Otherwise it is as many as fit into

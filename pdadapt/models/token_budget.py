@@ -24,7 +24,7 @@ class BatchLimits:
         self.found: dict[str, int] = {}
         self.file: Path | None = None
 
-    def remember(self, file: Path | None) -> None:
+    def keep_in(self, file: Path | None) -> None:
         """Read the sizes from this file, if it exists, and write every change to it."""
         self.file = file
         self.found = read_settings(file) if file and file.exists() else {}

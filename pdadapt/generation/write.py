@@ -1,4 +1,4 @@
-"""The stage that writes queries. An LLM writes about one document after the other until enough queries are kept.
+"""Write queries. An LLM writes about one document after the other until enough queries are kept.
 
 This is the way of InPars (Bonifacio et al. 2022) and GPL (Wang et al. 2022). The round trip, in which a query must find
 its document again, is that of Promptagator (Dai et al. 2023).
@@ -198,7 +198,7 @@ def judge_queries(job: GenerationJob, requests: Sequence[QueryRequest], log: Ans
                 verdicts[one.number] = "not found again"
     if settings.least_point is not None:
         points = {one.number: Point(texts[one.number], one.document.contents) for one in passed()}
-        for number, score in ask_teacher(job, points).items():
+        for number, score in point_scores(job, points).items():
             if score is None:
                 verdicts[number] = "not judged"
             elif score < settings.least_point:
@@ -212,7 +212,7 @@ def judge_queries(job: GenerationJob, requests: Sequence[QueryRequest], log: Ans
     return verdicts
 
 
-def ask_teacher(job: GenerationJob, points: dict[int, Point]) -> dict[int, float | None]:
+def point_scores(job: GenerationJob, points: dict[int, Point]) -> dict[int, float | None]:
     """Return the teacher's score of each point, by number. Scores are kept in the label store."""
     settings = job.recipe.teacher
     teachers = Teachers(settings, ["point"], job.progress)

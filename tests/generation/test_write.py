@@ -23,12 +23,12 @@ from pdadapt.generation import in_run, sources
 from pdadapt.generation.answer_log import AnswerLog
 from pdadapt.generation.filters import clean
 from pdadapt.generation.job import check_written_queries, prepare
-from pdadapt.generation.stage import find_documents, judge_queries, write_queries
+from pdadapt.generation.write import find_documents, judge_queries, write_queries
 from pdadapt.generation.writers import QueryRequest
 from pdadapt.labeling.exchange import read_label_rows
-from pdadapt.labeling.shards import Shard, label_shard, merge_shards
+from pdadapt.labeling.shards import LabelShard, label_shard, merge_shards
 from pdadapt.labeling.store import LabelStore
-from pdadapt.models.memory import batch_limits
+from pdadapt.models.token_budget import batch_limits
 from pdadapt.pipeline import adapt
 from pdadapt.planning.plan import plan
 from pdadapt.runtime.locks import holder, locked
@@ -472,7 +472,7 @@ def test_the_source_is_a_label_for_the_contrastive_loss_alone_also_in_shards(tin
     recipe = load_recipe(str(tiny_recipe), settings | {"train.lambda_cl": 1.0})
     out = tmp_path / "labeled"
     assert adapt(recipe, corpus, out, Progress(), stop_before_labeling=True) is None
-    label_shard(out, Shard(1, 1), Progress())
+    label_shard(out, LabelShard(1, 1), Progress())
     merge_shards(out)
     adapt(recipe, corpus, out, Progress())
     assert (out / "queries.jsonl").read_bytes() == (tmp_path / "plain" / "queries.jsonl").read_bytes()

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pdadapt.models.memory import TokenBudget, batch_limits
+from pdadapt.models.token_budget import TokenBudget, batch_limits
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ failures = st.lists(st.booleans(), max_size=30)
 
 @given(costs=costs, tokens=st.integers(1, 120), fails=failures, padded=st.booleans())
 def test_batches_are_a_partition_for_every_sequence_of_out_of_memory(costs, tokens, fails, padded):
-    batch_limits.remember(None)
+    batch_limits.keep_in(None)
     costs = sorted(costs, reverse=True) if padded else costs
     budget = TokenBudget("test", tokens)
     scored, allowed = [], [budget.tokens]
@@ -53,7 +53,7 @@ def test_batches_are_a_partition_for_every_sequence_of_out_of_memory(costs, toke
 
 @given(costs=costs.filter(len), tokens=st.integers(1, 120), single=st.data())
 def test_an_item_that_does_not_fit_alone_ends_the_batches(costs, tokens, single):
-    batch_limits.remember(None)
+    batch_limits.keep_in(None)
     too_large = single.draw(st.integers(0, len(costs) - 1))
 
     def score(batch):
@@ -70,7 +70,7 @@ def test_an_item_that_does_not_fit_alone_ends_the_batches(costs, tokens, single)
 
 @given(costs=costs, tokens=st.integers(1, 120), fails=failures, stop=st.integers(0, 20))
 def test_batches_begun_again_at_the_start_of_a_batch_are_the_same(costs, tokens, fails, stop):
-    batch_limits.remember(None)
+    batch_limits.keep_in(None)
     budget = TokenBudget("test", tokens)
     list(budget.batches(costs, Memory(fails).score))  # until what fits is known
     whole = [batch for batch, _ in budget.batches(costs, Memory([]).score)]

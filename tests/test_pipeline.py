@@ -179,7 +179,7 @@ def test_problems_are_found_before_any_work(tiny_recipe, beir, tmp_path):
 
 
 @pytest.mark.subprocess
-def test_a_run_of_other_settings_is_not_touched(finished, tiny_recipe, beir):
+def test_adapt_with_other_settings_leaves_the_run_unchanged(finished, tiny_recipe, beir):
     out, _ = finished
     before = results(out)
     with pytest.raises(RunError, match=r"train\.learning_rate was 0\.001, now 0\.1"):

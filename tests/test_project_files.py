@@ -30,7 +30,7 @@ def test_lowest_versions_are_the_lower_bounds():
     assert len(set(names)) == len(names), "a package has one lowest version"
 
 
-def test_the_citation_is_of_this_version():
+def test_citation_names_this_version():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == pdadapt.__version__
     assert citation["license"] == tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["license"]

@@ -32,7 +32,7 @@ CASES = {  # files, command, and a part of what is printed
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_can_be_done_is_done(name, command_line):
+def test_unusual_input_is_accepted(name, command_line):
     files, command, printed = CASES[name]
     prepare(files)
     ended = command_line.run(command)

@@ -112,7 +112,7 @@ def test_ms_marco_by_name_has_labeled_and_unlabeled_queries(home):
         ("cqadupstack/gis", "beir/cqadupstack/gis", {"": "beir/cqadupstack/gis"}),
     ],
 )
-def test_names_of_the_field(name, documents, test):
+def test_catalog_knows_the_names_of_the_field(name, documents, test):
     assert find_entry(name)[:2] == (documents, test)
 
 
@@ -130,7 +130,7 @@ def test_open_domain_questions_are_adapted_on_their_own_train_split():
         ("bioasq", "test", r"is licensed.*participants-area\.bioasq\.org.*corpus\.jsonl"),
     ],
 )
-def test_what_a_name_cannot_mean(home, name, split, problem):
+def test_catalog_name_without_a_meaning_is_refused(home, name, split, problem):
     with pytest.raises(DataError, match=problem):
         load_dataset(name, split=split)
 

@@ -30,7 +30,7 @@ def table(rows, separator):
 
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("names", NAMES)
-def test_columns_are_what_they_are_called_in_every_format(tmp_path, names, order):
+def test_columns_are_found_by_name_in_any_order_and_format(tmp_path, names, order):
     rows = [names, *DOCUMENTS]
     placed = [[row[i] for i in order] for row in rows]
     objects = [dict(zip(placed[0], row, strict=True)) for row in placed[1:]]
@@ -59,7 +59,7 @@ def test_a_query_has_its_own_id_and_a_document_its_own(tmp_path):
 
 
 @pytest.mark.parametrize("line", ["id\tThe id of this document is id.", "title\t42", "docid\tA few words.", "d1\ttext"])
-def test_a_record_that_holds_a_name_is_a_record(tmp_path, line):
+def test_record_that_holds_a_column_name_is_no_header(tmp_path, line):
     (tmp_path / "c.tsv").write_text(f"{line}\nd2\tpad\n", encoding="utf-8")
     corpus = read_corpus(tmp_path / "c.tsv")
     assert [(document.doc_id, document.text) for document in corpus] == [tuple(line.split("\t")), ("d2", "pad")]
@@ -95,7 +95,7 @@ def test_a_header_may_have_spaces_and_signs(tmp_path, line):
     assert read_queries(tmp_path / "c.tsv") == {"d2": "pad"}
 
 
-def test_a_header_with_spaces_that_names_too_little_is_called_one(tmp_path):
+def test_header_with_spaces_needs_an_id_column(tmp_path):
     (tmp_path / "c.tsv").write_text("Sample ID\tDocument Text\nd2\tpad\n", encoding="utf-8")
     with pytest.raises(
         DataError, match=r"c\.tsv:1: the line looks like a header .*, but no column is named for the id"
@@ -139,7 +139,7 @@ def test_the_headers_of_the_usual_tools_name_the_document(tmp_path, text):
     ],
 )
 @pytest.mark.parametrize("ending", ["tsv", "csv", "jsonl"])
-def test_two_columns_of_which_each_could_be_the_part_are_refused(tmp_path, read, names, row, ending):
+def test_ambiguous_columns_are_refused(tmp_path, read, names, row, ending):
     file, rows = tmp_path / f"x.{ending}", [names.split("\t"), row.split("\t")]
     text = (
         json.dumps(dict(zip(*rows, strict=True))) if ending == "jsonl" else table(rows, "," * (ending == "csv") or "\t")
@@ -151,7 +151,7 @@ def test_two_columns_of_which_each_could_be_the_part_are_refused(tmp_path, read,
         read(file)
 
 
-def test_a_name_that_counts_most_has_no_rival(tmp_path):
+def test_column_with_the_strongest_name_wins(tmp_path):
     for names in ("_id\tdocid\ttext", "id\tpid\ttext", "docno\tdocid\ttext"):
         (tmp_path / "c.tsv").write_text(f"{names}\nd1\t17\trim\n", encoding="utf-8")
         assert list(read_corpus(tmp_path / "c.tsv")) == [Document("d1", "", "rim")]
@@ -160,7 +160,7 @@ def test_a_name_that_counts_most_has_no_rival(tmp_path):
 
 
 @pytest.mark.parametrize("ending", ["tsv", "csv"])
-def test_a_row_shorter_than_its_header_is_called_that(tmp_path, ending):
+def test_row_shorter_than_its_header_is_refused(tmp_path, ending):
     text = "id\ttitle\ttext\nd1\tT\n".replace("\t", "\t" if ending == "tsv" else ",")
     (tmp_path / f"c.{ending}").write_text(text, encoding="utf-8")
     with pytest.raises(
@@ -184,7 +184,7 @@ def test_the_text_is_the_first_that_is_not_blank(tmp_path):
 
 
 @pytest.mark.parametrize("line", ["docid\tsentence", "topic\ttext", "title\ttext", "id\turl\theadline"])
-def test_what_could_be_either_is_refused_by_its_line(tmp_path, line):
+def test_ambiguous_header_is_refused_by_its_line(tmp_path, line):
     (tmp_path / "c.tsv").write_text(f"\n{line}\nd2\tpad\trim\n", encoding="utf-8")
     with pytest.raises(
         DataError, match=r"c\.tsv:2: the line looks like a header .*, but no column is named for the (id|text)"
@@ -192,7 +192,7 @@ def test_what_could_be_either_is_refused_by_its_line(tmp_path, line):
         read_corpus(tmp_path / "c.tsv")
 
 
-def test_a_header_may_name_more_columns_but_none_twice(tmp_path):
+def test_header_may_have_extra_columns_but_no_duplicates(tmp_path):
     (tmp_path / "c.tsv").write_text("url\tid\ttext 2\ttext\nhttp://x\td1\tno\ta rim\n", encoding="utf-8")
     assert list(read_corpus(tmp_path / "c.tsv")) == [Document("d1", "", "a rim")]
     for name, text in {"c.tsv": "id\ttext\tText\n", "c.csv": "id,text,text\n"}.items():
@@ -235,7 +235,7 @@ def test_the_header_of_a_run_says_which_column_is_what(tmp_path):
 @pytest.mark.parametrize("grade", ["0.7", "x", "", "1e-1", "nan", "2,0", "²", "1_0"])
 @pytest.mark.parametrize("line", [1, 2])
 @pytest.mark.parametrize("before", ["q1\t0\td1\t", "q1\td1\t"])
-def test_no_line_of_qrels_is_dropped_for_its_grade(tmp_path, before, line, grade):
+def test_qrels_with_an_unreadable_grade_are_refused(tmp_path, before, line, grade):
     lines = ["q9 0 d9 1"]
     lines.insert(line - 1, before + grade)
     (tmp_path / "test.tsv").write_text("\n".join(lines), encoding="utf-8")
@@ -249,7 +249,7 @@ def test_a_whole_grade_is_read_however_it_is_written(tmp_path, grade, whole):
     assert read_qrels(tmp_path / "test.tsv")["q1"] == {"d1": whole}
 
 
-def test_ids_that_are_names_are_no_header():
+def test_header_is_not_seen_in_ids_that_are_column_names():
     assert parse_header(["query", "doc", "1"], "judgment", "") is None
     assert parse_header(["query", "Q0", "doc", "1", "2.0", "tag"], "ranking", "") is None
     with pytest.raises(

@@ -19,7 +19,7 @@ def test_title_and_text_are_joined_once_and_the_same_way():
     assert Document("1", "", "text").contents == "text"
 
 
-def test_what_was_read_is_read_again_from_elsewhere(tmp_path, monkeypatch):
+def test_dataset_reloads_from_another_working_folder(tmp_path, monkeypatch):
     folder = tmp_path / "texts"
     folder.mkdir()
     for name in ("a", "b"):
@@ -84,7 +84,7 @@ def test_own_queries_replace_those_of_the_folder(tmp_path, beir):
         ("q.csv", "_id,text,Doc ID\n0,spoke,d0\n1,rim,\n"),
     ],
 )
-def test_own_queries_bring_their_labels_whatever_the_fields_are_called(tmp_path, beir, name, text):
+def test_own_queries_bring_labels_from_any_field_name(tmp_path, beir, name, text):
     (tmp_path / name).write_text(text, encoding="utf-8")
     assert load_dataset(str(beir), tmp_path / name).train_qrels == {"0": {"d0": 1}}
 
@@ -136,7 +136,7 @@ def test_a_bad_corpus_is_refused_with_file_and_line(tmp_path, name, text, proble
         read_corpus(tmp_path / name)
 
 
-def test_a_broken_archive_and_a_missing_file_are_said(tmp_path):
+def test_broken_archive_bad_encoding_and_missing_file_are_refused(tmp_path):
     (tmp_path / "c.jsonl.gz").write_bytes(b"not gzip")
     with pytest.raises(DataError, match="cannot be decompressed"):
         read_corpus(tmp_path / "c.jsonl.gz")

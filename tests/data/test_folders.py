@@ -76,7 +76,7 @@ def test_a_split_with_a_dot_is_a_split_of_its_own(folder):
 
 
 @pytest.mark.parametrize("name", ["qrels/dev.tsv", "qrels.dev.txt", "my.qrels", "qrels/validation.tsv.gz"])
-def test_test_queries_are_not_adapted_on_without_a_word(folder, name):
+def test_folder_notice_names_judgments_of_another_split(folder, name):
     (folder / name).write_bytes(gzip.compress(BEIR, mtime=0) if name.endswith("gz") else BEIR)
     if "/" not in name:
         (folder / "qrels").rmdir()
@@ -98,7 +98,7 @@ NEAR = ["test.tsv", "my-qrels.tsv", "judgments.tsv", "qrel.txt", "Relevance.csv"
 
 
 @pytest.mark.parametrize("name", [*NEAR, "relevance/test.tsv", "qrels/test/0.tsv"])
-def test_what_may_be_judgments_is_not_passed_over_and_the_advice_works(folder, name):
+def test_folder_notice_names_misplaced_judgments_and_its_advice_works(folder, name):
     file = folder / name
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(BEIR)
@@ -137,7 +137,7 @@ def test_a_split_that_is_asked_for_is_there_or_refused(folder, tmp_path):
             load_dataset(str(source), split="dev")
 
 
-def test_a_folder_without_judgments_or_for_training_only_has_nothing_to_say(folder):
+def test_beir_folder_without_test_judgments_gives_no_notice(folder):
     (folder / "qrels").rmdir()
     assert not load_dataset(str(folder)).notices.sentences
     (folder / "qrels").mkdir()

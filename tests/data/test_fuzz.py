@@ -159,7 +159,7 @@ def read(file, content, reader):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_file_that_is_not_broken_is_read(name, tmp_path):
+def test_fuzzed_files_are_valid_before_edits(name, tmp_path):
     content, reader = FILES[name]
     (tmp_path / name).write_bytes(content)
     reader(tmp_path / name)

@@ -85,7 +85,7 @@ def test_another_encoding_is_named_with_the_line_and_a_command_that_mends_it(tmp
     assert (gzip.decompress(mended) if packed else mended).decode() == text.replace("Ö", "O") + text
 
 
-def test_lines_of_an_old_mac_are_lines(tmp_path):
+def test_carriage_returns_end_lines(tmp_path):
     (tmp_path / "c.tsv").write_bytes(b"id\ttext\rd1\trim\rd2\tpad\r")
     corpus = read_corpus(tmp_path / "c.tsv")
     assert list(corpus) == [Document("d1", "", "rim"), Document("d2", "", "pad")] and corpus["d2"].text == "pad"
@@ -153,7 +153,7 @@ def test_paths_that_are_not_utf_8_are_measured_with(cafe, tmp_path):
 
 
 @pytest.mark.subprocess
-def test_a_run_of_such_a_corpus_names_it_in_text(cafe, tiny_recipe, tmp_path):
+def test_adapt_names_a_corpus_whose_path_is_not_utf_8(cafe, tiny_recipe, tmp_path):
     options = ("--corpus", CAFE, "--recipe", str(tiny_recipe), "--set", "train.steps=1")
     code, said = pdadapt(tmp_path, "adapt", *options, "--out", "run")
     assert code == 0, said
@@ -164,7 +164,7 @@ def test_a_run_of_such_a_corpus_names_it_in_text(cafe, tiny_recipe, tmp_path):
     assert not (tmp_path / f"{CAFE}-run").exists()
 
 
-def test_what_a_library_does_not_take_is_a_sentence(tmp_path):
+def test_names_that_are_not_utf_8_are_explained_in_one_sentence(tmp_path):
     with pytest.raises(UnicodeEncodeError) as raised:
         CAFE.encode()
     assert explain(raised.value) == (

@@ -86,7 +86,7 @@ def test_blank_queries_are_left_out_and_counted_in_every_format(tmp_path, ending
 
 
 @pytest.mark.parametrize("value", [None, float("nan"), ""])
-def test_a_title_that_is_not_there_is_no_word_and_a_text_may_be_the_title_alone(tmp_path, value):
+def test_missing_title_or_text_is_not_read_as_a_word(tmp_path, value):
     rows = [{"_id": "d1", "title": value, "text": "rim"}, {"_id": "d2", "title": "Pads", "text": value}]
     (tmp_path / "c.jsonl").write_bytes(jsonl([*rows, {"_id": "d3", "title": 1984, "text": value}]))
     pyarrow.parquet.write_table(
@@ -105,7 +105,7 @@ def test_ids_of_blank_records_are_checked_too(tmp_path, rows):
             read(tmp_path / "x.jsonl")
 
 
-def test_files_and_hub_sets_too(tmp_path):
+def test_blank_documents_of_text_folders_and_hub_sets_are_left_out(tmp_path):
     (tmp_path / "notes").mkdir()
     for name, text in {"a.txt": "rim", "b.txt": " \n", "c.md": ""}.items():
         (tmp_path / "notes" / name).write_text(text, encoding="utf-8")
@@ -200,7 +200,7 @@ def test_training_judgments_of_documents_that_are_not_there_are_left_out(messy, 
         ("qrels/test.tsv", r"test\.tsv: 2 of 8 judged queries .*: 'q90' and 1 more\. Add them, remove"),
     ],
 )
-def test_strict_refuses_each(messy, beir, broken, message):
+def test_strict_refuses_what_a_notice_reports(messy, beir, broken, message):
     for name in ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv"):
         if name != broken:
             (messy / name).write_bytes((beir / name).read_bytes())
@@ -241,7 +241,7 @@ def test_every_command_that_loads_a_dataset_says_it_and_can_be_strict(
     assert metrics["summary"].endswith(" ".join(said_of(Path("messy"))))
 
 
-def test_a_sentence_is_said_once_and_another_takes_its_place():
+def test_notice_is_said_once_and_replaced_by_its_key():
     notices, said = Notices(), []
     notices.add("a", "one")
     notices.say(said.append)

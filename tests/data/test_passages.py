@@ -37,7 +37,7 @@ def test_every_word_is_in_a_passage_and_none_is_only_overlap():
 
 
 @pytest.mark.parametrize("text", ["180", "words=0", "words=5,overlap=5", "word=5", "words=x", "words=5,overlap=-1"])
-def test_what_passages_cannot_be(beir, text):
+def test_passages_option_of_another_form_is_refused(beir, text):
     with pytest.raises(DataError, match=r"not of the form words=N,overlap=M"):
         split_documents(load_dataset(str(beir)), text)
 
@@ -48,7 +48,7 @@ def test_a_document_ranks_by_its_best_passage():
     assert rank_by_best_passage(ranking, 1) == {"q": [("a", 3.0)]}
 
 
-def test_as_many_documents_are_found_as_asked_however_many_passages_are_one_documents(stanford, tmp_path):
+def test_passage_search_finds_k_documents_despite_many_passages_of_one(stanford, tmp_path):
     texts = {"long": "rim spoke hub " * 30, "b": "pad rotor", "c": "tube valve", "d": "chain"}
     documents = [Document(name, "", text) for name, text in texts.items()]
     corpus = Corpus(Passages(documents, 3, 0), unsplit=Corpus(documents))
@@ -73,7 +73,7 @@ def test_a_query_that_is_a_document_finds_none_of_its_passages(stanford, tmp_pat
     assert "x1" in dict(found["x2"]) and "x1" in dict(found["b"])
 
 
-def test_an_engine_that_found_all_it_can_is_not_asked_deeper(tmp_path):
+def test_passage_search_stops_when_the_engine_finds_no_more(tmp_path):
     documents = [Document(f"d{i}", "", "pad " * 4 if i else "rim spoke rim spoke") for i in range(40)]
     corpus = Corpus(Passages(documents, 2, 0), unsplit=Corpus(documents))
     asked = []

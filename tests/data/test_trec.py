@@ -70,7 +70,7 @@ def test_a_score_that_is_no_number_is_named(tmp_path, score, message):
         read_run(tmp_path / "x.run")
 
 
-def test_scores_of_other_files_are_checked_too(tmp_path):
+def test_scores_of_parquet_and_jsonl_are_checked(tmp_path):
     (tmp_path / "x.parquet").write_bytes(parquet([{**ROWS[0], "score": float("nan")}]))
     with pytest.raises(DataError, match=r"x\.parquet: row 1: the score 'nan' is not a finite number"):
         read_run(tmp_path / "x.parquet")
@@ -135,7 +135,7 @@ def test_quotes_around_fields_of_qrels_are_no_part_of_an_id(tmp_path):
         'note\t"qid"\t"docno"\t"rel"\n"so ""so"" it is"\tq1\td1\t1\n"none"\tq1\td2\t0\n',
     ],
 )
-def test_where_tabs_part_the_header_they_part_every_line(tmp_path, text):
+def test_qrels_with_a_tab_separated_header_split_lines_at_tabs(tmp_path, text):
     (tmp_path / "test.tsv").write_text(text, encoding="utf-8")
     assert read_qrels(tmp_path / "test.tsv") == {"q1": {"d1": 1, "d2": 0}}
 

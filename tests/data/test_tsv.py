@@ -45,12 +45,12 @@ def test_a_title_is_what_every_row_has_or_a_header_names(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["d1\ta\tb\nd2\ta\tb\tc\n", "id\ttext\ttitle\nd1\ta\tb\tc\n"])
-def test_a_column_that_could_be_anything_is_refused(tmp_path, text):
+def test_tsv_corpus_with_an_unnamed_fourth_column_is_refused(tmp_path, text):
     with pytest.raises(DataError, match=r"c\.tsv:2: the line has 4 columns, but should be id<TAB>text"):
         read_corpus(write(tmp_path, text))
 
 
-def test_a_query_has_no_third_column(tmp_path):
+def test_tsv_queries_with_a_third_column_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"c\.tsv:2: the line has 3 columns, but should be id<TAB>text\."):
         read_queries(write(tmp_path, "q1\ta\nq2\tb\tc\n"))
 
@@ -73,7 +73,7 @@ ROWS = [["d1", 'He said "skip" and left.'], ["d2", "Plain."], ["3", 'a "tab"\tan
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("header", [[], [["id", "text"]]])
 @pytest.mark.parametrize("quoting", [csv.QUOTE_ALL, csv.QUOTE_MINIMAL, csv.QUOTE_NONNUMERIC])
-def test_the_quotes_of_a_csv_writer_are_no_text(tmp_path, quoting, header, packed):
+def test_tsv_quotes_of_a_csv_writer_are_removed(tmp_path, quoting, header, packed):
     import gzip
 
     text = io.StringIO()
@@ -105,14 +105,14 @@ def test_plain_text_that_begins_with_a_quote_stays_as_it_is(tmp_path, texts):
 
 
 @pytest.mark.parametrize("header", ["", "id\ttext\n", '"id"\t"text"\n'])
-def test_where_every_text_is_in_quotes_they_are_a_writers(tmp_path, header):
+def test_tsv_quotes_around_every_text_are_removed(tmp_path, header):
     file = write(tmp_path, f'{header}1\t"hello"\n\n2\t"world"\n')
     assert list(read_corpus(file)) == [Document("1", "", "hello"), Document("2", "", "world")]
     assert read_queries(file) == {"1": "hello", "2": "world"}
 
 
 @pytest.mark.parametrize("line", ['"d2"\t"a 5" disk"', '"d2"\ta 5" disk', 'd2\t"a" b'])
-def test_where_ids_are_in_quotes_no_line_is_half_quoted(tmp_path, line):
+def test_tsv_half_quoted_line_is_refused_where_ids_are_quoted(tmp_path, line):
     with pytest.raises(DataError, match=r"c\.tsv:2: a quote within a field is not doubled, although fields are"):
         read_corpus(write(tmp_path, f'"d1"\t"a b"\n{line}\n'))
 

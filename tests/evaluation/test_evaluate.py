@@ -91,7 +91,7 @@ def test_a_measure_is_the_same_under_all_its_names_and_without_results():
 
 
 @pytest.mark.parametrize(("measures", "k"), [(("nDCG@10",), 100), (("R@500", "P@5"), 500), (("nDCG@10", "AP"), 1000)])
-def test_as_deep_is_ranked_as_the_measures_look(measures, k):
+def test_ranking_depth_follows_the_measures(measures, k):
     assert EvaluateSettings(measures=measures).depth == k
 
 
@@ -111,7 +111,7 @@ def test_a_comparison_is_the_paired_t_test_by_hand():
     assert compare_two(base, base, 100, 1).interval is None
 
 
-def test_a_difference_that_is_the_same_for_all_is_no_chance():
+def test_t_test_of_a_constant_difference_is_significant():
     base = {str(i): 0.1 * i for i in range(10)}
     found = compare_two(base, {key: value + 1.0 for key, value in base.items()}, 1_000, 1)
     assert found.p_t < 1e-6 and found.wins == 10
@@ -143,7 +143,7 @@ def test_an_own_corpus_is_measured_with_its_queries_and_judgments(beir, tmp_path
     assert "or --queries and --qrels" in str(CliRunner().invoke(app, command).exception)
 
 
-def test_a_model_that_is_not_there_is_missed_before_anything_is_indexed(beir, stanford, tmp_path):
+def test_evaluate_refuses_a_missing_model_before_indexing(beir, stanford, tmp_path):
     command = ["evaluate", "--corpus", str(beir), "--against", str(stanford), "--out", str(tmp_path / "out")]
     said = CliRunner().invoke(app, [*command, "--model", "./nothere"])
     assert "nothere" in str(said.exception) and not (tmp_path / "out").exists()
@@ -224,7 +224,7 @@ def test_a_model_and_the_run_that_it_left_have_the_same_figures(beir, stanford, 
     assert shown[0] == shown[1]
 
 
-def test_what_is_shown_as_best_is_what_was_measured(tmp_path):
+def test_most_changed_shows_the_order_that_was_measured(tmp_path):
     (tmp_path / "qrels").write_text("q 0 c 1\n", encoding="utf-8")
     lines = [f"q Q0 {doc_id} 1 {score:.9f} x\n" for doc_id, score in NEAR.items()]
     (tmp_path / "near").write_text("".join(lines), encoding="utf-8")
@@ -278,7 +278,7 @@ def test_a_query_that_is_a_document_finds_itself_in_no_run_either(arguments, tmp
     assert metrics["most_changed"][0]["top"] == [[], ["q3"]], "another text, so the same id by chance"
 
 
-def test_without_texts_it_is_said_that_ids_meet_and_nothing_is_left_out(arguments, tmp_path):
+def test_evaluate_without_texts_keeps_documents_with_the_id_of_the_query(arguments, tmp_path):
     command = ["evaluate", "--run", str(tmp_path / "theirs.run"), "--measures", "RR", "--out", str(tmp_path / "out")]
     said = CliRunner().invoke(app, [*command, "--qrels", str(arguments / "qrels" / "test.tsv")])
     assert said.exit_code == 0, said.output
@@ -331,7 +331,7 @@ def evaluated(tmp_path, run, dataset, capsys):
     return list(metrics.measures["RR@10"].means), " ".join(capsys.readouterr().err.split())
 
 
-def test_what_a_given_run_lacks_is_said_and_one_of_other_documents_is_refused(tmp_path, capsys):
+def test_given_run_that_lacks_queries_is_reported_and_one_of_other_documents_refused(tmp_path, capsys):
     corpus = Corpus([Document("d1", "", "a wheel"), Document("d2", "", "a chain")])
     queries, qrels = {"q1": "wheel", "q2": "chain"}, {"q1": {"d1": 1}, "q2": {"d2": 1}}
     dataset = Dataset("small", corpus, {}, queries, qrels)

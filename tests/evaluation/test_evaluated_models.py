@@ -46,7 +46,7 @@ def dense(encoder, tmp_path_factory):
     return folder
 
 
-def test_a_model_says_what_it_is(encoder, stanford, splade, dense):
+def test_encoder_type_is_read_from_the_model_folder(encoder, stanford, splade, dense):
     kinds = {path: encoder_type(resolve_model(str(path))) for path in (encoder, stanford, splade, dense)}
     assert list(kinds.values()) == ["plain", "colbert", "sparse", "dense"]
 
@@ -93,7 +93,7 @@ def test_bm25_is_the_same_in_blocks_and_says_where_there_are_no_words(beir, tmp_
         index_corpus(BM25(), Corpus([Document("d", "", "the of and")]), tmp_path / "stop", Progress())
 
 
-def test_an_index_that_was_half_removed_is_none(stanford, beir, tmp_path, monkeypatch):
+def test_half_removed_index_is_made_anew(stanford, beir, tmp_path, monkeypatch):
     corpus, engine = load_dataset(str(beir)).corpus, load_engine(str(stanford), {}, [], RetrieveSettings())
     index_corpus(engine, corpus, tmp_path / "i", Progress(), {"model": "a"})
 
@@ -176,7 +176,7 @@ def test_faiss_finds_what_exact_search_finds(dense, beir, tmp_path, factory):
     assert (tmp_path / "faiss" / "faiss.index").stat().st_mtime_ns == before
 
 
-def test_what_faiss_cannot_do_is_said(dense, stanford, beir, tmp_path):
+def test_faiss_refuses_what_it_cannot_index(dense, stanford, beir, tmp_path):
     pytest.importorskip("faiss")
     engine = load_engine(str(dense), {}, [], RetrieveSettings(engine="faiss", faiss="IVF64,Flat"))
     with pytest.raises(ModelError, match=r"retrieve\.faiss: 'IVF64,Flat' cannot be fitted to 20 documents"):

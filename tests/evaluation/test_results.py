@@ -55,7 +55,7 @@ EVALUATED = {
         (LabelFigures, LABELS),
     ],
 )
-def test_what_is_read_is_written_again_to_the_byte(kind, tree):
+def test_json_records_survive_reading_and_writing(kind, tree):
     assert json.dumps(kind.from_json(tree).to_json()) == json.dumps(tree)
 
 

@@ -16,7 +16,7 @@ from pdadapt.evaluation import suites
 from pdadapt.evaluation.suites import PUBLISHED, SUITES, Row, SuiteEntry, averages, write_tables
 
 
-def test_the_suites_are_the_papers():
+def test_suites_have_the_sets_and_lengths_of_the_paper():
     assert [len(SUITES[name]) for name in ("beir-11", "beir-13", "beir-18", "lotte")] == [11, 13, 18, 12]
     published = [PUBLISHED[test.name, test.measure] for test in SUITES["beir-18"]]
     assert [round(sum(system) / 18, 1) for system in zip(*published, strict=True)] == [47.7, 48.9]  # as it says itself
@@ -31,7 +31,7 @@ def test_every_corpus_of_the_suites_has_a_folder_of_its_own():
     assert len({name.replace("/", "-").casefold() for name in names}) == len(names)
 
 
-def test_averages_leave_out_what_is_not_known_of_all():
+def test_averages_need_a_value_of_every_set():
     rows = [Row("a", "m", [10.0, 1.0], "g"), Row("b", "m", [20.0, None], "g"), Row("c", "m", [5.0, 5.0])]
     assert averages(rows) == [Row("average of 2, g", "m", [15.0, None])]
 
@@ -51,7 +51,7 @@ def test_the_papers_averages_are_those_of_the_paper():
     assert found["average of 18, BEIR"] == pytest.approx([47.7, 48.9], abs=0.05)
 
 
-def test_the_table_in_every_format(tmp_path):
+def test_suite_table_is_written_as_csv_markdown_and_latex(tmp_path):
     write_tables([Row("a_b", "nDCG@10", [50.0, None, 1.25])], ["x%"], tmp_path)
     assert (tmp_path / "table.csv").read_text(encoding="utf-8").splitlines()[1] == "a_b,nDCG@10,50.0,,1.2"
     assert "| a_b | nDCG@10 | 50.0 |  | 1.2 |" in (tmp_path / "table.md").read_text(encoding="utf-8")
@@ -59,7 +59,7 @@ def test_the_table_in_every_format(tmp_path):
     assert r"a\_b & nDCG@10 & 50.0 &  & 1.2 \\" in latex and r"x\%" in latex and r"\begin{tabular}{llrrr}" in latex
 
 
-def test_a_suite_runs_what_is_at_hand_and_goes_on_where_it_was(beir, tmp_path, monkeypatch):
+def test_suite_measures_available_sets_and_resumes(beir, tmp_path, monkeypatch):
     for name in ("one", "two"):
         shutil.copytree(beir, tmp_path / "data" / name)
     tests = (

@@ -90,7 +90,7 @@ def test_every_fault_has_its_reason(query, kind, reason):
         "Which songs say I'm sorry?",
     ],
 )
-def test_a_query_may_hold_the_words_of_one_that_is_none(query):
+def test_fault_accepts_queries_that_resemble_refusals(query):
     document = f"{DOCUMENT} A passage, an article, a text message and a document."
     assert fault(query, "question", document) is None
 
@@ -117,7 +117,7 @@ def test_a_query_may_hold_the_words_of_one_that_is_none(query):
         "As an AI language model, I have no tires",
     ],
 )
-def test_what_speaks_of_the_document_or_refuses_is_no_query(query):
+def test_fault_finds_mentions_of_the_document_and_refusals(query):
     assert fault(query, "question", DOCUMENT) == "mentions the document"
 
 

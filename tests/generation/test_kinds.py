@@ -31,7 +31,7 @@ from pdadapt.generation.kinds import (
         ("The effects of aspirin on blood pressure", "title"),
     ],
 )
-def test_rules_say_what_a_query_is(query, kind):
+def test_kind_of_tells_the_kind_of_a_query(query, kind):
     assert kind_of(query) == kind
 
 
@@ -54,7 +54,7 @@ def verdicts(**kinds):
     }
 
 
-def test_a_number_is_of_a_document_and_a_kind():
+def test_query_number_encodes_place_and_kind():
     assert [place_and_kind(number_for(place, kind)) for place in (0, 7) for kind in KINDS] == [
         (place, kind) for place in (0, 7) for kind in KINDS
     ]
@@ -67,7 +67,7 @@ def test_whole_numbers_are_shared_out_by_the_shares():
     assert quotas(dict.fromkeys(KINDS, 0.1), 30)["title"] == 7
 
 
-def test_so_many_are_asked_for_that_enough_of_each_kind_will_be_kept():
+def test_next_counts_follows_the_share_kept_so_far():
     assert next_counts(EQUAL, 500, {}, 1_000) == dict.fromkeys(KINDS, 8)
     assert next_counts({"question": 0.9, "title": 0.1}, 500, {}, 1_000) == {"question": 29, "title": 4}
     half = verdicts(question=(8, 8), keywords=(8, 0), claim=(8, 24), title=(8, 8))
@@ -77,7 +77,7 @@ def test_so_many_are_asked_for_that_enough_of_each_kind_will_be_kept():
     assert next_counts(EQUAL, 80, met | verdicts(claim=(20, 0)), 1_000) == {}
 
 
-def test_a_kind_that_brings_nothing_is_given_up_and_the_others_take_its_share():
+def test_next_counts_gives_up_a_kind_that_is_never_kept():
     nothing = verdicts(question=(8, 0), keywords=(0, 8), claim=(8, 0), title=(8, 0))
     assert next_counts(EQUAL, 1_000, nothing, 9_999)["keywords"] == MAX_PER_KEPT - 8
     nothing |= verdicts(keywords=(0, MAX_PER_KEPT))
@@ -88,14 +88,14 @@ def test_a_kind_that_brings_nothing_is_given_up_and_the_others_take_its_share():
     assert next_counts({"question": 1.0}, 90, rare, 9_999) == {"question": MAX_PER_KEPT - 1}
 
 
-def test_no_more_are_asked_for_than_there_are_documents():
+def test_next_counts_asks_each_document_once_per_kind():
     assert next_counts({"question": 1.0}, 90, verdicts(question=(2, 6)), 10) == {"question": 2}
     assert next_counts({"question": 1.0}, 90, verdicts(question=(2, 8)), 10) == {}
     spent = verdicts(question=(2, 8), title=(2, 2))
     assert next_counts({"question": 0.5, "title": 0.5}, 6, spent, 10) == {"title": 6}, "at first 3 each"
 
 
-def test_every_document_has_its_turn_before_one_has_two():
+def test_draw_queries_takes_every_document_once_before_any_twice():
     first = draw_queries({"question": 3, "claim": 2}, (), 5, 1)
     assert [place_and_kind(number)[0] for number in first] == [0, 1, 2, 3, 4]
     assert Counter(place_and_kind(number)[1] for number in first) == {"question": 3, "claim": 2}
@@ -115,7 +115,7 @@ def test_a_rare_kind_is_spread_over_the_documents():
     assert 2 < drawn[:100].count("claim") < 18
 
 
-def test_of_the_kept_so_many_stay_as_the_shares_say():
+def test_keep_by_shares_keeps_the_wanted_shares():
     kept = [number_for(place, kind) for place in range(4) for kind in ("question", "title")]
     wanted = {"question": 0.75, "title": 0.25}
     chosen = keep_by_shares(kept, wanted, 4)

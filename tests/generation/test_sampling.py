@@ -28,12 +28,12 @@ def test_tokens_are_drawn_by_the_softmax_over_rows_and_over_steps():
             assert fits(counts, LOGITS.softmax(0).double().numpy()) < 1e-6 or temperature == 1.0
 
 
-def test_of_the_likeliest_that_hold_so_much_of_the_probability():
+def test_top_p_keeps_the_likeliest_tokens():
     assert set(draws(range(500), top_p=0.5).flatten().tolist()) == {0}
     assert set(draws(range(500), top_p=0.8).flatten().tolist()) == {0, 1, 2}
 
 
-def test_a_row_follows_from_its_seed_and_not_from_those_beside_it():
+def test_sampled_row_depends_on_its_own_seed_alone():
     before = torch.random.get_rng_state()
     every = draws([1, 2, 3, 4], steps=50)
     assert torch.equal(draws([3], steps=50)[:, 0], every[:, 2]) and torch.equal(

@@ -19,14 +19,14 @@ def text(seed, length=40):
     return " ".join(random.Random(seed).choices(VOCABULARY, k=length))
 
 
-def test_words_of_every_script():
+def test_split_words_splits_every_script():
     assert split_words("Don’t re-use E=mc², naïve!") == ["don’t", "re", "use", "e", "mc²", "naïve"]
     assert split_words("東京は大きい City-2") == ["東", "京", "は", "大", "き", "い", "city", "2"]
     assert split_words("Привет, мир") == ["привет", "мир"]
     assert split_words("हिन्दी में") == ["हिन्दी", "में"]
 
 
-def test_where_characters_are_words_three_make_one():
+def test_word_limit_is_tripled_where_characters_are_words():
     for found in ("東京はどこですか", "ที่ไหน", "東京 tower は"):
         assert word_limit_factor(split_words(found)) == 3
     for found in ("where is 東京", "где", "", "a b"):
@@ -63,7 +63,7 @@ def test_short_texts_copies_and_boilerplate_are_left_out():
     assert told == [1] * len(texts)
 
 
-def test_the_overlap_is_of_the_runs_of_five_words():
+def test_overlap_compares_shingles_of_five_words():
     one, other = shingles(["a", "b", "c", "d", "e", "f"]), shingles(["a", "b", "c", "d", "e", "g"])
     assert overlap(one, other) == overlap(other, one) == pytest.approx(1 / 3)
     assert overlap(one, one) == 1 and overlap(one, shingles(["e", "d", "c", "b", "a"])) == 0

@@ -121,7 +121,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tiny_recipe, beir, tm
     assert not work.exists()
 
 
-def test_notes_end_where_a_kill_has_torn_them(tmp_path):
+def test_answer_log_ignores_a_torn_last_line(tmp_path):
     file = tmp_path / "written.jsonl"
     log = AnswerLog(file)
     log.add_answers([(0, "a\nb"), (1, "ü")])
@@ -150,7 +150,7 @@ def test_documents_are_chosen_by_the_clusters_of_the_students_embeddings(tiny_re
     assert found == [f"d{row}" for row in sources.spread_over_clusters(known, 3, recipe.seed)]
 
 
-def test_one_that_goes_for_another_reason_makes_no_twin_a_duplicate(tiny_recipe, corpus, tmp_path):
+def test_dropped_query_makes_no_other_a_duplicate(tiny_recipe, corpus, tmp_path):
     """Found again from the second document alone, whatever is judged together."""
     recipe = load_recipe(str(tiny_recipe), COUNT | {"generate.k": 1})
     pair = [Document("a", "", "rim spoke hub nipple tension " * 2), Document("b", "", "pad rotor caliper bleed " * 2)]
@@ -167,7 +167,7 @@ def test_one_that_goes_for_another_reason_makes_no_twin_a_duplicate(tiny_recipe,
     assert log.verdicts == wanted
 
 
-def test_what_bm25_cannot_find_again_is_known_before_the_llm_writes(tiny_recipe, tmp_path):
+def test_round_trip_of_stop_words_is_refused_before_writing(tiny_recipe, tmp_path):
     texts = ["to be or not to be that is the of and a it in on " * times for times in (1, 2)]
     stop_words = Dataset("x", Corpus([Document(str(i), "", text) for i, text in enumerate(texts)]), {}, {}, {})
     with pytest.raises(DataError, match=r"contains only stop words\..*generate\.round_trip=student"):
@@ -187,7 +187,7 @@ def test_the_round_trip_asks_bm25_or_the_student(tiny_recipe, corpus, tmp_path):
     assert kept["bm25", 1] < kept[None, 1] and kept["student", 1] < kept[None, 1]
 
 
-def test_what_judges_the_answers_may_change_and_what_they_come_from_may_not(tiny_recipe, tmp_path):
+def test_resumed_writing_may_change_its_filters_but_not_its_sources(tiny_recipe, tmp_path):
     """The model writes no word of these documents, so that BM25 finds none again."""
     words = ["alpha", "beta", "gamma", "delta", "eta", "zeta", "nu", "mu"]
     strange = [Document(str(i), "", " ".join(f"{word}{i}" for word in words)) for i in range(12)]
@@ -222,7 +222,7 @@ def test_another_student_finds_documents_again_in_an_index_of_its_own(tiny_recip
     assert found[0] == found[1] != found[2]
 
 
-def test_what_a_kill_left_beside_the_file_is_removed(tiny_recipe, corpus, tmp_path):
+def test_work_folder_left_by_a_kill_is_removed(tiny_recipe, corpus, tmp_path):
     report = generate(tiny_recipe, corpus, tmp_path)
     index = tmp_path / "q.jsonl.work" / "index"
     index.mkdir(parents=True)
@@ -249,7 +249,7 @@ def test_examples_say_which_kinds_are_asked_and_are_not_written_again(tiny_recip
     assert sum(ends.get("duplicate", 0) for ends in report["kinds"].values()) >= 6
 
 
-def test_the_teacher_may_have_the_last_word_and_is_not_asked_again(tiny_recipe, corpus, tmp_path):
+def test_least_point_drops_what_the_teacher_judges_irrelevant(tiny_recipe, corpus, tmp_path):
     report = generate(tiny_recipe, corpus, tmp_path, least_point=0.0)
     scores = [row["score"] for row in read_label_rows(tmp_path / "l.sqlite")]
     asked = {(row["query"], row["document"]): row["score"] for row in read_label_rows(tmp_path / "l.sqlite")}
@@ -259,7 +259,7 @@ def test_the_teacher_may_have_the_last_word_and_is_not_asked_again(tiny_recipe, 
     assert sum(ends.get("judged irrelevant", 0) for ends in report["kinds"].values()) == sum(s < 0 for s in scores)
 
 
-def test_what_the_teacher_does_not_answer_is_not_judged(tiny_recipe, corpus, tmp_path):
+def test_least_point_drops_what_the_teacher_does_not_answer(tiny_recipe, corpus, tmp_path):
     writer = load_recipe(str(tiny_recipe)).teacher.model
     settings = COUNT | {"generate.model": writer, "generate.least_point": 0.0, "teacher.point.model": "imported:expert"}
     recipe = load_recipe(str(tiny_recipe), settings)
@@ -277,7 +277,7 @@ def test_what_the_teacher_does_not_answer_is_not_judged(tiny_recipe, corpus, tmp
     assert report["kept"] > 0, "what it answers later is looked at"
 
 
-def test_a_written_queries_examples_are_missed_with_the_way_out(tiny_recipe, corpus, tmp_path):
+def test_missing_examples_of_written_queries_are_reported_with_a_remedy(tiny_recipe, corpus, tmp_path):
     examples = tmp_path / "real.txt"
     examples.write_text("how to true a wheel?\n", encoding="utf-8")
     generate(tiny_recipe, corpus, tmp_path, examples=str(examples), count=3)
@@ -288,14 +288,14 @@ def test_a_written_queries_examples_are_missed_with_the_way_out(tiny_recipe, cor
         check_written_queries(tmp_path / "q.jsonl", recipe)
 
 
-def test_who_wrote_the_queries_is_asked_too(tiny_recipe, corpus, tmp_path):
+def test_written_queries_of_another_writer_are_refused(tiny_recipe, corpus, tmp_path):
     recipe = load_recipe(str(tiny_recipe), COUNT | {"generate.count": 3})
     generate(tiny_recipe, corpus, tmp_path, count=3, model=recipe.teacher.model)
     with pytest.raises(RunError, match=r"generate\.model was 'its own', now \"the teacher's\""):
         check_written_queries(tmp_path / "q.jsonl", recipe)
 
 
-def test_it_is_said_when_the_round_trip_says_little(tiny_recipe, corpus, tmp_path, capsys):
+def test_weak_round_trip_check_is_announced(tiny_recipe, corpus, tmp_path, capsys):
     generate(tiny_recipe, corpus, tmp_path, count=2)
     assert "Use --set generate.k=1 for a stricter check" in capsys.readouterr().err
     (tmp_path / "other").mkdir()
@@ -309,7 +309,7 @@ def test_fewer_are_written_when_every_kind_was_asked_of_every_document(tiny_reci
     assert report["written"] == 6 >= report["kept"] == len(rows(tmp_path / "q.jsonl"))
 
 
-def test_what_cannot_be_written_about_or_is_no_place_is_refused(tiny_recipe, corpus, encoder, tmp_path):
+def test_write_queries_refuses_short_documents_bad_writers_and_bad_places(tiny_recipe, corpus, encoder, tmp_path):
     short = replace(corpus, corpus=Corpus([Document("a", "", "rim hub"), Document("b", "", "")]))
     with pytest.raises(DataError, match=r"No document .*\(2 too short\)\. Give queries with --queries"):
         generate(tiny_recipe, short, tmp_path)
@@ -434,7 +434,7 @@ def test_a_run_of_its_own_queries_takes_them_as_given(tiny_recipe, t5_untied, be
         run()
 
 
-def test_while_queries_are_written_nobody_else_is_at_the_run(tiny_recipe, beir, tmp_path, monkeypatch):
+def test_adapt_locks_the_run_while_queries_are_written(tiny_recipe, beir, tmp_path, monkeypatch):
     corpus, out = str(beir / "corpus.jsonl"), tmp_path / "run"
     recipe = load_recipe(str(tiny_recipe), COUNT)
     batch_limits.found = {"of another run": 1}
@@ -453,7 +453,7 @@ def test_while_queries_are_written_nobody_else_is_at_the_run(tiny_recipe, beir, 
     assert (out / "queries.jsonl").exists()
 
 
-def test_what_would_stop_the_run_is_found_before_queries_are_written(tiny_recipe, corpus, tmp_path):
+def test_adapt_checks_the_run_before_writing_queries(tiny_recipe, corpus, tmp_path):
     wrong = load_recipe(str(tiny_recipe), COUNT | {"evaluate.measures": ["nDGC@10"]})
     with pytest.raises(RecipeError, match="nDGC@10"):
         adapt(wrong, corpus, tmp_path / "run", Progress())

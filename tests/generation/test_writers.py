@@ -69,7 +69,7 @@ def test_another_prompt_has_another_seed(llama, monkeypatch):
     assert sorted(seeds) == before
 
 
-def test_greedy_it_writes_what_the_model_itself_would(llama, t5_untied):
+def test_greedy_writer_equals_generate(llama, t5_untied):
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
     for model, kind in ((llama, AutoModelForCausalLM), (t5_untied, AutoModelForSeq2SeqLM)):
@@ -109,7 +109,7 @@ def test_a_prompt_leaves_room_for_the_answer(tmp_path):
         check_writer(recipe(tmp_path, max_tokens=100))
 
 
-def test_half_an_emoji_from_a_server_is_no_text(server, monkeypatch):
+def test_served_writer_drops_lone_surrogates(server, monkeypatch):
     async def post(self, client, request):
         return self.servers[0], {
             "choices": [{"message": {"content": json.loads('"pad \\ud83d squeal \\ud83d\\ude00"')}}]
@@ -119,7 +119,7 @@ def test_half_an_emoji_from_a_server_is_no_text(server, monkeypatch):
     assert dict(written(recipe(f"{server}#tiny")))[0] == "pad  squeal 😀"
 
 
-def test_what_was_cut_off_is_marked(llama, server, tmp_path):
+def test_answer_that_was_cut_off_is_marked(llama, server, tmp_path):
     for model in (llama, f"{server}#tiny"):
         assert all(text.endswith("…") for _, text in written(recipe(model, max_tokens=1)))
     ends = tmp_path / "llama"
@@ -129,7 +129,7 @@ def test_what_was_cut_off_is_marked(llama, server, tmp_path):
     assert any(not text.endswith("…") for _, text in written(recipe(ends, max_tokens=64)))
 
 
-def test_bart_is_cut_off_too(tmp_path):
+def test_bart_answer_that_was_cut_off_is_marked(tmp_path):
     """It begins with its token of the end, and its configuration wants it at the end whatever was said."""
     size = word_tokenizer(tmp_path, end=True)
     one = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
@@ -152,7 +152,7 @@ def test_a_server_is_asked_for_the_same_and_a_refused_document_is_no_answer(serv
     assert dict(answers)[9] == "" and all(text for number, text in answers if number != 9)
 
 
-def test_what_cannot_write_is_found_before_any_work(llama, encoder, server, tmp_path, monkeypatch):
+def test_check_writer_refuses_models_that_cannot_write(llama, encoder, server, tmp_path, monkeypatch):
     check_writer(recipe(llama))
     check_writer(recipe(f"{server}#tiny"))
     check_writer(recipe(encoder, model=str(llama)))

@@ -24,7 +24,7 @@ labels = st.integers(2, 8).flatmap(
 )
 
 
-def test_two_documents_meet_between_what_points_and_the_pair_say():
+def test_fit_strengths_of_two_documents_lie_between_points_and_pair():
     # s = (x, -x) with 1 * (x - 0) = P - sigmoid(2 x), P = sigmoid(2): the root of that, by bisection
     low, high = 0.0, 1.0
     for _ in range(60):
@@ -39,7 +39,7 @@ def test_two_documents_meet_between_what_points_and_the_pair_say():
 
 
 @given(labels)
-def test_nothing_near_by_is_likelier(drawn):
+def test_fit_strengths_maximises_the_likelihood(drawn):
     points, pairs = drawn
     found = fit_strengths(points, pairs, 2.0, 0.5)
     known = [point for point in points if point is not None]
@@ -69,7 +69,7 @@ def test_without_pairs_the_points_are_the_strengths_and_many_answers_outweigh_th
     assert strong[0] > strong[1] > strong[2]
 
 
-def test_what_is_asked_next_is_what_is_least_certain():
+def test_most_informative_pair_is_the_least_certain():
     even = fit_strengths([0.0] * 6, [], 1.0, 1.0)
     assert most_informative(even, 1, ()) == [(0, 1)], "of pairs alike the one at the top"
     sure = fit_strengths([9.0, 0.1, 0.0, -9.0], [], 1.0, 1.0)
@@ -90,7 +90,7 @@ def test_no_pair_is_chosen_twice_and_no_more_than_there_are(size, count, apart):
     assert all(0 <= i < j < size for i, j in chosen) and (0, 1) not in chosen
 
 
-def test_each_choice_is_that_by_which_the_determinant_grows_most_at_the_top():
+def test_most_informative_maximises_the_discounted_determinant():
     found = fit_strengths([1.0, 0.4, 0.0, -0.5, -3.0], [(0, 1, 1.0), (2, 3, -0.5)], 1.0, 0.7)
     discounts = [1 / math.log2(1 + rank) for rank in (1, 2, 3, 4, 5)]  # by the strengths, which fall
     assert sorted(found.strengths, reverse=True) == found.strengths.tolist()

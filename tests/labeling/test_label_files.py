@@ -92,7 +92,7 @@ def test_imported_labels_teach_without_a_teacher(run, beir, tiny_recipe, tmp_pat
         ('{"query": "q", "document": "d", "score": 2}', "x.jsonl:2: the score is 2, but 1.0 for the same texts"),
     ],
 )
-def test_a_wrong_line_is_named_and_nothing_is_taken(line, problem, tmp_path):
+def test_import_with_a_wrong_line_names_it_and_imports_nothing(line, problem, tmp_path):
     file = tmp_path / "x.jsonl"
     file.write_text(f'{{"query": "q", "document": "d", "score": 1}}\n{line}\n', encoding="utf-8")
     with pytest.raises(DataError, match=problem.replace(".", r"\.")):
@@ -144,7 +144,7 @@ def test_a_query_is_shown_with_its_documents_pairs_and_contradictions(run):
         label_tables(run / "student", "q0")
 
 
-def test_brackets_in_a_text_are_shown_and_derived_pairs_are_called_so(stanford, tiny_recipe, tmp_path):
+def test_labels_show_prints_brackets_and_names_derived_pairs(stanford, tiny_recipe, tmp_path):
     folder = tmp_path / "corpus"
     folder.mkdir()
     words = ("rim", "hub", "spoke", "pad", "rotor", "valve")

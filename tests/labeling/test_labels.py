@@ -55,7 +55,7 @@ class CountingTeacher:
     score_points = score_pairs = _score
 
 
-def test_the_first_answer_stays(tmp_path):
+def test_label_store_keeps_the_first_answer(tmp_path):
     with LabelStore(tmp_path / "l.sqlite", "points", "t") as store, LabelStore(store.path, "points", "t") as other:
         store.add([(("q", "d"), 1.5)])
         other.add([(("q", "d"), 2.5), (("q", "e"), 3.5)])
@@ -120,7 +120,7 @@ def test_processes_that_write_to_one_store_at_once_wait_for_each_other(tmp_path)
         assert database.execute("SELECT count(*) FROM points").fetchone() == (304,)
 
 
-def test_a_writer_waits_for_its_turn_and_says_what_keeps_it(tmp_path, monkeypatch):
+def test_label_store_waits_for_another_writer_and_says_so(tmp_path, monkeypatch):
     file = tmp_path / "l.sqlite"
     with LabelStore(file, "points", "t") as store:
         busy = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
@@ -166,7 +166,7 @@ def test_a_file_that_is_no_store_is_refused_and_kept(tmp_path):
     assert (tmp_path / "x.sqlite").read_text(encoding="utf-8").startswith("precious notes")
 
 
-def test_a_store_that_was_killed_as_it_began_holds_nothing_and_serves(tmp_path):
+def test_label_store_killed_at_its_start_is_empty_and_usable(tmp_path):
     file = tmp_path / "l.sqlite"
     assert not is_labeled(file, "t") and not file.exists()
     sqlite3.connect(file).execute("PRAGMA journal_mode = WAL")
@@ -259,7 +259,7 @@ def labeled(beir, tmp_path):
     return run, teacher, dataset, ranking
 
 
-def test_few_questions_make_small_chunks_and_many_large_ones():
+def test_in_chunks_makes_larger_chunks_of_more_questions():
     def sizes(queries, each):
         ids = [f"q{i}" for i in range(queries)]
         return [size for _, size in in_chunks(ids, dict.fromkeys(ids, each))]
@@ -316,7 +316,7 @@ def test_both_orders_cancel_the_position_bias_which_is_reported(labeled):
 
 
 @pytest.mark.parametrize("strategy", ["random", "adjacent", "cycles", "uncertain", "active"])
-def test_what_a_strategy_chooses_is_what_is_asked_and_learned(labeled, strategy):
+def test_every_strategy_asks_and_lists_the_pairs_it_chose(labeled, strategy):
     run, teacher, dataset, ranking = labeled
     pair = {"per_query": 5, "strategy": strategy, "rounds": 3}
     train = {"n_way": 8, "prior_precision": 0.01}
@@ -513,7 +513,7 @@ def test_pairs_of_points_that_came_late_are_asked_anew_also_after_a_kill(labeled
     assert figures["pairs"] and figures["pairs_unanswered"] == 0
 
 
-def test_answers_that_go_round_are_counted(labeled, monkeypatch):
+def test_contradictory_cycles_of_answers_are_counted(labeled, monkeypatch):
     run, teacher, dataset, _ = labeled
     pair = {"per_query": 100, "strategy": "random"}
     recipe = Recipe.model_validate({"teacher": {"kind": "seq2seq", "pair": pair}, "train": {"n_way": 5}})
@@ -530,7 +530,7 @@ def test_answers_that_go_round_are_counted(labeled, monkeypatch):
     assert figures["cycles"] == figures["triples"] == cycles > 0, "where two are alike nothing is preferred"
 
 
-def test_asked_as_ranked_the_bias_stays_and_half_is_asked(labeled):
+def test_order_as_ranked_asks_half_and_keeps_the_position_bias(labeled):
     run, _, dataset, _ = labeled
     recipe = Recipe.model_validate(
         {
@@ -597,14 +597,14 @@ def test_a_flip_is_an_answer_that_changes_and_an_undecided_one_is_none():
     assert figures() == {}
 
 
-def test_two_copies_of_a_text_are_no_pair(labeled):
+def test_equal_texts_make_no_pair(labeled):
     run, _, dataset, _ = labeled
     copies = Corpus([Document(document.doc_id, "", "the same") for document in dataset.corpus])
     lists, figures = run(corpus=copies)
     assert figures["pairs"] == figures["pair_prompts_asked"] == 0 and not any(entry.pairs for entry in lists)
 
 
-def test_a_teacher_that_stops_short_is_an_error_that_keeps_what_it_said(tmp_path):
+def test_teacher_that_stops_short_is_an_error_and_its_answers_are_kept(tmp_path):
     def short(chunks):
         yield [(next(chunks).asked[0], 1.0)]
 
@@ -632,7 +632,7 @@ def test_derived_pairs_are_the_difference_of_the_points_and_ask_nothing(labeled)
             assert log_odds == pytest.approx((entry.points[i] - entry.points[j]) / 0.5)
 
 
-def test_what_the_teacher_does_not_answer_is_missing_and_counted(labeled):
+def test_unanswered_labels_are_missing_and_counted(labeled):
     run, teacher, dataset, ranking = labeled
     silent = {document.contents for document in list(dataset.corpus)[:3]}
     teacher.silent = silent
@@ -718,7 +718,7 @@ def test_a_journal_of_other_teachers_or_of_another_store_says_nothing(tmp_path):
     assert not journal(KEYS).done("label points", 0)
 
 
-def test_what_the_journal_calls_done_is_not_looked_up_again(tmp_path):
+def test_chunks_done_in_the_journal_are_not_looked_up_again(tmp_path):
     teacher, looked = CountingTeacher(), []
 
     def of(ids):
@@ -740,7 +740,7 @@ def test_what_the_journal_calls_done_is_not_looked_up_again(tmp_path):
     assert len(teacher.asked) == 5
 
 
-def test_what_a_stopped_process_had_done_of_a_task_is_logged_by_the_next(tmp_path):
+def test_timings_of_a_stopped_process_are_logged_by_the_next(tmp_path):
     log, state = tmp_path / "timings.jsonl", tmp_path / "progress.json"
     left = {"task": "label points", "unit": "prompts", "done": 543, "total": 920, "earlier": 43, "seconds": 45.5}
     for done, rows in ((543, 1), (43, 1), (920, 1)):  # only what is new, and not logged yet

@@ -41,7 +41,7 @@ def test_the_seed_decides_the_sample(strategy):
 
 
 @pytest.mark.parametrize(("strategy", "farthest"), [("window", 2), ("random", 5), ("cycles", 5)])
-def test_every_pair_there_is_can_be_drawn(strategy, farthest):
+def test_strategies_can_draw_every_pair_in_reach(strategy, farthest):
     settings = PairSettings(strategy=strategy, window=3, per_query=3)
     drawn = {pair for seed in range(200) for positions in chosen(settings, 6, str(seed)) for pair in positions}
     assert drawn == {(i, j) for i in range(6) for j in range(i + 1, min(i + 1 + farthest, 6))}
@@ -52,12 +52,12 @@ def test_the_papers_window_draws_what_it_always_drew():
     assert pairs == [(2, 4), (2, 5), (4, 6), (6, 8), (7, 8)]
 
 
-def test_there_are_no_rounds_of_nothing():
+def test_active_rounds_are_never_empty():
     assert PairSettings(strategy="active", per_query=2, rounds=5).rounds_asked == 2
     assert [len(positions) for positions in chosen(PairSettings(strategy="active", per_query=2), 6)] == [1, 1]
 
 
-def test_a_chain_begins_at_the_top():
+def test_adjacent_pairs_begin_at_the_top():
     assert chosen(PairSettings(strategy="adjacent", per_query=2), 5) == [[(0, 1), (1, 2)]]
 
 

@@ -83,7 +83,7 @@ def test_scores_fall_strictly_so_that_every_evaluator_reads_the_same_order():
     assert all(x > y for (_, x), (_, y) in pairwise(found))
 
 
-def test_of_pairs_it_is_said_how_far_the_order_decides(beir, tmp_path):
+def test_rerank_by_pairs_reports_flip_rate_and_position_bias(beir, tmp_path):
     dataset = load_dataset(str(beir))
     worth = {document.contents: float(i) for i, document in enumerate(dataset.corpus)}
     figures = rerank(
@@ -102,7 +102,7 @@ def test_of_pairs_it_is_said_how_far_the_order_decides(beir, tmp_path):
     assert figures["flip_rate"] == pytest.approx(2 / 3)  # of d0, d1 and d1, d2, whose worths are 1 apart
 
 
-def test_the_command_writes_a_run_and_measures_it(beir, tiny_recipe, tmp_path):
+def test_rerank_command_writes_a_run_and_measures_it(beir, tiny_recipe, tmp_path):
     write_run(
         tmp_path / "base.run", {f"q{n}": [(f"d{i}", 9.0 - i) for i in range(6)] for n in (12, 13)}.items(), "base"
     )
@@ -134,7 +134,7 @@ def test_the_command_writes_a_run_and_measures_it(beir, tiny_recipe, tmp_path):
     assert result.exit_code == 0 and "rerank: 24 prompts were there already" in result.output, result.output
 
 
-def test_queries_of_a_file_come_before_those_of_the_corpus_and_silence_is_no_order(beir, tiny_recipe, tmp_path):
+def test_rerank_prefers_queries_of_a_file_and_refuses_a_teacher_without_labels(beir, tiny_recipe, tmp_path):
     write_run(tmp_path / "base.run", {"q12": [("d0", 2.0), ("d1", 1.0)]}.items(), "base")
     (tmp_path / "queries.tsv").write_text("q12\tanother wording\n", encoding="utf-8")
     command = ["rerank", "--corpus", str(beir), "--run", str(tmp_path / "base.run"), "--recipe", str(tiny_recipe)]

@@ -118,7 +118,7 @@ def test_labels_of_another_precision_are_refused_since_they_would_never_serve(tm
     assert (row["query_id"], row["doc_id"], row["score"]) == ("q1", "d1", 1.5)
 
 
-def test_a_merge_copies_in_blocks_and_all_of_it(tmp_path, monkeypatch):
+def test_merge_copies_everything_in_blocks(tmp_path, monkeypatch):
     monkeypatch.setattr(store, "TEXTS_PER_TRANSACTION", 3)
     shard, target, keys = tmp_path / "shard.sqlite", tmp_path / "l.sqlite", {"points": '"p"', "pairs": '"q"'}
     rows = [((f"q{i % 5}", f"d{i}"), float(i)) for i in range(40)]
@@ -136,7 +136,7 @@ def test_a_merge_copies_in_blocks_and_all_of_it(tmp_path, monkeypatch):
     assert {row["doc_id"] for row in read_label_rows(target) if row["document"] != "y"} == {f"id{i}" for i in range(40)}
 
 
-def test_what_a_person_calls_the_teacher_comes_along(tmp_path):
+def test_merge_keeps_the_name_of_the_teacher(tmp_path):
     shard, target, key = tmp_path / "shard.sqlite", tmp_path / "labels.sqlite", '{"task": "point"}'
     with LabelStore(shard, "points", key, "a teacher") as store:
         store.add([(("q", "d"), 1.5)])
@@ -145,7 +145,7 @@ def test_what_a_person_calls_the_teacher_comes_along(tmp_path):
 
 
 @pytest.mark.subprocess
-def test_a_store_that_was_left_in_the_middle_is_read_whole(tmp_path):
+def test_merge_reads_the_write_ahead_log_of_a_killed_shard(tmp_path):
     """A process that is killed leaves its last labels in the log beside the file."""
     store = tmp_path / "labels.sqlite"
     leave = f"""
@@ -196,7 +196,7 @@ def test_a_restart_takes_no_labels_away_that_are_in_shards_alone(tiny_recipe, be
     assert not file.exists()
 
 
-def test_more_shards_than_chunks_is_said(tiny_recipe, beir, tmp_path, capsys):
+def test_label_shard_says_when_it_has_no_chunk(tiny_recipe, beir, tmp_path, capsys):
     begin(load_recipe(str(tiny_recipe)), beir, tmp_path / "run")
     label_shard(tmp_path / "run", LabelShard(2, 2), Progress())
     assert "nothing for this shard: 12 queries make 1 chunks" in capsys.readouterr().err
@@ -244,7 +244,7 @@ def test_under_a_launcher_nobody_waits_for_labels_that_do_not_come(tiny_recipe, 
     assert not (tmp_path / "run").exists()
 
 
-def test_what_cannot_be_labeled_is_said(tiny_recipe, beir, tmp_path):
+def test_label_shard_and_merge_refuse_runs_without_work(tiny_recipe, beir, tmp_path):
     with pytest.raises(RunError, match="holds no run"):
         label_shard(tmp_path, LabelShard(1, 1), Progress())
     copied = tmp_path / "data"
@@ -276,13 +276,13 @@ def test_a_shard_is_not_labeled_or_merged_with_another_prompt_than_the_run_was_b
 
 
 @pytest.mark.parametrize("text", ["", "3", "0/4", "5/4", "a/b", "1/2/3", "-1/2", "1/0"])
-def test_a_shard_is_a_number_of_so_many(text):
+def test_parse_shard_takes_a_number_and_a_count(text):
     assert parse_shard("3/16") == LabelShard(3, 16)
     with pytest.raises(ValueError, match="write I/N"):
         parse_shard(text)
 
 
-def test_the_commands(tiny_recipe, beir, tmp_path):
+def test_label_and_merge_commands_finish_a_run(tiny_recipe, beir, tmp_path):
     def run(*command):
         result = CliRunner().invoke(app, [str(part) for part in command])
         assert result.exit_code == 0, result.output

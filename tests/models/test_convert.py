@@ -43,7 +43,7 @@ def same(folder, other):
 
 
 @pytest.mark.parametrize("old", [False, True], ids=["zip", "before torch 1.6"])
-def test_a_bert_is_the_same_afterwards(encoder, tmp_path, old):
+def test_convert_keeps_a_bert_as_it_was(encoder, tmp_path, old):
     pickled = pickle(encoder, tmp_path / "pickled", _use_new_zipfile_serialization=not old)
     with pytest.raises(ModelError, match="Convert them with `pdadapt convert"):
         resolve_model(str(pickled)).check()
@@ -139,7 +139,7 @@ def test_a_module_alone_is_converted_and_what_is_not_loaded_is_left(encoder, tmp
     assert not list((tmp_path / "out").glob("model-*")) and not list((tmp_path / "out").rglob("*.bin"))
 
 
-def test_parts_of_larger_tensors_are_written_alone(encoder, tmp_path):
+def test_convert_writes_views_without_the_rest_of_their_tensor(encoder, tmp_path):
     pickled = pickle(encoder, tmp_path / "pickled")
     large = torch.arange(1000.0).reshape(10, 100)
     torch.save(
@@ -180,7 +180,7 @@ class Code:
         ),
     ],
 )
-def test_what_is_no_weights_is_refused_and_nothing_is_left(encoder, tmp_path, monkeypatch, content, message):
+def test_convert_refuses_files_without_weights_and_leaves_nothing(encoder, tmp_path, monkeypatch, content, message):
     monkeypatch.chdir(tmp_path)
     pickled = pickle(encoder, tmp_path / "pickled")
     if isinstance(content, bytes):
@@ -192,7 +192,7 @@ def test_what_is_no_weights_is_refused_and_nothing_is_left(encoder, tmp_path, mo
     assert {path.name for path in tmp_path.iterdir()} == {"pickled"}
 
 
-def test_what_there_is_to_convert_and_where(encoder, tmp_path):
+def test_convert_needs_pickled_weights_and_a_new_folder(encoder, tmp_path):
     with pytest.raises(
         ModelError, match=r"has no pickled weights \(pytorch_model\.bin\) to convert\. Give a model that has"
     ):

@@ -171,7 +171,7 @@ def test_classifiers_and_rerankers_without_a_padding_token_pad_too(made, tmp_pat
     assert len(model.predict([("rim", text) for text in TEXTS], show_progress_bar=False)) == len(TEXTS)
 
 
-def test_what_cannot_pad_is_refused_before_it_loads(made, tmp_path):
+def test_encoder_without_a_padding_token_is_refused_before_it_loads(made, tmp_path):
     """A decoder that classifies reads a text to its padding: what ends texts cannot stand for it."""
     message = r"has no padding token, .*\. Name one of its tokens as `pad_token` in its tokenizer_config\.json"
     with pytest.raises(ModelError, match=message):
@@ -210,7 +210,7 @@ def test_padding_on_the_left_moves_behind_texts_where_positions_are_counted(made
 
 
 @pytest.mark.parametrize("name", ["fnet", "convbert"])
-def test_what_mixes_padding_into_texts_is_refused(made, tmp_path, name):
+def test_encoder_that_reads_padding_is_refused(made, tmp_path, name):
     folder = made(name)
     for load in (
         lambda: load_student_as(folder),
@@ -262,7 +262,7 @@ def scale_scores(folder, factor, shift=0.0):
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
 
 
-def test_signs_that_a_tokenizer_does_not_know_are_not_skipped(made):
+def test_skiplist_holds_only_signs_of_the_vocabulary(made):
     words = next(each.skiplist_words for each in load_student_as(made("bert")) if hasattr(each, "skiplist_words"))
     assert sorted(words) == sorted(".,:;?!-()")
 
@@ -362,7 +362,7 @@ def test_a_language_model_without_all_its_weights_is_found_before_it_is_loaded(l
         check_teacher(teacher(str(tmp_path)), "pair", {"rim"}, tmp_path / "labels.sqlite")
 
 
-def test_looking_reads_no_weights(made):
+def test_outline_reads_no_weights(made):
     """What is checked of a model of many gigabytes costs no memory."""
     source = resolve_model(made("bert"))
     model, missing = load_outline(source, "Student", "AutoModel")

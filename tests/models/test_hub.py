@@ -82,7 +82,7 @@ def pdadapt(arguments, environment, folder):
     )
 
 
-def test_one_question_and_the_small_files_tell_whether_a_model_is_whole(hub, encoder):
+def test_hub_model_is_checked_without_its_weights(hub, encoder):
     hub.models["own/bert"] = encoder
     source = resolve_model("own/bert")
     source.check()
@@ -160,7 +160,7 @@ LACKING = {
 
 
 @pytest.mark.parametrize(("files", "message"), LACKING.values(), ids=LACKING)
-def test_what_a_repository_lacks_is_found_without_its_weights(hub, encoder, tmp_path, files, message):
+def test_hub_model_that_lacks_files_is_refused_without_its_weights(hub, encoder, tmp_path, files, message):
     folder = hub.models["own/m"] = copy(encoder, tmp_path / "m")
     for name, content in files.items():
         (folder / name).parent.mkdir(exist_ok=True)
@@ -172,7 +172,7 @@ def test_what_a_repository_lacks_is_found_without_its_weights(hub, encoder, tmp_
     assert not [path for path in hub.asked if path.endswith((".safetensors", ".bin", ".gguf", ".h5"))]
 
 
-def test_what_the_hub_does_not_have_or_does_not_give(hub, encoder):
+def test_hub_model_that_is_missing_or_gated_is_refused(hub, encoder):
     hub.models |= {"own/bert": encoder, "own/closed": encoder}
     hub.gated.add("own/closed")
     for name, message in (
@@ -191,14 +191,14 @@ def test_what_the_hub_does_not_have_or_does_not_give(hub, encoder):
             resolve_model(name).check()
 
 
-def test_a_page_in_place_of_an_answer_is_no_hub(hub, encoder):
+def test_hub_that_answers_with_a_page_is_refused(hub, encoder):
     hub.models["own/bert"] = encoder
     hub.portal = True
     with pytest.raises(ModelError, match=r"the hub did not deliver it \(.*\)\. Fetch it where there is a network"):
         resolve_model("own/bert").check()
 
 
-def test_where_the_hub_cannot_be_asked_the_cache_tells(hub, encoder, monkeypatch):
+def test_hub_model_is_identified_from_the_cache_offline(hub, encoder, monkeypatch):
     hub.models["own/bert"] = encoder
     load_student_as("own/bert")
     identity = resolve_model("own/bert").identity()
@@ -244,7 +244,7 @@ def test_checks_and_loading_take_the_same_commit(hub, encoder):
     assert (source.place, source.commit) == (str(encoder), None)
 
 
-def test_the_advice_fetches_what_is_loaded_and_nothing_else():
+def test_fetch_command_fetches_only_what_is_loaded():
     command = shlex.split(fetch_command("google/flan-t5-xl", "v1").strip("`"))
     assert command[:5] == ["hf", "download", "google/flan-t5-xl", "--revision", "v1"]
     patterns = [command[i + 1] for i, part in enumerate(command) if part == "--include"]
@@ -253,7 +253,7 @@ def test_the_advice_fetches_what_is_loaded_and_nothing_else():
 
 
 @pytest.mark.subprocess
-def test_the_advice_is_a_command_that_fetches_a_whole_model(hub, stanford, tmp_path):
+def test_fetch_command_fetches_a_whole_model(hub, stanford, tmp_path):
     folder = hub.models["own/colbert"] = copy(stanford, tmp_path / "m")
     (folder / "pytorch_model.bin").write_bytes(b"")
     command = [*shlex.split(fetch_command("own/colbert", None).strip("`")), "--local-dir", str(tmp_path / "got")]

@@ -43,7 +43,7 @@ def test_a_package_is_located_but_never_imported(tmp_path, monkeypatch):
         ("a/b/c", "neither an existing folder nor a hub id"),
     ],
 )
-def test_names_that_mean_nothing_are_refused(name, problem):
+def test_model_names_without_a_meaning_are_refused(name, problem):
     with pytest.raises(ModelError, match=problem):
         resolve_model(name)
 
@@ -119,7 +119,7 @@ LACKING = {
 
 
 @pytest.mark.parametrize(("files", "message"), LACKING.values(), ids=LACKING)
-def test_what_a_folder_lacks_is_said(encoder, tmp_path, files, message):
+def test_model_folder_that_lacks_files_is_refused(encoder, tmp_path, files, message):
     change(shutil.copytree(encoder, tmp_path / "m"), files)
     with pytest.raises(ModelError, match=message):
         resolve_model(str(tmp_path / "m")).check()
@@ -200,7 +200,7 @@ def change(folder, files):
         "a saved state of training",
     ],
 )
-def test_what_is_not_needed_need_not_be_there(encoder, tmp_path, files):
+def test_model_folder_may_lack_files_that_are_not_needed(encoder, tmp_path, files):
     source = resolve_model(str(shutil.copytree(encoder, tmp_path / "m")))
     before = source.files(), source.identity()
     change(tmp_path / "m", files)

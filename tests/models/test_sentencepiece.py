@@ -109,7 +109,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_other_families_read_texts_as_sentencepiece_does(name, tmp_path):
+def test_sentencepiece_tokenizers_of_other_families_equal_sentencepiece(name, tmp_path):
     file, pieces, model, config, settings = OTHERS[name]
     content, own = train(**pieces)
     (tmp_path / file).write_bytes(content)

@@ -95,7 +95,7 @@ def test_bm25_beside_the_student_costs_nothing_and_alone_saves_its_search():
     assert disk_bytes(alone, replace(SHAPE, test_queries=0), RATES)["index"] == 0
 
 
-def test_what_is_there_already_costs_nothing():
+def test_plan_costs_nothing_for_finished_stages():
     done = Shape(1_000, 200, 50, retrieved=1, labeled=1, trained=1, tested=2)
     assert {cost.stage for cost in costs(RECIPE, done, RATES)} == {"start", "general set", "load models"}
     assert costs(RECIPE, replace(done, guarded=2), RATES) == []
@@ -113,7 +113,7 @@ def test_a_second_iteration_costs_at_most_as_much_again():
     )
 
 
-def test_what_would_make_it_cheaper_is_cheaper_by_what_it_leaves_out():
+def test_cheaper_settings_save_what_they_leave_out():
     whole, ways = total_seconds(costs(RECIPE, SHAPE, RATES)), cheaper_settings(RECIPE, SHAPE, RATES)
     assert ways["--set teacher.pair.order=random"] == pytest.approx(whole - 1_400)
     assert ways["--set teacher.pair.per_query=3"] == pytest.approx(whole - 200 * 4 * 2)
@@ -183,7 +183,7 @@ def test_a_corpus_smaller_than_the_sample_and_lists_without_pairs_can_be_planned
     assert stages["label pairs"] == 12 * 2 * (1 if "retrieve.k" in settings else 4)
 
 
-def test_what_a_restart_would_remove_is_planned_as_if_it_were_not_there(tiny_recipe, beir, tmp_path):
+def test_plan_of_a_restart_ignores_what_it_removes(tiny_recipe, beir, tmp_path):
     recipe, dataset, out = load_recipe(str(tiny_recipe)), load_dataset(str(beir)), tmp_path / "run"
     adapt(recipe, dataset, out, Progress())
     assert plan(recipe, dataset, out, Progress()) is None

@@ -93,7 +93,7 @@ def graph_embeddings(folder, model, task, texts):
 
 
 @pytest.mark.parametrize("task", ["query", "document"])
-def test_the_graph_gives_the_embeddings(colbert, tmp_path, task):
+def test_export_to_onnx_gives_the_same_embeddings(colbert, tmp_path, task):
     export_checkpoint(str(colbert), tmp_path / "out", "onnx")
     model = load_colbert(str(colbert))
     texts = QUERIES if task == "query" else DOCUMENTS
@@ -106,7 +106,7 @@ def test_the_graph_gives_the_embeddings(colbert, tmp_path, task):
     }
 
 
-def test_a_dense_student_goes_to_what_can_hold_it(encoder, tmp_path):
+def test_export_of_a_dense_student_offers_its_formats(encoder, tmp_path):
     model = load_dense(str(encoder), 16, 64, "mean", "cosine")
     save_dense(model, tmp_path / "student")
     expected = SentenceTransformer(str(tmp_path / "student")).encode(DOCUMENTS)
@@ -119,7 +119,7 @@ def test_a_dense_student_goes_to_what_can_hold_it(encoder, tmp_path):
         export_checkpoint(str(tmp_path / "student"), tmp_path / "no", "stanford")
 
 
-def test_what_stanfords_code_would_compute_otherwise_is_refused(encoder, colbert, tmp_path):
+def test_export_to_stanford_refuses_what_it_computes_differently(encoder, colbert, tmp_path):
     save_colbert(load_colbert(str(encoder)), tmp_path / "unmarked")
     with pytest.raises(ModelError, match="export it with --format pylate"):
         export_checkpoint(str(tmp_path / "unmarked"), tmp_path / "out", "stanford")

@@ -117,7 +117,7 @@ def test_the_page_loads_nothing_runs_nothing_and_is_built_right(small_run):
     assert len(page.all("style")) == 1 and "#0000f" not in text
 
 
-def test_what_comes_from_data_is_text(small_run):
+def test_report_escapes_texts_from_data(small_run):
     metrics = change_metrics(small_run)
     changed = metrics["most_changed"]["gained"][0] | {"query": EVIL}
     changed["documents"] = [[{"doc_id": EVIL, "title": EVIL, "text": EVIL, "grade": 1}]] * 2
@@ -275,7 +275,7 @@ def test_a_damaged_file_is_named(small_run, name):
         write_report(small_run)
 
 
-def test_a_page_that_cannot_be_written_is_said(small_run):
+def test_report_that_cannot_be_written_is_an_error(small_run):
     (small_run / "report.html.part").mkdir()
     with pytest.raises(RunError, match=r"report\.html cannot be written \(Is a directory\)"):
         write_report(small_run)

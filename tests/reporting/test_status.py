@@ -126,7 +126,7 @@ def test_a_run_that_goes_on_elsewhere_says_where_how_far_and_how_fast(small_run,
 
 
 @pytest.mark.subprocess
-def test_what_a_stopped_process_left_is_not_taken_for_what_the_next_one_does(small_run, at_work):
+def test_status_ignores_the_progress_of_a_stopped_process(small_run, at_work):
     at_work("telling").kill()
     time.sleep(0.2)
     process = at_work("silently")
@@ -135,7 +135,7 @@ def test_what_a_stopped_process_left_is_not_taken_for_what_the_next_one_does(sma
     assert "6 of 20" not in said
 
 
-def test_a_run_of_which_little_is_there_says_where_it_stopped(small_run):
+def test_status_of_an_unfinished_run_says_where_it_stopped(small_run):
     (small_run / "metrics.json").unlink()
     assert status_of(small_run).startswith("Stopped after index. Resume with: the same `pdadapt adapt`\n")
     (small_run / "timings.jsonl").unlink()
@@ -193,7 +193,7 @@ def test_progress_leaves_its_state_now_and_then_and_nothing_at_the_end(tmp_path,
     assert not list(tmp_path.iterdir())
 
 
-def test_a_state_that_cannot_be_written_stops_no_work(tmp_path):
+def test_progress_state_that_cannot_be_written_stops_no_work(tmp_path):
     view = Progress(Console(quiet=True))
     view.state = tmp_path / "nowhere" / "progress.json"
     with view.task("train", 1, "steps") as advance:

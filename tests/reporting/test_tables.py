@@ -118,13 +118,13 @@ PRINTED = {
 
 
 @pytest.mark.parametrize("name", PRINTED)
-def test_what_a_terminal_of_80_columns_shows(name, golden):
+def test_tables_fit_a_terminal_of_80_columns(name, golden):
     terminal = console(width=80, file=io.StringIO())
     terminal.print(PRINTED[name])
     golden(GOLDEN).check(name, terminal.file.getvalue())  # type: ignore[attr-defined]
 
 
-def test_each_golden_text_is_printed_here(golden):
+def test_golden_tables_are_all_printed(golden):
     golden(GOLDEN).check_names(PRINTED)
 
 
@@ -175,7 +175,7 @@ def test_without_a_terminal_long_work_says_every_minute_how_far_it_is(monkeypatc
     assert 3 < len(lines) < 8 and lines[-1].startswith("label points: 10 prompts in")
 
 
-def test_what_an_earlier_run_did_says_nothing_of_the_rate(monkeypatch):
+def test_progress_rate_ignores_work_of_an_earlier_run(monkeypatch):
     clock = iter(range(0, 10_000, 40))
     monkeypatch.setattr("pdadapt.runtime.progress.time", SimpleNamespace(monotonic=lambda: float(next(clock))))
     console = Console(width=200, file=io.StringIO())

@@ -42,7 +42,7 @@ def tokens(text):
         ("Привет мира", ["привет", "мира"]),
     ],
 )
-def test_words_of_scripts(text, expected):
+def test_bm25_splits_words_by_script(text, expected):
     assert tokens(text) == expected
 
 
@@ -78,7 +78,7 @@ def test_a_document_is_found_in_languages_without_spaces_or_with_marks(language,
     assert retrieve(BM25(), corpus, {"q": query}, tmp_path, 3, Progress())["q"][0][0] == f"d{best}"
 
 
-def test_an_index_of_other_words_is_not_searched(tmp_path):
+def test_bm25_index_of_another_tokenizer_is_made_anew(tmp_path):
     corpus = Corpus([Document(f"d{i}", "", text) for i, text in enumerate(TEXTS["zh"][0])])
     assert index_origin("bm25", corpus, {}, RetrieveSettings())["model"] != "bm25", "which it was in earlier versions"
     index = tmp_path / "bm25.index"

@@ -66,7 +66,7 @@ class Seen(Progress):
         return count()
 
 
-def test_what_a_kill_left_of_colberts_index_is_made_anew(engine_environment, stanford, beir, tmp_path):
+def test_colbert_index_left_by_a_kill_is_made_anew(engine_environment, stanford, beir, tmp_path):
     engine_environment("colbert")
     dataset = load_dataset(str(beir))
     engine = load_engine(str(stanford), {}, [], RetrieveSettings(engine="colbert"))
@@ -103,7 +103,7 @@ def test_an_interrupt_ends_a_worker_and_its_processes(tmp_path, monkeypatch):
         time.sleep(0.1)
 
 
-def test_an_index_that_is_gone_is_said_with_the_engines_own_words(engine_environment, stanford, beir, tmp_path):
+def test_engine_reports_a_missing_index_in_its_own_words(engine_environment, stanford, beir, tmp_path):
     engine_environment("plaid")
     dataset = load_dataset(str(beir))
     engine = load_engine(str(stanford), {}, [], RetrieveSettings(engine="plaid"))

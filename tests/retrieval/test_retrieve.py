@@ -96,7 +96,7 @@ def test_bm25_alone_needs_no_search_by_a_model_and_leaves_out_what_it_does_not_f
     assert {"BM25: index", "BM25: search"} == {task for task in tasks(out) if task.endswith(("index", "search"))}
 
 
-def test_where_bm25_alone_finds_nothing_at_all_that_is_said_and_the_way_out_works(tiny_recipe, dataset, tmp_path):
+def test_bm25_alone_that_finds_nothing_is_refused_and_its_advice_works(tiny_recipe, dataset, tmp_path):
     strange = replace(dataset, queries={"other": "zebra", "another": "the of"})
     with pytest.raises(DataError, match=r"no document for any query.*=\[student\] --restart-from retrieve"):
         candidates(tiny_recipe, strange, tmp_path, ["bm25"])
@@ -110,7 +110,7 @@ def tasks(out):
 
 
 @pytest.mark.parametrize("sources", [["student", "bm25"], ["bm25"]])
-def test_stopped_after_bm25_the_run_goes_on_to_the_same_bytes(tiny_recipe, dataset, tmp_path, sources):
+def test_retrieval_stopped_after_bm25_resumes_to_the_same_bytes(tiny_recipe, dataset, tmp_path, sources):
     candidates(tiny_recipe, dataset, tmp_path, sources)
     file, ranking = tmp_path / "iteration-1" / "candidates.run", tmp_path / "iteration-0" / "bm25.run"
     assert not list(tmp_path.rglob("*index*"))

@@ -209,7 +209,7 @@ def test_settings_of_memory_may_change_when_a_run_goes_on(tmp_path):
             run.claim(Recipe.model_validate({"train": {"learning_rate": 1}}), {})
 
 
-def test_an_out_that_is_a_file_is_said(tmp_path):
+def test_run_folder_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="cannot be written to"), RunFolder(tmp_path / "file").locked():
         pass

@@ -54,7 +54,7 @@ def test_settings_of_another_command_are_free_in_a_run_of_adapt_only():
     assert is_free("reranker.steps") and not is_free("reranker.steps", staged=False)
 
 
-def test_what_the_stages_before_wrote_is_known():
+def test_artefacts_before_names_what_earlier_stages_wrote():
     assert artefacts_before("label") == {"candidates.run"}
     assert artefacts_before("train") >= {"candidates.run", "lists.jsonl", "labels.json", "asked.jsonl"}
 

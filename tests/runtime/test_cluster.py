@@ -79,7 +79,7 @@ class Watching(Progress):
 
 @pytest.mark.subprocess
 @pytest.mark.ray
-def test_a_killed_worker_and_a_lost_node_cost_time_alone(nodes, tiny_recipe, beir, tmp_path, monkeypatch):
+def test_cluster_survives_a_killed_worker_and_a_lost_node(nodes, tiny_recipe, beir, tmp_path, monkeypatch):
     """While points are labeled a worker gets SIGKILL; while pairs are, a node is taken away."""
     monkeypatch.setattr(ask, "QUESTIONS_PER_CHUNK", 12)
     recipe = load_recipe(str(tiny_recipe), {"train.steps": 1})
@@ -105,7 +105,7 @@ def test_a_killed_worker_and_a_lost_node_cost_time_alone(nodes, tiny_recipe, bei
     assert one == many
 
 
-def test_a_task_that_is_run_again_does_not_wait_for_what_was_dropped():
+def test_cluster_queue_gives_none_for_dropped_work():
     async def taken_twice():
         shelf = WorkQueue([None])
         await shelf.put(0, "item")
@@ -117,7 +117,7 @@ def test_a_task_that_is_run_again_does_not_wait_for_what_was_dropped():
 
 
 @pytest.mark.ray
-def test_what_a_worker_finds_wrong_is_one_sentence(nodes, tiny_recipe, beir, tmp_path):
+def test_cluster_worker_error_is_one_sentence(nodes, tiny_recipe, beir, tmp_path):
     recipe = load_recipe(str(tiny_recipe))
     teachers = ClusterTeachers(RayCluster(), recipe.teacher.model_copy(update={"max_length": 5}), ["point"])
     chunk = Chunk([Point("wheel", "rim")], [Point("wheel", "rim")])
@@ -130,14 +130,14 @@ def test_what_a_worker_finds_wrong_is_one_sentence(nodes, tiny_recipe, beir, tmp
 
 
 @pytest.mark.parametrize("address", ["spark", "Ray", "ray:", "ray://host", "ray://host:abc", "ray://:1", "ray://h:1/x"])
-def test_what_is_no_cluster_is_refused(address, tmp_path):
+def test_cluster_option_refuses_other_addresses(address, tmp_path):
     result = CliRunner().invoke(
         app, ["adapt", "--corpus", "demo", "--cluster", address, "--out", str(tmp_path / "out")]
     )
     assert result.exit_code == 2 and "is not the address of a cluster. Write ray" in " ".join(result.output.split())
 
 
-def test_a_model_travels_as_what_it_was_taken_for(t5, tmp_path):
+def test_cluster_sends_a_model_without_its_other_files(t5, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(t5, folder)
     (folder / "other.Q4.gguf").touch()
@@ -151,7 +151,7 @@ def test_a_model_travels_as_what_it_was_taken_for(t5, tmp_path):
 
 @pytest.mark.subprocess
 @pytest.mark.ray
-def test_without_a_cluster_it_says_how_to_begin_one(tiny_recipe, beir, tmp_path):
+def test_cluster_that_does_not_answer_is_an_error(tiny_recipe, beir, tmp_path):
     command = [sys.executable, "-m", "pdadapt", "adapt", "--corpus", beir, "--recipe", tiny_recipe]
     command += ["--out", tmp_path / "out", "--cluster", "ray://127.0.0.1:9"]
     process = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=120)

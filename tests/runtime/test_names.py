@@ -28,7 +28,7 @@ def test_names_are_as_plain_as_they_can_be_and_differ():
 
 
 @given(st.lists(st.text(st.sampled_from("aAbB_/-. é\u0301漢\udcff")), min_size=1, max_size=8, unique=True))
-def test_no_two_names_meet_on_any_file_system(names):
+def test_file_names_differ_on_any_file_system(names):
     found = file_names(names)
     assert len({name.casefold() for name in found}) == len(names)
     assert not any("/" in name or not name.strip(".") for name in found)
@@ -61,7 +61,7 @@ def test_models_whose_names_differ_little_leave_a_run_each(beir, encoder, stanfo
     assert scores and all(score in beside for score in scores)
 
 
-def test_a_run_that_was_given_is_not_written_over(beir, tmp_path):
+def test_evaluate_does_not_overwrite_a_given_run(beir, tmp_path):
     out = tmp_path / "out"
     write_run(out / "bm25.run", [("q12", [("d0", 2.0), ("d1", 1.0)])], "mine")
     before = (out / "bm25.run").read_bytes()

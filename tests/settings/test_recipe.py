@@ -18,7 +18,7 @@ def test_every_shipped_recipe_is_valid_and_says_how_to_run_it(name):
     assert any("Cost" in line for line in head)
 
 
-def test_the_recipes_ship():
+def test_recipes_of_the_package_are_listed():
     assert set(recipe_names()) >= {
         "paper",
         "fiqa",

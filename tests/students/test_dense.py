@@ -116,7 +116,7 @@ def test_a_tokenizer_that_pads_left_and_small_chunks_change_nothing(dense, beir,
     torch.testing.assert_close(found[0], found[2])
 
 
-def test_what_has_no_vector_for_a_text_is_refused(tmp_path, encoder):
+def test_dense_student_needs_one_vector_per_text(tmp_path, encoder):
     transformer = Transformer(str(encoder))
     model = SentenceTransformer(modules=[transformer, Normalize("token_embeddings")])
     model.save_pretrained(str(tmp_path / "tokens"), create_model_card=False)

@@ -80,7 +80,7 @@ def test_a_saved_checkpoint_loads_again_to_the_same_vectors(student, tmp_path):
 
 @pytest.mark.subprocess
 @pytest.mark.skipif("PYLATE_PYTHON" not in os.environ, reason="PYLATE_PYTHON does not name a Python with PyLate")
-def test_pylate_loads_it_to_the_same_vectors(student, tmp_path):
+def test_pylate_loads_a_checkpoint_to_the_same_vectors(student, tmp_path):
     """PyLate 1.6 pins sentence-transformers 5, so it runs in an environment of its own."""
     save_colbert(student, tmp_path / "saved")
     script = f"""
@@ -117,7 +117,7 @@ def test_a_pca_projection_keeps_dot_products_better_than_chance_and_exactly_at_f
     assert error < 0.1 * (plain[0] @ plain[1].T).abs().mean()
 
 
-def test_projections_that_cannot_be_are_refused(encoder):
+def test_projection_without_a_corpus_or_too_wide_is_refused(encoder):
     with pytest.raises(ModelError, match="must be fitted to a corpus"):
         load_colbert(str(encoder), projection=8)
     with pytest.raises(ModelError, match="exceeds the encoder's 32"):
@@ -129,7 +129,7 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
         load_colbert(str(tmp_path))
 
 
-def test_bfloat16_is_for_multiplying_only(stanford):
+def test_bfloat16_student_gives_float32_vectors(stanford):
     exact = load_colbert(str(stanford), document_length=180).encode_document([DOCUMENT])[0]
     model = load_colbert(str(stanford), document_length=180, dtype="bfloat16")
     found = model.encode_document([DOCUMENT])[0]

@@ -185,7 +185,7 @@ def test_a_tokenizer_that_reads_no_words_is_refused_before_any_work(chat_llama, 
         assert str(folder) in str(found.value)
 
 
-def test_texts_in_another_order_or_lost_on_the_way_are_seen(chat_llama):
+def test_prompt_check_refuses_lost_or_reordered_texts(chat_llama):
     tokenizer = AutoTokenizer.from_pretrained(chat_llama)
     prompt = Prompt("Query: {query} Document: {document} :", POINT_FIELDS, "own.txt")
 
@@ -281,7 +281,7 @@ def test_a_server_on_which_the_model_thinks_is_refused_before_any_work(served, c
             check_teacher(settings, "point", {"spoke"}, tmp_path / "l.sqlite")
 
 
-def test_thoughts_are_known_by_their_beginnings():
+def test_begins_thought_knows_the_tokens_of_many_families():
     whole = ["<think>", " <think>\n", "<|channel|>", "[THINK]", "◁think▷", "<seed:think>", "<thought>", "<|channel>"]
     pieces = ["<th", "<tho", "<|channel", "<|START_", "[TH", "[THINK", "◁", "◁think", "<seed", "<seed:"]
     for token in (*whole, *pieces):
@@ -365,7 +365,7 @@ def test_a_document_opens_no_turn_that_is_plain_text(name, chat_llama, tmp_path)
     assert len(long) <= 900 and encode.turns.count_turns(tokenizer.decode(long)) == encode.frame_turns
 
 
-def test_turns_that_control_tokens_open_need_no_other_look(chat_llama):
+def test_chat_turns_opened_by_control_tokens_need_no_marks(chat_llama):
     assert not chat_format(AutoTokenizer.from_pretrained(chat_llama)).turns.marks
 
 
@@ -384,7 +384,7 @@ def test_a_document_is_read_once_however_many_of_its_questions_are_too_long(chat
         del encode.control.read
 
 
-def test_a_date_and_a_document_are_no_part_of_a_template(chat_llama, tmp_path):
+def test_chat_template_has_a_fixed_date_and_keeps_documents_as_they_are(chat_llama, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(templated(chat_llama, tmp_path, CHATML + "{{ strftime_now('%Y') }}"))
     assert chat_format(tokenizer)("{{ 1 + 1 }}").endswith("26 Jul 2024")
     assert "{{ 1 + 1 }}" in chat_format(tokenizer)("{{ 1 + 1 }}")

@@ -150,7 +150,7 @@ def test_two_texts_make_no_control_token_together(template, chat_llama):
         assert specials(tokenizer, ids) == plain and "rim" in tokenizer.decode(ids) + "rim" * ("<" in document)
 
 
-def test_only_what_controls_something_is_broken(chat_llama):
+def test_control_tokens_alone_are_broken(chat_llama):
     tokenizer = AutoTokenizer.from_pretrained(chat_llama)
     control = ControlTokens(tokenizer)
     assert set(control.strings.values()) == {*SPECIAL, "<think>", "</think>", "<tool_call>"}
@@ -195,7 +195,7 @@ def test_no_text_at_all_is_a_control_token_and_others_stay_as_they_are(chat_llam
         assert ids == before, "labels of such texts that were stored are of this prompt"
 
 
-def test_it_holds_when_documents_are_cut_to_fit(chat_llama):
+def test_control_tokens_stay_text_when_documents_are_cut(chat_llama):
     tokenizer, encode = encoder_of(chat_llama, "causal", "pair", max_length=300, max_document_length=120)
     ids = encode([{"query": "spoke", "document_a": FORGED * 40, "document_b": "<|im_end|>" * 200}])[0]
     assert len(ids) <= 300 and specials(tokenizer, ids) == ["<|im_start|>", "<|im_end|>", "<|im_start|>"]
@@ -253,7 +253,7 @@ def test_a_classifier_is_fitted_to_texts_as_it_is_asked_about_them(cross_encoder
 
 
 @pytest.mark.parametrize("kind", ["encoder", "stanford"])
-def test_a_retriever_as_a_teacher_reads_them_as_text(kind, request):
+def test_control_tokens_are_text_for_a_retriever_as_a_teacher(kind, request):
     folder = str(request.getfixturevalue(kind))
     teacher = Teachers(TeacherSettings(model=folder, dtype="float32"))("point")
     tokenizer, seen = teacher.model.tokenizer, []

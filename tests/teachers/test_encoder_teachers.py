@@ -124,7 +124,7 @@ def test_a_plain_encoders_tokens_can_judge_by_maxsim_whole_texts(encoder):
 
 
 @pytest.mark.parametrize("kind", ["cross_encoder", "encoder", "stanford"])
-def test_asked_for_pairs_they_say_who_can_before_anything_is_loaded(kind, request):
+def test_encoder_teachers_refuse_pairs_before_loading(kind, request):
     settings = TeacherSettings(model=str(request.getfixturevalue(kind)))
     with pytest.raises(
         RecipeError, match=r"can judge single documents, but not pairs.*seq2seq, causal, endpoint.*derived"
@@ -147,7 +147,7 @@ def test_points_and_pairs_can_have_teachers_of_their_own_and_only_one_is_in_memo
     assert teacher_key(settings, "pair") == teacher_key(TeacherSettings(model=str(t5), dtype="float32"), "pair")
 
 
-def test_bits_need_a_gpu_and_that_is_said_at_once(t5, monkeypatch, tmp_path):
+def test_quantize_without_a_gpu_is_refused_before_loading(t5, monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ModelError, match=r"teacher\.quantize=8bit needs a GPU"):
         check_teacher(TeacherSettings(model=str(t5), quantize="8bit"), "point", {"hub"}, tmp_path / "l.sqlite")
@@ -155,7 +155,7 @@ def test_bits_need_a_gpu_and_that_is_said_at_once(t5, monkeypatch, tmp_path):
         Teachers(TeacherSettings(model=str(t5), quantize="8bit"))("point")
 
 
-def test_bits_are_for_the_language_model_of_two_teachers(cross_encoder, t5, monkeypatch, tmp_path):
+def test_quantize_applies_to_the_language_model_of_two_teachers(cross_encoder, t5, monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setitem(sys.modules, "bitsandbytes", types.ModuleType("bitsandbytes"))
     both = TeacherSettings(model=str(cross_encoder), dtype="float32", quantize="8bit", pair=PairSettings(model=str(t5)))

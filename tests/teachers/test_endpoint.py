@@ -55,7 +55,7 @@ def local(llama):
     return Teachers(TeacherSettings(model=str(llama), dtype="float32"))("point")
 
 
-def test_its_log_odds_are_those_of_the_model_that_is_served(server, llama):
+def test_endpoint_log_odds_equal_those_of_the_served_model(server, llama):
     teacher = Teachers(settings(server))("point")
     assert scores_in_order(teacher.score_points, POINTS) == pytest.approx(
         scores_in_order(local(llama).score_points, POINTS), abs=1e-4
@@ -98,7 +98,7 @@ def test_a_server_that_cannot_be_reached_or_is_silent_is_an_error_that_keeps_wha
         scores_in_order(Teachers(settings(server, "silent"))("point").score_points, POINTS[:1])
 
 
-def test_stopped_nothing_stays_in_flight(server):
+def test_endpoint_that_is_stopped_leaves_no_request_in_flight(server):
     asking = Teachers(settings(server, "slow", concurrency=2))("point").score_points([Chunk(POINTS, POINTS)])
     assert len(next(asking)) == 1  # the other one takes a minute
     started = time.monotonic()
@@ -176,7 +176,7 @@ def test_a_refusal_that_comes_before_any_answer_may_be_the_questions_fault(serve
     assert scores_in_order(teacher.score_points, refused + POINTS) == pytest.approx(expected, abs=1e-4)
 
 
-def test_a_server_that_stays_away_is_spoken_of_once(monkeypatch):
+def test_server_that_stays_away_is_reported_once(monkeypatch):
     said = []
     few = servers.Servers(["http://127.0.0.1:9/v1", "http://127.0.0.1:10/v1"], 4, said.append)
     assert few.at_once == 8
@@ -192,7 +192,7 @@ def test_words_listed_as_impossible_or_without_a_number_are_not_listed(server):
         assert scores_in_order(Teachers(settings(server, name))("point").score_points, POINTS[:2]) == [None, None]
 
 
-def test_what_a_server_cannot_do_is_found_before_any_work(server, tmp_path, monkeypatch):
+def test_check_teacher_refuses_servers_that_cannot_judge(server, tmp_path, monkeypatch):
     store = tmp_path / "l.sqlite"
     check_teacher(settings(server), "point", {"spoke hub"}, store)
     with pytest.raises(ModelError, match="without `top_logprobs`"):
@@ -210,7 +210,7 @@ def test_what_a_server_cannot_do_is_found_before_any_work(server, tmp_path, monk
     check_teacher(away, "point", {"spoke hub"}, store)  # what is labeled may be all that is needed
 
 
-def test_a_server_that_makes_us_wait_is_spoken_of(server):
+def test_server_that_makes_us_wait_is_reported(server):
     said = []
     model = ModelSettings(model=f"{server}#busy", concurrency=1)
     scores_in_order(EndpointTeacher(model, PointSettings(), None, said.append).score_points, POINTS)
@@ -276,7 +276,7 @@ def test_servers_share_the_questions_and_one_that_dies_costs_none(llama, monkeyp
     assert not any(first in line for line in said)
 
 
-def test_a_server_that_is_away_when_it_begins_is_gone_without(server, llama, tmp_path, monkeypatch):
+def test_server_that_is_away_at_the_start_is_left_out(server, llama, tmp_path, monkeypatch):
     monkeypatch.setattr(servers, "TRIES", 1)
     said = []
     model = ModelSettings(model=f"{server}#tiny", endpoints=("http://127.0.0.1:9/v1",))

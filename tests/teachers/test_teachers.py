@@ -106,7 +106,7 @@ def test_other_encoder_decoders_equal_generate_too(name, tmp_path):
     assert len({round(score, 4) for score in expected}) > 2
 
 
-def test_half_a_model_is_no_teacher(tmp_path):
+def test_encoder_only_t5_is_refused_as_seq2seq(tmp_path):
     """An encoder-only T5, as sentence-transformers has them, must not judge with a random decoder."""
     size = word_tokenizer(tmp_path, end=True)
     T5EncoderModel(T5Config(vocab_size=size, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4)).save_pretrained(
@@ -210,7 +210,7 @@ def test_kind_of_other_architectures(architecture, more, kind, tmp_path):
             teacher_kind(settings)
 
 
-def test_what_a_teacher_cannot_do_is_found_before_any_work(t5, llama, encoder, tmp_path):
+def test_check_teacher_refuses_models_that_cannot_judge(t5, llama, encoder, tmp_path):
     store = tmp_path / "l.sqlite"
 
     def check(folder, task="point", queries=("spoke",), **changes):
@@ -296,7 +296,7 @@ def one(encode, **values):
     return encode([values])[0]
 
 
-def test_documents_are_cut_evenly_and_nothing_else_is(llama):
+def test_prompt_is_cut_evenly_in_its_documents_only(llama):
     tokenizer, encode = encoder_for(llama, 40)
     text = tokenizer.decode(one(encode, query="spoke tension", document_a="rim " * 400, document_b="pad " * 400))
     assert text.startswith("Query spoke tension A rim") and text.endswith("Answer")
@@ -319,7 +319,7 @@ def test_max_document_length_cuts_each_document_alone(llama):
     assert text == "Query hub A rim rim rim rim rim B pad valve Answer"
 
 
-def test_share_gives_the_rest_of_the_short_to_the_long():
+def test_share_tokens_gives_what_short_texts_leave_to_long_ones():
     assert share_tokens({"a": 100, "b": 100}, 50) == {"a": 25, "b": 25}
     assert share_tokens({"a": 100, "b": 10}, 50) == {"a": 40, "b": 10}
     assert share_tokens({"a": 3, "b": 4}, 50) == {"a": 3, "b": 4}
@@ -394,7 +394,7 @@ def test_a_budget_that_does_not_fit_is_halved_and_stays_so():
         list(TokenBudget("least", 1).batches([8], lambda batch: score(range(9))))
 
 
-def test_what_memory_allowed_is_remembered_for_the_run_and_other_errors_are_not_taken_for_it(tmp_path):
+def test_token_budget_is_kept_for_the_run_and_other_errors_pass(tmp_path):
     batch_limits.keep_in(tmp_path / "memory.json")
 
     def score(batch):

@@ -139,7 +139,7 @@ def test_killed_after_a_check_it_goes_on_from_there_to_the_same_files(stanford, 
         (60, [1.0, 1.0, 1.0], "The teacher distinguishes no documents of the held-out queries, so the last state"),
     ],
 )
-def test_where_no_query_can_choose_the_last_state_is_kept_and_that_is_said(
+def test_checks_without_judging_queries_keep_the_last_state_and_say_so(
     queries, points, said, stanford, beir, tmp_path, capsys
 ):
     dataset = load_dataset(str(beir))

@@ -118,7 +118,7 @@ def test_two_machines_train_one_run(tiny_recipe, beir, tmp_path):
     )
 
 
-def test_nobody_waits_for_a_rank_0_that_is_gone(tmp_path, monkeypatch):
+def test_ranks_do_not_wait_for_a_lost_rank_0(tmp_path, monkeypatch):
     monkeypatch.setattr(distributed, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(distributed, "LOST_PATIENCE", 0.1)
     monkeypatch.setattr(distributed, "START_PATIENCE", 0.3)

@@ -61,7 +61,7 @@ def batch():
     return scores, points, pairs, log_odds
 
 
-def test_hand_computed_values():
+def test_losses_equal_values_computed_by_hand():
     # P_point = (2/3, 1/3), P = (1/2, 1/2): KL = 2/3 ln(4/3) + 1/3 ln(2/3)
     assert kd_loss(torch.zeros(1, 2), torch.tensor([[math.log(2), 0.0]])).item() == pytest.approx(
         2 / 3 * math.log(4 / 3) + 1 / 3 * math.log(2 / 3), abs=1e-6
@@ -140,7 +140,7 @@ def test_contrastive_ignores_what_is_not_counted_and_queries_without_a_label(bat
     assert loss.item() == 0 and (alone.grad == 0).all()
 
 
-def test_gradcheck(batch, labeled):
+def test_losses_pass_gradcheck(batch, labeled):
     scores, points, pairs, log_odds = batch
     scores.requires_grad_()
     assert torch.autograd.gradcheck(lambda s: kd_loss(s, points, 0.7, 1.3), scores)

@@ -105,13 +105,13 @@ def test_two_long_documents_are_cut_evenly_and_the_query_is_whole(cross_encoder)
     assert len(tokenizer(*join_pair(tokenizer, Pair("wheel spoke", "rim " * 100, "pad " * 100), 40))["input_ids"]) <= 40
 
 
-def test_without_labels_it_says_so(beir, tiny_recipe, encoder, tmp_path):
+def test_train_reranker_without_judgments_is_refused(beir, tiny_recipe, encoder, tmp_path):
     with pytest.raises(DataError, match=r"Add qrels/train\.tsv"):
         train_reranker(recipe(tiny_recipe, encoder, "pair"), load_dataset(str(beir)), tmp_path / "out", Progress())
     assert not (tmp_path / "out").exists()
 
 
-def test_what_a_classifier_cannot_learn_from_is_said(judged, tiny_recipe, encoder, tmp_path):
+def test_train_reranker_refuses_unusable_judgments(judged, tiny_recipe, encoder, tmp_path):
     settings = recipe(tiny_recipe, encoder, "point")
     file = judged / "qrels" / "train.tsv"
     rows = file.read_text(encoding="utf-8")
@@ -161,7 +161,7 @@ def test_when_memory_runs_out_it_goes_on_with_fewer_examples_at_once(
 
 
 @pytest.mark.subprocess
-def test_the_command(judged, tiny_recipe, encoder, tmp_path):
+def test_train_reranker_command_names_the_option_for_its_model(judged, tiny_recipe, encoder, tmp_path):
     command = [sys.executable, "-m", "pdadapt", "train-reranker", "--corpus", judged, "--recipe", tiny_recipe]
     command += ["--model", encoder, "--set", "reranker.steps=1", "--out", tmp_path / "out"]
     process = subprocess.run([str(part) for part in command], capture_output=True, text=True)

@@ -85,7 +85,7 @@ def test_adaptation_reads_no_label(labeled, beir, tiny_recipe, tmp_path):
     assert found[0] == found[1]
 
 
-def test_the_command_on_ms_marcos_files(msmarco, tiny_recipe, tmp_path):
+def test_train_msmarco_command_runs_on_local_files(msmarco, tiny_recipe, tmp_path):
     out = tmp_path / "run"
     changes = [part for key in ("train.lambda_cl=1", "train.steps=2") for part in ("--set", key)]
     command = ["train-msmarco", "--corpus", str(msmarco), "--recipe", str(tiny_recipe), "--out", str(out), *changes]
@@ -96,7 +96,7 @@ def test_the_command_on_ms_marcos_files(msmarco, tiny_recipe, tmp_path):
     assert "cl" in json.loads((out / "iteration-1/train.jsonl").read_text(encoding="utf-8").splitlines()[0])
 
 
-def test_labels_that_are_not_there_are_asked_for_before_any_work(labeled, beir, tiny_recipe, tmp_path):
+def test_supervised_recipe_without_judgments_is_refused_before_any_work(labeled, beir, tiny_recipe, tmp_path):
     with pytest.raises(DataError, match=r"Add qrels/train\.tsv"):
         adapt(supervised(tiny_recipe), load_dataset(str(beir)), tmp_path / "run", Progress())
     file = labeled[0] / "qrels" / "train.tsv"

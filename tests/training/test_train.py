@@ -273,7 +273,7 @@ def test_the_loss_is_logged_at_every_saved_state():
 
 
 @pytest.mark.parametrize("way", ["gradient_checkpointing", "compile"])
-def test_less_memory_or_less_time_learns_the_same(data, stanford, tmp_path, way):
+def test_checkpointing_and_compiling_learn_the_same(data, stanford, tmp_path, way):
     dataset, lists = data
     weights = []
     for chosen in (False, True):

@@ -93,11 +93,11 @@ def train(
     finite.
     """
     states = folder / "trainer"
-    at_once = queries_per_part(settings)
+    per_part = queries_per_part(settings)
     steps = count_steps(settings, len(lists))
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "tensorboard")  # outside of the states, which are removed
     arguments = MultiVectorEncoderTrainingArguments(
-        **common_arguments(settings, states, steps, at_once, settings.batch_size // (at_once * processes()), seed),
+        **common_arguments(settings, states, steps, per_part, settings.batch_size // (per_part * processes()), seed),
         gradient_checkpointing=settings.gradient_checkpointing,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,

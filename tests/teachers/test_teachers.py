@@ -113,7 +113,7 @@ def test_encoder_only_t5_is_refused_as_seq2seq(tmp_path):
         tmp_path
     )
     assert teacher_kind(ModelSettings(model=str(tmp_path))) == "bi_encoder"
-    with pytest.raises(ModelError, match=r"lacks weights \(.*\), which would be random"):
+    with pytest.raises(ModelError, match=r"lacks weights \(.*\), so they would be random numbers"):
         load(TeacherSettings(model=str(tmp_path), kind="seq2seq"))
 
 
@@ -416,7 +416,7 @@ def test_token_budget_is_kept_for_the_run_and_other_errors_pass(tmp_path):
 
 
 def test_a_folder_that_is_no_language_model_is_refused(tmp_path, encoder):
-    with pytest.raises(ModelError, match=r"Teacher .* does not load \(.*give another model"):
+    with pytest.raises(ModelError, match=r"Teacher .* does not load \(.*Give another model"):
         load(TeacherSettings(model=str(encoder), kind="seq2seq"))
 
 

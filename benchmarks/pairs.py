@@ -26,6 +26,7 @@ from itertools import permutations
 from pathlib import Path
 
 import matplotlib
+from seeds import against, mean_and_sd
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
@@ -178,21 +179,6 @@ def label_rows(name: str, options: argparse.Namespace) -> Iterator[list[object]]
     for strategy in STRATEGIES:
         for share in SHARES:
             yield row(strategy, share, *by_labels(strategy, math.ceil(PAPER * share / 100)))
-
-
-def mean_of(of_seeds: Sequence[PerQuery]) -> PerQuery:
-    return {query_id: statistics.fmean(values[query_id] for values in of_seeds) for query_id in of_seeds[0]}
-
-
-def mean_and_sd(of_seeds: Sequence[PerQuery]) -> tuple[str, str]:
-    means = [statistics.fmean(values.values()) for values in of_seeds]
-    return f"{statistics.fmean(means):.4f}", f"{statistics.pstdev(means):.4f}"
-
-
-def against(base: Sequence[PerQuery], other: Sequence[PerQuery]) -> tuple[str, str, str]:
-    """The change of the mean over the queries, half of its 95 % interval, and p; a query's value is its seeds' mean."""
-    change = compare_two(mean_of(base), mean_of(other), 10_000, 0)
-    return f"{change.change:+.4f}", f"{change.margin or 0.0:.4f}", f"{change.p:.3f}"
 
 
 def source_rows(name: str, options: argparse.Namespace) -> Iterator[list[object]]:

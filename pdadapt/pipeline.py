@@ -30,6 +30,7 @@ from pdadapt.students.colbert import PROJECTION_SAMPLE, get_lengths, set_lengths
 from pdadapt.students.load import load_student, save_student
 from pdadapt.training import distributed
 from pdadapt.training.stage import train_student
+from pdadapt.training.trainer import freeze_below
 
 if TYPE_CHECKING:
     from pdadapt.runtime.ray_cluster import RayCluster
@@ -144,5 +145,6 @@ def new_student(context: RunContext) -> Any:
     lengths = get_lengths(model)
     set_lengths(model, recipe.train.query_length, recipe.train.document_length)  # Are these too long? Find out now.
     set_lengths(model, *lengths)
+    freeze_below(model, recipe.train.layers)  # Are there so many layers? Find out now.
     make_engine(model, recipe.retrieve)  # Can the engine search it? Find out now.
     return model

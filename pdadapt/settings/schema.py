@@ -270,6 +270,10 @@ class TrainSettings(Settings):
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Dropout of all dropout layers in training. null: as the model's configuration says. On a CPU, 0 halves the time
     of a step."""
+    layers: Annotated[int, Field(ge=0)] | None = None
+    """Top layers of the encoder that are trained. The embeddings and all layers below keep their weights, and a step
+    takes less time and memory. A projection is always trained. null: all layers and the embeddings. 0: the projection
+    alone."""
     held_out: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     """Share of the queries that is held out: labeled but not trained on. At most 500 queries are held out. If the share
     is fewer than 20 queries, none are. Held-out queries show how far the student agrees with the teacher. If an

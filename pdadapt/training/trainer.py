@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.data import SequentialSampler
 
 from pdadapt.data.corpus import Corpus, Queries
+from pdadapt.errors import RecipeError
 from pdadapt.labeling.training_list import TrainingList
 from pdadapt.runtime.progress import Progress
 from pdadapt.settings.schema import TrainSettings
@@ -112,6 +113,7 @@ def train(
     lengths = get_lengths(model)
     set_lengths(model, settings.query_length, settings.document_length)
     set_dropout(model, settings.dropout)
+    freeze_below(model, settings.layers)
     if settings.compile:
         encoder: Any = model[0]
         encoder.auto_model.compile(dynamic=True)
@@ -159,6 +161,28 @@ def set_dropout(model: nn.Module, share: float | None) -> None:
     for module in model.modules():
         if isinstance(module, nn.Dropout) and share is not None:
             module.p = share
+
+
+def freeze_below(model: nn.Module, layers: int | None) -> None:
+    """Freeze the embeddings and the layers below the top `layers` of the encoder. None freezes nothing.
+
+    Raises RecipeError if the encoder has fewer layers, or if nothing is left to train.
+    """
+    if layers is None:
+        return
+    encoder: Any = model[0].auto_model  # type: ignore[index]
+    stacks = [module for module in encoder.modules() if isinstance(module, nn.ModuleList)]
+    stack = max(stacks, key=lambda found: sum(weight.numel() for weight in found.parameters()))
+    if layers > len(stack):
+        raise RecipeError(f"train.layers={layers} exceeds the {len(stack)} layers of the student. Lower it.")
+    top = {id(weight) for layer in stack[len(stack) - layers :] for weight in layer.parameters()}
+    for weight in encoder.parameters():
+        weight.requires_grad_(id(weight) in top)
+    if not any(weight.requires_grad for weight in model.parameters()):
+        raise RecipeError(
+            "train.layers=0 trains the projection alone, and the student has none. Set train.layers to 1 or more, or "
+            "set student.projection."
+        )
 
 
 def schedule(lists: int, length: int, seed: int) -> list[int]:

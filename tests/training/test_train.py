@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pdadapt.data.load import load_dataset
-from pdadapt.errors import ModelError
+from pdadapt.errors import ModelError, RecipeError
 from pdadapt.labeling.bradley_terry import fit_strengths
 from pdadapt.labeling.training_list import TrainingList
 from pdadapt.runtime.progress import Progress
@@ -368,3 +368,24 @@ def test_every_pass_goes_over_all_lists_whatever_the_number_of_processes():
     assert sorted(order[:5]) == sorted(order[5:10]) == list(range(5))
     assert order[:5] != order[5:10]
     assert schedule(5, 12, 7) == order != schedule(5, 12, 8)
+
+
+@pytest.mark.parametrize("layers", [1, 0])
+def test_layers_trains_only_the_top_layers_and_the_projection(encoder, data, tmp_path, layers):
+    dataset, lists = data
+    model = load_colbert(str(encoder), projection=8, sample_texts=[document.contents for document in dataset.corpus])
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    settings = SETTINGS.model_copy(update={"layers": layers})
+    train(model, lists, dataset.corpus, dataset.queries, settings, 0, tmp_path, Progress())
+    moved = {name for name, weight in model.state_dict().items() if not torch.equal(weight, before[name])}
+    names = {name.partition("layer.")[2].partition(".")[0] or name for name in moved}
+    count = len(model[0].auto_model.encoder.layer)
+    assert names == {"1.linear.weight", *map(str, range(count - layers, count))}
+
+
+def test_layers_is_refused_if_nothing_is_trained_or_the_encoder_has_fewer(encoder, data, tmp_path):
+    dataset, lists = data
+    for layers, message in ((0, "trains the projection alone"), (99, r"exceeds the \d+ layers")):
+        settings = SETTINGS.model_copy(update={"layers": layers})
+        with pytest.raises(RecipeError, match=message):
+            train(load_colbert(str(encoder)), lists, dataset.corpus, dataset.queries, settings, 0, tmp_path, Progress())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from pdadapt.runs.context import RunContext
@@ -27,6 +27,15 @@ def count_held_out(queries: int, share: float) -> int:
 def judging(context: RunContext) -> set[str]:
     """The held-out queries that judge a training: half of them, if the other half chooses its best state."""
     return set(sorted(context.held_out)[::2]) if context.recipe.train.keeps_best else set(context.held_out)
+
+
+def still_rises(checks: Sequence[Mapping[str, float]]) -> bool:
+    """Whether the agreement at the last check of a training is the best, so that more steps or queries may pay.
+
+    checks: the rows of checks.jsonl. The first is that of the student before training.
+    """
+    values = [check["value"] for check in checks]
+    return len(values) > 2 and values[-1] > max(values[:-1])
 
 
 def agreed_values(rows: Iterable[Mapping[str, Any]], student: str, measure: str) -> dict[str, float]:

@@ -12,7 +12,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from pdadapt.errors import RunError
-from pdadapt.evaluation.held_out import DECISIVE_MEASURE
+from pdadapt.evaluation.held_out import DECISIVE_MEASURE, still_rises
 from pdadapt.evaluation.results import Comparison, Measures, MostChanged
 from pdadapt.evaluation.verdict import HARMED, HELPED
 from pdadapt.reporting import plots
@@ -260,7 +260,9 @@ def iteration_plots(iteration: Iteration) -> Iterator[Plot]:
     if iteration.losses:
         yield Plot("Loss", Markup(plots.loss_plot(iteration.losses, f"{name}-loss")), "Each term with its weight.")
     if iteration.checks:
-        note = "On held-out queries. The best state is kept."
+        note = "On held-out queries. Step 0 is the student before training. The best state is kept."
+        if still_rises(iteration.checks):
+            note += " The agreement still rose at the end. More steps or more queries may raise it further."
         yield Plot("Agreement with the teacher", Markup(plots.check_plot(iteration.checks, f"{name}-checks")), note)
 
 

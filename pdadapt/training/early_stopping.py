@@ -35,9 +35,10 @@ def measured_steps(settings: TrainSettings, steps: int) -> set[int]:
 class EarlyStopping(TrainerCallback):
     """Measures the student at each check, and keeps the best student in `folder`/best.
 
-    A check happens when a state is saved from which training can resume. `folder`/checks.jsonl holds the value of each
-    check. Training stops when none of the last `patience` checks is better than the best check before them. After a
-    kill, training resumes from a saved state. Later checks are repeated.
+    The first check measures the student before training, at step 0: it is kept if no later one is better. The others
+    happen when a state is saved from which training can resume. `folder`/checks.jsonl holds the value of each check.
+    Training stops when none of the last `patience` checks is better than the best check before them. After a kill,
+    training resumes from a saved state. Later checks are repeated.
     """
 
     def __init__(
@@ -58,10 +59,12 @@ class EarlyStopping(TrainerCallback):
         self.best = folder / "best"
         self.lengths = lengths
 
-    def begin(self, step: int) -> None:
-        """Forget the checks after this step, because training begins or resumes there."""
+    def begin(self, model: MultiVectorEncoder, step: int) -> None:
+        """Forget the checks after this step, where training begins or resumes. Measure the student before training."""
         if rank() == 0:
             self._write([row for row in self.rows() if row["step"] <= step])
+            if not step and not self.rows():
+                self._check(model, 0)
 
     @property
     def exhausted(self) -> bool:
@@ -92,14 +95,14 @@ class EarlyStopping(TrainerCallback):
             os.replace(self.best, checkpoint)
 
     def _check(self, model: MultiVectorEncoder, step: int) -> None:
-        training_lengths = get_lengths(model)
+        training, training_lengths = model.training, get_lengths(model)
         set_lengths(model, *self.lengths)
         value = self.measure(model)
         rows = self.rows()
         if value > max((row["value"] for row in rows), default=float("-inf")):
             save_student(model, self.best)
         set_lengths(model, *training_lengths)
-        model.train()
+        model.train(training)
         self._write([*rows, {"step": step, "value": value}])
 
     def _write(self, rows: list[dict[str, Any]]) -> None:

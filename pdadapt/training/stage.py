@@ -7,8 +7,9 @@ import statistics
 from typing import Any
 
 from pdadapt.evaluation.agreement import agreement, by_teacher_alone, says_enough, score_lists
-from pdadapt.evaluation.held_out import DECISIVE_MEASURE, judging
+from pdadapt.evaluation.held_out import DECISIVE_MEASURE, judging, still_rises
 from pdadapt.labeling.training_list import read_lists
+from pdadapt.runs.artefacts import read_lines
 from pdadapt.runs.context import RunContext
 from pdadapt.settings.schema import TrainSettings
 from pdadapt.students.load import load_student
@@ -58,3 +59,8 @@ def _train(context: RunContext, iteration: int) -> None:
         )
 
     smaller_chunks.until_it_fits(recipe.train, attempt, progress.say)
+    if judges and iteration == recipe.iterations and still_rises(list(read_lines(folder / "checks.jsonl"))):
+        progress.say(
+            "Agreement with the teacher still rose at the last check. More queries or more steps may raise it further. "
+            f"To train on from here, run the same command with --iterations {iteration + 1}."
+        )

@@ -135,7 +135,7 @@ def train(
         with arguments.main_process_first(local=False):
             state = last_complete(states)
             if stopping:
-                stopping.begin(step_of(Path(state)) if state else 0)
+                stopping.begin(model, step_of(Path(state)) if state else 0)
         if not (stopping and stopping.exhausted):
             trainer.train(resume_from_checkpoint=state)
     set_lengths(model, *lengths)

@@ -305,3 +305,10 @@ def contrast(one, other):
 
     dark, light = sorted(map(luminance, (one, other)))
     return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize(("values", "rises"), [([0.5, 0.6, 0.7], True), ([0.5, 0.7, 0.7], False), ([0.5, 0.7], False)])
+def test_report_says_that_agreement_still_rises_if_the_last_check_is_the_best(small_run, values, rises):
+    rows = "".join(json.dumps({"step": 10 * place, "value": value}) + "\n" for place, value in enumerate(values))
+    (small_run / "iteration-1" / "checks.jsonl").write_text(rows, encoding="utf-8")
+    assert ("still rose at the end" in page_of(small_run).text) == rises

@@ -1,5 +1,6 @@
 """Checks during training: the best state is kept, and training stops when nothing better comes."""
 
+import itertools
 import json
 from dataclasses import replace
 
@@ -34,9 +35,9 @@ def inputs(beir):
     return lists, dataset.corpus, dataset.queries
 
 
-def run(stanford, inputs, folder, chosen, values):
-    """Train, with a measure that gives these values in turn; (steps checked, their values)."""
-    told = iter(values)
+def run(stanford, inputs, folder, chosen, values, base=0.0):
+    """Train, with a measure that gives `base` before training and then these values; (steps checked, their values)."""
+    told = iter(values if (folder / "checks.jsonl").exists() else itertools.chain([base], values))
     lengths = []
 
     def measure(student):
@@ -47,7 +48,8 @@ def run(stanford, inputs, folder, chosen, values):
     train(load_colbert(str(stanford)), *inputs, chosen, 1, folder, Progress(), measure)  # type: ignore[call-arg]
     assert set(lengths) == {get_lengths(load_colbert(str(stanford)))}, "measured with the lengths of the index"
     rows = [json.loads(line) for line in (folder / "checks.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [(row["step"], row["value"]) for row in rows]
+    assert (rows[0]["step"], rows[0]["value"]) == (0, base)
+    return [(row["step"], row["value"]) for row in rows[1:]]
 
 
 def weights(folder):
@@ -60,6 +62,13 @@ def test_the_best_state_becomes_the_checkpoint(stanford, inputs, tmp_path):
     run(stanford, inputs, tmp_path / "plain", settings(check_steps=4, patience=1), [0.5, 0.6])
     assert weights(tmp_path / "b") == weights(tmp_path / "plain") != weights(tmp_path / "a")
     assert not (tmp_path / "a" / "best").exists()
+
+
+def test_the_student_before_training_is_kept_if_no_check_is_better(stanford, inputs, tmp_path):
+    student = load_colbert(str(stanford))
+    run(stanford, inputs, tmp_path / "a", settings(), [0.5, 0.7, 0.7], base=0.7)
+    save_student(student, tmp_path / "before")
+    assert weights(tmp_path / "a") == (tmp_path / "before" / "model.safetensors").read_bytes()
 
 
 def test_training_stops_when_checks_bring_nothing_better(stanford, inputs, tmp_path):

@@ -221,7 +221,14 @@ def measure_training(
         lists.append(shape._replace(query_id=f"q{number}", doc_ids=ids, relevant=relevant))
         texts[f"q{number}"] = sample[ids[0]].text[:100]
     clock = Clock(advance)
-    update = {"steps": SAMPLE_STEPS, "max_epochs": None, "save_steps": SAMPLE_STEPS, "report_to": (), "compile": False}
+    update: dict[str, Any] = {
+        "steps": SAMPLE_STEPS,
+        "max_epochs": None,
+        "save_steps": SAMPLE_STEPS,
+        "report_to": (),
+        "compile": False,
+    }
+    update["student_temperature"] = 1.0  # the labels have no meaning to fit it to
     start = 0.0
 
     def attempt(chosen: TrainSettings) -> None:

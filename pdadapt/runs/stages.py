@@ -100,6 +100,9 @@ STAGES = (
             "evaluate.general",
         ),
         writes=(
+            Artefact(
+                "iteration-N/temperature.json", "The fit of `train.student_temperature=auto`: `temperature`, `kd`, ..."
+            ),
             Artefact("iteration-N/trainer/", "Resumable training states. Removed at the end."),
             Artefact(
                 "iteration-N/train.jsonl", "The loss curve by term: `step`, `loss`, `kd`, `pair`, `learning_rate`, ..."

@@ -301,8 +301,9 @@ class TrainSettings(Settings):
     temperature: PositiveFloat = 1.0
     """The paper's tau. The teacher's point labels are divided by it in L_KD, in derived pairs, in the Bradley-Terry fit
     and in the agreement."""
-    student_temperature: PositiveFloat = 1.0
-    """The student's scores are divided by it in L_KD, L_pair and L_CL. The paper uses 1.0."""
+    student_temperature: PositiveFloat | Literal["auto"] = 1.0
+    """The student's scores are divided by it in L_KD, L_pair and L_CL. The paper uses 1.0. auto: the temperature with
+    the least L_KD before training, fitted to 64 lists, so that training need not mend the scale of the scores."""
     pair_reduction: Literal["mean", "sum"] = "mean"
     """mean: mean over all pairs of the batch (released code). sum: sum over a query's pairs, then mean over queries
     (paper)."""

@@ -28,6 +28,7 @@ class PairDistillLoss(nn.Module):
         super().__init__()
         self.model = model
         self.settings = settings
+        self.student_temperature = float(settings.student_temperature)  # `auto` is fitted before
         self.query_ids: list[str] = []  # of the current optimizer step
         self.parts = 1  # parts of this optimizer step's batch over all ranks; the Trainer sets it
         self.counts: Tensor | None = None  # sum of `count` over all parts; the Trainer sets it
@@ -59,17 +60,17 @@ class PairDistillLoss(nn.Module):
                 counted = distinct.expand_as(relevant)
                 if not settings.own_negatives:
                     counted = distinct & ~on_own_list(labels, keys)
-                contrastive = contrastive_loss(batch_scores, relevant & distinct, counted, settings.student_temperature)
+                contrastive = contrastive_loss(batch_scores, relevant & distinct, counted, self.student_temperature)
             else:
                 relevant = relevant.gather(1, rows) & listed
-                contrastive = contrastive_loss(scores, relevant, listed, settings.student_temperature)
+                contrastive = contrastive_loss(scores, relevant, listed, self.student_temperature)
             terms["cl"] = weight["cl"] * contrastive
         if settings.lambda_kd:
-            kd = kd_loss(scores, labels["points"], settings.temperature, settings.student_temperature)
+            kd = kd_loss(scores, labels["points"], settings.temperature, self.student_temperature)
             terms["kd"] = weight["kd"] * kd
         if settings.lambda_pair:
             pairwise = pair_loss(
-                scores, labels["pairs"], labels["log_odds"], settings.pair_reduction, settings.student_temperature
+                scores, labels["pairs"], labels["log_odds"], settings.pair_reduction, self.student_temperature
             )
             terms["pair"] = weight["pair"] * pairwise
         return terms

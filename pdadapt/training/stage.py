@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import shutil
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 from pdadapt.evaluation.agreement import agreement, by_teacher_alone, says_enough, score_lists
 from pdadapt.evaluation.held_out import DECISIVE_MEASURE, judging, still_rises
-from pdadapt.labeling.training_list import read_lists
+from pdadapt.labeling.training_list import TrainingList, read_lists
 from pdadapt.runs.artefacts import read_lines
 from pdadapt.runs.context import RunContext
 from pdadapt.settings.schema import TrainSettings
 from pdadapt.students.load import load_student
 from pdadapt.training import smaller_chunks, trainer
-from pdadapt.training.distributed import rank
+from pdadapt.training.distributed import rank, wait_until
+from pdadapt.training.temperature import fit_to_student, read_fit, save_fit
 
 
 def train_student(context: RunContext, iteration: int) -> None:
@@ -45,22 +47,43 @@ def _train(context: RunContext, iteration: int) -> None:
         by_query = agreement(judges, scores, recipe.train.temperature)[DECISIVE_MEASURE]
         return statistics.fmean(by_query.values()) if by_query else 0.0
 
-    def attempt(settings: TrainSettings) -> None:
+    settings = with_fitted_temperature(context, iteration, lists)
+
+    def attempt(smaller: TrainSettings) -> None:
         trainer.train(
             load_student(str(run.checkpoint(iteration - 1)), recipe.student),
             lists,
             context.corpus,
             context.queries,
-            settings,
+            smaller,
             recipe.seed + iteration,
             folder,
             progress,
             measure if judges else None,
         )
 
-    smaller_chunks.until_it_fits(recipe.train, attempt, progress.say)
+    smaller_chunks.until_it_fits(settings, attempt, progress.say)
     if judges and iteration == recipe.iterations and still_rises(list(read_lines(folder / "checks.jsonl"))):
         progress.say(
             "Agreement with the teacher still rose at the last check. More queries or more steps may raise it further. "
             f"To train on from here, run the same command with --iterations {iteration + 1}."
         )
+
+
+def with_fitted_temperature(context: RunContext, iteration: int, lists: Sequence[TrainingList]) -> TrainSettings:
+    """The training settings, with the student's temperature fitted if it is `auto`. The first process fits it."""
+    recipe, run = context.recipe, context.run
+    if recipe.train.student_temperature != "auto":
+        return recipe.train
+    file = run.iteration(iteration) / "temperature.json"
+    if rank() > 0:
+        wait_until(file.exists, run.path)
+    elif not file.exists():
+        student = load_student(str(run.checkpoint(iteration - 1)), recipe.student)
+        fit = fit_to_student(student, lists, context.corpus, context.queries, recipe.train, recipe.seed)
+        save_fit(file, fit)
+        context.progress.say(
+            f"{context.progress.prefix}student temperature {fit.temperature:.3g}. L_KD before training is {fit.kd:.3f} "
+            f"of {fit.kd_uniform:.3f}, which a student has that tells no documents apart."
+        )
+    return recipe.train.model_copy(update={"student_temperature": read_fit(file).temperature})

@@ -17,9 +17,9 @@ def mean_of(of_seeds: Sequence[PerQuery]) -> PerQuery:
 
 
 def mean_and_sd(of_seeds: Sequence[PerQuery]) -> tuple[str, str]:
-    """The mean over the queries and seeds, and the standard deviation of the seeds' means."""
+    """The mean over the queries and seeds, and the standard deviation of the seeds' means (0 for one seed)."""
     means = [statistics.fmean(values.values()) for values in of_seeds]
-    return f"{statistics.fmean(means):.4f}", f"{statistics.pstdev(means):.4f}"
+    return f"{statistics.fmean(means):.4f}", f"{statistics.stdev(means) if len(means) > 1 else 0:.4f}"
 
 
 def against(base: Sequence[PerQuery], other: Sequence[PerQuery]) -> tuple[str, str, str]:

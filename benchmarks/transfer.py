@@ -6,20 +6,24 @@
 Three students are trained alike, on the same candidates of the same queries. They differ in their labels:
     judge   the judge's scores, plus --student-weight times the student's own scores
     own     the student's own pooled vector in place of the judge: the control, for which no judge is asked
-    qrels   4 for a document that the train qrels call relevant, 0 for others: the ceiling
+    qrels   4 for a document that the train qrels call relevant, 0 for others: the ceiling. Lists get relevant documents
+            that were not retrieved. Queries without judgments are left out of all points where there are train qrels.
 A point of the grid is a student, a number of queries, a number of passes and a seed. Cheap points come first. No point
 is begun after --minutes. Run the same command again to go on: no point, label or index is made twice. A training that
 was stopped resumes. The data are sets in BEIR layout with qrels/train.tsv, which `qrels` alone reads. Leaves
-transfer.tsv under --work.
+transfer.tsv under --work. Figures are means over the seeds that all ways of a row have finished. Intervals and p are
+over the queries.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import random
 import shutil
 import statistics
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -53,12 +57,12 @@ from pdadapt.training import trainer
 RECIPE = str(Path(__file__).parent / "proof.yaml")
 MEASURE = "nDCG@10"
 RELEVANT = 4.0  # label of a relevant document, whose probability in a list of 16 is then .78
-Way = Literal["judge", "own", "qrels"]
+Way = Literal["own", "judge", "qrels"]
 HEAD = [
     *("set", "queries", "passes", "steps", "seeds", "base", "judge's re-ranking"),
-    *("own", "sd", "against base", "±", "p"),
-    *("judge", "sd", "against base", "±", "p", "against own", "±", "p"),
-    *("qrels", "sd", "against base", "±", "p"),
+    *("own", "own: sd", "own less base", "±", "p"),
+    *("judge", "judge: sd", "judge less base", "±", "p", "judge less own", "±", "p"),
+    *("qrels", "qrels: sd", "qrels less base", "±", "p"),
 ]
 
 
@@ -84,7 +88,8 @@ class Bench:
     def dataset(self) -> Dataset:
         """The set with the training queries in the order in which points take them."""
         dataset = load_dataset(str(self.options.data / self.name) if self.name != "demo" else "demo")
-        drawn = sorted(dataset.queries)
+        relevant = relevant_documents(dataset, dataset.queries) if dataset.train_qrels else dataset.queries
+        drawn = sorted(relevant)
         random.Random(42).shuffle(drawn)
         return replace(dataset, queries={one: dataset.queries[one] for one in drawn[: max(self.options.queries)]})
 
@@ -126,13 +131,15 @@ class Bench:
                 ask_teachers(labeling, store, keys, Teachers(recipe.teacher, ["point"], progress), progress)
                 write_lists(file, ListBuilder(labeling, store, keys))
         place = {query_id: number for number, query_id in enumerate(self.dataset.queries)}
-        return sorted(read_lists(file), key=lambda entry: place[entry.query_id])
+        return sorted(
+            (entry for entry in read_lists(file) if entry.query_id in place), key=lambda entry: place[entry.query_id]
+        )
 
     def train(self, point: Point) -> None:
         """Train the student of a point, and rank the test queries with it. Both resume."""
         folder, progress = self.point_folder(point), Progress()
         if (folder / "test.run").exists():
-            return
+            return self.clean(folder)
         recipe = self.recipe()
         settings = recipe.train.model_copy(update={"steps": None, "epochs": point.passes, "max_epochs": None})
         corpus, lists = self.dataset.corpus, self.lists(point.way)[: point.queries]
@@ -145,6 +152,10 @@ class Bench:
             depth = recipe.evaluate.depth
             found = retrieve_documents(engine, corpus, self.dataset.test_queries, folder / "index", depth, progress)
             write_run(folder / "test.run", found.items(), point.way)
+        self.clean(folder)
+
+    def clean(self, folder: Path) -> None:
+        """Remove what a finished point needs no more."""
         for used in ("index", "trainer", "checkpoint"):
             shutil.rmtree(folder / used, ignore_errors=True)
 
@@ -162,23 +173,24 @@ class Bench:
             corpus, key = self.dataset.corpus, teacher_key(recipe.teacher, "point")
             teachers = Teachers(recipe.teacher, ["point"], progress)
             queries, store, top = self.dataset.test_queries, self.folder("labels.sqlite"), recipe.retrieve.k
-            found, _ = rerank(ranking, corpus, queries, "point", "wins", top, store, key, teachers, progress)
+            found, _ = rerank(ranking, corpus, queries, "point", top, store, key, teachers, progress)
             write_run(file, found.items(), "judge")
         return self.measure(read_run(file))
 
 
 def judged_lists(candidates: TrecRunFile, relevant: dict[str, list[str]], n_way: int) -> Iterator[TrainingList]:
-    """The candidates of each judged query with the qrels as labels. A relevant document replaces the last candidate."""
+    """The relevant documents of each judged query (at most half of a list) and other candidates, labeled by the qrels."""
     for query_id in candidates:
-        own = relevant.get(query_id, [])[: n_way // 2]
-        others = [doc_id for doc_id, _ in candidates[query_id] if doc_id not in own]
-        if own:
-            doc_ids = [*own, *others[: n_way - len(own)]]
-            yield TrainingList(query_id, doc_ids, [RELEVANT * (doc_id in own) for doc_id in doc_ids], [])
+        judged = relevant.get(query_id, [])
+        others = [doc_id for doc_id, _ in candidates[query_id] if doc_id not in judged]
+        if judged:
+            kept = judged[: n_way // 2]
+            doc_ids = [*kept, *others[: n_way - len(kept)]]
+            yield TrainingList(query_id, doc_ids, [RELEVANT * (doc_id in judged) for doc_id in doc_ids], [])
 
 
 def grid(options: argparse.Namespace, benches: dict[str, Bench]) -> list[Point]:
-    """All points, the cheapest first. `all` the queries of a set are as many as it has."""
+    """All points, the cheapest first. A number above a set's queries means all of them."""
     points = set()
     for name, bench in benches.items():
         ways = [way for way in options.ways if way != "qrels" or bench.dataset.train_qrels]
@@ -192,24 +204,40 @@ def grid(options: argparse.Namespace, benches: dict[str, Bench]) -> list[Point]:
 def rows(points: Sequence[Point], benches: dict[str, Bench]) -> Iterator[list[str]]:
     """The table: a row for each set, number of queries and number of passes with a finished point."""
     for name, queries, passes in dict.fromkeys((point.name, point.queries, point.passes) for point in points):
-        bench, found = benches[name], {}
-        for way in get_args(Way):
-            own = [
-                one for one in points if (one.name, one.queries, one.passes, one.way) == (name, queries, passes, way)
-            ]
-            runs = [bench.point_folder(one) / "test.run" for one in own]
-            found[way] = [bench.measure(read_run(run)) for run in runs if run.exists()]
-        if not any(found.values()):
+        bench = benches[name]
+        files = {
+            (point.way, point.seed): bench.point_folder(point) / "test.run"
+            for point in points
+            if (point.name, point.queries, point.passes) == (name, queries, passes)
+        }
+        finished = {key: read_run(file) for key, file in files.items() if file.exists()}
+        ways = {way for way, _ in finished}
+        seeds = [
+            seed for seed in sorted({seed for _, seed in finished}) if all((way, seed) in finished for way in ways)
+        ]
+        if not seeds:
             continue
+        found = {way: [bench.measure(finished[way, seed]) for seed in seeds] for way in ways}
         base = bench.measure(read_run(bench.base.iteration(0) / "test.run"))
         steps = math.ceil(queries * passes / bench.recipe().train.batch_size)
-        row = [name, queries, f"{passes:g}", steps, max(map(len, found.values())), mean_and_sd([base])[0]]
+        row = [name, queries, f"{passes:g}", steps, len(seeds), mean_and_sd([base])[0]]
         row.append(f"{statistics.fmean(bench.judged().values()):.4f}")
-        for way in ("own", "judge", "qrels"):
-            row += (*mean_and_sd(found[way]), *against([base], found[way])) if found[way] else [""] * 5
+        for way in get_args(Way):
+            row += (*mean_and_sd(found[way]), *against([base], found[way])) if way in found else [""] * 5
             if way == "judge":
-                row += against(found["own"], found[way]) if found["own"] and found[way] else [""] * 3
+                row += against(found["own"], found[way]) if {"own", way} <= ways else [""] * 3
         yield list(map(str, row))
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """Exit if --work holds the results of other options, which must not be mixed."""
+    made_with = {key: str(getattr(options, key)) for key in ("data", "judge", "judge_kind", "student_weight", "set")}
+    made_with["queries"] = str(max(options.queries))
+    file = options.work / "options.json"
+    if file.exists() and json.loads(file.read_text(encoding="utf-8")) != made_with:
+        sys.exit(f"{options.work} holds results of other options ({file}). Choose another --work.")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(made_with, indent=2) + "\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -227,6 +255,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=math.inf, help="No point is begun after so many.")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="A setting of all points.")
     options = parser.parse_args()
+    check_options(options)
     end = time.monotonic() + 60 * options.minutes
     benches = {name: Bench(name, options) for name in options.sets}
     points = grid(options, benches)

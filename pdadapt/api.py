@@ -14,7 +14,6 @@ from pdadapt.evaluation import evaluate as evaluation
 from pdadapt.evaluation.reranking import Reranked, rerank_file
 from pdadapt.evaluation.results import Metrics, RunMetrics
 from pdadapt.evaluation.systems import choose_systems
-from pdadapt.labeling.rerank import Aggregate
 from pdadapt.pipeline import adapt as run_adapt
 from pdadapt.runs.stages import StageName
 from pdadapt.runtime.progress import Progress, quiet_libraries
@@ -108,7 +107,6 @@ def rerank(
     recipe: Recipes = None,
     *,
     by: Task = "point",
-    aggregate: Aggregate = "wins",
     top: int = 20,
     quiet: bool = False,
 ) -> Reranked:
@@ -120,8 +118,6 @@ def rerank(
         out: the new run file.
         recipe: gives the teacher and its prompts.
         by: `point` judges single documents, `pair` judges all pairs of them (the command says `points` and `pairs`).
-        aggregate: the score of a document that is judged in pairs: `wins`, its mean win probability, or
-            `bradley-terry`, its strength. The order is the same.
         top: how many documents of each query are reranked.
         quiet: print no progress.
 
@@ -132,7 +128,7 @@ def rerank(
     resolved, progress = _recipe(recipe), _progress(quiet)
     dataset = _dataset(dataset, resolved)
     dataset.notices.say(progress.say)
-    return rerank_file(Path(run), Path(out), dataset, resolved, by, aggregate, top, progress)
+    return rerank_file(Path(run), Path(out), dataset, resolved, by, top, progress)
 
 
 def _dataset(dataset: Corpora, recipe: Recipe) -> Dataset:

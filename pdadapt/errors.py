@@ -68,9 +68,8 @@ def explain(error: BaseException) -> str:
             "memory is full: not even the smallest batch fits. Finished work is kept. Run the same command on a "
             "larger machine, or choose shorter texts (teacher.max_length, train.document_length) or a smaller model."
         )
-    if (
-        isinstance(error, UnicodeEncodeError) and error.encoding == "utf-8"
-    ):  # Python reads other bytes of a file name so
+    # Python puts surrogates in place of bytes that are not UTF-8.
+    if isinstance(error, UnicodeEncodeError) and error.encoding == "utf-8":
         near = error.object[max(0, error.start - 40) : error.end + 40]
         return f"{near!r} holds bytes that are not UTF-8. Rename the file or folder. Finished work is kept."
     if isinstance(error, OSError) and error.filename and error.strerror:

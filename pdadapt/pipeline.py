@@ -29,7 +29,7 @@ from pdadapt.settings.schema import Recipe
 from pdadapt.students.colbert import PROJECTION_SAMPLE, get_lengths, set_lengths
 from pdadapt.students.load import load_student, save_student
 from pdadapt.training import distributed
-from pdadapt.training.stage import train_student
+from pdadapt.training.stage import say_if_rising, train_student
 from pdadapt.training.trainer import freeze_below
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def adapt(
     run.check(recipe, context.origin, restart_from)
     if asked.teacher.dtype == "auto":
         say_precision(recipe, context.label_keys, progress)
-    student = new_student(context) if restart_from == "student" or not run.student.exists() else None
+    student = new_student(context) if restart_from or not run.student.exists() else None
 
     with run.locked():
         begin(context, restart_from)
@@ -98,6 +98,8 @@ def adapt(
             learned = has_learned(context, iteration)
             if not learned:
                 break
+        if learned:
+            say_if_rising(context, iteration)
 
         # 5. Measure every student, and say whether retrieval improved.
         retrieve_candidates(context, iteration, candidates=False)

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from pdadapt.labeling.rerank import Aggregate
     from pdadapt.teachers.base import Task
 
 RUN_ENDINGS = (".run", ".trec", ".res")  # a name that ends so is taken for a run file, unless there is such a folder
@@ -245,23 +244,11 @@ class By(StrEnum):
     pairs = "pairs"
 
 
-class Aggregation(StrEnum):
-    wins = "wins"
-    bradley_terry = "bradley-terry"
-
-
 @app.command(epilog="Example: pdadapt rerank --corpus demo --run runs/demo/iteration-0/test.run --by points --top 20")
 def rerank(
     corpus: CorpusOption,
     run: Annotated[Path, typer.Option(help="A TREC run file, such as `pdadapt evaluate` writes.")],
     by: Annotated[By, typer.Option(help="Judge single documents (points), or all pairs of them (pairs).")] = By.points,
-    aggregate: Annotated[
-        Aggregation | None,
-        typer.Option(
-            help="With --by pairs: score a document by its mean win probability (wins, the default), or by its "
-            "Bradley-Terry strength. The order is the same."
-        ),
-    ] = None,
     top: Annotated[
         int, typer.Option(min=2, help="How many documents per query to rerank. N documents have N x (N - 1) pairs.")
     ] = 20,
@@ -295,8 +282,6 @@ def rerank(
     target = out or run.with_name(f"{run.stem}-{by.value}.run")
     if target.resolve() == run.resolve():
         raise typer.BadParameter("this is the run itself. Give another file.", param_hint="--out")
-    if aggregate and by is By.points:
-        raise typer.BadParameter("applies only to --by pairs. Leave it out.", param_hint="--aggregate")
     check_parent_folder(target)
     changes = changed_settings(settings, {"teacher.model": teacher, "evaluate.split": split})
     resolved = load_recipe(recipe or default_recipe(console), changes)
@@ -306,8 +291,7 @@ def rerank(
     from pdadapt.reporting.tables import comparison_table, order_summary
 
     task: Task = "point" if by is By.points else "pair"
-    how: Aggregate = (aggregate or Aggregation.wins).value
-    result = rerank_file(run, target, dataset, resolved, task, how, top, new_progress())
+    result = rerank_file(run, target, dataset, resolved, task, top, new_progress())
     if result.metrics:
         console.print(comparison_table(result.metrics, result.metrics.models))
     else:

@@ -30,12 +30,18 @@ def judging(context: RunContext) -> set[str]:
 
 
 def still_rises(checks: Sequence[Mapping[str, float]]) -> bool:
-    """Whether the agreement at the last check of a training is the best, so that more steps or queries may pay.
+    """Whether the agreement at the last check of a training is the best, so that more steps or queries may help.
 
     checks: the rows of checks.jsonl. The first is that of the student before training.
     """
     values = [check["value"] for check in checks]
     return len(values) > 2 and values[-1] > max(values[:-1])
+
+
+def keeps_base(checks: Sequence[Mapping[str, float]]) -> bool:
+    """Whether no check of a training was better than the first one, of the student before training."""
+    values = [check["value"] for check in checks]
+    return len(values) > 1 and max(values[1:]) <= values[0]
 
 
 def agreed_values(rows: Iterable[Mapping[str, Any]], student: str, measure: str) -> dict[str, float]:

@@ -13,7 +13,7 @@ from pdadapt.evaluation.measures import parse_measures
 from pdadapt.evaluation.results import Metrics
 from pdadapt.evaluation.significance import compare
 from pdadapt.labeling.check import check_teacher
-from pdadapt.labeling.rerank import Aggregate, rerank
+from pdadapt.labeling.rerank import rerank
 from pdadapt.retrieval.search import without_own_documents
 from pdadapt.runtime.files import check_parent_folder
 from pdadapt.runtime.progress import Progress
@@ -36,13 +36,12 @@ def rerank_file(
     dataset: Dataset,
     recipe: Recipe,
     task: Task,
-    aggregate: Aggregate,
     top: int,
     progress: Progress,
 ) -> Reranked:
     """Write the run with the first `top` documents of each query in the teacher's order to `target`.
 
-    aggregate: how the answers about pairs become scores. Labels are kept in the recipe's label store, by default beside
+    Labels are kept in the recipe's label store, by default beside
     the run. Raises RunError when `target` is no place for
     it, DataError when the run is not one of this dataset, ModelError when the teacher cannot answer.
     """
@@ -66,7 +65,6 @@ def rerank_file(
         dataset.corpus,
         queries,
         task,
-        aggregate,
         top,
         store,
         key,

@@ -31,7 +31,7 @@ def fit_strengths(
     """Fit the strengths s of a list's documents.
 
     P is the teacher's probability that i is more relevant than j. The strengths maximise this sum over the pairs:
-    P log sigmoid(s_i - s_j) + (1 - P) log sigmoid(s_j - s_i). From it this prior is subtracted:
+    P log sigmoid(s_i - s_j) + (1 - P) log sigmoid(s_j - s_i), minus a penalty, the prior:
     precision / 2 |s - points / temperature|^2.
 
     This is the model of Bradley and Terry (1952) with soft outcomes and a normal prior. Because of the prior the
@@ -91,8 +91,8 @@ def most_informative(fitted: StrengthFit, count: int, excluded: Collection[tuple
 
 
 def contradictions(pairs: Sequence[PairLabel]) -> tuple[int, int]:
-    """Return (cycles, triples). triples: how many three documents have all their three pairs judged. cycles: how many
-    of these triples are a cycle, a > b > c > a.
+    """Return (cycles, triples). triples: the number of sets of three documents whose three pairs are all judged.
+    cycles: how many of these are a cycle, a > b > c > a.
     """
     preferred = {(i, j) if log_odds > 0 else (j, i) for i, j, log_odds in pairs if log_odds}
     better: dict[int, set[int]] = {}

@@ -224,7 +224,7 @@ def _descending(label: float | None) -> float:
 
 
 def labeled_relevant(recipe: Recipe, dataset: Dataset, queries: Queries) -> dict[str, list[str]]:
-    """Return the documents that people labeled relevant to these queries; empty unless L_CL is used. Raises DataError
+    """Return the documents labeled relevant to these queries; empty unless L_CL is used. Raises DataError
     when L_CL is used and there are none.
     """
     if not recipe.train.lambda_cl:

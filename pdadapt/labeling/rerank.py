@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain, combinations, permutations
+from itertools import chain, permutations
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from scipy.special import logit
+from scipy.special import expit
 
 from pdadapt.data.corpus import Corpus, Queries
 from pdadapt.data.run_file import Ranking
 from pdadapt.errors import DataError
 from pdadapt.labeling.ask import Questions, ask_missing, check_answers, in_chunks
-from pdadapt.labeling.bradley_terry import fit_strengths
 from pdadapt.labeling.position_bias import PositionBias
 from pdadapt.labeling.store import LabelStore
 from pdadapt.runtime.progress import Progress
 from pdadapt.teachers.base import Pair, Point, Task, TeacherLoader, score_of
-
-Aggregate = Literal["wins", "bradley-terry"]
-PRIOR_PRECISION = 0.25  # of strengths, as of one undecided comparison with a document of strength 0
 
 
 def rerank(
@@ -29,7 +25,6 @@ def rerank(
     corpus: Corpus,
     queries: Queries,
     task: Task,
-    aggregate: Aggregate,
     top: int,
     store_file: Path,
     key: str,
@@ -39,8 +34,9 @@ def rerank(
 ) -> tuple[Ranking, dict[str, float]]:
     """Return the run with the first `top` documents of each query in the teacher's order; the others follow unchanged.
 
-    task: `point` sorts by the teacher's score. `pair` asks about every two documents in both orders, and aggregates the
-    answers. key: the teacher's key in the label store. name: what a person calls the teacher.
+    task: `point` sorts by the teacher's score. `pair` asks about every two documents in both orders, and sorts by the
+    mean probability of being preferred to the others (the sum of duoT5; Pradeep et al. 2021). key: the teacher's key in
+    the label store. name: what a person calls the teacher.
 
     A missing point label ranks a document last. A missing pair label counts as undecided.
 
@@ -83,7 +79,7 @@ def rerank(
             if task == "point":
                 scores = [-np.inf if answer is None else answer for answer in answers]
             else:
-                scores = aggregate_pairs(win_matrix(answers, len(doc_ids)), aggregate)
+                scores = mean_wins(win_matrix(answers, len(doc_ids)))
             order = sorted(range(len(doc_ids)), key=lambda i: (-scores[i], i))
             rest = [doc_id for doc_id, _ in ranking[query_id][top:]]
             reranked[query_id] = falling_scores([(doc_ids[i], float(scores[i])) for i in order], rest)
@@ -142,18 +138,11 @@ def win_matrix(answers: Sequence[float | None], size: int) -> np.ndarray:
     both = np.stack([log_odds, -log_odds.T])
     known = ~np.isnan(both)
     mean = np.where(known, both, 0.0).sum(0) / np.maximum(known.sum(0), 1)
-    return 1 / (1 + np.exp(-mean))
+    probabilities: np.ndarray = expit(mean)
+    return probabilities
 
 
-def aggregate_pairs(wins: np.ndarray, aggregate: Aggregate) -> list[float]:
-    """Turn the pair probabilities (n, n) into one score per document.
-
-    wins: the mean probability of being preferred to the others (the sum of duoT5; Pradeep et al. 2021). bradley-terry:
-    the strengths that make the probabilities most likely. A weak prior at 0 keeps them finite. Both give the same
-    order, because every pair has a probability. Differences of strengths are log-odds, so they suit a weighted sum.
-    """
-    size = len(wins)
-    if aggregate == "wins":
-        return ((wins.sum(1) - wins.diagonal()) / (size - 1)).tolist() if size > 1 else [0.5]
-    pairs = [(a, b, float(logit(wins[a, b]))) for a, b in combinations(range(size), 2)]
-    return list(map(float, fit_strengths([0.0] * size, pairs, 1.0, PRIOR_PRECISION).strengths))
+def mean_wins(wins: np.ndarray) -> list[float]:
+    """Return each document's mean probability of being preferred to the others. wins: (n, n), of win_matrix."""
+    others = ~np.eye(len(wins), dtype=bool)
+    return [float(row[other].mean()) if len(wins) > 1 else 0.5 for row, other in zip(wins, others, strict=True)]

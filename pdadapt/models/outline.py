@@ -91,7 +91,7 @@ def load_outline(source: ModelSource, what: str, auto: Any, download: bool = Fal
 
 
 def check_complete(source: ModelSource, what: str, missing: Sequence[str], unused: Sequence[str]) -> None:
-    """Raises ModelError when weights are missing that the model uses. unused: parts of names of those it does not."""
+    """Raises ModelError when weights that the model uses are missing. unused: parts of names of other weights."""
     used = [name for name in missing if not any(mark in name for mark in unused)]
     if used:
         named = ", ".join(used[:3]) + " ..." * (len(used) > 3)

@@ -296,7 +296,7 @@ def _local_source(name: str, path: Path) -> ModelSource:
 
 @contextlib.contextmanager
 def translate_errors(what: str) -> Iterator[None]:
-    """Turn what goes wrong while a model loads into a ModelError. what: the begin of its message."""
+    """Turn what goes wrong while a model loads into a ModelError. what: the beginning of its message."""
     try:
         yield
     except Exception as error:  # a library raises its own kinds

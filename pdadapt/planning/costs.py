@@ -115,7 +115,7 @@ def costs(recipe: Recipe, shape: Shape, rates: Rates) -> list[Cost]:
     saves = len({*range(settings.save_steps, steps + 1, settings.save_steps), *points}) + 1
     listed = held * min(settings.n_way, recipe.retrieve.k, shape.documents)
     compared = sum(len({0, number - 1, number}) for number in range(1 + shape.trained, rounds + 1))
-    checked = trainings * len(points)
+    checked = trainings * (len(points) + bool(points))  # once before training
     guards = (rounds + 1 - shape.guarded) * recipe.evaluate.general
     general = GENERAL_DOCUMENTS * guards
     passage = GENERAL_DOCUMENT_TOKENS * rates.document / max(1.0, rates.document_tokens) + GENERAL_QUERIES * rates.score

@@ -83,7 +83,7 @@ STAGES = (
             Artefact(
                 "iteration-N/lists.jsonl",
                 "Training lists: `query_id`, `doc_ids` in the teacher's order, `points`, `pairs` (two positions "
-                "and the log-odds), `relevant` (documents that people labeled).",
+                "and the log-odds), `relevant` (documents labeled relevant).",
             ),
         ),
     ),
@@ -108,7 +108,9 @@ STAGES = (
                 "iteration-N/train.jsonl", "The loss curve by term: `step`, `loss`, `kd`, `pair`, `learning_rate`, ..."
             ),
             Artefact("iteration-N/tensorboard/", "The loss curve for TensorBoard, if train.report_to asks for it."),
-            Artefact("iteration-N/checks.jsonl", "The agreement with the teacher at each check during training."),
+            Artefact(
+                "iteration-N/checks.jsonl", "The agreement with the teacher before training (step 0) and at each check."
+            ),
             Artefact("iteration-N/checkpoint/", "The adapted student, for sentence-transformers 6 and PyLate."),
             # Written after the last iteration, but kept with the checkpoint: a restart of `evaluate` keeps it.
             Artefact("iteration-N/general.run", "TREC run on the general set; of iteration 0 that of the base."),

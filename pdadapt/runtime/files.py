@@ -1,4 +1,4 @@
-"""Files and folders that are whole or absent, and the folders that the package brings."""
+"""Files and folders that are whole or absent, and the folders that ship with the package."""
 
 from __future__ import annotations
 

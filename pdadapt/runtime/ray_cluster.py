@@ -67,21 +67,21 @@ class WorkQueue:
 class RayWorker:
     """An actor that takes items from the queue and returns the results of its RayTask."""
 
-    def __init__(self, tasks: Any):
-        self.tasks = tasks
+    def __init__(self, work_queue: Any):
+        self.work_queue = work_queue
         self.work: RayTask | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         import ray
 
         number = int(batch["item"][0])
-        item = ray.get(self.tasks.take.remote(number))
+        item = ray.get(self.work_queue.take.remote(number))
         result, error = b"", ""
         if item is not None:
             try:
                 if self.work is None:
                     quiet_libraries()
-                    self.work = ray.get(ray.get(self.tasks.begin.remote())[0])()
+                    self.work = ray.get(ray.get(self.work_queue.begin.remote())[0])()
                 result = self.work(item)
             except PdadaptError as problem:  # a second try would not help
                 error = str(problem)
@@ -138,13 +138,13 @@ class RayCluster:
         affinity = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
         here = affinity(ray.get_runtime_context().get_node_id(), soft=False)
         begin = ray.put(make)
-        tasks = ray.remote(num_cpus=0, scheduling_strategy=here)(WorkQueue).remote([begin])
+        work_queue = ray.remote(num_cpus=0, scheduling_strategy=here)(WorkQueue).remote([begin])
         most = operator.length_hint(items)
         rows = ray.data.from_items([{"item": number} for number in range(most)], override_num_blocks=max(1, most))
         results = rows.map_batches(
             RayWorker,
             batch_size=1,
-            fn_constructor_args=(tasks,),
+            fn_constructor_args=(work_queue,),
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=None, initial_size=max(1, min(self.slots(), most))),
             num_gpus=1 if self.kind == "GPU" else None,
             num_cpus=1 if self.kind == "CPU" else None,
@@ -162,11 +162,11 @@ class RayCluster:
                 taken = list(itertools.islice(left, room)) if more else []
                 for item in taken:
                     waiting[count] = item
-                    tasks.put.remote(count, item)
+                    work_queue.put.remote(count, item)
                     count += 1
                 if more and len(taken) < room:
                     more = False
-                    tasks.end.remote(count)
+                    work_queue.end.remote(count)
                     continue
                 row = arrived.get()
                 if isinstance(row, BaseException):
@@ -177,11 +177,11 @@ class RayCluster:
                 if row["error"]:
                     raise ModelError(row["error"])
                 if row["number"] in waiting:
-                    tasks.drop.remote(row["number"])
+                    work_queue.drop.remote(row["number"])
                     yield waiting.pop(row["number"]), row["result"]
             pulling.join()  # the workers leave
         finally:
-            ray.kill(tasks)
+            ray.kill(work_queue)
 
 
 def _check_reachable(address: str) -> None:

@@ -271,9 +271,9 @@ class TrainSettings(Settings):
     """Dropout of all dropout layers in training. null: as the model's configuration says. On a CPU, 0 halves the time
     of a step."""
     layers: Annotated[int, Field(ge=0)] | None = None
-    """Top layers of the encoder that are trained. The embeddings and all layers below keep their weights, and a step
-    takes less time and memory. A projection is always trained. null: all layers and the embeddings. 0: the projection
-    alone."""
+    """Top layers of the encoder that are trained. Everything else of the encoder keeps its weights, and a step takes
+    less time and memory. The projection is always trained; a ColBERT student without one starts with the identity.
+    null: the whole encoder. 0: the projection alone."""
     held_out: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     """Share of the queries that is held out: labeled but not trained on. At most 500 queries are held out. If the share
     is fewer than 20 queries, none are. Held-out queries show how far the student agrees with the teacher. If an
@@ -314,8 +314,9 @@ class TrainSettings(Settings):
     save_steps: PositiveInteger = 500
     """Steps between resumable checkpoints. One is also written at each check."""
     checks: PositiveInteger | None = None
-    """Number of checks at equal distances in training. A check measures the agreement on half of the held-out queries.
-    The best checked state becomes the checkpoint. If this and check_steps are null, the last state does."""
+    """Number of checks at equal distances in training, besides one before it. A check measures the agreement on half of
+    the held-out queries. The best checked state becomes the checkpoint. If this and check_steps are null, the last
+    state does."""
     check_steps: PositiveInteger | None = None
     """Steps between checks, in place of `checks`. There is also a check at the end."""
     patience: PositiveInteger = 3
@@ -491,6 +492,14 @@ class Recipe(Settings):
             raise ValueError(
                 "train.kd_target is strengths, which are fitted to pairs, but teacher.pair.per_query is 0. Set it to "
                 "10, for example"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _dense_student_has_no_projection(self) -> Recipe:
+        if self.student.kind == "dense" and self.train.layers == 0:
+            raise ValueError(
+                "train.layers=0 trains the projection alone, which a dense student does not have. Set it to 1 or more"
             )
         return self
 

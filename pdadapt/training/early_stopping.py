@@ -35,10 +35,10 @@ def measured_steps(settings: TrainSettings, steps: int) -> set[int]:
 class EarlyStopping(TrainerCallback):
     """Measures the student at each check, and keeps the best student in `folder`/best.
 
-    The first check measures the student before training, at step 0: it is kept if no later one is better. The others
-    happen when a state is saved from which training can resume. `folder`/checks.jsonl holds the value of each check.
-    Training stops when none of the last `patience` checks is better than the best check before them. After a kill,
-    training resumes from a saved state. Later checks are repeated.
+    The first check measures the student before training, at step 0. That student is kept if no later check is better.
+    The others happen when a state is saved from which training can resume. `folder`/checks.jsonl holds the value of
+    each check. Training stops when none of the last `patience` checks is better than the best check in training before
+    them. After a kill, training resumes from a saved state. Later checks are repeated.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class EarlyStopping(TrainerCallback):
     @property
     def exhausted(self) -> bool:
         """Whether the last `patience` checks brought no improvement."""
-        values = [row["value"] for row in self.rows()]
+        values = [row["value"] for row in self.rows() if row["step"]]
         return len(values) > self.patience and max(values[-self.patience :]) <= max(values[: -self.patience])
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:

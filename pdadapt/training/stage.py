@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pdadapt.evaluation.agreement import agreement, by_teacher_alone, says_enough, score_lists
-from pdadapt.evaluation.held_out import DECISIVE_MEASURE, judging, still_rises
+from pdadapt.evaluation.held_out import DECISIVE_MEASURE, judging, keeps_base, still_rises
 from pdadapt.labeling.training_list import TrainingList, read_lists
 from pdadapt.runs.artefacts import read_lines
 from pdadapt.runs.context import RunContext
@@ -63,8 +63,17 @@ def _train(context: RunContext, iteration: int) -> None:
         )
 
     smaller_chunks.until_it_fits(settings, attempt, progress.say)
-    if judges and iteration == recipe.iterations and still_rises(list(read_lines(folder / "checks.jsonl"))):
+    if judges and recipe.train.keeps_best and keeps_base(list(read_lines(folder / "checks.jsonl"))):
         progress.say(
+            f"{progress.prefix}no check was better than the student before training, so that student is kept. "
+            "Try a lower train.learning_rate, or a better teacher."
+        )
+
+
+def say_if_rising(context: RunContext, iteration: int) -> None:
+    """Say how to go on if the agreement with the teacher still rose at the end of the last training."""
+    if still_rises(list(read_lines(context.run.iteration(iteration) / "checks.jsonl"))):
+        context.progress.say(
             "Agreement with the teacher still rose at the last check. More queries or more steps may raise it further. "
             f"To train on from here, run the same command with --iterations {iteration + 1}."
         )

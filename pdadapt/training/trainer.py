@@ -164,9 +164,9 @@ def set_dropout(model: nn.Module, share: float | None) -> None:
 
 
 def freeze_below(model: nn.Module, layers: int | None) -> None:
-    """Freeze the embeddings and the layers below the top `layers` of the encoder. None freezes nothing.
+    """Freeze the encoder but for its top `layers`. None freezes nothing. A projection is not part of the encoder.
 
-    Raises RecipeError if the encoder has fewer layers, or if nothing is left to train.
+    Raises RecipeError if the encoder has fewer layers.
     """
     if layers is None:
         return
@@ -174,15 +174,12 @@ def freeze_below(model: nn.Module, layers: int | None) -> None:
     stacks = [module for module in encoder.modules() if isinstance(module, nn.ModuleList)]
     stack = max(stacks, key=lambda found: sum(weight.numel() for weight in found.parameters()))
     if layers > len(stack):
-        raise RecipeError(f"train.layers={layers} exceeds the {len(stack)} layers of the student. Lower it.")
+        raise RecipeError(
+            f"train.layers={layers} exceeds the {len(stack)} layers that the student can train apart. Lower it."
+        )
     top = {id(weight) for layer in stack[len(stack) - layers :] for weight in layer.parameters()}
     for weight in encoder.parameters():
         weight.requires_grad_(id(weight) in top)
-    if not any(weight.requires_grad for weight in model.parameters()):
-        raise RecipeError(
-            "train.layers=0 trains the projection alone, and the student has none. Set train.layers to 1 or more, or "
-            "set student.projection."
-        )
 
 
 def schedule(lists: int, length: int, seed: int) -> list[int]:

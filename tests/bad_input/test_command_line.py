@@ -35,7 +35,6 @@ CASES = {
     ),
     "--out that is the run itself": usage("rerank --corpus data --run mine.run --out mine.run", names="--out"),
     "--out that is a folder": usage("rerank --corpus data --run mine.run --out data", names="'--out' 'data'"),
-    "points that are aggregated": usage(f"{RERANK} --aggregate wins", names="--aggregate"),
     "top of one document": usage(f"{RERANK} --top 1", names="'--top'"),
 }
 

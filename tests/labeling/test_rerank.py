@@ -3,14 +3,13 @@ from itertools import pairwise, permutations
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize
 from typer.testing import CliRunner
 
 from pdadapt.cli.main import app
 from pdadapt.data.load import load_dataset
 from pdadapt.data.run_file import in_trec_order, read_run, write_run
 from pdadapt.errors import DataError
-from pdadapt.labeling.rerank import PRIOR_PRECISION, aggregate_pairs, falling_scores, rerank, win_matrix
+from pdadapt.labeling.rerank import falling_scores, mean_wins, rerank, win_matrix
 from pdadapt.runtime.progress import Progress
 
 
@@ -28,8 +27,8 @@ class Judge:
             yield [(p, self.worth[p.document_a] - self.worth[p.document_b] + 2.0) for p in chunk.asked]
 
 
-@pytest.mark.parametrize(("task", "aggregate"), [("point", "wins"), ("pair", "wins"), ("pair", "bradley-terry")])
-def test_the_first_documents_come_in_the_teachers_order_and_the_rest_stay(beir, tmp_path, task, aggregate):
+@pytest.mark.parametrize("task", ["point", "pair"])
+def test_the_first_documents_come_in_the_teachers_order_and_the_rest_stay(beir, tmp_path, task):
     dataset = load_dataset(str(beir))
     ranking = {"q0": [(f"d{i}", 20.0 - i) for i in range(12)]}
     worth = {dataset.corpus[f"d{i}"].contents: float((i * 5) % 7) for i in range(12)}
@@ -38,7 +37,6 @@ def test_the_first_documents_come_in_the_teachers_order_and_the_rest_stay(beir, 
         dataset.corpus,
         dataset.queries,
         task,
-        aggregate,
         7,
         tmp_path / "l.sqlite",
         "key",
@@ -57,24 +55,8 @@ def test_wins_average_both_orders_and_a_missing_answer_is_undecided():
     wins = win_matrix(answers, 3)
     assert wins[0, 1] == pytest.approx(1 / (1 + np.exp(-0.5))) and wins[1, 0] == pytest.approx(1 - wins[0, 1])
     assert wins[0, 2] == pytest.approx(1 / (1 + np.exp(-3.0))) and wins[1, 2] == wins[2, 1] == 0.5
-    assert aggregate_pairs(wins, "wins")[0] == pytest.approx((wins[0, 1] + wins[0, 2]) / 2)
-    assert aggregate_pairs(np.array([[0.5]]), "wins") == [0.5]
-
-
-def test_bradley_terry_maximises_the_likelihood_and_orders_as_wins_do():
-    rng = np.random.default_rng(0)
-    log_odds = rng.normal(size=(6, 6))
-    wins = 1 / (1 + np.exp(-(log_odds - log_odds.T)))
-
-    def loss(strengths):
-        log_p = -np.logaddexp(0, -(strengths[:, None] - strengths[None, :]))
-        return -(wins * log_p)[~np.eye(6, dtype=bool)].sum() + PRIOR_PRECISION / 2 * (strengths**2).sum()
-
-    strengths = aggregate_pairs(wins, "bradley-terry")
-    assert strengths == pytest.approx(minimize(loss, np.zeros(6)).x, abs=1e-4)
-    assert np.argsort(strengths).tolist() == np.argsort(aggregate_pairs(wins, "wins")).tolist()
-    sure = np.array([[0.5, 1.0], [0.0, 0.5]])
-    assert np.isfinite(aggregate_pairs(sure, "bradley-terry")).all()
+    assert mean_wins(wins)[0] == pytest.approx((wins[0, 1] + wins[0, 2]) / 2)
+    assert mean_wins(np.array([[0.5]])) == [0.5]
 
 
 def test_scores_fall_strictly_so_that_every_evaluator_reads_the_same_order():
@@ -91,7 +73,6 @@ def test_rerank_by_pairs_reports_flip_rate_and_position_bias(beir, tmp_path):
         dataset.corpus,
         dataset.queries,
         "pair",
-        "wins",
         3,
         tmp_path / "l.sqlite",
         "key",
@@ -108,9 +89,8 @@ def test_rerank_command_writes_a_run_and_measures_it(beir, tiny_recipe, tmp_path
     )
     command = ["rerank", "--corpus", str(beir), "--run", str(tmp_path / "base.run"), "--recipe", str(tiny_recipe)]
     everything = [*command, "--by", "points", "--top", "4"]
-    for wrong in (["--aggregate", "wins"], ["--out", str(tmp_path / "base.run")]):
-        result = CliRunner().invoke(app, [*everything, *wrong])
-        assert result.exit_code == 2 and wrong[0] in result.output
+    result = CliRunner().invoke(app, [*everything, "--out", str(tmp_path / "base.run")])
+    assert result.exit_code == 2 and "--out" in result.output
     result = CliRunner().invoke(app, [*everything, "--split", "dev", "--out", str(tmp_path / "dev.run")])
     assert "has no judgments for split 'dev'" in str(result.exception)
     (tmp_path / "unjudged").mkdir()
@@ -129,8 +109,8 @@ def test_rerank_command_writes_a_run_and_measures_it(beir, tiny_recipe, tmp_path
         assert {len(ranked) for ranked in written.values()} == {6}
         assert [d for d, _ in written["q12"]][4:] == ["d4", "d5"]
         assert ("position bias" in result.output) == (by == "pairs")
-    more = ["--by", "pairs", "--top", "4", "--aggregate", "bradley-terry", "--out", str(tmp_path / "bt.run")]
-    result = CliRunner().invoke(app, [*command, *more])  # labels are kept beside the run, whatever is made of them
+    more = ["--by", "pairs", "--top", "4", "--out", str(tmp_path / "again.run")]
+    result = CliRunner().invoke(app, [*command, *more])  # labels are kept beside the run
     assert result.exit_code == 0 and "rerank: 24 prompts were there already" in result.output, result.output
 
 
@@ -171,9 +151,9 @@ def test_a_run_of_another_corpus_is_an_error(beir, tmp_path):
     dataset = load_dataset(str(beir))
     for ranking, problem in (({"zebra": [("d0", 1.0)]}, "query 'zebra'"), ({"q0": [("d99", 1.0)]}, "document 'd99'")):
         with pytest.raises(DataError, match=problem):
-            rerank(ranking, dataset.corpus, dataset.queries, "point", "wins", 5, tmp_path / "l", "k", None, Progress())
+            rerank(ranking, dataset.corpus, dataset.queries, "point", 5, tmp_path / "l", "k", None, Progress())
     with pytest.raises(DataError, match="holds no rankings"):
-        rerank({}, dataset.corpus, dataset.queries, "point", "wins", 5, tmp_path / "l", "k", None, Progress())
+        rerank({}, dataset.corpus, dataset.queries, "point", 5, tmp_path / "l", "k", None, Progress())
     (tmp_path / "x.run").write_text("q Q0 d 1 high tag\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"x\.run:1: the score .high. is not a finite number"):
         read_run(tmp_path / "x.run")

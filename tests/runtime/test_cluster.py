@@ -107,11 +107,11 @@ def test_cluster_survives_a_killed_worker_and_a_lost_node(nodes, tiny_recipe, be
 
 def test_cluster_queue_gives_none_for_dropped_work():
     async def taken_twice():
-        shelf = WorkQueue([None])
-        await shelf.put(0, "item")
-        first = await shelf.take(0)
-        await shelf.drop(0)
-        return first, await asyncio.wait_for(shelf.take(0), 5)
+        work_queue = WorkQueue([None])
+        await work_queue.put(0, "item")
+        first = await work_queue.take(0)
+        await work_queue.drop(0)
+        return first, await asyncio.wait_for(work_queue.take(0), 5)
 
     assert asyncio.run(taken_twice()) == ("item", None)
 

@@ -191,3 +191,8 @@ def test_checks_want_queries_held_out_and_one_way_to_say_when(tmp_path):
         ):
             load_recipe("demo", {f"train.{name}": 2, "train.held_out": 0})
     assert EarlyStopping(lambda student: 0.0, {2}, 3, tmp_path, (32, 300)).rows() == []
+
+
+def test_the_student_before_training_does_not_count_for_patience(stanford, inputs, tmp_path):
+    found = run(stanford, inputs, tmp_path / "a", settings(patience=2), [0.5, 0.6, 0.7], base=0.9)
+    assert [step for step, _ in found] == [2, 4, 6]

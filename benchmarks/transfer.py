@@ -179,7 +179,7 @@ class Bench:
 
 
 def judged_lists(candidates: TrecRunFile, relevant: dict[str, list[str]], n_way: int) -> Iterator[TrainingList]:
-    """The relevant documents of each judged query (at most half of a list) and other candidates, labeled by the qrels."""
+    """The judged queries' relevant documents, at most half of a list, and other candidates. Labels are the qrels."""
     for query_id in candidates:
         judged = relevant.get(query_id, [])
         others = [doc_id for doc_id, _ in candidates[query_id] if doc_id not in judged]

@@ -36,6 +36,7 @@ def adapted(tiny_recipe, beir, tmp_path_factory):
     return recipe, out, adapt(load_dataset(str(beir)), recipe, out, quiet=True)
 
 
+@pytest.mark.slow
 def test_adapt_returns_what_metrics_json_holds(adapted):
     _, out, result = adapted
     assert is_dataclass(result) and Path(result.checkpoint).is_dir()

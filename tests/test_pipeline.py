@@ -143,12 +143,14 @@ def test_a_shared_label_store_leaves_nothing_to_ask(tiny_recipe, beir, tmp_path)
     assert metrics.labels[0].points_asked == metrics.labels[0].pair_prompts_asked == 0
 
 
+@pytest.mark.slow
 def test_a_t5_teacher_and_a_stanford_student_run_the_same_loop(tiny_recipe, beir, tmp_path, t5, stanford):
     recipe = load_recipe(str(tiny_recipe), {"teacher.model": str(t5), "student.model": str(stanford), "train.steps": 2})
     metrics = adapt(recipe, load_dataset(str(beir)), tmp_path / "run", Progress())
     assert metrics.labels[0].pair_prompts_asked > 0
 
 
+@pytest.mark.slow
 def test_a_dense_student_runs_the_same_loop(tiny_recipe, beir, tmp_path, encoder):
     overrides = {"student.kind": "dense", "student.model": str(encoder), "train.steps": 2}
     metrics = adapt(load_recipe(str(tiny_recipe), overrides), load_dataset(str(beir)), tmp_path / "run", Progress())
@@ -252,6 +254,7 @@ def count(out, table):
         return database.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
 
 
+@pytest.mark.slow
 def test_a_prompt_that_changed_while_pairs_were_labeled_is_named_and_its_pairs_are_asked_anew(
     tiny_recipe, beir, tmp_path, monkeypatch
 ):
@@ -271,6 +274,7 @@ def test_a_prompt_that_changed_while_pairs_were_labeled_is_named_and_its_pairs_a
         adapt(recipe, load_dataset(str(beir)), out, Progress())  # of a run that has ended, too
 
 
+@pytest.mark.slow
 def test_a_label_store_that_was_replaced_is_asked_again(tiny_recipe, beir, tmp_path, monkeypatch):
     out = tmp_path / "run"
     recipe = load_recipe(str(tiny_recipe), {"train.steps": 1})
@@ -283,6 +287,7 @@ def test_a_label_store_that_was_replaced_is_asked_again(tiny_recipe, beir, tmp_p
     assert labels.points_unanswered == labels.pairs_unanswered == 0 and labels.pairs == 48
 
 
+@pytest.mark.slow
 def test_labels_that_the_store_lost_are_not_taken_for_unanswered(tiny_recipe, beir, tmp_path, monkeypatch):
     out = tmp_path / "run"
     recipe = load_recipe(str(tiny_recipe), {"train.steps": 1})
@@ -298,6 +303,7 @@ def test_labels_that_the_store_lost_are_not_taken_for_unanswered(tiny_recipe, be
     assert labels.points_unanswered == labels.pairs_unanswered == 0 and labels.pairs == 48
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_teachers_precision_on_a_machine_that_would_choose_another(
     tiny_recipe, beir, tmp_path, monkeypatch, capsys
 ):

@@ -31,6 +31,7 @@ CASES = {  # files, command, and a part of what is printed
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_unusual_input_is_accepted(name, command_line):
     files, command, printed = CASES[name]

@@ -110,6 +110,12 @@ CASES = {
         f"{ADAPT} --set retrieve.sources=[student,bm25] --set teacher.point.student_weight=1",
         names="tiny.yaml --set retrieve.sources teacher.point.student_weight",
     ),
+    "projection of a dense student": refused(
+        f"{ADAPT} --set student.kind=dense --set train.layers=0", names="tiny.yaml --set train.layers"
+    ),
+    "more layers than the student has": refused(
+        f"{ADAPT} --set train.layers=99", names="train.layers=99", error=RecipeError
+    ),
     "index that faiss does not know": refused(
         f"{ADAPT} --set student.kind=dense --set retrieve.engine=faiss --set retrieve.faiss=Nonsense",
         names="retrieve.faiss 'Nonsense'",

@@ -65,6 +65,7 @@ def test_refused_in_one_sentence_and_nothing_changes(name, command_line, golden)
     command_line.refuses(CASES[name], golden(MESSAGES), name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REPLIES)
 def test_a_server_that_answers_nonsense_is_refused(name, command_line, golden):
     answer, part = REPLIES[name]

@@ -266,6 +266,7 @@ def test_commands_run_in_the_c_locale(odd, locale):
     assert process.returncode == 0 and b"[/b]0" in process.stdout, process.stderr
 
 
+@pytest.mark.slow
 def test_a_run_file_may_have_any_name(beir, tmp_path):
     """Tabs, line feeds, and bytes that are no UTF-8."""
     name = b"a\tb\n\xff[c].run".decode(errors="surrogateescape")
@@ -276,6 +277,7 @@ def test_a_run_file_may_have_any_name(beir, tmp_path):
     assert rows[0] == ["query_id", "measure", "bm25", "a b \\udcff[c].run"] and {len(row) for row in rows} == {4}
 
 
+@pytest.mark.slow
 def test_an_error_escapes_control_characters(tmp_path):
     for arguments in (["evaluate", "--corpus", "\x1b[31m\u202e[/b]", "--model", "bm25"], ["status", "\x1b[31m[/b]\r"]):
         process = pdadapt(*arguments, cwd=tmp_path)

@@ -143,6 +143,7 @@ def test_without_the_network_the_file_and_its_place_are_said(home, monkeypatch):
         load_named("scifact")
 
 
+@pytest.mark.slow
 def test_adaptation_reads_no_judgment(beir, tiny_recipe, tmp_path):
     class Sealed(dict):
         """Judgments that may be read when training is over."""

@@ -165,6 +165,7 @@ def test_fuzzed_files_are_valid_before_edits(name, tmp_path):
     reader(tmp_path / name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 @fuzz
 @given(data=st.data())
@@ -173,6 +174,7 @@ def test_files_with_edits_and_bytes_at_random(name, tmp_path, data):
     read(tmp_path / name, data.draw(mutated(content) | st.binary(max_size=200)), reader)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PACKED)
 @fuzz
 @given(data=st.data(), inside=st.booleans())
@@ -216,6 +218,7 @@ def written(rows):
     return content
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader", [read_documents, read_questions])
 @fuzz
 @given(
@@ -227,6 +230,7 @@ def test_json_of_any_values(reader, tmp_path, rows):
     read(tmp_path / "x.jsonl", rows, reader)
 
 
+@pytest.mark.slow
 @fuzz
 @given(rows=rows_of(*LABEL_COLUMNS))
 def test_labels_of_any_values(tmp_path, rows):
@@ -236,6 +240,7 @@ def test_labels_of_any_values(tmp_path, rows):
 fields = st.sampled_from(["q", "Q0", "0", "1", "-1", "--1", "²", "1e9", "nan", "1_0", "9" * 5_000, "d"]) | letters
 
 
+@pytest.mark.slow
 @fuzz
 @given(lines=st.lists(st.lists(fields, min_size=2, max_size=7)))
 def test_lines_of_any_fields(tmp_path, lines):
@@ -244,6 +249,7 @@ def test_lines_of_any_fields(tmp_path, lines):
     read(tmp_path / "mine.run", content, read_ranking)
 
 
+@pytest.mark.slow
 @fuzz
 @given(overrides=st.dictionaries(st.sampled_from([key for key, *_ in all_settings()]) | letters, values, max_size=3))
 def test_settings_of_any_values(overrides):
@@ -251,6 +257,7 @@ def test_settings_of_any_values(overrides):
         Recipe.model_validate_json(load_recipe("paper", overrides).model_dump_json())
 
 
+@pytest.mark.slow
 @fuzz
 @given(text=st.text())
 def test_overrides_of_any_text(text):

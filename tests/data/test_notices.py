@@ -209,6 +209,7 @@ def test_strict_refuses_what_a_notice_reports(messy, beir, broken, message):
         load_dataset(str(messy), strict=True)
 
 
+@pytest.mark.slow
 def test_every_command_that_loads_a_dataset_says_it_and_can_be_strict(
     messy, encoder, llama, cross_encoder, tiny_recipe, tmp_path, monkeypatch
 ):

@@ -88,6 +88,7 @@ def test_passage_search_stops_when_the_engine_finds_no_more(tmp_path):
     assert found["q"][0][0] == "d0" and len(found["q"]) == 1 and asked == [6]
 
 
+@pytest.mark.slow
 def test_a_corpus_is_adapted_and_measured_by_documents(beir, tiny_recipe, tmp_path, capsys):
     out = tmp_path / "run"
     arguments = ["adapt", "--corpus", str(beir), "--recipe", str(tiny_recipe), "--out", str(out)]

@@ -80,6 +80,7 @@ def test_without_judged_pairs_the_points_order_them():
     assert list(labeled_or_derived_pairs(entry, 2.0)) == [(0, 2, 1.5)]
 
 
+@pytest.mark.slow
 def test_training_brings_agreement(stanford, beir, tmp_path):
     dataset = load_dataset(str(beir))
     lists = [
@@ -96,6 +97,7 @@ def test_training_brings_agreement(stanford, beir, tmp_path):
         assert after > before + 0.1, name
 
 
+@pytest.mark.slow
 def test_without_judgments_the_report_shows_the_queries_held_out(tiny_recipe, beir, tmp_path, monkeypatch):
     monkeypatch.setattr("pdadapt.evaluation.held_out.MIN_HELD_OUT", 1)
     dataset = replace(load_dataset(str(beir)), test_queries={}, qrels={})
@@ -129,6 +131,7 @@ def test_without_judgments_the_report_shows_the_queries_held_out(tiny_recipe, be
     assert "Held-out queries: pair accuracy with the teacher" in page and page.count("point ") >= 3 * len(changed)
 
 
+@pytest.mark.slow
 def test_iterations_end_when_agreement_does_not_rise_and_the_better_student_is_kept(
     tiny_recipe, beir, tmp_path, monkeypatch
 ):
@@ -163,6 +166,7 @@ def test_iterations_end_when_agreement_does_not_rise_and_the_better_student_is_k
     assert last_checkpoint(str(out)) == str(out / "iteration-1" / "checkpoint")
 
 
+@pytest.mark.slow
 def test_the_teacher_alone_judges_where_the_labels_hold_the_students_scores_too(tiny_recipe, beir, tmp_path):
     settings = {"train.held_out": 0.5, "teacher.pair.per_query": 3, "teacher.pair.scoring": "derived", "train.steps": 1}
     dataset = load_dataset(str(beir))

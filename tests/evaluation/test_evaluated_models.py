@@ -135,6 +135,7 @@ def test_an_index_is_kept_for_the_same_origin_and_made_anew_for_another(stanford
     assert shard.stat().st_mtime_ns != first
 
 
+@pytest.mark.slow
 def test_evaluate_keeps_indexes_where_it_is_asked_to_and_makes_them_anew_for_other_weights(stanford, beir, tmp_path):
     model, indexes = tmp_path / "model", tmp_path / "indexes"
     shutil.copytree(stanford, model)

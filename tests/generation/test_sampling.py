@@ -1,3 +1,4 @@
+import pytest
 import torch
 from scipy import stats
 
@@ -19,6 +20,7 @@ def fits(counts, probabilities):
     return stats.chisquare(counts[likely], counts.sum() * probabilities[likely] / probabilities[likely].sum()).pvalue
 
 
+@pytest.mark.slow
 def test_tokens_are_drawn_by_the_softmax_over_rows_and_over_steps():
     for temperature in (1.0, 0.5):
         probabilities = (LOGITS / temperature).softmax(0).double().numpy()

@@ -68,6 +68,7 @@ def generate(tiny_recipe, corpus, folder, **changes):
     return write_queries(prepare(recipe, corpus, folder / "q.jsonl", folder / "l.sqlite", Progress()))
 
 
+@pytest.mark.slow
 def test_as_many_queries_are_kept_as_are_wanted_and_the_report_says_why_the_others_went(tiny_recipe, corpus, tmp_path):
     report = generate(tiny_recipe, corpus, tmp_path)
     out = tmp_path / "q.jsonl"
@@ -134,6 +135,7 @@ def test_answer_log_ignores_a_torn_last_line(tmp_path):
     assert AnswerLog(file).answers == {0: "a\nb", 1: "ü", 2: "d"}
 
 
+@pytest.mark.slow
 def test_as_many_of_each_kind_are_kept_as_are_wanted(tiny_recipe, corpus, tmp_path):
     wanted = {"question": 8, "title": 4, "keywords": 4}
     report = generate(tiny_recipe, corpus, tmp_path, kinds=wanted, count=16)
@@ -175,6 +177,7 @@ def test_round_trip_of_stop_words_is_refused_before_writing(tiny_recipe, tmp_pat
     assert not (tmp_path / "q.jsonl.work" / "written.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_the_round_trip_asks_bm25_or_the_student(tiny_recipe, corpus, tmp_path):
     kept = {}
     for name, k in (("bm25", 1), ("student", 1), ("student", 20), (None, 1)):
@@ -187,6 +190,7 @@ def test_the_round_trip_asks_bm25_or_the_student(tiny_recipe, corpus, tmp_path):
     assert kept["bm25", 1] < kept[None, 1] and kept["student", 1] < kept[None, 1]
 
 
+@pytest.mark.slow
 def test_resumed_writing_may_change_its_filters_but_not_its_sources(tiny_recipe, tmp_path):
     """The model writes no word of these documents, so that BM25 finds none again."""
     words = ["alpha", "beta", "gamma", "delta", "eta", "zeta", "nu", "mu"]
@@ -208,6 +212,7 @@ def test_resumed_writing_may_change_its_filters_but_not_its_sources(tiny_recipe,
         assert (tmp_path / name).read_bytes() == (tmp_path / "fresh" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_another_student_finds_documents_again_in_an_index_of_its_own(tiny_recipe, corpus, tmp_path):
     settings = COUNT | {"generate.count": 20, "generate.round_trip": "student", "generate.k": 1}
     with pytest.raises(DataError, match="judged irrelevant"):
@@ -222,6 +227,7 @@ def test_another_student_finds_documents_again_in_an_index_of_its_own(tiny_recip
     assert found[0] == found[1] != found[2]
 
 
+@pytest.mark.slow
 def test_work_folder_left_by_a_kill_is_removed(tiny_recipe, corpus, tmp_path):
     report = generate(tiny_recipe, corpus, tmp_path)
     index = tmp_path / "q.jsonl.work" / "index"
@@ -233,6 +239,7 @@ def test_work_folder_left_by_a_kill_is_removed(tiny_recipe, corpus, tmp_path):
     assert not index.parent.exists()
 
 
+@pytest.mark.slow
 def test_examples_say_which_kinds_are_asked_and_are_not_written_again(tiny_recipe, corpus, tmp_path):
     examples = tmp_path / "real.txt"
     examples.write_text("how to true a wheel?\nwhat is dish?\nchain cable\n", encoding="utf-8")
@@ -249,6 +256,7 @@ def test_examples_say_which_kinds_are_asked_and_are_not_written_again(tiny_recip
     assert sum(ends.get("duplicate", 0) for ends in report["kinds"].values()) >= 6
 
 
+@pytest.mark.slow
 def test_least_point_drops_what_the_teacher_judges_irrelevant(tiny_recipe, corpus, tmp_path):
     report = generate(tiny_recipe, corpus, tmp_path, least_point=0.0)
     scores = [row["score"] for row in read_label_rows(tmp_path / "l.sqlite")]
@@ -259,6 +267,7 @@ def test_least_point_drops_what_the_teacher_judges_irrelevant(tiny_recipe, corpu
     assert sum(ends.get("judged irrelevant", 0) for ends in report["kinds"].values()) == sum(s < 0 for s in scores)
 
 
+@pytest.mark.slow
 def test_least_point_drops_what_the_teacher_does_not_answer(tiny_recipe, corpus, tmp_path):
     writer = load_recipe(str(tiny_recipe)).teacher.model
     settings = COUNT | {"generate.model": writer, "generate.least_point": 0.0, "teacher.point.model": "imported:expert"}
@@ -288,6 +297,7 @@ def test_missing_examples_of_written_queries_are_reported_with_a_remedy(tiny_rec
         check_written_queries(tmp_path / "q.jsonl", recipe)
 
 
+@pytest.mark.slow
 def test_written_queries_of_another_writer_are_refused(tiny_recipe, corpus, tmp_path):
     recipe = load_recipe(str(tiny_recipe), COUNT | {"generate.count": 3})
     generate(tiny_recipe, corpus, tmp_path, count=3, model=recipe.teacher.model)
@@ -295,6 +305,7 @@ def test_written_queries_of_another_writer_are_refused(tiny_recipe, corpus, tmp_
         check_written_queries(tmp_path / "q.jsonl", recipe)
 
 
+@pytest.mark.slow
 def test_weak_round_trip_check_is_announced(tiny_recipe, corpus, tmp_path, capsys):
     generate(tiny_recipe, corpus, tmp_path, count=2)
     assert "Use --set generate.k=1 for a stricter check" in capsys.readouterr().err
@@ -309,6 +320,7 @@ def test_fewer_are_written_when_every_kind_was_asked_of_every_document(tiny_reci
     assert report["written"] == 6 >= report["kept"] == len(rows(tmp_path / "q.jsonl"))
 
 
+@pytest.mark.slow
 def test_write_queries_refuses_short_documents_bad_writers_and_bad_places(tiny_recipe, corpus, encoder, tmp_path):
     short = replace(corpus, corpus=Corpus([Document("a", "", "rim hub"), Document("b", "", "")]))
     with pytest.raises(DataError, match=r"No document .*\(2 too short\)\. Give queries with --queries"):
@@ -325,6 +337,7 @@ def test_write_queries_refuses_short_documents_bad_writers_and_bad_places(tiny_r
     assert not (tmp_path / "q.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_the_command_says_what_was_kept_and_why_the_rest_went(tiny_recipe, beir, tmp_path):
     command = ["queries", str(beir / "corpus.jsonl"), "--out", str(tmp_path / "q.jsonl"), "--recipe", str(tiny_recipe)]
     result = CliRunner().invoke(app, [*command, "--count", "300", "--passages", "words=10,overlap=2"])
@@ -390,6 +403,7 @@ def test_adapt_writes_the_queries_that_a_corpus_lacks(tiny_recipe, beir, tmp_pat
     assert not (out / "queries.jsonl.work").exists()
 
 
+@pytest.mark.slow
 def test_a_run_whose_queries_were_given_gets_no_others(tiny_recipe, beir, tmp_path):
     (tmp_path / "q.txt").write_text("spoke tension\npad squeal\nchain cable\n", encoding="utf-8")
     recipe = load_recipe(str(tiny_recipe), COUNT | {"train.steps": 1})
@@ -401,6 +415,7 @@ def test_a_run_whose_queries_were_given_gets_no_others(tiny_recipe, beir, tmp_pa
     assert adapt(changed, load_dataset(corpus, tmp_path / "q.txt"), tmp_path / "run", Progress()).queries == 3
 
 
+@pytest.mark.slow
 def test_a_run_of_its_own_queries_takes_them_as_given(tiny_recipe, t5_untied, beir, tmp_path):
     corpus, out = load_dataset(str(beir / "corpus.jsonl")), tmp_path / "run"
     settings = COUNT | {"train.steps": 1, "generate.count": 4}
@@ -434,6 +449,7 @@ def test_a_run_of_its_own_queries_takes_them_as_given(tiny_recipe, t5_untied, be
         run()
 
 
+@pytest.mark.slow
 def test_adapt_locks_the_run_while_queries_are_written(tiny_recipe, beir, tmp_path, monkeypatch):
     corpus, out = str(beir / "corpus.jsonl"), tmp_path / "run"
     recipe = load_recipe(str(tiny_recipe), COUNT)
@@ -464,6 +480,7 @@ def test_adapt_checks_the_run_before_writing_queries(tiny_recipe, corpus, tmp_pa
     assert not (tmp_path / "run").exists() and len(list((tmp_path / "full").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_the_source_is_a_label_for_the_contrastive_loss_alone_also_in_shards(tiny_recipe, corpus, tmp_path):
     settings = COUNT | {"train.steps": 2, "retrieve.k": 3, "train.n_way": 3, "generate.k": 20}
     adapt(load_recipe(str(tiny_recipe), settings), corpus, tmp_path / "plain", Progress())

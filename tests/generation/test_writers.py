@@ -45,6 +45,7 @@ def test_a_seq2seq_and_a_causal_model_sample_by_the_seed(t5_untied, llama):
         assert written(recipe(model, temperature=0)) == written(recipe(model, temperature=0)) != found
 
 
+@pytest.mark.slow
 def test_an_answer_follows_from_its_prompt_whatever_is_in_the_batch(t5_untied, llama):
     for model in (t5_untied, llama):
         chosen = recipe(model)
@@ -109,6 +110,7 @@ def test_a_prompt_leaves_room_for_the_answer(tmp_path):
         check_writer(recipe(tmp_path, max_tokens=100))
 
 
+@pytest.mark.slow
 def test_served_writer_drops_lone_surrogates(server, monkeypatch):
     async def post(self, client, request):
         return self.servers[0], {
@@ -141,6 +143,7 @@ def test_bart_answer_that_was_cut_off_is_marked(tmp_path):
     assert all(text.endswith("…") for _, text in written(recipe(tmp_path, max_tokens=2)))
 
 
+@pytest.mark.slow
 def test_a_server_is_asked_for_the_same_and_a_refused_document_is_no_answer(server, monkeypatch):
     monkeypatch.delenv("PDADAPT_API_KEY", raising=False)
     found = dict(written(recipe(f"{server}#tiny")))

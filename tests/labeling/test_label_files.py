@@ -29,6 +29,7 @@ def rows_of(file):
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
+@pytest.mark.slow
 def test_exported_labels_bear_ids_and_texts_and_come_back(run, beir, tiny_recipe, tmp_path):
     count = export_labels(run / "labels.sqlite", tmp_path / "l.jsonl", "jsonl")
     rows = rows_of(tmp_path / "l.jsonl")
@@ -62,6 +63,7 @@ def test_a_label_is_one_row_whatever_ids_its_texts_have_and_a_text_is_shown_by_i
     assert _texts(store, entry) == (row["query"], {"7": row["document"]})
 
 
+@pytest.mark.slow
 def test_imported_labels_teach_without_a_teacher(run, beir, tiny_recipe, tmp_path):
     file, store = tmp_path / "bought.jsonl", tmp_path / "bought.sqlite"
     export_labels(run / "labels.sqlite", tmp_path / "all.jsonl", "jsonl")
@@ -144,6 +146,7 @@ def test_a_query_is_shown_with_its_documents_pairs_and_contradictions(run):
         label_tables(run / "student", "q0")
 
 
+@pytest.mark.slow
 def test_labels_show_prints_brackets_and_names_derived_pairs(stanford, tiny_recipe, tmp_path):
     folder = tmp_path / "corpus"
     folder.mkdir()
@@ -163,6 +166,7 @@ def test_labels_show_prints_brackets_and_names_derived_pairs(stanford, tiny_reci
     assert "pairs, derived from the points" in text
 
 
+@pytest.mark.slow
 def test_a_teacher_that_answers_nothing_is_an_error_not_a_run(beir, tiny_recipe, tmp_path):
     recipe = load_recipe(str(tiny_recipe), {"teacher.model": "imported:typo"})
     with pytest.raises(DataError, match=r"holds no point labels of imported:typo\. Import them with .*--name typo"):

@@ -120,6 +120,7 @@ def test_processes_that_write_to_one_store_at_once_wait_for_each_other(tmp_path)
         assert database.execute("SELECT count(*) FROM points").fetchone() == (304,)
 
 
+@pytest.mark.slow
 def test_label_store_waits_for_another_writer_and_says_so(tmp_path, monkeypatch):
     file = tmp_path / "l.sqlite"
     with LabelStore(file, "points", "t") as store:

@@ -4,6 +4,7 @@ import json
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -38,6 +39,7 @@ class Expected:
             assert journal.missing(task) == sum(missing for (t, _), missing in self.begun.items() if t == task)
 
 
+@pytest.mark.slow
 @given(steps=st.lists(steps, max_size=25))
 @settings(max_examples=200, deadline=None)
 def test_a_journal_says_what_is_done_after_any_interleaving_of_begin_end_and_kill(steps):
@@ -118,6 +120,7 @@ def contents(file):
     return [json.dumps(row) for row in read_label_rows(file)]
 
 
+@pytest.mark.slow
 @given(shards=st.lists(st.sets(questions, max_size=8), min_size=1, max_size=4), order=st.randoms(use_true_random=False))
 @settings(max_examples=12, deadline=None)
 def test_stores_merged_in_any_order_and_more_than_once_are_the_same(shards, order):
@@ -138,6 +141,7 @@ def test_stores_merged_in_any_order_and_more_than_once_are_the_same(shards, orde
             assert contents(target) == contents(folder / "whole")
 
 
+@pytest.mark.slow
 @given(held=st.sets(questions, max_size=6), merged=st.sets(questions, max_size=6))
 @settings(max_examples=12, deadline=None)
 def test_a_label_that_the_target_holds_stays(held, merged):

@@ -83,6 +83,7 @@ def test_rerank_by_pairs_reports_flip_rate_and_position_bias(beir, tmp_path):
     assert figures["flip_rate"] == pytest.approx(2 / 3)  # of d0, d1 and d1, d2, whose worths are 1 apart
 
 
+@pytest.mark.slow
 def test_rerank_command_writes_a_run_and_measures_it(beir, tiny_recipe, tmp_path):
     write_run(
         tmp_path / "base.run", {f"q{n}": [(f"d{i}", 9.0 - i) for i in range(6)] for n in (12, 13)}.items(), "base"
@@ -114,6 +115,7 @@ def test_rerank_command_writes_a_run_and_measures_it(beir, tiny_recipe, tmp_path
     assert result.exit_code == 0 and "rerank: 24 prompts were there already" in result.output, result.output
 
 
+@pytest.mark.slow
 def test_rerank_prefers_queries_of_a_file_and_refuses_a_teacher_without_labels(beir, tiny_recipe, tmp_path):
     write_run(tmp_path / "base.run", {"q12": [("d0", 2.0), ("d1", 1.0)]}.items(), "base")
     (tmp_path / "queries.tsv").write_text("q12\tanother wording\n", encoding="utf-8")

@@ -37,6 +37,7 @@ def begin(recipe, beir, out):
     assert (out / "iteration-1" / "candidates.run").exists() and not (out / "iteration-1" / "lists.jsonl").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["causal", "active", "around pairs", "likelihood", "bi_encoder"])
 def test_shards_merged_in_any_order_are_the_labels_of_one_process(tiny_recipe, beir, encoder, tmp_path, few, kind):
     changes = {"train.steps": 1}
@@ -68,6 +69,7 @@ def test_shards_merged_in_any_order_are_the_labels_of_one_process(tiny_recipe, b
         assert (parts / "iteration-1" / name).read_bytes() == (whole / "iteration-1" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_shard_asks_nothing_that_is_known_and_goes_on_where_it_was(tiny_recipe, beir, tmp_path, few, monkeypatch):
     recipe = load_recipe(str(tiny_recipe), {"train.steps": 1})
     adapt(recipe, load_dataset(str(beir)), tmp_path / "whole", Progress())
@@ -183,6 +185,7 @@ def test_a_file_of_something_else_in_a_shards_place_is_refused_and_kept(tiny_rec
             attempt()
 
 
+@pytest.mark.slow
 def test_a_restart_takes_no_labels_away_that_are_in_shards_alone(tiny_recipe, beir, tmp_path, few):
     run = tmp_path / "run"
     begin(load_recipe(str(tiny_recipe)), beir, run)
@@ -202,6 +205,7 @@ def test_label_shard_says_when_it_has_no_chunk(tiny_recipe, beir, tmp_path, caps
     assert "nothing for this shard: 12 queries make 1 chunks" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_journal_whose_store_is_gone_says_nothing(tiny_recipe, beir, tmp_path, few):
     begin(load_recipe(str(tiny_recipe)), beir, tmp_path / "run")
     file = label_shard(tmp_path / "run", LabelShard(1, 2), Progress())
@@ -211,6 +215,7 @@ def test_a_journal_whose_store_is_gone_says_nothing(tiny_recipe, beir, tmp_path,
     assert list(read_label_rows(file)) == expected != []
 
 
+@pytest.mark.slow
 def test_status_says_which_shards_are_being_labeled(tiny_recipe, beir, tmp_path, few):
     run = tmp_path / "run"
     begin(load_recipe(str(tiny_recipe)), beir, run)
@@ -244,6 +249,7 @@ def test_under_a_launcher_nobody_waits_for_labels_that_do_not_come(tiny_recipe, 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_label_shard_and_merge_refuse_runs_without_work(tiny_recipe, beir, tmp_path):
     with pytest.raises(RunError, match="holds no run"):
         label_shard(tmp_path, LabelShard(1, 1), Progress())
@@ -263,6 +269,7 @@ def test_label_shard_and_merge_refuse_runs_without_work(tiny_recipe, beir, tmp_p
         label_shard(tmp_path / "other", LabelShard(1, 1), Progress())
 
 
+@pytest.mark.slow
 def test_a_shard_is_not_labeled_or_merged_with_another_prompt_than_the_run_was_begun_with(tiny_recipe, beir, tmp_path):
     prompt, run = tmp_path / "pair.txt", tmp_path / "run"
     prompt.write_text("{query} {document_a} {document_b}", encoding="utf-8")
@@ -282,6 +289,7 @@ def test_parse_shard_takes_a_number_and_a_count(text):
         parse_shard(text)
 
 
+@pytest.mark.slow
 def test_label_and_merge_commands_finish_a_run(tiny_recipe, beir, tmp_path):
     def run(*command):
         result = CliRunner().invoke(app, [str(part) for part in command])

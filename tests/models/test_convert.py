@@ -56,6 +56,7 @@ def test_convert_keeps_a_bert_as_it_was(encoder, tmp_path, old):
         assert file.metadata() == {"format": "pt"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_t5_judges_as_it_did_whether_its_embeddings_are_tied_or_not(tmp_path, tied):
     for name in ("whole", "pickled"):

@@ -53,6 +53,7 @@ def teacher(folder, kind="auto", **settings):
     return TeacherSettings(model=folder, kind=kind, dtype="float32", **settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["colbert", "dense"])
 @pytest.mark.parametrize("name", USED)
 def test_a_student_reads_all_it_can_learns_and_loads_again_to_the_same_vectors(made, tmp_path, name, kind):
@@ -72,6 +73,7 @@ def test_a_student_reads_all_it_can_learns_and_loads_again_to_the_same_vectors(m
     assert any(not torch.equal(one, other) for one, other in zip(before, model.encode_document(TEXTS), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bi_encoder", "multi_vector", "cross_encoder"])
 @pytest.mark.parametrize("name", [name for name in USED if name != "gpt2"])
 def test_a_teacher_reads_long_documents_and_each_as_if_it_were_alone(made, tmp_path, name, kind):
@@ -143,6 +145,7 @@ def test_language_models_are_not_asked_for_more_tokens_than_they_read(tmp_path):
         check_teacher(teacher(str(tmp_path), max_length=64), task, {"rim"}, tmp_path / "labels.sqlite")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bert", "roberta", "t5", "gpt2"])
 def test_without_a_padding_token_another_one_fills_up_behind_the_mask(made, tmp_path, name):
     folder = made(name, pad_token=None)
@@ -158,6 +161,7 @@ def test_without_a_padding_token_another_one_fills_up_behind_the_mask(made, tmp_
         assert len(scores_in_order(Teachers(teacher(folder, kind))("point").score_points, points)) == len(TEXTS)
 
 
+@pytest.mark.slow
 def test_classifiers_and_rerankers_without_a_padding_token_pad_too(made, tmp_path):
     settings = teacher(made("bert", head=True, pad_token=None))
     check_teacher(settings, "point", {"rim"}, tmp_path / "labels.sqlite")
@@ -189,6 +193,7 @@ def test_encoder_without_a_padding_token_is_refused_before_it_loads(made, tmp_pa
             check()
 
 
+@pytest.mark.slow
 def test_a_decoder_that_classifies_finds_a_texts_end_whatever_its_config_says_of_padding(made):
     folder = made("gpt2", head=True, pad_token="rim")
     found = []
@@ -202,6 +207,7 @@ def test_a_decoder_that_classifies_finds_a_texts_end_whatever_its_config_says_of
     assert found[0] == found[1]
 
 
+@pytest.mark.slow
 def test_padding_on_the_left_moves_behind_texts_where_positions_are_counted(made):
     loaded = Teachers(teacher(made("bert", padding_side="left"), "bi_encoder"))("point")
     points = [Point("rim hub", text) for text in TEXTS]
@@ -209,6 +215,7 @@ def test_padding_on_the_left_moves_behind_texts_where_positions_are_counted(made
     assert scores_in_order(loaded.score_points, points) == pytest.approx(alone, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fnet", "convbert"])
 def test_encoder_that_reads_padding_is_refused(made, tmp_path, name):
     folder = made(name)
@@ -221,6 +228,7 @@ def test_encoder_that_reads_padding_is_refused(made, tmp_path, name):
             load()
 
 
+@pytest.mark.slow
 def test_an_architecture_that_has_no_onnx_form_is_said(made, tmp_path):
     pytest.importorskip("onnxscript")
     save_student(load_student_as(made("t5")), tmp_path / "student")
@@ -229,6 +237,7 @@ def test_an_architecture_that_has_no_onnx_form_is_said(made, tmp_path):
     assert not (tmp_path / "onnx").exists() and not list(tmp_path.glob("*.part"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["xlnet", "deberta"])
 def test_a_teacher_that_does_not_compute_in_bfloat16_says_what_to_set(tmp_path, name):
     if name == "deberta":
@@ -242,6 +251,7 @@ def test_a_teacher_that_does_not_compute_in_bfloat16_says_what_to_set(tmp_path, 
     Teachers(settings.model_copy(update={"dtype": "float32"}))("point")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_cross_encoder_whose_score_is_near_0_leaves_padding_out(cross_encoder, tmp_path, dtype):
     """What rounds a score of bfloat16 is measured by how far scores lie apart, not by this one."""
@@ -267,6 +277,7 @@ def test_skiplist_holds_only_signs_of_the_vocabulary(made):
     assert sorted(words) == sorted(".,:;?!-()")
 
 
+@pytest.mark.slow
 def test_a_score_that_follows_padding_is_refused(made):
     with pytest.raises(ModelError, match="does not ignore padding"):
         Teachers(teacher(made("convbert", head=True)))("point")

@@ -209,6 +209,7 @@ def test_model_folder_may_lack_files_that_are_not_needed(encoder, tmp_path, file
         assert (source.files(), source.identity()) == before
 
 
+@pytest.mark.slow
 def test_the_old_layout_of_sentence_transformers_is_read(tmp_path):
     """The transformer in a folder of its own, with nothing but modules.json beside it."""
     (tmp_path / "0_Transformer").mkdir()

@@ -64,6 +64,7 @@ def t5(tmp_path_factory):
     return folder, own
 
 
+@pytest.mark.slow
 def test_a_t5_judges_by_the_ids_of_its_own_pieces(t5, tmp_path):
     folder, own = t5
     tokenizer = load_tokenizer(str(folder))
@@ -120,6 +121,7 @@ def test_sentencepiece_tokenizers_of_other_families_equal_sentencepiece(name, tm
     assert words == own.encode("rim spoke Yes", out_type=str) == ["▁rim", "▁spoke", "▁Yes"]
 
 
+@pytest.mark.slow
 def test_a_decoder_with_a_tokenizer_model_judges(tmp_path):
     content, own = train(**FAIRSEQ)
     (tmp_path / "tokenizer.model").write_bytes(content)

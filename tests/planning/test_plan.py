@@ -126,6 +126,7 @@ def test_cheaper_settings_save_what_they_leave_out():
     assert disk_bytes(RECIPE, SHAPE, RATES)["index"] == 1e6
 
 
+@pytest.mark.slow
 def test_a_plan_times_every_stage_and_leaves_nothing(tiny_recipe, beir, tmp_path):
     recipe = load_recipe(str(tiny_recipe), {"train.held_out": 0.5})
     found = plan(recipe, load_dataset(str(beir)), tmp_path / "run", Progress())
@@ -137,6 +138,7 @@ def test_a_plan_times_every_stage_and_leaves_nothing(tiny_recipe, beir, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_queries_that_must_be_written_are_planned_too(tiny_recipe, beir, tmp_path):
     settings = {"generate.count": 6, "train.lambda_cl": 1.0, "generate.kinds": {"question": 1, "claim": 1}}
     recipe = load_recipe(str(tiny_recipe), settings)
@@ -166,6 +168,7 @@ def printed(table):
     return captured.get()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -183,6 +186,7 @@ def test_a_corpus_smaller_than_the_sample_and_lists_without_pairs_can_be_planned
     assert stages["label pairs"] == 12 * 2 * (1 if "retrieve.k" in settings else 4)
 
 
+@pytest.mark.slow
 def test_plan_of_a_restart_ignores_what_it_removes(tiny_recipe, beir, tmp_path):
     recipe, dataset, out = load_recipe(str(tiny_recipe)), load_dataset(str(beir)), tmp_path / "run"
     adapt(recipe, dataset, out, Progress())

@@ -92,6 +92,7 @@ def graph_embeddings(folder, model, task, texts):
     return session.run(["embeddings"], inputs)[0], features
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["query", "document"])
 def test_export_to_onnx_gives_the_same_embeddings(colbert, tmp_path, task):
     export_checkpoint(str(colbert), tmp_path / "out", "onnx")
@@ -106,6 +107,7 @@ def test_export_to_onnx_gives_the_same_embeddings(colbert, tmp_path, task):
     }
 
 
+@pytest.mark.slow
 def test_export_of_a_dense_student_offers_its_formats(encoder, tmp_path):
     model = load_dense(str(encoder), 16, 64, "mean", "cosine")
     save_dense(model, tmp_path / "student")

@@ -50,6 +50,7 @@ def test_documents_are_encoded_as_sentence_transformers_does(model, beir, batch_
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_when_memory_runs_out_fewer_documents_are_encoded_at_once(model, beir, monkeypatch):
     texts = [document.contents for document in load_dataset(str(beir)).corpus]
     expected, sizes, forward = encode_documents(model, texts), [], model.forward

@@ -126,6 +126,7 @@ def test_without_its_environment_an_engine_says_which_command_builds_it(name, st
         load_engine(str(stanford), {}, [], RetrieveSettings(engine=name))
 
 
+@pytest.mark.slow
 def test_an_environment_that_cannot_be_built_is_said_and_not_taken_for_ready(tmp_path, monkeypatch):
     monkeypatch.setenv("PDADAPT_CACHE", str(tmp_path))
     monkeypatch.setattr(environment, "requirements", lambda engine: [str(tmp_path / "no-such-package")])

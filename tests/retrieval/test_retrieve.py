@@ -83,6 +83,7 @@ def test_candidates_are_the_fusion_of_what_student_and_bm25_rank(tiny_recipe, da
     assert base[0].read_bytes() == base[1].read_bytes(), "the test queries are the student's alone"
 
 
+@pytest.mark.slow
 def test_bm25_alone_needs_no_search_by_a_model_and_leaves_out_what_it_does_not_find(tiny_recipe, dataset, tmp_path):
     settings = {"retrieve.sources": ["bm25"], "train.steps": 1}
     said, out = io.StringIO(), tmp_path / "run"
@@ -128,6 +129,7 @@ def test_retrieval_stopped_after_bm25_resumes_to_the_same_bytes(tiny_recipe, dat
     assert (file.read_bytes(), ranking.read_bytes()) == (whole, bm25)
 
 
+@pytest.mark.slow
 def test_every_iteration_fuses_its_student_with_the_one_ranking_of_bm25(tiny_recipe, dataset, tmp_path):
     out, settings = tmp_path / "run", {"retrieve.sources": ["student", "bm25"], "train.steps": 1, "iterations": 2}
     recipe = load_recipe(str(tiny_recipe), settings)

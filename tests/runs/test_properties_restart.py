@@ -3,6 +3,7 @@
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -70,6 +71,7 @@ def contents(path):
     return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
+@pytest.mark.slow
 @given(
     begun=st.sets(st.sampled_from(sorted(DEPENDS))),
     changed=st.sets(st.sampled_from(sorted(SETTINGS)), max_size=3),

@@ -71,6 +71,7 @@ def finished(tiny_recipe, beir, tmp_path_factory):
         return out, check(recipe, dataset, out, Progress())
 
 
+@pytest.mark.slow
 def test_every_file_of_a_run_is_declared(finished):
     out, _ = finished
     declared = [artefact.path for artefact in (*RUN_FILES, *(each for stage in STAGES for each in stage.writes))]

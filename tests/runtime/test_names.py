@@ -42,6 +42,7 @@ def test_a_long_name_is_cut_and_still_its_own(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_models_whose_names_differ_little_leave_a_run_each(beir, encoder, stanford, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a").mkdir()

@@ -81,6 +81,7 @@ def test_retrieval_is_the_dot_product(dense, beir, tmp_path):
         torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss(dense, beir, tmp_path):
     dataset = load_dataset(str(beir))
     lists = [

@@ -84,6 +84,7 @@ def test_a_thought_is_closed_where_the_template_can(name, chat_llama, tmp_path):
         check_teacher(TeacherSettings(model=str(folder)), task, {"spoke"}, tmp_path / "l.sqlite")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPEN)
 def test_a_model_whose_template_leaves_a_thought_open_is_refused_before_any_work(name, chat_llama, tmp_path):
     folder = templated(chat_llama, tmp_path, OPEN[name])
@@ -202,6 +203,7 @@ def test_prompt_check_refuses_lost_or_reordered_texts(chat_llama):
         forged.check()
 
 
+@pytest.mark.slow
 def test_a_cross_encoder_is_asked_through_its_chat_template_if_that_shows_both_texts(cross_encoder, tmp_path):
     """sentence-transformers puts a pair into such a template, by the roles of query and document."""
     pair = (
@@ -244,6 +246,7 @@ def begins_with(folder, target, token):
     return target
 
 
+@pytest.mark.slow
 def test_a_model_that_begins_with_a_thought_of_its_own_is_refused_as_it_is_loaded(chat_llama, tmp_path):
     """Its chat template tells nothing, as that of the first distillations of R1."""
     folder = begins_with(chat_llama, tmp_path / "thinks", "<think>")
@@ -270,6 +273,7 @@ def test_a_thought_whose_tag_is_many_tokens_is_known_by_all_of_them(chat_llama):
         assert begins_thought(teacher._answer_start(teacher.point)) == thinks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("served", ["thinking", "apart"])
 def test_a_server_on_which_the_model_thinks_is_refused_before_any_work(served, chat_llama, tmp_path, monkeypatch):
     monkeypatch.delenv("PDADAPT_API_KEY", raising=False)

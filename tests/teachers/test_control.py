@@ -223,6 +223,7 @@ def test_a_writer_of_queries_reads_markup_as_text(chat_llama, piece_t5):
             assert control.among(forged) == control.among(plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["point", "pair"])
 def test_a_cross_encoder_reads_separators_of_texts_as_text(kind, cross_encoder):
     tokenizer = AutoTokenizer.from_pretrained(cross_encoder)
@@ -252,6 +253,7 @@ def test_a_classifier_is_fitted_to_texts_as_it_is_asked_about_them(cross_encoder
     assert [row["document"] for row in rows] == ["rim [ SEP] hub", "rim [ SEP] hub [SEP] pad"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["encoder", "stanford"])
 def test_control_tokens_are_text_for_a_retriever_as_a_teacher(kind, request):
     folder = str(request.getfixturevalue(kind))

@@ -30,6 +30,7 @@ def ask(teacher, points=POINTS):
     return scores_in_order(teacher.score_points, points)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", [1, 100, 4096])
 def test_a_cross_encoders_score_is_its_raw_logit(cross_encoder, budget):
     settings = TeacherSettings(model=str(cross_encoder), dtype="float32", batch_tokens=budget, max_length=64)
@@ -91,6 +92,7 @@ def test_a_long_query_stays_whole_beside_a_document_that_is_cut(cross_encoder):
         ask(teacher, [Point(query + " rim" * 9, document)])
 
 
+@pytest.mark.slow
 def test_a_dense_retriever_gives_its_own_similarity(encoder):
     teacher = Teachers(TeacherSettings(model=str(encoder), dtype="float32", max_length=40))("point")
     model = SentenceTransformer(str(encoder))
@@ -102,6 +104,7 @@ def test_a_dense_retriever_gives_its_own_similarity(encoder):
     assert ask(teacher) == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_multi_vector_retriever_gives_maxsim(stanford):
     teacher = Teachers(TeacherSettings(model=str(stanford), dtype="float32"))("point")
     model = load_colbert(str(stanford))
@@ -111,6 +114,7 @@ def test_a_multi_vector_retriever_gives_maxsim(stanford):
     assert ask(teacher) == pytest.approx(expected, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_plain_encoders_tokens_can_judge_by_maxsim_whole_texts(encoder):
     settings = TeacherSettings(model=str(encoder), kind="multi_vector", dtype="float32", max_length=40)
     model = load_colbert(str(encoder), 40, 40)
@@ -132,6 +136,7 @@ def test_encoder_teachers_refuse_pairs_before_loading(kind, request):
         teacher_key(settings, "pair")
 
 
+@pytest.mark.slow
 def test_points_and_pairs_can_have_teachers_of_their_own_and_only_one_is_in_memory(cross_encoder, t5, monkeypatch):
     settings = TeacherSettings(model=str(cross_encoder), dtype="float32", pair=PairSettings(model=str(t5)))
     teachers = Teachers(settings)
@@ -165,6 +170,7 @@ def test_quantize_applies_to_the_language_model_of_two_teachers(cross_encoder, t
         check_teacher(alone, "point", {"hub"}, tmp_path / "l.sqlite")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["cross_encoder", "encoder"])
 def test_max_document_length_cuts_documents_and_no_query(kind, request):
     folder = str(request.getfixturevalue(kind))

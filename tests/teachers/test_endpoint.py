@@ -55,6 +55,7 @@ def local(llama):
     return Teachers(TeacherSettings(model=str(llama), dtype="float32"))("point")
 
 
+@pytest.mark.slow
 def test_endpoint_log_odds_equal_those_of_the_served_model(server, llama):
     teacher = Teachers(settings(server))("point")
     assert scores_in_order(teacher.score_points, POINTS) == pytest.approx(
@@ -65,6 +66,7 @@ def test_endpoint_log_odds_equal_those_of_the_served_model(server, llama):
     )
 
 
+@pytest.mark.slow
 def test_a_busy_server_is_asked_again(server, llama):
     teacher = Teachers(settings(server, "busy", concurrency=3))("point")
     assert scores_in_order(teacher.score_points, POINTS) == pytest.approx(
@@ -72,6 +74,7 @@ def test_a_busy_server_is_asked_again(server, llama):
     )
 
 
+@pytest.mark.slow
 def test_a_label_word_that_is_not_listed_gives_no_label_and_is_asked_again(server, tmp_path):
     teacher = Teachers(settings(server, "short"))("point")
     with LabelStore(tmp_path / "l.sqlite", "points", "t") as store:
@@ -89,6 +92,7 @@ def test_a_server_without_log_probabilities_is_an_error(server):
         scores_in_order(Teachers(settings(server, "plain"))("point").score_points, POINTS)
 
 
+@pytest.mark.slow
 def test_a_server_that_cannot_be_reached_or_is_silent_is_an_error_that_keeps_what_is_labeled(server, monkeypatch):
     monkeypatch.setattr(servers, "TRIES", 2)
     with pytest.raises(ModelError, match=r"ConnectError.*Answers so far are kept"):
@@ -111,6 +115,7 @@ def test_an_answer_that_is_not_json_is_an_error(server):
         scores_in_order(Teachers(settings(server, "page"))("point").score_points, POINTS[:1])
 
 
+@pytest.mark.slow
 def test_the_key_comes_from_the_environment_and_shows_nowhere(server, monkeypatch):
     locked = settings(server, "locked")
     with pytest.raises(ModelError, match="status 401"):
@@ -159,6 +164,7 @@ def test_a_name_that_lacks_the_model_or_holds_a_secret_is_refused(name):
         served_model(name)
 
 
+@pytest.mark.slow
 def test_a_question_that_is_refused_has_no_answer_but_a_server_that_refuses_all_is_an_error(server, llama):
     refused = [Point("spoke hub", "too long " + "rim " * 5)]
     asked = POINTS + refused + POINTS[:1]
@@ -169,6 +175,7 @@ def test_a_question_that_is_refused_has_no_answer_but_a_server_that_refuses_all_
         scores_in_order(Teachers(settings(server, "strict"))("point").score_points, refused)
 
 
+@pytest.mark.slow
 def test_a_refusal_that_comes_before_any_answer_may_be_the_questions_fault(server, llama):
     refused = [Point("spoke hub", "too long " + "rim " * 5)]  # at once, while the others are computed
     teacher = Teachers(settings(server, "strict", concurrency=8))("point")
@@ -187,6 +194,7 @@ def test_server_that_stays_away_is_reported_once(monkeypatch):
     assert few.at_once == 4, "nothing is meant for it meanwhile"
 
 
+@pytest.mark.slow
 def test_words_listed_as_impossible_or_without_a_number_are_not_listed(server):
     for name in ("impossible", "null"):
         assert scores_in_order(Teachers(settings(server, name))("point").score_points, POINTS[:2]) == [None, None]
@@ -210,6 +218,7 @@ def test_check_teacher_refuses_servers_that_cannot_judge(server, tmp_path, monke
     check_teacher(away, "point", {"spoke hub"}, store)  # what is labeled may be all that is needed
 
 
+@pytest.mark.slow
 def test_server_that_makes_us_wait_is_reported(server):
     said = []
     model = ModelSettings(model=f"{server}#busy", concurrency=1)
@@ -246,6 +255,7 @@ def test_spellings_of_a_label_are_one_answer():
     assert log_sum([-1.0]) == -1.0 and log_sum([-1.0, -1.0]) == pytest.approx(-1.0 + 0.6931, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_servers_share_the_questions_and_one_that_dies_costs_none(llama, monkeypatch):
     """Two servers; one is killed when a third of the answers are there."""
     points = [Point(f"spoke {number}", "pad rotor") for number in range(90)]
@@ -276,6 +286,7 @@ def test_servers_share_the_questions_and_one_that_dies_costs_none(llama, monkeyp
     assert not any(first in line for line in said)
 
 
+@pytest.mark.slow
 def test_server_that_is_away_at_the_start_is_left_out(server, llama, tmp_path, monkeypatch):
     monkeypatch.setattr(servers, "TRIES", 1)
     said = []

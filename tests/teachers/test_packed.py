@@ -79,6 +79,7 @@ def alone(folder, questions):
         yield (logits[a] - logits[b]).item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slack", [1.0, 1.25, 3.0])
 @pytest.mark.parametrize("budget", [1, 200, 100_000])
 def test_prompts_that_share_their_beginning_score_as_if_alone(llama, budget, slack, monkeypatch):
@@ -89,6 +90,7 @@ def test_prompts_that_share_their_beginning_score_as_if_alone(llama, budget, sla
     assert found == pytest.approx(list(alone(llama, QUESTIONS)), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_sliding_window_is_kept(llama, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(llama)
     tokenizer.save_pretrained(tmp_path)
@@ -111,6 +113,7 @@ def test_a_sliding_window_is_kept(llama, tmp_path):
     assert found == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_an_architecture_that_cannot_be_packed_is_padded(llama, monkeypatch):
     from pdadapt.teachers import packed
 
@@ -143,6 +146,7 @@ def llama_of_bytes(folder):
     return make_llama(folder, tokenizer=byte_tokenizer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [t5_of_bytes, llama_of_bytes])
 def test_a_strange_document_changes_nothing_but_its_own_score(make, tmp_path):
     """With a tokenizer that reads every byte, so that no two of these texts are the same to the model."""
@@ -162,6 +166,7 @@ def test_a_strange_document_changes_nothing_but_its_own_score(make, tmp_path):
     assert ask([*strange, *plain])[len(strange) :] == pytest.approx(alone[: len(plain)], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_compiled_parts_give_the_same_scores(tmp_path):
     make_t5(tmp_path, tied=False)
     scores = []

@@ -65,6 +65,7 @@ def scores_of(folder, dtype, **settings):
     return scores_in_order(teacher.score_points, POINTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
 def test_whatever_its_head_a_cross_encoder_gives_scores_of_float32(head, tmp_path):
     kind, make = HEADS[head]
@@ -84,6 +85,7 @@ def test_whatever_its_head_a_cross_encoder_gives_scores_of_float32(head, tmp_pat
     assert [found[Point(*text)] for text in texts] == pytest.approx(expected.tolist(), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_cross_encoders_score_is_that_of_a_float32_head_on_the_states_of_its_body(cross_encoder):
     model = BertForSequenceClassification.from_pretrained(cross_encoder, dtype=torch.bfloat16).eval()
     tokenizer = AutoTokenizer.from_pretrained(cross_encoder)
@@ -100,6 +102,7 @@ def test_a_cross_encoders_score_is_that_of_a_float32_head_on_the_states_of_its_b
     assert scores_of(cross_encoder, "bfloat16", batch_tokens=1) == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_float32_stays_as_it_was_to_the_last_bit(cross_encoder, encoder):
     model = CrossEncoder(str(cross_encoder), model_kwargs={"dtype": torch.float32}, device="cpu")
     expected = [
@@ -113,6 +116,7 @@ def test_float32_stays_as_it_was_to_the_last_bit(cross_encoder, encoder):
     assert scores_of(encoder, "float32", batch_tokens=1) == expected
 
 
+@pytest.mark.slow
 def test_a_retrievers_vectors_and_similarities_are_float32(encoder, tmp_path):
     torch.manual_seed(0)
     body = Transformer(str(encoder))
@@ -134,6 +138,7 @@ def test_a_retrievers_vectors_and_similarities_are_float32(encoder, tmp_path):
     assert scores_in_order(teacher.score_points, POINTS[:5]) == pytest.approx(expected, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_multi_vector_teachers_projection_and_maxsim_are_float32(stanford):
     exact, half = scores_of(stanford, "float32"), scores_of(stanford, "bfloat16")
     assert rounded(half) < 4 and half != exact and half == pytest.approx(exact, abs=1)

@@ -67,6 +67,7 @@ def first_token_log_odds(model, tokenizer, text, words, special=True):
     return (log_p[yes] - log_p[no]).item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packs", [True, False])
 @pytest.mark.parametrize("budget", [1, 64, 4096])
 def test_t5_equals_generate_tied_and_untied_whatever_the_batching(t5, budget, packs):
@@ -82,6 +83,7 @@ def test_t5_equals_generate_tied_and_untied_whatever_the_batching(t5, budget, pa
     assert len({round(score, 4) for score in expected}) > 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mt5", "bart"])
 def test_other_encoder_decoders_equal_generate_too(name, tmp_path):
     size = word_tokenizer(tmp_path, end=True)
@@ -117,6 +119,7 @@ def test_encoder_only_t5_is_refused_as_seq2seq(tmp_path):
         load(TeacherSettings(model=str(tmp_path), kind="seq2seq"))
 
 
+@pytest.mark.slow
 def test_bfloat16_stays_near_float32_in_packed_batches(t5, llama):
     for folder in (t5, llama):
         exact, rough = (
@@ -126,6 +129,7 @@ def test_bfloat16_stays_near_float32_in_packed_batches(t5, llama):
         assert rough == pytest.approx(exact, abs=0.1) and rough != exact
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packs", [True, False])
 @pytest.mark.parametrize("budget", [1, 64, 4096])
 def test_causal_equals_generate_through_the_chat_template(llama, budget, packs):
@@ -147,6 +151,7 @@ def test_causal_equals_generate_through_the_chat_template(llama, budget, packs):
     assert scores_in_order(teacher.score_pairs, PAIRS) == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packs", [True, False])
 @pytest.mark.parametrize("budget", [1, 4096])
 def test_query_likelihood_is_the_mean_log_probability_of_the_query_alone(llama, budget, packs):
@@ -343,6 +348,7 @@ def test_prompts_are_tokenised_in_chunks_ahead_of_the_work():
     assert list(tokenised([], encode)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["points", "likelihood", "pairs"])
 def test_a_labeling_that_was_stopped_goes_on_in_the_same_batches(llama, task):
     """In bfloat16 another batch gives another label: whoever goes on after a stop must come to the same ones."""
@@ -378,6 +384,7 @@ def test_batches_keep_the_order_and_the_budget():
     assert len(done) == 3
 
 
+@pytest.mark.slow
 def test_a_budget_that_does_not_fit_is_halved_and_stays_so():
     budget, tried = TokenBudget("halved", 64), []
 
@@ -394,6 +401,7 @@ def test_a_budget_that_does_not_fit_is_halved_and_stays_so():
         list(TokenBudget("least", 1).batches([8], lambda batch: score(range(9))))
 
 
+@pytest.mark.slow
 def test_token_budget_is_kept_for_the_run_and_other_errors_pass(tmp_path):
     batch_limits.keep_in(tmp_path / "memory.json")
 
@@ -415,6 +423,7 @@ def test_token_budget_is_kept_for_the_run_and_other_errors_pass(tmp_path):
         list(TokenBudget("label", 64).batches([8] * 10, broken))
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_no_language_model_is_refused(tmp_path, encoder):
     with pytest.raises(ModelError, match=r"Teacher .* does not load \(.*Give another model"):
         load(TeacherSettings(model=str(encoder), kind="seq2seq"))

@@ -56,6 +56,7 @@ def weights(folder):
     return (folder / "checkpoint" / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_best_state_becomes_the_checkpoint(stanford, inputs, tmp_path):
     assert run(stanford, inputs, tmp_path / "a", settings(), [0.5, 0.7, 0.6]) == [(2, 0.5), (4, 0.7), (6, 0.6)]
     run(stanford, inputs, tmp_path / "b", settings(), [0.5, 0.6, 0.7])
@@ -64,6 +65,7 @@ def test_the_best_state_becomes_the_checkpoint(stanford, inputs, tmp_path):
     assert not (tmp_path / "a" / "best").exists()
 
 
+@pytest.mark.slow
 def test_the_student_before_training_is_kept_if_no_check_is_better(stanford, inputs, tmp_path):
     student = load_colbert(str(stanford))
     run(stanford, inputs, tmp_path / "a", settings(), [0.5, 0.7, 0.7], base=0.7)
@@ -71,6 +73,7 @@ def test_the_student_before_training_is_kept_if_no_check_is_better(stanford, inp
     assert weights(tmp_path / "a") == (tmp_path / "before" / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_training_stops_when_checks_bring_nothing_better(stanford, inputs, tmp_path):
     found = run(stanford, inputs, tmp_path / "a", settings(steps=40, patience=2), [0.5, 0.7, 0.6, 0.7])
     assert [step for step, _ in found] == [2, 4, 6, 8]
@@ -78,6 +81,7 @@ def test_training_stops_when_checks_bring_nothing_better(stanford, inputs, tmp_p
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_after_a_kill_the_checks_behind_the_state_are_made_again(stanford, inputs, tmp_path):
     run(stanford, inputs, tmp_path / "whole", settings(), [0.5, 0.7, 0.6])
 
@@ -116,6 +120,7 @@ def between_saves(**more):
     return settings(check_steps=None, checks=3, steps=7, save_steps=4, **more)
 
 
+@pytest.mark.slow
 def test_a_check_needs_no_step_at_which_states_are_saved_anyway(stanford, inputs, tmp_path):
     assert run(stanford, inputs, tmp_path / "a", between_saves(), [0.5, 0.7, 0.6]) == [(3, 0.5), (5, 0.7), (7, 0.6)]
     same = settings(check_steps=5, steps=7, save_steps=5)
@@ -123,6 +128,7 @@ def test_a_check_needs_no_step_at_which_states_are_saved_anyway(stanford, inputs
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_killed_after_a_check_it_goes_on_from_there_to_the_same_files(stanford, inputs, tmp_path):
     class Killed(BaseException):
         pass
@@ -141,6 +147,7 @@ def test_killed_after_a_check_it_goes_on_from_there_to_the_same_files(stanford, 
     assert curves[0] == curves[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("queries", "points", "said"),
     [
@@ -165,6 +172,7 @@ def test_checks_without_judging_queries_keep_the_last_state_and_say_so(
     assert run.checkpoint(1).exists() and not (run.iteration(1) / "checks.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_far_more_passes_than_the_papers_are_said_before_any_work(tiny_recipe, beir, tmp_path, capsys):
     def said(**train):
         recipe = load_recipe(str(tiny_recipe), {f"train.{key}": value for key, value in train.items()})

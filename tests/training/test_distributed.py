@@ -118,6 +118,7 @@ def test_two_machines_train_one_run(tiny_recipe, beir, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_ranks_do_not_wait_for_a_lost_rank_0(tmp_path, monkeypatch):
     monkeypatch.setattr(distributed, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(distributed, "LOST_PATIENCE", 0.1)

@@ -111,6 +111,7 @@ def test_train_reranker_without_judgments_is_refused(beir, tiny_recipe, encoder,
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_train_reranker_refuses_unusable_judgments(judged, tiny_recipe, encoder, tmp_path):
     settings = recipe(tiny_recipe, encoder, "point")
     file = judged / "qrels" / "train.tsv"
@@ -130,6 +131,7 @@ def test_train_reranker_refuses_unusable_judgments(judged, tiny_recipe, encoder,
     assert train_reranker(one, load_dataset(str(judged)), tmp_path / "one", Progress()).exists()
 
 
+@pytest.mark.slow
 def test_a_gradient_that_is_no_number_says_what_to_change(judged, tiny_recipe, encoder, tmp_path):
     settings = recipe(tiny_recipe, encoder, "point", warmup=0, steps=4)
     settings.reranker.learning_rate = 1e30
@@ -137,6 +139,7 @@ def test_a_gradient_that_is_no_number_says_what_to_change(judged, tiny_recipe, e
         train_reranker(settings, load_dataset(str(judged)), tmp_path / "out", Progress())
 
 
+@pytest.mark.slow
 def test_when_memory_runs_out_it_goes_on_with_fewer_examples_at_once(
     judged, tiny_recipe, encoder, tmp_path, monkeypatch
 ):

@@ -58,6 +58,7 @@ def supervised(tiny_recipe, **changes):
     return load_recipe(str(tiny_recipe), {"train.lambda_cl": 1.0, "train.n_way": 3, "train.steps": 2} | changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["best", "pairs"])
 def test_every_relevant_document_is_labeled_listed_and_trained_on(kind, labeled, tiny_recipe, tmp_path):
     folder, relevant = labeled
@@ -76,6 +77,7 @@ def test_every_relevant_document_is_labeled_listed_and_trained_on(kind, labeled,
     assert any(json.loads(row)["cl"] > 0 for row in rows)
 
 
+@pytest.mark.slow
 def test_adaptation_reads_no_label(labeled, beir, tiny_recipe, tmp_path):
     recipe = load_recipe(str(tiny_recipe), {"train.steps": 1})
     found = []
@@ -85,6 +87,7 @@ def test_adaptation_reads_no_label(labeled, beir, tiny_recipe, tmp_path):
     assert found[0] == found[1]
 
 
+@pytest.mark.slow
 def test_train_msmarco_command_runs_on_local_files(msmarco, tiny_recipe, tmp_path):
     out = tmp_path / "run"
     changes = [part for key in ("train.lambda_cl=1", "train.steps=2") for part in ("--set", key)]

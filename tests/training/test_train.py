@@ -112,6 +112,7 @@ def test_a_labeled_document_is_set_against_its_own_list_the_others_or_both(data,
     assert terms["cl"].item() == pytest.approx(2 * sum(expected) / 3, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_leaves_a_checkpoint_that_loads(data, stanford, tmp_path):
     dataset, lists = data
     settings = SETTINGS.model_copy(update={"steps": 30, "save_steps": 100})
@@ -146,6 +147,7 @@ def test_chunks_and_the_gradient_cache_change_nothing(data, stanford):
     assert difference(kept, whole) > 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_a_batch_taken_in_parts_teaches_the_same(data, stanford, tmp_path, reduction):
     """Although the parts have different numbers of pairs, points and relevant documents."""
@@ -235,6 +237,7 @@ class KilledAt(Progress):
         return Counting()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["colbert", "dense"])
 def test_training_stopped_in_the_middle_goes_on_to_the_same_bytes(data, stanford, encoder, tmp_path, kind):
     dataset, lists = data
@@ -272,6 +275,7 @@ def test_the_loss_is_logged_at_every_saved_state():
     assert [logging_steps(*sizes) for sizes in ((60, 5), (60, 6), (1000, 500), (10, 4))] == [1, 3, 10, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["gradient_checkpointing", "compile"])
 def test_checkpointing_and_compiling_learn_the_same(data, stanford, tmp_path, way):
     dataset, lists = data
@@ -298,6 +302,7 @@ def test_killed_while_saving_it_goes_on_to_the_same_bytes(stanford, beir, tmp_pa
     assert checkpoints[0] == checkpoints[1]
 
 
+@pytest.mark.slow
 def test_training_has_its_own_lengths_and_the_checkpoint_keeps_the_others(data, stanford, tmp_path, monkeypatch):
     dataset, lists = data
     seen = []
@@ -316,6 +321,7 @@ def test_training_has_its_own_lengths_and_the_checkpoint_keeps_the_others(data, 
     assert get_lengths(load_colbert(str(tmp_path / "checkpoint"))) == (64, 100)
 
 
+@pytest.mark.slow
 def test_without_dropout_the_first_loss_is_that_of_the_model_as_it_evaluates(data, stanford, tmp_path):
     dataset, lists = data
 
@@ -331,6 +337,7 @@ def test_without_dropout_the_first_loss_is_that_of_the_model_as_it_evaluates(dat
     assert first_loss(None) != pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_gradient_that_is_no_number_stops_the_run_and_harms_nothing(data, stanford, tmp_path):
     dataset, lists = data
     settings = SETTINGS.model_copy(update={"learning_rate": 1e30, "warmup": 0.0, "save_steps": 1})
@@ -340,6 +347,7 @@ def test_a_gradient_that_is_no_number_stops_the_run_and_harms_nothing(data, stan
     assert last_complete(tmp_path / "trainer") == str(tmp_path / "trainer" / "checkpoint-1")
 
 
+@pytest.mark.slow
 def test_the_curve_goes_to_tensorboard_too(data, stanford, tmp_path):
     dataset, lists = data
     settings = SETTINGS.model_copy(update={"report_to": ("tensorboard",)})
@@ -370,6 +378,7 @@ def test_every_pass_goes_over_all_lists_whatever_the_number_of_processes():
     assert schedule(5, 12, 7) == order != schedule(5, 12, 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layers", [1, 0])
 def test_layers_trains_only_the_top_layers_and_the_projection(encoder, data, tmp_path, layers):
     dataset, lists = data

@@ -119,6 +119,11 @@ def announce(context: RunContext) -> None:
         say(f"{len(context.relevant):,} of {len(queries):,} queries are labeled: L_CL learns from their judgments.")
     if recipe.train.held_out and not context.held_out:
         say("There are too few queries to hold some out. Agreement with the teacher will not be measured.")
+    if recipe.teacher.pair.model and not recipe.teacher.pair.asks_teacher:
+        say(
+            f"The pair teacher {recipe.teacher.pair.model!r} will not be asked: the recipe asks no pairs. To ask "
+            "it, add --set teacher.pair.per_query=10 --set teacher.pair.scoring=labels."
+        )
     if not context.run.metrics_file.exists():
         taught = len(queries) - len(context.held_out)
         if warning := many_passes(recipe.train, taught):

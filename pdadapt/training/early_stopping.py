@@ -12,6 +12,7 @@ from typing import Any
 from sentence_transformers import MultiVectorEncoder
 from transformers import TrainerCallback
 
+from pdadapt.evaluation.held_out import DECISIVE_MEASURE
 from pdadapt.runtime.files import write_atomic
 from pdadapt.settings.schema import TrainSettings
 from pdadapt.students.colbert import get_lengths, set_lengths
@@ -48,9 +49,10 @@ class EarlyStopping(TrainerCallback):
         patience: int,
         folder: Path,
         lengths: tuple[int | None, int | None],
+        say: Callable[[str], None] = lambda text: None,
     ):
         """steps: the steps after which the student is measured. lengths: of queries and documents when it is measured
-        and kept.
+        and kept. say: prints the value of each check.
         """
         self.measure = measure
         self.steps = steps
@@ -58,6 +60,7 @@ class EarlyStopping(TrainerCallback):
         self.file = folder / "checks.jsonl"
         self.best = folder / "best"
         self.lengths = lengths
+        self.say = say
 
     def begin(self, model: MultiVectorEncoder, step: int) -> None:
         """Forget the checks after this step, where training begins or resumes. Measure the student before training."""
@@ -104,6 +107,8 @@ class EarlyStopping(TrainerCallback):
         set_lengths(model, *training_lengths)
         model.train(training)
         self._write([*rows, {"step": step, "value": value}])
+        if rows:
+            self.say(f"step {step:,}: {DECISIVE_MEASURE} {value:.4f} ({rows[0]['value']:.4f} before training)")
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
         write_atomic(self.file, (json.dumps(row) + "\n" for row in rows))

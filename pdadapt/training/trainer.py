@@ -120,7 +120,14 @@ def train(
     loss = PairDistillLoss(model, settings)
     stopping = None
     if measure and settings.keeps_best:
-        stopping = EarlyStopping(measure, measured_steps(settings, steps), settings.patience, folder, lengths)
+        stopping = EarlyStopping(
+            measure,
+            measured_steps(settings, steps),
+            settings.patience,
+            folder,
+            lengths,
+            lambda text: progress.say(f"{progress.prefix}{text}"),
+        )
     with progress.task("train", steps, "steps") as advance:
         monitor = TrainingMonitor(advance, folder, DIVERGENCE_ADVICE, loss.query_ids)
         trainer = _Trainer(

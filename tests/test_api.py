@@ -53,6 +53,7 @@ def test_evaluate_compares_a_run_folder_with_its_base(adapted, beir, tmp_path):
     assert measured.comparisons[0].change == pytest.approx(adapted_measures.comparisons[0].change)
 
 
+@pytest.mark.slow
 def test_rerank_writes_the_teachers_order(adapted, beir, tmp_path):
     recipe, out, _ = adapted
     found = rerank(beir, out / "iteration-0" / "test.run", tmp_path / "new.run", recipe, top=3, quiet=True)

@@ -20,6 +20,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_refused_in_one_sentence_and_nothing_changes(name, command_line, golden):
     command_line.refuses(CASES[name], golden(MESSAGES), name)

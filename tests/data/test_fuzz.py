@@ -188,6 +188,7 @@ def test_packed_files_with_edits(name, tmp_path, data, inside):
     read(tmp_path / name, broken, reader)
 
 
+@pytest.mark.slow
 @fuzz
 @given(data=st.data())
 def test_label_stores_with_edits(tmp_path, data):

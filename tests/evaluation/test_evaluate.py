@@ -287,6 +287,7 @@ def test_evaluate_without_texts_keeps_documents_with_the_id_of_the_query(argumen
     assert metrics["measures"]["RR"]["means"] == pytest.approx([(1 / 2 + 1 / 2 + 1) / 3])
 
 
+@pytest.mark.slow
 def test_reranking_leaves_the_query_itself_out(arguments, tiny_recipe, tmp_path):
     command = ["rerank", "--corpus", str(arguments), "--run", str(tmp_path / "theirs.run"), "--top", "2"]
     said = CliRunner().invoke(app, [*command, "--recipe", str(tiny_recipe), "--by", "points"])

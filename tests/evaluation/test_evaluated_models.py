@@ -109,6 +109,7 @@ def test_half_removed_index_is_made_anew(stanford, beir, tmp_path, monkeypatch):
     assert shard.stat().st_mtime_ns != first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("against", [[], ["stanford", "splade"]])
 def test_every_kind_is_measured_beside_bm25(beir, dense, stanford, splade, tmp_path, against):
     places = {"stanford": stanford, "splade": splade}

@@ -33,6 +33,7 @@ def test_word_limit_is_tripled_where_characters_are_words():
         assert word_limit_factor(split_words(found)) == 1
 
 
+@pytest.mark.slow
 def test_texts_without_spaces_are_no_boilerplate():
     chosen = random.Random(0)
     corpus = ["".join(chosen.choices("กขคงจฉ", k=900)) for _ in range(300)]
@@ -40,6 +41,7 @@ def test_texts_without_spaces_are_no_boilerplate():
     assert reasons_left_out([corpus[0], corpus[0][:880], "京" * 20]) == [None, "near copy", "too short"]
 
 
+@pytest.mark.slow
 def test_the_sample_is_drawn_by_the_seed_from_the_whole_corpus():
     found = draw_documents(10_000, 20, 1)
     assert found == sorted(set(found)) == draw_documents(10_000, 20, 1) != draw_documents(10_000, 20, 2)

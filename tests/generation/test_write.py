@@ -286,6 +286,7 @@ def test_least_point_drops_what_the_teacher_does_not_answer(tiny_recipe, corpus,
     assert report["kept"] > 0, "what it answers later is looked at"
 
 
+@pytest.mark.slow
 def test_missing_examples_of_written_queries_are_reported_with_a_remedy(tiny_recipe, corpus, tmp_path):
     examples = tmp_path / "real.txt"
     examples.write_text("how to true a wheel?\n", encoding="utf-8")
@@ -314,6 +315,7 @@ def test_weak_round_trip_check_is_announced(tiny_recipe, corpus, tmp_path, capsy
     assert "The round-trip check is weak" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_fewer_are_written_when_every_kind_was_asked_of_every_document(tiny_recipe, corpus, tmp_path):
     few = replace(corpus, corpus=Corpus(list(corpus.corpus)[:3]))
     report = generate(tiny_recipe, few, tmp_path, kinds={"question": 1, "title": 1})

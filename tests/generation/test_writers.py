@@ -33,6 +33,7 @@ def server(llama):
         yield url
 
 
+@pytest.mark.slow
 def test_a_seq2seq_and_a_causal_model_sample_by_the_seed(t5_untied, llama):
     for model in (t5_untied, llama):
         found = written(recipe(model))
@@ -70,6 +71,7 @@ def test_another_prompt_has_another_seed(llama, monkeypatch):
     assert sorted(seeds) == before
 
 
+@pytest.mark.slow
 def test_greedy_writer_equals_generate(llama, t5_untied):
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
@@ -121,6 +123,7 @@ def test_served_writer_drops_lone_surrogates(server, monkeypatch):
     assert dict(written(recipe(f"{server}#tiny")))[0] == "pad  squeal 😀"
 
 
+@pytest.mark.slow
 def test_answer_that_was_cut_off_is_marked(llama, server, tmp_path):
     for model in (llama, f"{server}#tiny"):
         assert all(text.endswith("…") for _, text in written(recipe(model, max_tokens=1)))
@@ -155,6 +158,7 @@ def test_a_server_is_asked_for_the_same_and_a_refused_document_is_no_answer(serv
     assert dict(answers)[9] == "" and all(text for number, text in answers if number != 9)
 
 
+@pytest.mark.slow
 def test_check_writer_refuses_models_that_cannot_write(llama, encoder, server, tmp_path, monkeypatch):
     check_writer(recipe(llama))
     check_writer(recipe(f"{server}#tiny"))

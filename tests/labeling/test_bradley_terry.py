@@ -38,6 +38,7 @@ def test_fit_strengths_of_two_documents_lie_between_points_and_pair():
     )
 
 
+@pytest.mark.slow
 @given(labels)
 def test_fit_strengths_maximises_the_likelihood(drawn):
     points, pairs = drawn

@@ -80,6 +80,7 @@ def test_a_journal_says_what_is_done_after_any_interleaving_of_begin_end_and_kil
             now.check(Journal(file, f"teacher {of}"))
 
 
+@pytest.mark.slow
 @given(steps=st.lists(st.tuples(st.sampled_from(("begin", "end", "turn")), chunks), max_size=20))
 @settings(deadline=None)
 def test_tasks_taken_in_turn_leave_nothing_done_after_a_task_that_lacks_answers(steps):

@@ -88,6 +88,7 @@ def test_a_shard_asks_nothing_that_is_known_and_goes_on_where_it_was(tiny_recipe
     assert list(read_label_rows(file)) == before
 
 
+@pytest.mark.slow
 def test_merging_never_changes_a_label_that_is_there(tmp_path):
     """A run may have chosen its pairs by it."""
     stores, key = [], '{"task": "point"}'
@@ -167,6 +168,7 @@ os.kill(os.getpid(), 9)
     assert open_frozen(tmp_path / "empty", "points", "key") is None
 
 
+@pytest.mark.slow
 def test_a_file_of_something_else_in_a_shards_place_is_refused_and_kept(tiny_recipe, beir, tmp_path, few):
     run = tmp_path / "run"
     begin(load_recipe(str(tiny_recipe)), beir, run)

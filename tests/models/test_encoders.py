@@ -85,6 +85,7 @@ def test_a_teacher_reads_long_documents_and_each_as_if_it_were_alone(made, tmp_p
     assert scores_in_order(loaded.score_points, points) == pytest.approx(alone, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bi_encoder", "multi_vector", "cross_encoder"])
 def test_rounding_to_bfloat16_is_not_taken_for_padding_that_is_read(made, kind):
     folder = made("roberta", head=kind == "cross_encoder")
@@ -110,6 +111,7 @@ def test_a_corpus_own_lengths_are_cut_to_what_an_encoder_reads(made, tmp_path):
     assert retrieve(engine, CORPUS, {"q": LONG}, tmp_path / "index", 1, Progress())["q"][0][0] == "d2"
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_promises_more_tokens_than_it_reads_reads_those(made, tmp_path):
     folder = made("roberta", model_max_length=66)
     modules = [("", "sentence_transformers.models.Transformer"), ("1_Pooling", "sentence_transformers.models.Pooling")]
@@ -175,6 +177,7 @@ def test_classifiers_and_rerankers_without_a_padding_token_pad_too(made, tmp_pat
     assert len(model.predict([("rim", text) for text in TEXTS], show_progress_bar=False)) == len(TEXTS)
 
 
+@pytest.mark.slow
 def test_encoder_without_a_padding_token_is_refused_before_it_loads(made, tmp_path):
     """A decoder that classifies reads a text to its padding: what ends texts cannot stand for it."""
     message = r"has no padding token, .*\. Name one of its tokens as `pad_token` in its tokenizer_config\.json"

@@ -195,6 +195,7 @@ def test_derived_pairs_have_no_calibration(small_run):
     assert "Derived from the points" in page.text and "Calibration" not in page.text
 
 
+@pytest.mark.slow
 def test_of_several_iterations_each_has_its_rows_and_plots(small_run):
     second = small_run / "iteration-2"
     second.mkdir()
@@ -218,6 +219,7 @@ def test_of_several_iterations_each_has_its_rows_and_plots(small_run):
     assert len(page.all("svg")) == 2 + 2 * 4
 
 
+@pytest.mark.slow
 def test_checks_during_training_have_their_plot(small_run):
     rows = '{"step": 10, "value": 0.75}\n{"step": 20, "value": 0.5}\n'
     (small_run / "iteration-1" / "checks.jsonl").write_text(rows, encoding="utf-8")
@@ -307,6 +309,7 @@ def contrast(one, other):
     return (light + 0.05) / (dark + 0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("values", "rises"), [([0.5, 0.6, 0.7], True), ([0.5, 0.7, 0.7], False), ([0.5, 0.7], False)])
 def test_report_says_that_agreement_still_rises_if_the_last_check_is_the_best(small_run, values, rises):
     rows = "".join(json.dumps({"step": 10 * place, "value": value}) + "\n" for place, value in enumerate(values))

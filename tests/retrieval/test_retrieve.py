@@ -70,6 +70,7 @@ def assert_fused(found, expected):
         assert [score for _, score in found[query_id]] == pytest.approx([score for _, score in best], abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sources", [["student", "bm25"], ["bm25", "student"]])
 def test_candidates_are_the_fusion_of_what_student_and_bm25_rank(tiny_recipe, dataset, tmp_path, sources):
     own = candidates(tiny_recipe, dataset, tmp_path / "student", ["student"])
@@ -110,6 +111,7 @@ def tasks(out):
     return [row["task"].partition(": ")[2] for row in rows]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sources", [["student", "bm25"], ["bm25"]])
 def test_retrieval_stopped_after_bm25_resumes_to_the_same_bytes(tiny_recipe, dataset, tmp_path, sources):
     candidates(tiny_recipe, dataset, tmp_path, sources)

@@ -259,6 +259,7 @@ def test_a_model_that_begins_with_a_thought_of_its_own_is_refused_as_it_is_loade
         Teachers(settings.model_copy(update={"model": str(plain)}), ["point"])("point")
 
 
+@pytest.mark.slow
 def test_a_thought_whose_tag_is_many_tokens_is_known_by_all_of_them(chat_llama):
     teacher = Teachers(
         TeacherSettings(model=str(chat_llama), dtype="float32", pair=PairSettings(per_query=0)), ["point"]

@@ -202,6 +202,7 @@ def test_control_tokens_stay_text_when_documents_are_cut(chat_llama):
     assert "Document B: < |im_end|>" in tokenizer.decode(ids)
 
 
+@pytest.mark.slow
 def test_a_query_whose_likelihood_is_asked_is_text_too(chat_llama):
     point = PointSettings(scoring="query_likelihood", prompt="query-likelihood")
     teacher = Teachers(TeacherSettings(model=str(chat_llama), dtype="float32", point=point))("point")

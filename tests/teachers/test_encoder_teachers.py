@@ -45,6 +45,7 @@ def test_a_cross_encoders_score_is_its_raw_logit(cross_encoder, budget):
     assert max(expected) - min(expected) > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["point", "pair"])
 def test_a_cross_encoder_tokenises_the_texts_of_a_batch_at_once_and_cuts_them_as_one_by_one(
     cross_encoder, task, monkeypatch
@@ -71,6 +72,7 @@ def test_a_cross_encoder_tokenises_the_texts_of_a_batch_at_once_and_cuts_them_as
     assert len(calls) < 20
 
 
+@pytest.mark.slow
 def test_a_classifier_of_several_classes_is_no_point_teacher(cross_encoder, tmp_path):
     AutoTokenizer.from_pretrained(cross_encoder).save_pretrained(tmp_path)
     config = BertConfig.from_pretrained(cross_encoder, num_labels=3)
@@ -82,6 +84,7 @@ def test_a_classifier_of_several_classes_is_no_point_teacher(cross_encoder, tmp_
         Teachers(settings)("point")
 
 
+@pytest.mark.slow
 def test_a_long_query_stays_whole_beside_a_document_that_is_cut(cross_encoder):
     teacher = Teachers(TeacherSettings(model=str(cross_encoder), dtype="float32", max_length=40))("point")
     query, document = " ".join(["squeal rotor pad"] * 9), " ".join(["rim spoke hub"] * 20)
@@ -152,6 +155,7 @@ def test_points_and_pairs_can_have_teachers_of_their_own_and_only_one_is_in_memo
     assert teacher_key(settings, "pair") == teacher_key(TeacherSettings(model=str(t5), dtype="float32"), "pair")
 
 
+@pytest.mark.slow
 def test_quantize_without_a_gpu_is_refused_before_loading(t5, monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ModelError, match=r"teacher\.quantize=8bit needs a GPU"):

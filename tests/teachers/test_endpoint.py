@@ -87,6 +87,7 @@ def test_a_label_word_that_is_not_listed_gives_no_label_and_is_asked_again(serve
         )
 
 
+@pytest.mark.slow
 def test_a_server_without_log_probabilities_is_an_error(server):
     with pytest.raises(ModelError, match="without `top_logprobs`"):
         scores_in_order(Teachers(settings(server, "plain"))("point").score_points, POINTS)
@@ -102,6 +103,7 @@ def test_a_server_that_cannot_be_reached_or_is_silent_is_an_error_that_keeps_wha
         scores_in_order(Teachers(settings(server, "silent"))("point").score_points, POINTS[:1])
 
 
+@pytest.mark.slow
 def test_endpoint_that_is_stopped_leaves_no_request_in_flight(server):
     asking = Teachers(settings(server, "slow", concurrency=2))("point").score_points([Chunk(POINTS, POINTS)])
     assert len(next(asking)) == 1  # the other one takes a minute
@@ -110,6 +112,7 @@ def test_endpoint_that_is_stopped_leaves_no_request_in_flight(server):
     assert time.monotonic() - started < 5
 
 
+@pytest.mark.slow
 def test_an_answer_that_is_not_json_is_an_error(server):
     with pytest.raises(ModelError, match="did not answer with JSON"):
         scores_in_order(Teachers(settings(server, "page"))("point").score_points, POINTS[:1])

@@ -108,6 +108,7 @@ def test_other_encoder_decoders_equal_generate_too(name, tmp_path):
     assert len({round(score, 4) for score in expected}) > 2
 
 
+@pytest.mark.slow
 def test_encoder_only_t5_is_refused_as_seq2seq(tmp_path):
     """An encoder-only T5, as sentence-transformers has them, must not judge with a random decoder."""
     size = word_tokenizer(tmp_path, end=True)
@@ -184,6 +185,7 @@ def test_kind_is_read_from_the_configuration(t5, llama, cross_encoder, encoder):
     assert teacher_kind(ModelSettings(model="imported:bought")) == "imported"
 
 
+@pytest.mark.slow
 def test_a_kind_without_a_class_is_not_loaded(llama, monkeypatch):
     monkeypatch.setattr("pdadapt.teachers.load.teacher_kind", lambda model: "zebra")
     with pytest.raises(AssertionError, match="zebra"):
@@ -437,6 +439,7 @@ def test_query_likelihood_needs_a_decoder_and_that_is_said_before_any_work(t5):
         teacher_key(settings, "point")
 
 
+@pytest.mark.slow
 def test_a_teacher_of_points_only_needs_no_pair_labels(t5):
     pair = PairSettings(per_query=0, labels=("zebra", "zebra"))
     teacher = Teachers(TeacherSettings(model=str(t5), dtype="float32", pair=pair), ["point"])("point")

@@ -126,6 +126,7 @@ def test_training_lowers_the_loss_and_leaves_a_checkpoint_that_loads(data, stanf
     torch.testing.assert_close(again.encode_query(["spoke"])[0], model.eval().encode_query(["spoke"])[0])
 
 
+@pytest.mark.slow
 def test_chunks_and_the_gradient_cache_change_nothing(data, stanford):
     dataset, lists = data
 

@@ -23,7 +23,7 @@ from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 from pdadapt.errors import ModelError
 from pdadapt.runtime.files import atomic_folder
 
-DENSE_KEYS = ("in_features", "out_features", "bias", "activation_function")
+DENSE_KEYS = ("in_features", "out_features", "bias", "activation_function", "use_residual")  # that PyLate's Dense takes
 
 
 def save_colbert(model: MultiVectorEncoder, folder: Path) -> None:
@@ -45,7 +45,7 @@ def save_colbert(model: MultiVectorEncoder, folder: Path) -> None:
             name = f"{number}_Dense"
             (out / name).mkdir()
             config = projection.get_config_dict()
-            _write(out / name / "config.json", {key: config[key] for key in DENSE_KEYS})
+            _write(out / name / "config.json", {key: config[key] for key in DENSE_KEYS if key in config})
             weights = {key: tensor.detach().cpu().contiguous() for key, tensor in projection.state_dict().items()}
             save_file(weights, out / name / "model.safetensors")
             modules.append({"idx": number, "name": str(number), "path": name, "type": "pylate.models.Dense.Dense"})

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import MultiVectorEncoder
+from sentence_transformers.base.modules.dense import Dense
 from transformers import AutoModel, AutoTokenizer
 
 from pdadapt.errors import ModelError
@@ -76,6 +77,28 @@ def test_a_saved_checkpoint_loads_again_to_the_same_vectors(student, tmp_path):
     for again in (load_colbert(str(tmp_path / "saved")), MultiVectorEncoder(str(tmp_path / "saved"))):
         torch.testing.assert_close(again.encode_query([QUERY])[0], student.encode_query([QUERY])[0])
         torch.testing.assert_close(again.encode_document([DOCUMENT])[0], student.encode_document([DOCUMENT])[0])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"bias": True},
+        {"activation_function": torch.nn.Tanh()},
+        {"use_residual": True},
+        {"out_features": 32, "use_residual": True, "bias": False},
+    ],
+    ids=str,
+)
+def test_a_projection_of_any_kind_loads_again_to_the_same_vectors(encoder, tmp_path, options):
+    transformer, *rest = load_colbert(str(encoder))
+    sizes = {"in_features": 32, "out_features": 8, "activation_function": torch.nn.Identity()}
+    torch.manual_seed(0)
+    projection = Dense(**sizes | options, module_input_name="token_embeddings")
+    model = MultiVectorEncoder(modules=[transformer, projection, *rest])
+    save_colbert(model, tmp_path / "saved")
+    again = load_colbert(str(tmp_path / "saved"))
+    torch.testing.assert_close(again.encode_query([QUERY])[0], model.encode_query([QUERY])[0])
+    torch.testing.assert_close(again.encode_document([DOCUMENT])[0], model.encode_document([DOCUMENT])[0])
 
 
 @pytest.mark.subprocess

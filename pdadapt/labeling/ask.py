@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from pdadapt.errors import ModelError
+from pdadapt.labeling.guard import ScoreGuard
 from pdadapt.labeling.journal import Journal
 from pdadapt.labeling.store import LabelStore
 from pdadapt.runtime.progress import Progress
-from pdadapt.teachers.base import QUESTIONS_PER_CHUNK, Chunk, Question, Score, Task
+from pdadapt.teachers.base import QUESTIONS_PER_CHUNK, Chunk, Question, Score
 
 TARGET_CHUNKS, MIN_CHUNK_QUESTIONS = 64, 256  # small sets of questions make fewer chunks, of at least this size
 
@@ -59,8 +60,8 @@ def ask_missing(
     load: returns the teacher's scoring method. It is called only if there is something to ask. journal: records the
     progress under `name`.
 
-    Returns how many answers were missing when the work was first begun. Raises ModelError when a score is not finite,
-    or when the teacher stops before it has scored every question.
+    Returns how many answers were missing when the work was first begun. Raises ModelError when scores cannot be right
+    (not finite, or see ScoreGuard), or when the teacher stops before it has scored every question.
     """
     journal = journal or Journal()
     pending: dict[Question, int] = {}  # questions put to the teacher -> chunk number
@@ -87,9 +88,11 @@ def ask_missing(
         open_chunks = chunks()
         first = next(open_chunks, None)  # the teacher is loaded only if there is something to ask
         batches = load()(ChunkStream(itertools.chain([first], open_chunks), len(questions.chunks))) if first else ()
+        guard = ScoreGuard(new=store.is_empty)
         for batch in batches:
             if not all(score is None or math.isfinite(score) for _, score in batch):
                 raise ModelError("A score of the teacher is not a finite number. Try --set teacher.dtype=float32.")
+            guard.watch(batch)
             store.add([(question, score) for question, score in batch if score is not None])
             for question, score in batch:
                 number = pending.pop(question)
@@ -106,16 +109,6 @@ def ask_missing(
     if unanswered.total():
         progress.say(f"{progress.prefix}{name}: no answer to {unanswered.total():,} prompts.")
     return journal.missing(name)
-
-
-def check_answers(missing: int, total: int, task: Task) -> None:
-    """Raises ModelError when all answers are missing: then there is nothing to learn from."""
-    if missing and missing == total:
-        without_pairs = " To adapt without pairs, add --set teacher.pair.per_query=0." if task == "pair" else ""
-        raise ModelError(
-            f"The teacher gave no answer to any of {missing:,} {task}s. An imported teacher needs labels of exactly "
-            f"these texts under this --name. A server must list the label words among its top_logprobs.{without_pairs}"
-        )
 
 
 def in_chunks(ordered: Iterable[str], sizes: Mapping[str, int], times: int = 1) -> list[tuple[Sequence[str], int]]:

@@ -13,7 +13,8 @@ from scipy.special import expit
 from pdadapt.data.corpus import Corpus, Queries
 from pdadapt.data.run_file import Ranking
 from pdadapt.errors import DataError
-from pdadapt.labeling.ask import Questions, ask_missing, check_answers, in_chunks
+from pdadapt.labeling.ask import Questions, ask_missing, in_chunks
+from pdadapt.labeling.guard import check_answers
 from pdadapt.labeling.position_bias import PositionBias
 from pdadapt.labeling.store import LabelStore
 from pdadapt.runtime.progress import Progress

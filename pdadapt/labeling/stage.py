@@ -12,8 +12,9 @@ from pathlib import Path
 from pdadapt.data.corpus import fingerprint
 from pdadapt.data.run_file import TrecRunFile
 from pdadapt.errors import RunError
-from pdadapt.labeling.ask import ask_missing, check_answers
+from pdadapt.labeling.ask import ask_missing
 from pdadapt.labeling.bradley_terry import contradictions
+from pdadapt.labeling.guard import check_answers
 from pdadapt.labeling.journal import Journal
 from pdadapt.labeling.position_bias import PositionBias
 from pdadapt.labeling.questions import Labeling

@@ -123,6 +123,7 @@ class Labels:
         self._columns = KEY_COLUMNS[table]
         where = " AND ".join(f"{column} = ?" for column in self._columns)
         self._select = f"SELECT score FROM {table} WHERE teacher = ? AND {where}"
+        self._any = f"SELECT 1 FROM {table} WHERE teacher = ? LIMIT 1"
         row = database.execute("SELECT id FROM teachers WHERE key = ?", (key,)).fetchone()
         self._teacher = row and row[0]
         self._ids: dict[bytes, int] = {}  # hash of a text -> its id
@@ -132,6 +133,11 @@ class Labels:
         ids = [self._find(text_hash(text)) for text in texts]
         row = None if None in ids else self._db.execute(self._select, (self._teacher, *ids)).fetchone()
         return None if row is None else float(row[0])
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the table holds no score of this teacher."""
+        return self._db.execute(self._any, (self._teacher,)).fetchone() is None
 
     def close(self) -> None:
         self._db.close()

@@ -85,7 +85,7 @@ def test_the_whole_command_under_a_launcher(tiny_recipe, many, tmp_path):
         process = run(processes, "-m", "pdadapt", *arguments)
         assert (out / "iteration-1" / "agreement.json").exists()
         checks = (out / "iteration-1" / "checks.jsonl").read_text(encoding="utf-8").splitlines()
-        assert [json.loads(row)["step"] for row in checks] == [2, 3]
+        assert [json.loads(row)["step"] for row in checks] == [0, 2, 3]
         said.append(process.stdout)
         weights.append(load_file(out / "iteration-1" / "checkpoint" / "model.safetensors"))
     assert said[0].replace(str(tmp_path / "1"), str(tmp_path / "2")) == said[1]

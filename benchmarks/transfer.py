@@ -53,6 +53,7 @@ from pdadapt.teachers.base import Task
 from pdadapt.teachers.label_key import teacher_key
 from pdadapt.teachers.load import Teachers
 from pdadapt.training import trainer
+from pdadapt.training.temperature import fit_to_student
 
 RECIPE = str(Path(__file__).parent / "proof.yaml")
 MEASURE = "nDCG@10"
@@ -145,8 +146,11 @@ class Bench:
         corpus, lists = self.dataset.corpus, self.lists(point.way)[: point.queries]
         with progress.within(f"{folder.parent.name}/{folder.name}: "):
             if not (folder / "checkpoint").exists():
-                student = load_student(str(self.base.student), recipe.student)
-                trainer.train(student, lists, corpus, self.dataset.queries, settings, point.seed, folder, progress)
+                student, queries = load_student(str(self.base.student), recipe.student), self.dataset.queries
+                if settings.student_temperature == "auto":
+                    fit = fit_to_student(student, lists, corpus, queries, settings, point.seed)
+                    settings = settings.model_copy(update={"student_temperature": fit.temperature})
+                trainer.train(student, lists, corpus, queries, settings, point.seed, folder, progress)
             engine = make_engine(load_student(str(folder / "checkpoint"), recipe.student), recipe.retrieve)
             index_corpus(engine, corpus, folder / "index", progress, {"model": str(folder)})
             depth = recipe.evaluate.depth

@@ -73,7 +73,11 @@ def adapt(
     run.check(recipe, context.origin, restart_from)
     if asked.teacher.dtype == "auto":
         say_precision(recipe, context.label_keys, progress)
-    student = new_student(context) if restart_from or not run.student.exists() else None
+    student = None
+    if restart_from == "student" or not run.student.exists():
+        student = new_student(context)
+    elif restart_from:
+        check_student(load_student(str(run.student), recipe.student), recipe)
 
     with run.locked():
         begin(context, restart_from)
@@ -144,9 +148,14 @@ def new_student(context: RunContext) -> Any:
     """The student before training, with its projection. Raises ModelError or RecipeError when it cannot be used."""
     recipe = context.recipe
     model = load_student(recipe.student.model, recipe.student, context.corpus.sample(PROJECTION_SAMPLE))
-    lengths = get_lengths(model)
-    set_lengths(model, recipe.train.query_length, recipe.train.document_length)  # Are these too long? Find out now.
-    set_lengths(model, *lengths)
-    freeze_below(model, recipe.train.layers)  # Are there so many layers? Find out now.
-    make_engine(model, recipe.retrieve)  # Can the engine search it? Find out now.
+    check_student(model, recipe)
     return model
+
+
+def check_student(model: Any, recipe: Recipe) -> None:
+    """Raises ModelError or RecipeError when training or the engine could not use the student later."""
+    lengths = get_lengths(model)
+    set_lengths(model, recipe.train.query_length, recipe.train.document_length)  # Are these too long?
+    set_lengths(model, *lengths)
+    freeze_below(model, recipe.train.layers)  # Are there so many layers?
+    make_engine(model, recipe.retrieve)  # Can the engine search it?

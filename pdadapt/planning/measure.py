@@ -227,8 +227,8 @@ def measure_training(
         "save_steps": SAMPLE_STEPS,
         "report_to": (),
         "compile": False,
+        "student_temperature": 1.0,  # the labels have no meaning to fit it to
     }
-    update["student_temperature"] = 1.0  # the labels have no meaning to fit it to
     start = 0.0
 
     def attempt(chosen: TrainSettings) -> None:

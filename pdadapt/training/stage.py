@@ -63,7 +63,7 @@ def _train(context: RunContext, iteration: int) -> None:
         )
 
     smaller_chunks.until_it_fits(settings, attempt, progress.say)
-    if judges and recipe.train.keeps_best and keeps_base(list(read_lines(folder / "checks.jsonl"))):
+    if keeps_base(list(read_lines(folder / "checks.jsonl"))):
         progress.say(
             f"{progress.prefix}no check was better than the student before training, so that student is kept. "
             "Try a lower train.learning_rate, or a better teacher."

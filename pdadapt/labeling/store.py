@@ -190,6 +190,11 @@ class LabelStore(Labels):
         score = super().get(texts)
         return self._fallback.get(texts) if score is None and self._fallback else score
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether neither this table nor that of the fallback holds a score of this teacher."""
+        return super().is_empty and (self._fallback is None or self._fallback.is_empty)
+
     def store_texts(self, kind: Literal["query", "document"], texts: Iterable[tuple[str, str]]) -> None:
         """Store texts, each an (id, text), before they have any label."""
         for block in batched(texts, TEXTS_PER_TRANSACTION):

@@ -56,6 +56,16 @@ def test_a_new_teacher_without_answers_is_stopped_early_and_a_known_one_is_not(t
     ask(silent, tmp_path)  # these may be documents that a server refuses
 
 
+def test_a_teacher_known_to_the_fallback_store_is_not_new(tmp_path):
+    with LabelStore(tmp_path / "run.sqlite", "points", "key") as store:
+        assert store.is_empty
+        store.add([(Point("other", "other"), 1.0)])
+    with LabelStore(tmp_path / "shard.sqlite", "points", "key", fallback=tmp_path / "run.sqlite") as shard:
+        assert not shard.is_empty
+    with LabelStore(tmp_path / "shard.sqlite", "pairs", "key", fallback=tmp_path / "run.sqlite") as shard:
+        assert shard.is_empty
+
+
 def test_guard_compares_pairs_too():
     guard = ScoreGuard(new=True)
     batch = [(Pair("query", f"a{n}", f"b{n}"), 0.5) for n in range(COMPARED_SCORES)]

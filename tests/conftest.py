@@ -1,8 +1,9 @@
-"""Tiny real models, built from configs with fixed random weights, and a tiny corpus: no network, no downloads."""
+"""Fixtures: tiny real models, a tiny corpus, a recipe for them, a run's folder. No network, no downloads."""
 
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import random
@@ -19,42 +20,21 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["IR_DATASETS_HOME"] = tempfile.mkdtemp()  # read as ir_datasets is imported
 
 import pytest
-import torch
 from golden_files import FOLDER, GoldenFile
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import (
-    BertConfig,
-    BertForSequenceClassification,
-    BertModel,
-    BertTokenizerFast,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
-    T5Config,
-    T5ForConditionalGeneration,
-)
+from vocabulary import TOPICS
 
+gc.disable()  # until the tests are collected
 atexit.register(shutil.rmtree, os.environ["IR_DATASETS_HOME"], ignore_errors=True)
-
-TOPICS = {
-    "wheels": "rim spoke hub nipple tension true wobble dish axle",
-    "brakes": "pad rotor lever caliper bleed squeal piston fluid hose",
-    "tires": "tube valve bead puncture patch pressure sealant casing tread",
-    "gears": "chain cassette derailleur shifter cable indexing hanger cog pulley",
-}
-WORDS = sorted(set(" ".join(TOPICS.values()).split()))
-PROMPT_TEXT = (
-    "Is the document relevant to query Yes or No Which more Answer only A B Query Document Passage Please write a "
-    "question based on this passage user assistant true false ( ) ? : . , '"
-)
-PROMPT_WORDS = list(dict.fromkeys(PROMPT_TEXT.split()))
-CHAT = (
-    "{% for m in messages %}user : {{ m['content'] }} {% endfor %}{% if add_generation_prompt %}assistant :{% endif %}"
-)
 
 
 def pytest_addoption(parser):
     parser.addoption("--golden", action="store_true", help="write the golden files under tests/golden")
+
+
+def pytest_collection_finish():
+    """Never look for garbage among what was imported and collected: it stays to the end."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_configure(config):
@@ -70,6 +50,8 @@ def golden(request) -> Callable[[str], GoldenFile]:
 
 @pytest.fixture(autouse=True)
 def _few_threads():
+    import torch
+
     torch.set_num_threads(1)
 
 
@@ -81,161 +63,48 @@ def _no_limits():
     batch_limits.keep_in(None)
 
 
-def word_tokenizer(folder: Path, end: bool, chat: bool = False) -> int:
-    """A whitespace tokenizer with offsets over the words of the prompts and the corpus; returns its size."""
-    vocabulary = {token: i for i, token in enumerate(dict.fromkeys(["<pad>", "</s>", "<unk>", *PROMPT_WORDS, *WORDS]))}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
-    if end:
-        tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=2048
-    )
-    if chat:
-        fast.chat_template = CHAT
-    fast.save_pretrained(folder)
-    return len(vocabulary)
-
-
-def byte_tokenizer(folder: Path, end: bool, chat: bool = False) -> int:
-    """A tokenizer that knows every text, byte by byte, and the label words; returns its size."""
-    merges = [("Y", "e"), ("Ye", "s"), ("N", "o")]
-    tokens = ["<pad>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet()), *("".join(pair) for pair in merges)]
-    tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    if end:
-        tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", model_max_length=2048
-    )
-    if chat:
-        fast.chat_template = CHAT
-    fast.save_pretrained(folder)
-    return len(tokens)
-
-
-def make_t5(folder: Path, tied: bool, tokenizer: Callable[..., int] = word_tokenizer) -> Path:
-    size = tokenizer(folder, end=True)
-    torch.manual_seed(0)
-    model = T5ForConditionalGeneration(
-        T5Config(
-            vocab_size=size,
-            d_model=32,
-            d_kv=8,
-            d_ff=48,
-            num_layers=2,
-            num_heads=4,
-            feed_forward_proj="relu" if tied else "gated-gelu",
-            tie_word_embeddings=tied,
-            decoder_start_token_id=0,
-        )
-    )
-    if not tied:
-        model.lm_head.weight = torch.nn.Parameter(torch.randn(size, 32))
-    model.save_pretrained(folder)
-    return folder
-
-
+# Fixtures import tiny_models late: it imports torch and transformers, for which the process that only hands tests out
+# would wait too.
 @pytest.fixture(scope="session", params=[True, False], ids=["tied", "untied"])
 def t5(request, tmp_path_factory) -> Path:
+    from tiny_models import make_t5
+
     return make_t5(tmp_path_factory.mktemp("t5"), request.param)
 
 
 @pytest.fixture(scope="session")
 def t5_untied(tmp_path_factory) -> Path:
+    from tiny_models import make_t5
+
     return make_t5(tmp_path_factory.mktemp("t5"), tied=False)
 
 
 @pytest.fixture(scope="session")
 def llama(tmp_path_factory) -> Path:
+    from tiny_models import make_llama
+
     return make_llama(tmp_path_factory.mktemp("llama"))
-
-
-def make_llama(folder: Path, tokenizer: Callable[..., int] = word_tokenizer) -> Path:
-    size = tokenizer(folder, end=False, chat=True)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=size,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=2048,
-        initializer_range=0.2,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
-
-
-def bert_tokenizer(folder: Path) -> int:
-    special = ["[PAD]", "[unused0]", "[unused1]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    vocabulary = {token: i for i, token in enumerate(dict.fromkeys([*special, *".,:;?!-()", *WORDS, *"abcdefgh"]))}
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])]
-    )
-    (folder / "vocab.txt").write_text("\n".join(vocabulary), encoding="utf-8")
-    BertTokenizerFast(tokenizer_object=tokenizer, model_max_length=512).save_pretrained(folder)
-    return len(vocabulary)
-
-
-def bert_config(size: int) -> BertConfig:
-    return BertConfig(
-        vocab_size=size,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=48,
-        max_position_embeddings=512,
-        initializer_range=0.3,
-    )
 
 
 @pytest.fixture(scope="session")
 def encoder(tmp_path_factory) -> Path:
-    """A plain BERT, as `bert-base-uncased` is one."""
-    folder = tmp_path_factory.mktemp("bert")
-    torch.manual_seed(0)
-    BertModel(bert_config(bert_tokenizer(folder)), add_pooling_layer=False).save_pretrained(folder)
-    return folder
+    from tiny_models import make_encoder
+
+    return make_encoder(tmp_path_factory.mktemp("bert"))
 
 
 @pytest.fixture(scope="session")
 def cross_encoder(tmp_path_factory) -> Path:
-    """A BERT with one output, as `cross-encoder/ms-marco-MiniLM-L-6-v2` is one."""
-    folder = tmp_path_factory.mktemp("cross")
-    torch.manual_seed(1)
-    config = bert_config(bert_tokenizer(folder))
-    config.num_labels = 1
-    BertForSequenceClassification(config).save_pretrained(folder)
-    return folder
+    from tiny_models import make_cross_encoder
+
+    return make_cross_encoder(tmp_path_factory.mktemp("cross"))
 
 
 @pytest.fixture(scope="session")
 def stanford(tmp_path_factory) -> Path:
-    """A ColBERT checkpoint in Stanford's format: `colbert-ir/colbertv2.0` in small."""
-    from safetensors.torch import save_file
+    from tiny_models import make_stanford
 
-    folder = tmp_path_factory.mktemp("stanford")
-    torch.manual_seed(0)
-    model = BertModel(bert_config(bert_tokenizer(folder)), add_pooling_layer=False)
-    weights = {f"bert.{name}": tensor for name, tensor in model.state_dict().items()}
-    save_file({**weights, "linear.weight": torch.randn(16, 32) * 0.2}, folder / "model.safetensors")
-    config = model.config.to_dict() | {"architectures": ["HF_ColBERT"]}
-    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    metadata = {
-        "query_token_id": "[unused0]",
-        "doc_token_id": "[unused1]",
-        "query_maxlen": 32,
-        "doc_maxlen": 180,
-        "mask_punctuation": True,
-        "attend_to_mask_tokens": False,
-    }
-    (folder / "artifact.metadata").write_text(json.dumps(metadata), encoding="utf-8")
-    return folder
+    return make_stanford(tmp_path_factory.mktemp("stanford"))
 
 
 @pytest.fixture(scope="session")

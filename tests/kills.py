@@ -38,14 +38,11 @@ RESULTS = (
 
 def make_inputs(folder: Path) -> list[str]:
     """A tiny corpus, models and recipe under `folder`, with everything that the loop can do in it; the command."""
-    import torch
-    from conftest import TOPICS, bert_config, bert_tokenizer, make_llama
-    from transformers import BertModel
+    from tiny_models import make_encoder, make_llama
+    from vocabulary import TOPICS
 
-    torch.manual_seed(0)
-    encoder = folder / "bert"
-    encoder.mkdir(parents=True)
-    BertModel(bert_config(bert_tokenizer(encoder)), add_pooling_layer=False).save_pretrained(encoder)
+    (folder / "bert").mkdir(parents=True)
+    encoder = make_encoder(folder / "bert")
     llama = make_llama(folder / "llama")
     corpus = folder / "data"
     (corpus / "qrels").mkdir(parents=True)

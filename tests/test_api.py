@@ -44,6 +44,7 @@ def test_adapt_returns_what_metrics_json_holds(adapted):
     assert result.verdict.outcome in ("helped", "harmed", "no difference", "unknown")
 
 
+@pytest.mark.slow
 def test_evaluate_compares_a_run_folder_with_its_base(adapted, beir, tmp_path):
     recipe, out, result = adapted
     found = evaluate(beir, out, against=[out / "student"], out=tmp_path / "measured", recipe=recipe, quiet=True)

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 import typer
-from conftest import TOPICS
 from typer.testing import CliRunner
+from vocabulary import TOPICS
 
 from pdadapt.cli.main import app
 from pdadapt.runs.stages import RUN_FILES, STAGES

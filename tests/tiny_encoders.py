@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 import transformers
-from conftest import WORDS
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
+from vocabulary import WORDS
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
 COUNTED = {**SIZES, "max_position_embeddings": 64, "initializer_range": 0.2}

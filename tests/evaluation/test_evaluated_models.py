@@ -6,12 +6,12 @@ import shutil
 
 import pytest
 import torch
-from conftest import bert_config, bert_tokenizer
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer, SparseEncoder
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from sentence_transformers.sparse_encoder.modules import MLMTransformer, SpladePooling
+from tiny_models import bert_config, bert_tokenizer
 from transformers import BertForMaskedLM
 from typer.testing import CliRunner
 

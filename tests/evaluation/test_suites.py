@@ -59,6 +59,7 @@ def test_suite_table_is_written_as_csv_markdown_and_latex(tmp_path):
     assert r"a\_b & nDCG@10 & 50.0 &  & 1.2 \\" in latex and r"x\%" in latex and r"\begin{tabular}{llrrr}" in latex
 
 
+@pytest.mark.slow
 def test_suite_measures_available_sets_and_resumes(beir, tmp_path, monkeypatch):
     for name in ("one", "two"):
         shutil.copytree(beir, tmp_path / "data" / name)

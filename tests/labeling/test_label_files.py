@@ -126,6 +126,7 @@ def test_an_import_that_contradicts_the_store_is_refused_and_changes_nothing(tmp
     assert import_labels(file, store, "n") == 1, "the same again is no contradiction"
 
 
+@pytest.mark.slow
 def test_a_query_is_shown_with_its_documents_pairs_and_contradictions(run):
     lists = read_lists(run / "iteration-1" / "lists.jsonl")
     entry = next(entry for entry in lists if any(value < 0 for *_, value in entry.pairs))

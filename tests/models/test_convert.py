@@ -6,12 +6,12 @@ import shutil
 
 import pytest
 import torch
-from conftest import make_t5
 from safetensors.torch import load_file, safe_open
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.base.modules.dense import Dense
 from sentence_transformers.sentence_transformer.modules import Pooling
+from tiny_models import make_t5
 from transformers import AutoModel, T5ForConditionalGeneration
 from typer.testing import CliRunner
 

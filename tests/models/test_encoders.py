@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 import torch
-from conftest import word_tokenizer
 from safetensors.torch import load_file, save_file
 from tiny_encoders import COUNTED, ENCODERS, RELATIVE, make_encoder, make_tokenizer
+from tiny_models import word_tokenizer
 from transformers import DebertaConfig, DebertaModel, GPT2Config, GPT2LMHeadModel
 
 from pdadapt.data.corpus import Corpus, Document

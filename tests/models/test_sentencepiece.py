@@ -6,7 +6,6 @@ import random
 import pytest
 import sentencepiece
 import torch
-from conftest import PROMPT_WORDS, WORDS
 from tiny_encoders import BEHIND_PADDING, COUNTED, T5, XLNET
 from transformers import (
     CamembertConfig,
@@ -22,6 +21,7 @@ from transformers import (
     XLNetConfig,
     XLNetModel,
 )
+from vocabulary import PROMPT_WORDS, WORDS
 
 from pdadapt.labeling.check import check_teacher
 from pdadapt.retrieval.engines.load import check_model

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from conftest import bert_config, bert_tokenizer
+from tiny_models import bert_config, bert_tokenizer
 from transformers import BertModel
 from typer.testing import CliRunner
 

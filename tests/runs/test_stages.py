@@ -81,6 +81,7 @@ def test_every_file_of_a_run_is_declared(finished):
         assert any(fnmatch(name, pattern) for pattern in patterns), name
 
 
+@pytest.mark.slow
 def test_run_json_says_nothing_that_no_stage_reads(finished):
     _, context = finished
     assert all(named(key) for key in context.origin if key not in ("versions", "source"))

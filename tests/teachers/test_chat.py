@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 import torch
-from conftest import make_llama
 from serving import serving
 from test_control import CHATML, chat_tokenizer
+from tiny_models import make_llama
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 

@@ -3,12 +3,13 @@
 import time
 
 import pytest
-from conftest import PROMPT_WORDS, WORDS, make_llama, make_t5
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentence_transformers import CrossEncoder
+from tiny_models import make_llama, make_t5
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from vocabulary import PROMPT_WORDS, WORDS
 
 from pdadapt.data.corpus import Document
 from pdadapt.generation.writers import prompt_encoders

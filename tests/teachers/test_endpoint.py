@@ -203,6 +203,7 @@ def test_words_listed_as_impossible_or_without_a_number_are_not_listed(server):
         assert scores_in_order(Teachers(settings(server, name))("point").score_points, POINTS[:2]) == [None, None]
 
 
+@pytest.mark.slow
 def test_check_teacher_refuses_servers_that_cannot_judge(server, tmp_path, monkeypatch):
     store = tmp_path / "l.sqlite"
     check_teacher(settings(server), "point", {"spoke hub"}, store)

@@ -2,9 +2,9 @@ from itertools import chain
 
 import pytest
 import torch
-from conftest import byte_tokenizer, make_llama, make_t5
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_models import byte_tokenizer, make_llama, make_t5
 from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig, MistralForCausalLM
 
 from pdadapt.settings.schema import TeacherSettings

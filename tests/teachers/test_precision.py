@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from conftest import bert_config, bert_tokenizer
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.base.modules.dense import Dense
 from sentence_transformers.sentence_transformer.modules import Pooling
 from sentence_transformers.util import maxsim
+from tiny_models import bert_config, bert_tokenizer
 from transformers import (
     AutoModel,
     AutoTokenizer,

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import WORDS, word_tokenizer
+from tiny_models import word_tokenizer
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
@@ -19,6 +19,7 @@ from transformers import (
     T5Config,
     T5EncoderModel,
 )
+from vocabulary import WORDS
 
 from pdadapt.errors import ModelError, RecipeError
 from pdadapt.labeling.check import check_teacher

@@ -201,11 +201,13 @@ def test_checks_want_queries_held_out_and_one_way_to_say_when(tmp_path):
     assert EarlyStopping(lambda student: 0.0, {2}, 3, tmp_path, (32, 300)).rows() == []
 
 
+@pytest.mark.slow
 def test_the_student_before_training_does_not_count_for_patience(stanford, inputs, tmp_path):
     found = run(stanford, inputs, tmp_path / "a", settings(patience=2), [0.5, 0.6, 0.7], base=0.9)
     assert [step for step, _ in found] == [2, 4, 6]
 
 
+@pytest.mark.slow
 def test_each_check_says_its_value_beside_that_before_training(stanford, inputs, tmp_path, capsys):
     run(stanford, inputs, tmp_path / "a", settings(), [0.5, 0.75, 0.625], base=0.25)
     said = capsys.readouterr().err

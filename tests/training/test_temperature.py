@@ -40,6 +40,7 @@ def test_labels_without_any_difference_fit_temperature_1():
     assert (fit.temperature, fit.kd, fit.kd_uniform) == (1.0, 0.0, 0.0)
 
 
+@pytest.mark.slow
 def test_a_run_with_auto_trains_as_one_with_the_fitted_temperature(tiny_recipe, beir, tmp_path, monkeypatch):
     dataset = load_dataset(str(beir))
 

@@ -27,9 +27,7 @@ def document_batches(
     features = model.preprocess(list(texts), prompt=model.prompts.get("document"), task="document")
     lengths = features["attention_mask"].sum(1).tolist()
     order = sorted(range(len(texts)), key=lambda row: -lengths[row])
-    budget = TokenBudget(
-        "encode", batch_tokens or (ENCODE_GPU_TOKENS if model.device.type == "cuda" else ENCODE_CPU_TOKENS)
-    )
+    budget = encode_budget(model, batch_tokens)
 
     def encode(batch: range) -> list[Tensor]:
         rows = order[batch.start : batch.stop]
@@ -44,6 +42,12 @@ def document_batches(
 
     for batch, matrices in budget.batches([lengths[row] for row in order], encode, padded=True):
         yield order[batch.start : batch.stop], matrices
+
+
+def encode_budget(model: MultiVectorEncoder, batch_tokens: int | None = None) -> TokenBudget:
+    """Return the number of tokens that the student encodes at once. batch_tokens: see document_batches."""
+    default = ENCODE_GPU_TOKENS if model.device.type == "cuda" else ENCODE_CPU_TOKENS
+    return TokenBudget("encode", batch_tokens or default)
 
 
 def encode_documents(model: MultiVectorEncoder, texts: Sequence[str], batch_tokens: int | None = None) -> list[Tensor]:

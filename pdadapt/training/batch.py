@@ -14,6 +14,7 @@ from pdadapt.data.corpus import Corpus, Queries
 from pdadapt.labeling.bradley_terry import fit_strengths
 from pdadapt.labeling.training_list import TrainingList
 from pdadapt.settings.schema import TrainSettings
+from pdadapt.training.stored_tokens import StoredTokens
 
 
 class ListCollator:
@@ -34,7 +35,10 @@ class ListCollator:
         queries: Queries,
         lists: Sequence[TrainingList],
         settings: TrainSettings,
+        stored: StoredTokens | None = None,
     ):
+        """stored: holds the encoder's output for all texts of the lists. None means that the model encodes them."""
+        self.stored = stored
         self.settings = settings
         self.model = model
         self.corpus = corpus
@@ -75,7 +79,11 @@ class ListCollator:
             "document": [self.corpus[doc_id].contents for doc_id in doc_ids],
         }
         for task, inputs in texts.items():
-            features = self.model.preprocess(inputs, prompt=self.model.prompts.get(task), task=task)
+            features = (
+                self.stored.features(task, inputs)
+                if self.stored
+                else self.model.preprocess(inputs, prompt=self.model.prompts.get(task), task=task)
+            )
             batch |= {f"{task}_{key}": value for key, value in features.items()}
         return batch
 

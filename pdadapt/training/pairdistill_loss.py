@@ -16,6 +16,7 @@ from pdadapt.models.token_budget import slice_features
 from pdadapt.settings.schema import TrainSettings
 from pdadapt.training.distributed import gather_documents, is_distributed
 from pdadapt.training.losses import contrastive_loss, kd_loss, pair_loss
+from pdadapt.training.stored_tokens import after_encoder
 
 
 class PairDistillLoss(nn.Module):
@@ -38,7 +39,7 @@ class PairDistillLoss(nn.Module):
         settings = self.settings
         self.query_ids += labels["query_ids"]
         query, document = features
-        query_out = self.model(query, task="query")
+        query_out = self._run(self.model, query, "query")
         queries = query_out["token_embeddings"], query_out["attention_mask"].bool()
         tokens, mask = self.encode_documents(document)
         keys, rows, listed = labels["keys"], labels["documents"], labels["listed"]
@@ -124,8 +125,13 @@ class PairDistillLoss(nn.Module):
 
     def _encode(self, documents: dict[str, Any]) -> tuple[Tensor, Tensor]:
         encoder = getattr(self.model, "module", self.model)  # DDP's forward must not run again within backward
-        output = encoder(dict(documents), task="document")  # a copy, because the model changes its input
+        output = self._run(encoder, dict(documents), "document")  # a copy, because the model changes its input
         return output["token_embeddings"], output["attention_mask"].bool()
+
+    @staticmethod
+    def _run(model: Any, features: dict[str, Any], task: str) -> dict[str, Any]:
+        """Return the model's output. Features that hold the encoder's output already take what follows the encoder."""
+        return after_encoder(model, features, task) if "token_embeddings" in features else model(features, task=task)
 
 
 def score_listed(queries: tuple[Tensor, Tensor], documents: tuple[Tensor, Tensor], listed: Tensor) -> Tensor:

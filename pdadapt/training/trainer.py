@@ -30,6 +30,7 @@ from pdadapt.training.early_stopping import EarlyStopping, StudentQuality, measu
 from pdadapt.training.pairdistill_loss import PairDistillLoss
 from pdadapt.training.resume import DIVERGENCE_ADVICE, TrainingMonitor, last_complete, step_of
 from pdadapt.training.smaller_chunks import queries_per_part
+from pdadapt.training.stored_tokens import StoredTokens
 
 DEFAULT_MAX_EPOCHS = 20  # train.max_epochs of recipe `default`
 
@@ -109,14 +110,19 @@ def train(
     )
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1  # one process trains on one GPU, also where a teacher used several
-    data = Dataset.from_dict({"list": schedule(len(lists), steps * settings.batch_size, seed)})
+    order = schedule(len(lists), steps * settings.batch_size, seed)
     lengths = get_lengths(model)
     set_lengths(model, settings.query_length, settings.document_length)
-    set_dropout(model, settings.dropout)
+    set_dropout(model, 0.0 if settings.layers == 0 else settings.dropout)
     freeze_below(model, settings.layers)
     if settings.compile:
         encoder: Any = model[0]
         encoder.auto_model.compile(dynamic=True)
+    stored = None
+    if settings.layers == 0 and processes() == 1:
+        stored = store_tokens(
+            model, [lists[place] for place in dict.fromkeys(order)], corpus, queries, states, progress
+        )
     loss = PairDistillLoss(model, settings)
     stopping = None
     if measure and settings.keeps_best:
@@ -133,8 +139,8 @@ def train(
         trainer = _Trainer(
             model=model,
             args=arguments,
-            train_dataset=data,
-            data_collator=ListCollator(model, corpus, queries, lists, settings),  # type: ignore[arg-type]
+            train_dataset=Dataset.from_dict({"list": order}),
+            data_collator=ListCollator(model, corpus, queries, lists, settings, stored),  # type: ignore[arg-type]
             loss=loss,
             callbacks=[*([stopping] if stopping else []), monitor],
         )
@@ -151,6 +157,23 @@ def train(
     elif rank() == 0:
         save_student(model, folder / "checkpoint")
     barrier()
+
+
+def store_tokens(
+    model: MultiVectorEncoder,
+    lists: Sequence[TrainingList],
+    corpus: Corpus,
+    queries: Queries,
+    folder: Path,
+    progress: Progress,
+) -> StoredTokens:
+    """Return the output of the encoder, which must be frozen, for all texts of the lists. It is stored in `folder`."""
+    stored = StoredTokens(model, folder / "tokens.float16")
+    doc_ids = list(dict.fromkeys(doc_id for entry in lists for doc_id in entry.doc_ids))
+    with progress.task("encode the lists", len(doc_ids), "documents") as advance:
+        stored.add("query", (queries[entry.query_id] for entry in lists), lambda _: None)
+        stored.add("document", (corpus[doc_id].contents for doc_id in doc_ids), advance)
+    return stored
 
 
 def count_steps(settings: TrainSettings, lists: int) -> int:

@@ -129,7 +129,9 @@ class Bench:
             else:
                 keys: dict[Task, str] = {"point": teacher_key(recipe.teacher, "point")}
                 store = self.folder("labels.sqlite")
-                ask_teachers(labeling, store, keys, Teachers(recipe.teacher, ["point"], progress), progress)
+                ask_teachers(
+                    labeling, store, keys, Teachers(recipe.teacher, ["point"], progress, self.dataset.corpus), progress
+                )
                 write_lists(file, ListBuilder(labeling, store, keys))
         place = {query_id: number for number, query_id in enumerate(self.dataset.queries)}
         return sorted(
@@ -175,7 +177,7 @@ class Bench:
         if not file.exists():
             ranking = read_run(self.base.iteration(0) / "test.run")
             corpus, key = self.dataset.corpus, teacher_key(recipe.teacher, "point")
-            teachers = Teachers(recipe.teacher, ["point"], progress)
+            teachers = Teachers(recipe.teacher, ["point"], progress, corpus)
             queries, store, top = self.dataset.test_queries, self.folder("labels.sqlite"), recipe.retrieve.k
             found, _ = rerank(ranking, corpus, queries, "point", top, store, key, teachers, progress)
             write_run(file, found.items(), "judge")

@@ -68,7 +68,7 @@ def rerank_file(
         top,
         store,
         key,
-        Teachers(recipe.teacher, [task], progress),
+        Teachers(recipe.teacher, [task], progress, dataset.corpus),
         progress,
         model_of(recipe.teacher, task).model,
     )

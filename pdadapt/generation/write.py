@@ -215,7 +215,7 @@ def judge_queries(job: GenerationJob, requests: Sequence[QueryRequest], log: Ans
 def point_scores(job: GenerationJob, points: dict[int, Point]) -> dict[int, float | None]:
     """Return the teacher's score of each point, by number. Scores are kept in the label store."""
     settings = job.recipe.teacher
-    teachers = Teachers(settings, ["point"], job.progress)
+    teachers = Teachers(settings, ["point"], job.progress, job.corpus)
     names = {str(number): point for number, point in points.items()}
     chunks = in_chunks(names, dict.fromkeys(names, 1))
     questions = Questions(chunks, lambda ids: map(names.__getitem__, ids))

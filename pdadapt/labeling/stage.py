@@ -187,7 +187,7 @@ def load_teachers(context: RunContext) -> TeacherLoader:
     """Return the loader of this run's teachers, on this machine or on its cluster. No teacher is loaded yet."""
     settings, tasks = context.recipe.teacher, list(context.label_keys)
     if context.cluster is None:
-        return Teachers(settings, tasks, context.progress)
+        return Teachers(settings, tasks, context.progress, context.corpus)
     from pdadapt.teachers.remote import ClusterTeachers
 
-    return ClusterTeachers(context.cluster, settings, tasks)
+    return ClusterTeachers(context.cluster, settings, tasks, context.corpus)

@@ -63,6 +63,7 @@ class Rates:
     written: float = 0.0  # one query that an LLM writes
     prompt: dict[Task, float] = field(default_factory=dict)
     prompt_tokens: dict[Task, float] = field(default_factory=dict)
+    stored_bytes: float = 0.0  # a document's token embeddings in a training of the projection
     begin_training: float = 0.0
     step: float = 0.0
     save: float = 0.0  # one resumable state, or the checkpoint
@@ -129,6 +130,8 @@ def costs(recipe: Recipe, shape: Shape, rates: Rates) -> list[Cost]:
         asked = max(0, count_prompts(recipe, shape, task) * labelings - shape.known.get(task, 0))
         stages.append(Cost(f"label {task}s", asked, "prompts", asked * each, round(asked * rates.prompt_tokens[task])))
     training = trainings * (rates.begin_training + steps * rates.step + saves * rates.save)
+    kept = trainings * stored_documents(recipe, shape)
+    stages.append(Cost("encode lists", kept, "documents", kept * rates.document))
     stages.append(Cost("train", trainings * steps, "steps", training))
     agreed = (compared + checked) * listed
     stages.append(Cost("agreement", agreed, "documents", agreed * rates.document))
@@ -138,6 +141,14 @@ def costs(recipe: Recipe, shape: Shape, rates: Rates) -> list[Cost]:
     stages.append(Cost("load models", loads + labelings, "loads", seconds))
     stages = [cost for cost in stages if cost.units]
     return [Cost("start", 1, "start", rates.start), *stages] if stages else []
+
+
+def stored_documents(recipe: Recipe, shape: Shape) -> int:
+    """Return how many documents a training encodes before its first step: those of its lists, if train.layers is 0."""
+    if recipe.train.layers != 0:
+        return 0
+    taught = shape.queries - count_held_out(shape.queries, recipe.train.held_out)
+    return min(shape.documents, taught * min(recipe.train.n_way, recipe.retrieve.k, shape.documents))
 
 
 def total_seconds(stages: Sequence[Cost]) -> float:
@@ -155,7 +166,8 @@ def disk_bytes(recipe: Recipe, shape: Shape, rates: Rates) -> dict[str, float]:
         "labels": labels * BYTES_PER_LABEL + texts,
         "checkpoints": rates.student_bytes * (1 + recipe.iterations),
         # Three states of the weights and their two moments, and the best student:
-        "training states": rates.student_bytes * (3 * 3 + recipe.train.keeps_best),
+        "training states": rates.student_bytes * (3 * 3 + recipe.train.keeps_best)
+        + rates.stored_bytes * stored_documents(recipe, shape),
     }
 
 

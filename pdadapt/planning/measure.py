@@ -57,7 +57,7 @@ def time_sample(
             rates.load_student = time.monotonic() - start
             measure_encoding(model, documents, chosen, recipe, rates, advance)
         parameters = {"student": count_parameters(model[0]), "teacher": 0}
-        teachers = Teachers(recipe.teacher, tasks, progress)
+        teachers = Teachers(recipe.teacher, tasks, progress, corpus)
         for task in tasks:
             start = time.monotonic()
             teacher = teachers(task)
@@ -233,7 +233,7 @@ def measure_training(
 
     def attempt(chosen: TrainSettings) -> None:
         nonlocal start
-        clock.steps.clear()
+        clock.clear()
         shutil.rmtree(scratch / "trainer", ignore_errors=True)
         start = time.monotonic()
         trainer.train(model, lists, sample, texts, chosen.model_copy(update=update), recipe.seed, scratch, clock)
@@ -242,26 +242,35 @@ def measure_training(
     end = time.monotonic()
     first, *_, last = clock.steps
     rates.step = (last - first) / (SAMPLE_STEPS - 1)
-    rates.begin_training = max(0.0, first - start - rates.step)
+    rates.begin_training = max(0.0, first - start - clock.encoding - rates.step)
     rates.save = end - last
+    stored = scratch / "trainer" / trainer.STORED_TOKENS
+    rates.stored_bytes = stored.stat().st_size / len(sample) if stored.exists() else 0.0
 
 
 class Clock(Progress):
-    """Records when each step ended."""
+    """Records when each training step ended."""
 
     def __init__(self, advance: Callable[..., None]) -> None:
         """advance: is called for each step too."""
         super().__init__()
         self.advance = advance
+        self.clear()
+
+    def clear(self) -> None:
         self.steps: list[float] = []
+        self.encoding = 0.0  # seconds, which other rates tell for a whole training
 
     @contextlib.contextmanager
     def task(self, name: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
         def advance(units: int, note: str = "", earlier: bool = False) -> None:
-            self.steps += [time.monotonic()] * units
-            self.advance(units)
+            if name == "train":
+                self.steps += [time.monotonic()] * units
+                self.advance(units)
 
+        start = time.monotonic()
         yield advance
+        self.encoding += (time.monotonic() - start) * (name != "train")
 
 
 def count_parameters(model: object) -> int:

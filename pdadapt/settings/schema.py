@@ -116,7 +116,12 @@ def _two_words(words: Any) -> Any:
 
 
 LabelWords = Annotated[tuple[str, str], BeforeValidator(_two_words)]
-TeacherKind = Literal["seq2seq", "causal", "cross_encoder", "bi_encoder", "multi_vector", "endpoint", "imported"]
+TeacherKind = Literal[
+    "seq2seq", "causal", "cross_encoder", "bi_encoder", "multi_vector", "bm25", "endpoint", "imported"
+]
+
+
+BM25_TEACHER = "bm25"  # the name of BM25 as a teacher
 
 
 class PointSettings(Settings):
@@ -273,7 +278,7 @@ class TrainSettings(Settings):
     layers: Annotated[int, Field(ge=0)] | None = None
     """Top layers of the encoder that are trained. Everything else of the encoder keeps its weights, and a step takes
     less time and memory. The projection is always trained; a ColBERT student without one starts with the identity.
-    null: the whole encoder. 0: the projection alone."""
+    null: the whole encoder. 0: the projection alone; the encoder then reads each text once, without dropout."""
     held_out: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     """Share of the queries that is held out: labeled but not trained on. At most 500 queries are held out. If the share
     is fewer than 20 queries, none are. Held-out queries show how far the student agrees with the teacher. If an
@@ -500,6 +505,15 @@ class Recipe(Settings):
         if self.student.kind == "dense" and self.train.layers == 0:
             raise ValueError(
                 "train.layers=0 trains the projection alone, which a dense student does not have. Set it to 1 or more"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _bm25_labels_stay_with_their_corpus(self) -> Recipe:
+        if self.label_store and BM25_TEACHER in (self.teacher.model, self.teacher.point.model):
+            raise ValueError(
+                "label_store may hold labels of several corpora, but BM25's scores hold for one corpus only. Leave "
+                "label_store out, or name another teacher"
             )
         return self
 

@@ -21,7 +21,14 @@ from pdadapt.models.source import (
     read_config,
     resolve_model,
 )
-from pdadapt.settings.schema import ModelSettings, PairSettings, PointSettings, TeacherKind, TeacherSettings
+from pdadapt.settings.schema import (
+    BM25_TEACHER,
+    ModelSettings,
+    PairSettings,
+    PointSettings,
+    TeacherKind,
+    TeacherSettings,
+)
 from pdadapt.teachers.base import Task
 
 TASK_KEY = "pdadapt_task"  # a key of a cross-encoder's config.json: "point" (the default) or "pair"
@@ -59,6 +66,8 @@ def teacher_kind(settings: ModelSettings) -> TeacherKind:
         return "endpoint"
     if settings.model.startswith(IMPORTED_PREFIX):
         return "imported"
+    if settings.model == BM25_TEACHER:
+        return "bm25"
     source = resolve_model(settings.model)
     if source.gguf_file:
         return "causal"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from pdadapt.data.bm25_index import WORDS_VERSION
 from pdadapt.errors import RecipeError
 from pdadapt.models.device import dtype_name
 from pdadapt.models.source import (
@@ -66,6 +67,8 @@ def teacher_key(settings: TeacherSettings, task: Task) -> str:
     key: dict[str, Any] = {"task": task, "kind": kind}
     if kind == "imported":
         return json.dumps({**key, "model": model.model.removeprefix(IMPORTED_PREFIX)}, sort_keys=True)
+    if kind == "bm25":
+        return json.dumps({**key, "words": WORDS_VERSION}, sort_keys=True)
     if kind == "endpoint":
         from pdadapt.teachers.endpoint import served_model, server_urls
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, assert_never
 
+from pdadapt.data.corpus import Corpus
+from pdadapt.errors import ModelError
 from pdadapt.models.device import release_memory
 from pdadapt.runtime.progress import Progress
 from pdadapt.settings.schema import ModelSettings, TeacherSettings
@@ -30,9 +32,14 @@ class Teachers:
     """A TeacherLoader that keeps one model in memory at a time."""
 
     def __init__(
-        self, settings: TeacherSettings, tasks: Collection[Task] = ("point", "pair"), progress: Progress | None = None
+        self,
+        settings: TeacherSettings,
+        tasks: Collection[Task] = ("point", "pair"),
+        progress: Progress | None = None,
+        corpus: Corpus | None = None,
     ):
-        """Load nothing yet. tasks: the tasks for which a teacher may be loaded."""
+        """Load nothing yet. tasks: the tasks for which a teacher may be loaded. corpus: what BM25 scores with."""
+        self.corpus = corpus
         self.progress = progress or Progress()
         self.settings = settings
         self.tasks = tasks
@@ -76,6 +83,12 @@ class Teachers:
                 from pdadapt.teachers.bi_encoder import MultiVectorTeacher
 
                 return MultiVectorTeacher(model)
+            case "bm25":
+                from pdadapt.teachers.bm25 import BM25Teacher
+
+                if self.corpus is None:
+                    raise ModelError("Teacher bm25 needs the corpus, which is not given here. Name another teacher.")
+                return BM25Teacher(self.corpus)
             case "seq2seq":
                 from pdadapt.teachers.seq2seq import Seq2SeqTeacher
 

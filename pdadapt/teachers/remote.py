@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pdadapt.data.corpus import Corpus
 from pdadapt.models.device import dtype_name
 from pdadapt.models.transfer import FileContents, read_model_files, unpack_files, unpacked_model
 from pdadapt.runtime.ray_cluster import RayCluster, RayTask
@@ -21,18 +22,19 @@ from pdadapt.teachers.load import Teachers
 class ClusterTeachers:
     """A TeacherLoader whose teachers are loaded and asked by all workers of a cluster."""
 
-    def __init__(self, cluster: RayCluster, settings: TeacherSettings, tasks: Collection[Task]):
-        """Load nothing yet. tasks: the tasks for which a teacher may be loaded."""
+    def __init__(self, cluster: RayCluster, settings: TeacherSettings, tasks: Collection[Task], corpus: Corpus):
+        """Load nothing yet. tasks: the tasks for which a teacher may be loaded. corpus: what BM25 scores with."""
+        self.corpus = corpus
         self.cluster = cluster
         self.settings = settings
         self.tasks = tasks
 
     def __call__(self, task: Task) -> Teacher:
-        """Return a teacher for the task. Servers and imported labels are asked from this process."""
+        """Return a teacher for the task. Servers, BM25 and imported labels are asked from this process."""
         model = model_of(self.settings, task)
         kind = teacher_kind(model)
-        if kind in ("endpoint", "imported"):
-            return Teachers(self.settings, self.tasks)(task)
+        if kind in ("endpoint", "bm25", "imported"):
+            return Teachers(self.settings, self.tasks, corpus=self.corpus)(task)
         tasks = [each for each in self.tasks if model_of(self.settings, each) == model]  # as in Teachers._load
         files = read_model_files(model.model)
         resolved = {"kind": kind, "dtype": dtype_name(model.dtype)}  # as in the label key

@@ -32,6 +32,7 @@ from pdadapt.training.resume import DIVERGENCE_ADVICE, TrainingMonitor, last_com
 from pdadapt.training.smaller_chunks import queries_per_part
 from pdadapt.training.stored_tokens import StoredTokens
 
+STORED_TOKENS = "tokens.float16"  # a file in the folder of the states
 DEFAULT_MAX_EPOCHS = 20  # train.max_epochs of recipe `default`
 
 
@@ -168,7 +169,7 @@ def store_tokens(
     progress: Progress,
 ) -> StoredTokens:
     """Return the output of the encoder, which must be frozen, for all texts of the lists. It is stored in `folder`."""
-    stored = StoredTokens(model, folder / "tokens.float16")
+    stored = StoredTokens(model, folder / STORED_TOKENS)
     doc_ids = list(dict.fromkeys(doc_id for entry in lists for doc_id in entry.doc_ids))
     with progress.task("encode the lists", len(doc_ids), "documents") as advance:
         stored.add("query", (queries[entry.query_id] for entry in lists), lambda _: None)

@@ -84,7 +84,7 @@ def test_bm25_is_the_same_in_blocks_and_says_where_there_are_no_words(beir, tmp_
     dataset = load_dataset(str(beir))
     found = []
     for block in (10_000, 3):
-        monkeypatch.setattr("pdadapt.retrieval.engines.bm25.TOKENIZE_BLOCK", block)
+        monkeypatch.setattr("pdadapt.data.bm25_index.TOKENIZE_BLOCK", block)
         index_corpus(BM25(), dataset.corpus, tmp_path / str(block), Progress())
         found.append(retrieve(BM25(), dataset.corpus, dataset.test_queries, tmp_path / str(block), 20, Progress()))
     for query_id, ranked in found[0].items():

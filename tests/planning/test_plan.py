@@ -80,6 +80,18 @@ def test_pairs_of_all_candidates_and_checks_cost_what_they_are():
     assert "agreement" not in unheld and unheld["train"][0] == 20
 
 
+def test_a_training_of_the_projection_encodes_its_lists_once():
+    recipe = RECIPE.model_copy(update={"train": RECIPE.train.model_copy(update={"layers": 0, "epochs": 9})})
+    for queries, documents in ((200, 1_000), (50, 50 * 8)):  # 1,000 documents are all; no query of 50 is held out
+        shape = replace(SHAPE, queries=queries)
+        [found] = (cost for cost in costs(recipe, shape, RATES) if cost.stage == "encode lists")
+        assert (found.units, found.seconds) == (documents, pytest.approx(documents * RATES.document))
+        without, stored = (
+            disk_bytes(recipe, shape, replace(RATES, stored_bytes=size))["training states"] for size in (0, 2_000)
+        )
+        assert stored - without == documents * 2_000
+
+
 def test_bm25_beside_the_student_costs_nothing_and_alone_saves_its_search():
     both, alone = (
         RECIPE.model_copy(update={"retrieve": RECIPE.retrieve.model_copy(update={"sources": sources})})

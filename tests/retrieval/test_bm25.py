@@ -6,19 +6,14 @@ import Stemmer
 from typer.testing import CliRunner
 
 from pdadapt.cli.main import app
+from pdadapt.data.bm25_index import split_unspaced, words_of
 from pdadapt.data.corpus import Corpus, Document
 from pdadapt.retrieval.candidates import rank_by_bm25
-from pdadapt.retrieval.engines.bm25 import BM25, split_unspaced
+from pdadapt.retrieval.engines.bm25 import BM25
 from pdadapt.retrieval.engines.load import index_origin
 from pdadapt.retrieval.search import index_corpus, retrieve
 from pdadapt.runtime.progress import Progress
 from pdadapt.settings.schema import RetrieveSettings
-
-
-def tokens(text):
-    found = BM25()._tokenize([text])
-    names = {number: word for word, number in found.vocab.items()}
-    return [names[number] for number in found.ids[0]]
 
 
 @pytest.mark.parametrize(
@@ -43,7 +38,7 @@ def tokens(text):
     ],
 )
 def test_bm25_splits_words_by_script(text, expected):
-    assert tokens(text) == expected
+    assert words_of(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -57,7 +52,7 @@ def test_bm25_splits_words_by_script(text, expected):
 def test_other_text_is_split_as_bm25s_does(text):
     plain = bm25s.tokenize([text], stopwords="en", stemmer=Stemmer.Stemmer("english"), show_progress=False)
     names = {number: word for word, number in plain.vocab.items()}
-    assert tokens(text) == [names[number] for number in plain.ids[0]]
+    assert words_of(text) == [names[number] for number in plain.ids[0]]
     assert split_unspaced(text) == text
 
 

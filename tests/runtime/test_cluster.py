@@ -118,15 +118,17 @@ def test_cluster_queue_gives_none_for_dropped_work():
 
 @pytest.mark.ray
 def test_cluster_worker_error_is_one_sentence(nodes, tiny_recipe, beir, tmp_path):
-    recipe = load_recipe(str(tiny_recipe))
-    teachers = ClusterTeachers(RayCluster(), recipe.teacher.model_copy(update={"max_length": 5}), ["point"])
+    recipe, corpus = load_recipe(str(tiny_recipe)), load_dataset(str(beir)).corpus
+    teachers = ClusterTeachers(RayCluster(), recipe.teacher.model_copy(update={"max_length": 5}), ["point"], corpus)
     chunk = Chunk([Point("wheel", "rim")], [Point("wheel", "rim")])
     with pytest.raises(ModelError, match=r"max_length=5 leaves no room") as caught:
         list(teachers("point").score_points(ChunkStream(iter([chunk]), 1)))
     assert "Traceback" not in str(caught.value)
     settings = recipe.teacher.model_copy(update={"model": "imported:people"})
-    imported = ClusterTeachers(RayCluster(), settings, ["point"])("point")
+    imported = ClusterTeachers(RayCluster(), settings, ["point"], corpus)("point")
     assert list(imported.score_points([chunk])) == [[(Point("wheel", "rim"), None)]], "asked from here"
+    bm25 = ClusterTeachers(RayCluster(), recipe.teacher.model_copy(update={"model": "bm25"}), ["point"], corpus)
+    assert list(bm25("point").score_points([chunk])) == [[(Point("wheel", "rim"), None)]], "of no such document"
 
 
 @pytest.mark.parametrize("address", ["spark", "Ray", "ray:", "ray://host", "ray://host:abc", "ray://:1", "ray://h:1/x"])

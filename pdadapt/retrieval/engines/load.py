@@ -106,7 +106,7 @@ def identity(name: str) -> str:
     """Return a retriever's identity: equal for two names of the same model. Raises ModelError if it is missing."""
     if name != BASELINE:
         return resolve_model(name).identity()
-    from pdadapt.retrieval.engines.bm25 import WORDS_VERSION
+    from pdadapt.data.bm25_index import WORDS_VERSION
 
     return f"{BASELINE}, words {WORDS_VERSION}"
 

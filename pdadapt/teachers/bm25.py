@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from pdadapt.data.bm25_index import index_words, words_of
-from pdadapt.data.corpus import Corpus
+import numpy as np
+
+from pdadapt.data.corpus import Corpus, hash_id
 from pdadapt.teachers.base import Chunk, Point, Scores
 
 
@@ -15,7 +17,8 @@ class BM25Teacher:
     def __init__(self, corpus: Corpus):
         """Index the corpus in memory. Raises DataError if it has no words."""
         self.index = index_words(corpus.documents, lambda _: None)
-        self.places = {document.contents: place for place, document in enumerate(corpus)}
+        self.documents = len(corpus)
+        self.places = {hash_id(document.contents): place for place, document in enumerate(corpus)}
 
     def score_points(self, chunks: Iterable[Chunk]) -> Iterator[Scores]:
         """Yield the scores of a chunk at once. A document of another corpus gets no score."""
@@ -26,8 +29,8 @@ class BM25Teacher:
             scores: Scores = []
             for query, points in by_query.items():
                 words = [word for word in words_of(query) if word in self.index.vocab_dict]
-                found = self.index.get_scores(words) if words else [0.0] * len(self.places)
-                places = [self.places.get(point.document) for point in points]
+                found = self.index.get_scores(words) if words else np.zeros(self.documents)
+                places = [self.places.get(hash_id(point.document)) for point in points]
                 scores += [
                     (point, None if place is None else float(found[place]))
                     for point, place in zip(points, places, strict=True)

@@ -31,7 +31,8 @@ def test_scores_are_those_of_the_search_engine(beir, tmp_path, query):
 
 
 def test_a_document_of_another_corpus_has_no_score_and_a_corpus_without_words_is_refused():
-    teacher = BM25Teacher(Corpus([Document("d", "", "true the rim")]))
+    teacher = BM25Teacher(Corpus([Document("d", "", "true the rim"), Document("same", "", "true the rim")]))
+    assert scores_in_order(teacher.score_points, [Point("hub", "true the rim")]) == [0.0]
     assert scores_in_order(teacher.score_points, [Point("rim", "true the spoke")]) == [None]
     with pytest.raises(DataError, match="only stop words"):
         BM25Teacher(Corpus([Document("d", "", "the")]))

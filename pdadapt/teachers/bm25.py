@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from pdadapt.data.bm25_index import index_words, words_of
 import numpy as np
 
+from pdadapt.data.bm25_index import index_words, words_of
 from pdadapt.data.corpus import Corpus, hash_id
 from pdadapt.teachers.base import Chunk, Point, Scores
 

@@ -113,8 +113,8 @@ def import_differences(recipe: Recipe, dataset: Dataset, out: Path, options: arg
     scores_file = out / "pair-teacher.sqlite"
     alone = recipe_of(options, 42, "window", 0, label_store=str(scores_file), **scorer)
     labeling, progress = labeling_of(alone, dataset, out), Progress()
-    keys: dict[Task, str] = {"point": teacher_key(alone.teacher, "point")}
-    ask_teachers(labeling, scores_file, keys, Teachers(alone.teacher, ["point"], progress), progress)
+    keys: dict[Task, str] = {"point": teacher_key(alone.teacher, "point", dataset.corpus)}
+    ask_teachers(labeling, scores_file, keys, Teachers(alone.teacher, ["point"], progress, dataset.corpus), progress)
 
     def differences(scores: LabelStore) -> Iterator[tuple[tuple[str, str, str], float]]:
         for query_id in labeling.ranking:
@@ -130,8 +130,8 @@ def judge(recipe: Recipe, dataset: Dataset, out: Path) -> None:
     """Retrieve candidates, and ask what is not in the label store yet."""
     progress = Progress()
     adapt(recipe, dataset, out, progress, stop_before_labeling=True)
-    keys, store = teacher_keys(recipe), RunFolder(out).store(recipe)
-    teachers = Teachers(recipe.teacher, list(keys), progress)
+    keys, store = teacher_keys(recipe, dataset.corpus), RunFolder(out).store(recipe)
+    teachers = Teachers(recipe.teacher, list(keys), progress, dataset.corpus)
     ask_teachers(labeling_of(recipe, dataset, out), store, keys, teachers, progress)
 
 
@@ -151,7 +151,8 @@ def worth(
     recipe: Recipe, dataset: Dataset, out: Path, qrels: Qrels, measures: Sequence[str] = (MEASURE,)
 ) -> tuple[float, dict[str, PerQuery]]:
     """Pair prompts a query, and what the lists in that order are worth, by measure, of the queries that are judged."""
-    builder = ListBuilder(labeling_of(recipe, dataset, out), RunFolder(out).store(recipe), teacher_keys(recipe))
+    keys, store = teacher_keys(recipe, dataset.corpus), RunFolder(out).store(recipe)
+    builder = ListBuilder(labeling_of(recipe, dataset, out), store, keys)
     lists, figures = list(builder), builder.figures()
     judged = {entry.query_id: qrels[entry.query_id] for entry in lists if entry.query_id in qrels}
     rankings = {entry.query_id: order(entry, recipe) for entry in lists if entry.query_id in judged}

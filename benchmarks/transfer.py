@@ -127,7 +127,7 @@ class Bench:
                 relevant = relevant_documents(self.dataset, self.dataset.queries)
                 write_lists(file, judged_lists(candidates, relevant, recipe.train.n_way))
             else:
-                keys: dict[Task, str] = {"point": teacher_key(recipe.teacher, "point")}
+                keys: dict[Task, str] = {"point": teacher_key(recipe.teacher, "point", self.dataset.corpus)}
                 store = self.folder("labels.sqlite")
                 ask_teachers(
                     labeling, store, keys, Teachers(recipe.teacher, ["point"], progress, self.dataset.corpus), progress
@@ -176,7 +176,7 @@ class Bench:
         file, recipe, progress = self.folder("reranked.run"), self.recipe(), Progress()
         if not file.exists():
             ranking = read_run(self.base.iteration(0) / "test.run")
-            corpus, key = self.dataset.corpus, teacher_key(recipe.teacher, "point")
+            corpus, key = self.dataset.corpus, teacher_key(recipe.teacher, "point", self.dataset.corpus)
             teachers = Teachers(recipe.teacher, ["point"], progress, corpus)
             queries, store, top = self.dataset.test_queries, self.folder("labels.sqlite"), recipe.retrieve.k
             found, _ = rerank(ranking, corpus, queries, "point", top, store, key, teachers, progress)

@@ -78,7 +78,7 @@ def check(
             "different documents."
         )
     measures.parse_measures(recipe.evaluate.measures, answer_matcher(dataset))
-    keys = teacher_keys(recipe)
+    keys = teacher_keys(recipe, dataset.corpus)
     if restart_from or not (run.iteration(1) / "lists.jsonl").exists():
         for task in keys:
             check_teacher(recipe.teacher, task, set(queries.values()), run.store(recipe))

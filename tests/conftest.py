@@ -23,7 +23,7 @@ import pytest
 from golden_files import FOLDER, GoldenFile
 from vocabulary import TOPICS
 
-gc.disable()  # until the tests are collected
+gc.disable()  # until the tests are collected; a process that only hands them out makes no garbage to speak of
 atexit.register(shutil.rmtree, os.environ["IR_DATASETS_HOME"], ignore_errors=True)
 
 
@@ -31,7 +31,7 @@ def pytest_addoption(parser):
     parser.addoption("--golden", action="store_true", help="write the golden files under tests/golden")
 
 
-def pytest_collection_finish():
+def pytest_collection_finish():  # of each process that runs tests
     """Never look for garbage among what was imported and collected: it stays to the end."""
     gc.freeze()
     gc.enable()

@@ -61,8 +61,8 @@ StudentOption = Annotated[str | None, typer.Option(help="The retriever to start 
 TeacherOption = Annotated[
     str | None,
     typer.Option(
-        help="The model that judges documents (sets teacher.model): a hub id, a folder, package:NAME/PATH or "
-        "http://HOST/v1#NAME."
+        help="The model that judges documents (sets teacher.model): a hub id, a folder, package:NAME/PATH, "
+        "http://HOST/v1#NAME or bm25."
     ),
 ]
 EndpointOption = Annotated[

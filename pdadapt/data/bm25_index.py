@@ -61,7 +61,7 @@ def index_words(documents: Sequence[Document], advance: Callable[[int], None]) -
 
 
 def split_words(texts: Sequence[str]) -> Any:
-    """Return the words of the texts as bm25s' Tokenized. See the class BM25 for the languages."""
+    """Return the words of the texts as bm25s' Tokenized. Scripts without spaces are split by split_unspaced."""
     texts = [text if text.isascii() else split_unspaced(text) for text in texts]
     pattern = (
         MARKED_TOKEN_PATTERN if any(not text.isascii() and ANY_MARK.search(text) for text in texts) else TOKEN_PATTERN

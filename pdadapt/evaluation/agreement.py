@@ -136,7 +136,7 @@ def by_teacher_alone(context: RunContext, lists: Iterable[TrainingList]) -> list
     if not recipe.teacher.point.student_weight:
         return list(lists)
     derived = recipe.teacher.pair.scoring == "derived"
-    with LabelStore(context.run.store(recipe), "points", teacher_key(recipe.teacher, "point")) as store:
+    with LabelStore(context.run.store(recipe), "points", teacher_key(recipe.teacher, "point", corpus)) as store:
         return [
             entry._replace(
                 points=[store.get((queries[entry.query_id], corpus[doc_id].contents)) for doc_id in entry.doc_ids],

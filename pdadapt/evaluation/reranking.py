@@ -41,9 +41,8 @@ def rerank_file(
 ) -> Reranked:
     """Write the run with the first `top` documents of each query in the teacher's order to `target`.
 
-    Labels are kept in the recipe's label store, by default beside
-    the run. Raises RunError when `target` is no place for
-    it, DataError when the run is not one of this dataset, ModelError when the teacher cannot answer.
+    Labels are kept in the recipe's label store, by default beside the run. Raises RunError when `target` is no place
+    for it, DataError when the run is not one of this dataset, ModelError when the teacher cannot answer.
     """
     if target.resolve() == run.resolve():
         raise RunError(f"{target} is the run itself. Choose another file for the new run.")
@@ -53,7 +52,7 @@ def rerank_file(
         parse_measures(recipe.evaluate.measures, answers)
     queries = dataset.test_queries | dataset.queries
     ranking, themselves = without_own_documents(dataset.without_blank(read_run(run)), dataset.corpus, queries)
-    key = teacher_key(recipe.teacher, task)
+    key = teacher_key(recipe.teacher, task, dataset.corpus)
     store = Path(recipe.label_store) if recipe.label_store else run.with_suffix(".labels.sqlite")
     check_teacher(recipe.teacher, task, {queries[query_id] for query_id in ranking if query_id in queries}, store)
     if themselves:

@@ -70,7 +70,7 @@ class GenerationJob:
             student = recipe.student.model_dump(mode="json")
             origin["student"] = {**student, "model": resolve_model(recipe.student.model).identity()}
         if recipe.generate.least_point is not None:
-            origin["teacher"] = json.loads(teacher_key(recipe.teacher, "point"))
+            origin["teacher"] = json.loads(teacher_key(recipe.teacher, "point", self.corpus))
         return origin
 
     @property

@@ -219,7 +219,7 @@ def point_scores(job: GenerationJob, points: dict[int, Point]) -> dict[int, floa
     names = {str(number): point for number, point in points.items()}
     chunks = in_chunks(names, dict.fromkeys(names, 1))
     questions = Questions(chunks, lambda ids: map(names.__getitem__, ids))
-    key, name = teacher_key(settings, "point"), model_of(settings, "point").model
+    key, name = teacher_key(settings, "point", job.corpus), model_of(settings, "point").model
     with LabelStore(job.store, "points", key, name) as labels:
         ask_missing(questions, labels, lambda: score_of(teachers("point"), "point"), job.progress, "label sources")
         scores = {number: labels.get(point) for number, point in points.items()}

@@ -34,7 +34,7 @@ def check_teacher(settings: TeacherSettings, task: Task, queries: Collection[str
     model = model_of(settings, task)
     kind = teacher_kind(model)
     prompt_settings = task_settings(settings, task)
-    labeled = is_labeled(store, teacher_key(settings, task))
+    labeled = kind in ("imported", "endpoint") and is_labeled(store, teacher_key(settings, task))
     if kind == "imported" and not labeled:
         target = store if store.exists() else Path("labels.sqlite")
         name = model.model.removeprefix(IMPORTED_PREFIX)

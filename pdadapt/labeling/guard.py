@@ -38,7 +38,7 @@ class ScoreGuard:
                 self._differ = True
                 self._first.clear()
                 return
-            else:
+            elif score != 0:  # BM25 gives 0 to all documents that share no word with the query
                 self._equal += 1
         if self._new and not self._first and self._unanswered >= FIRST_PROMPTS:
             check_answers(self._unanswered, self._unanswered, "pair" if isinstance(batch[0][0], Pair) else "point")

@@ -95,7 +95,7 @@ def label_shard(path: Path, shard: LabelShard, progress: Progress) -> Path:
                 f"There is nothing for this shard: {len(labeling.ranking):,} queries make {len(chunks)} chunks. Use "
                 "fewer shards."
             )
-        teachers = Teachers(recipe.teacher, list(asked_keys), progress, labeling.corpus)
+        teachers = Teachers(recipe.teacher, list(asked_keys), progress)
         ask_teachers(labeling, file, asked_keys, teachers, progress, journal, shard, store)
         if asked_keys == keys:
             mark(file, LABELED)

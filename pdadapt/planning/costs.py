@@ -148,6 +148,7 @@ def stored_documents(recipe: Recipe, shape: Shape) -> int:
     if recipe.train.layers != 0:
         return 0
     taught = shape.queries - count_held_out(shape.queries, recipe.train.held_out)
+    taught = min(taught, trainer.count_steps(recipe.train, taught) * recipe.train.batch_size)
     return min(shape.documents, taught * min(recipe.train.n_way, recipe.retrieve.k, shape.documents))
 
 

@@ -199,7 +199,8 @@ class ModelSettings(Settings):
 
     model: str = "google/flan-t5-xl"
     """The teacher: a hub id, a folder, package:NAME/PATH (also a .gguf file), http://HOST/v1#NAME (model NAME on an
-    OpenAI-compatible server), or imported:NAME (labels from `pdadapt labels import`; no model is asked)."""
+    OpenAI-compatible server), bm25 (BM25 in the corpus), or imported:NAME (labels from `pdadapt labels import`; no
+    model is asked)."""
     kind: Literal["auto", TeacherKind] = "auto"
     """Kind of teacher. auto: as the model's configuration says. multi_vector: the token embeddings of any encoder,
     compared by MaxSim."""
@@ -278,7 +279,8 @@ class TrainSettings(Settings):
     layers: Annotated[int, Field(ge=0)] | None = None
     """Top layers of the encoder that are trained. Everything else of the encoder keeps its weights, and a step takes
     less time and memory. The projection is always trained; a ColBERT student without one starts with the identity.
-    null: the whole encoder. 0: the projection alone; the encoder then reads each text once, without dropout."""
+    null: the whole encoder. 0: the projection alone. The encoder then reads without dropout, and each text once unless
+    several processes train."""
     held_out: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     """Share of the queries that is held out: labeled but not trained on. At most 500 queries are held out. If the share
     is fewer than 20 queries, none are. Held-out queries show how far the student agrees with the teacher. If an
@@ -505,15 +507,6 @@ class Recipe(Settings):
         if self.student.kind == "dense" and self.train.layers == 0:
             raise ValueError(
                 "train.layers=0 trains the projection alone, which a dense student does not have. Set it to 1 or more"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _bm25_labels_stay_with_their_corpus(self) -> Recipe:
-        if self.label_store and BM25_TEACHER in (self.teacher.model, self.teacher.point.model):
-            raise ValueError(
-                "label_store may hold labels of several corpora, but BM25's scores hold for one corpus only. Leave "
-                "label_store out, or name another teacher"
             )
         return self
 

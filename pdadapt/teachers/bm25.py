@@ -1,4 +1,4 @@
-"""BM25 as the point teacher: it knows which words are rare in the corpus, and costs nothing."""
+"""BM25 as the point teacher. It knows which words are rare in the corpus, and needs no model."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from pdadapt.data.bm25_index import index_words, words_of
 from pdadapt.data.corpus import Corpus, hash_id
+from pdadapt.errors import ModelError
 from pdadapt.teachers.base import Chunk, Point, Scores
 
 
@@ -36,3 +37,12 @@ class BM25Teacher:
                     for point, place in zip(points, places, strict=True)
                 ]
             yield scores
+
+
+def corpus_of_bm25(corpus: Corpus | None) -> Corpus:
+    """Return the corpus. Raises ModelError if there is none."""
+    if corpus is None:
+        raise ModelError(
+            "Teacher bm25 cannot be asked here, without the corpus. Run `pdadapt adapt`, which asks it within seconds."
+        )
+    return corpus

@@ -9,6 +9,7 @@ import json
 from typing import Any
 
 from pdadapt.data.bm25_index import WORDS_VERSION
+from pdadapt.data.corpus import Corpus
 from pdadapt.errors import RecipeError
 from pdadapt.models.device import dtype_name
 from pdadapt.models.source import (
@@ -18,6 +19,7 @@ from pdadapt.models.source import (
 from pdadapt.settings.prompt import LIKELIHOOD_FIELDS, PAIR_FIELDS, POINT_FIELDS, load_prompt
 from pdadapt.settings.schema import PointSettings, Recipe, TeacherSettings
 from pdadapt.teachers.base import Task
+from pdadapt.teachers.bm25 import corpus_of_bm25
 from pdadapt.teachers.kind import (
     IMPORTED_PREFIX,
     LANGUAGE_MODELS,
@@ -29,10 +31,10 @@ from pdadapt.teachers.kind import (
 )
 
 
-def teacher_keys(recipe: Recipe) -> dict[Task, str]:
+def teacher_keys(recipe: Recipe, corpus: Corpus | None = None) -> dict[Task, str]:
     """Return the label store's keys of the tasks for which teachers are asked."""
     tasks: list[Task] = ["point", "pair"] if recipe.teacher.pair.asks_teacher else ["point"]
-    return {task: teacher_key(recipe.teacher, task) for task in tasks}
+    return {task: teacher_key(recipe.teacher, task, corpus) for task in tasks}
 
 
 # Increase this when the code changes how texts become a model's input, or its output a score. Labels of two versions
@@ -40,10 +42,11 @@ def teacher_keys(recipe: Recipe) -> dict[Task, str]:
 READING_VERSION = 2
 
 
-def teacher_key(settings: TeacherSettings, task: Task) -> str:
+def teacher_key(settings: TeacherSettings, task: Task, corpus: Corpus | None = None) -> str:
     """Return the label store's key as JSON. It holds everything that a label depends on, except the texts.
 
-    Loads no model. Raises RecipeError or ModelError if the teacher cannot be used for the task.
+    corpus: what BM25 scores with. Other teachers need none. Loads no model. Raises RecipeError or ModelError if the
+    teacher cannot be used for the task.
     """
     model = model_of(settings, task)
     if model.endpoints and not model.model.startswith(("http://", "https://")):
@@ -60,15 +63,16 @@ def teacher_key(settings: TeacherSettings, task: Task) -> str:
         )
     if task == "pair" and kind not in PAIR_KINDS and not pairwise:
         raise RecipeError(
-            f"The {kind} {model.model!r} can judge single documents, but not pairs. A pair teacher has one of the "
-            f"kinds {', '.join(PAIR_KINDS)}. Name one with --pair-teacher, derive the pairs from the points (--set "
+            f"Teacher {model.model!r} ({kind}) can judge single documents, but not pairs. A pair teacher has one of "
+            f"the kinds {', '.join(PAIR_KINDS)}. Name one with --pair-teacher, derive the pairs from the points (--set "
             "teacher.pair.scoring=derived), or leave pairs out (--set teacher.pair.per_query=0)."
         )
     key: dict[str, Any] = {"task": task, "kind": kind}
     if kind == "imported":
         return json.dumps({**key, "model": model.model.removeprefix(IMPORTED_PREFIX)}, sort_keys=True)
     if kind == "bm25":
-        return json.dumps({**key, "words": WORDS_VERSION}, sort_keys=True)
+        fingerprint = corpus_of_bm25(corpus).fingerprint
+        return json.dumps({**key, "words": WORDS_VERSION, "corpus": fingerprint}, sort_keys=True)
     if kind == "endpoint":
         from pdadapt.teachers.endpoint import served_model, server_urls
 

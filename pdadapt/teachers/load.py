@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, assert_never
 
 from pdadapt.data.corpus import Corpus
-from pdadapt.errors import ModelError
 from pdadapt.models.device import release_memory
 from pdadapt.runtime.progress import Progress
 from pdadapt.settings.schema import ModelSettings, TeacherSettings
@@ -84,11 +83,9 @@ class Teachers:
 
                 return MultiVectorTeacher(model)
             case "bm25":
-                from pdadapt.teachers.bm25 import BM25Teacher
+                from pdadapt.teachers.bm25 import BM25Teacher, corpus_of_bm25
 
-                if self.corpus is None:
-                    raise ModelError("Teacher bm25 needs the corpus, which is not given here. Name another teacher.")
-                return BM25Teacher(self.corpus)
+                return BM25Teacher(corpus_of_bm25(self.corpus))
             case "seq2seq":
                 from pdadapt.teachers.seq2seq import Seq2SeqTeacher
 

@@ -28,7 +28,7 @@ class StoredTokens:
     """The encoder's token embeddings of all texts of a training, in one file of float16.
 
     The encoder must not change, and reads without dropout. Queries and documents are kept apart, since the student
-    reads them differently. The file is read where a batch needs it, so it need not fit into memory.
+    reads them differently. The file is read where a batch needs it. Everything else stays in memory, a few KB per text.
     """
 
     def __init__(self, model: MultiVectorEncoder, file: Path):

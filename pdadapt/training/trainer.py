@@ -170,10 +170,11 @@ def store_tokens(
 ) -> StoredTokens:
     """Return the output of the encoder, which must be frozen, for all texts of the lists. It is stored in `folder`."""
     stored = StoredTokens(model, folder / STORED_TOKENS)
-    doc_ids = list(dict.fromkeys(doc_id for entry in lists for doc_id in entry.doc_ids))
-    with progress.task("encode the lists", len(doc_ids), "documents") as advance:
+    doc_ids = dict.fromkeys(doc_id for entry in lists for doc_id in entry.doc_ids)
+    texts = dict.fromkeys(corpus[doc_id].contents for doc_id in doc_ids)
+    with progress.task("encode the lists", len(texts), "documents") as advance:
         stored.add("query", (queries[entry.query_id] for entry in lists), lambda _: None)
-        stored.add("document", (corpus[doc_id].contents for doc_id in doc_ids), advance)
+        stored.add("document", texts, advance)
     return stored
 
 

@@ -81,7 +81,7 @@ def check(
     keys = teacher_keys(recipe, dataset.corpus)
     if restart_from or not (run.iteration(1) / "lists.jsonl").exists():
         for task in keys:
-            check_teacher(recipe.teacher, task, set(queries.values()), run.store(recipe))
+            check_teacher(recipe.teacher, task, set(queries.values()), run.store(recipe), dataset.corpus)
     for name in filter(None, (recipe.student.model, recipe.retrieve.model)):
         settings = recipe.student if name == recipe.student.model else starter_settings(recipe)
         check_model(name, settings.model_dump(), recipe.retrieve)

@@ -54,7 +54,8 @@ def rerank_file(
     ranking, themselves = without_own_documents(dataset.without_blank(read_run(run)), dataset.corpus, queries)
     key = teacher_key(recipe.teacher, task, dataset.corpus)
     store = Path(recipe.label_store) if recipe.label_store else run.with_suffix(".labels.sqlite")
-    check_teacher(recipe.teacher, task, {queries[query_id] for query_id in ranking if query_id in queries}, store)
+    asked = {queries[query_id] for query_id in ranking if query_id in queries}
+    check_teacher(recipe.teacher, task, asked, store, dataset.corpus)
     if themselves:
         progress.say(
             f"{run} ranks the query itself for {themselves:,} of {len(ranking):,} queries. It is left out there."

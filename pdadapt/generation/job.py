@@ -143,7 +143,7 @@ def prepare(recipe: Recipe, dataset: Dataset, out: Path, store: Path, progress: 
     searching = recipe.retrieve if recipe.generate.round_trip == "student" else RetrieveSettings()
     check_model(recipe.student.model, {"kind": recipe.student.kind}, searching)
     if recipe.generate.least_point is not None:
-        check_teacher(recipe.teacher, "point", {""}, store)
+        check_teacher(recipe.teacher, "point", {""}, store, dataset.corpus)
     if not job.sources.exists():
         _ = job.usable_documents
     return job

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
+from pdadapt.data.corpus import Corpus
 from pdadapt.errors import DataError
 from pdadapt.labeling.store import is_labeled
 from pdadapt.models.source import resolve_model, translate_errors
@@ -23,18 +24,20 @@ from pdadapt.teachers.label_key import teacher_key
 from pdadapt.teachers.load import load_endpoint
 
 
-def check_teacher(settings: TeacherSettings, task: Task, queries: Collection[str], store: Path) -> None:
+def check_teacher(
+    settings: TeacherSettings, task: Task, queries: Collection[str], store: Path, corpus: Corpus | None = None
+) -> None:
     """Find problems that would stop the teacher during its work, or make its labels useless. No weights are loaded.
 
     The label words are checked against the tokenizer, the texts marked in the prompt, and the longest queries against
-    the maximum length. A server is asked one question. An imported teacher needs labels in the label store. Raises
-    RecipeError, ModelError or DataError.
+    the maximum length. A server is asked one question. An imported teacher needs labels in the label store. corpus:
+    what BM25 scores with. Raises RecipeError, ModelError or DataError.
     """
     check_precision(settings)
     model = model_of(settings, task)
     kind = teacher_kind(model)
     prompt_settings = task_settings(settings, task)
-    labeled = kind in ("imported", "endpoint") and is_labeled(store, teacher_key(settings, task))
+    labeled = is_labeled(store, teacher_key(settings, task, corpus))
     if kind == "imported" and not labeled:
         target = store if store.exists() else Path("labels.sqlite")
         name = model.model.removeprefix(IMPORTED_PREFIX)

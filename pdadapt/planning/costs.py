@@ -8,7 +8,7 @@ from typing import Any
 
 from pdadapt.evaluation.held_out import count_held_out
 from pdadapt.labeling.pairs import count_pairs
-from pdadapt.settings.schema import Recipe
+from pdadapt.settings.schema import BM25_TEACHER, Recipe
 from pdadapt.teachers.base import Task
 from pdadapt.training import trainer
 from pdadapt.training.early_stopping import measured_steps
@@ -202,9 +202,10 @@ def cheaper_settings(recipe: Recipe, shape: Shape, rates: Rates) -> dict[str, fl
     capped = changed("train.max_epochs", trainer.DEFAULT_MAX_EPOCHS)
     if trainer.count_steps(capped.train, taught) < trainer.count_steps(recipe.train, taught):
         changes[f"--set train.max_epochs={trainer.DEFAULT_MAX_EPOCHS}"] = capped, shape, rates
-    halved = {task: each / 2 for task, each in rates.prompt.items()}
-    smaller = replace(rates, prompt=halved, written=rates.written / 2)
-    changes["a teacher of half the parameters (--teacher)"] = recipe, shape, smaller
+    if BM25_TEACHER not in (recipe.teacher.model, recipe.teacher.point.model):  # which has no parameters
+        halved = {task: each / 2 for task, each in rates.prompt.items()}
+        smaller = replace(rates, prompt=halved, written=rates.written / 2)
+        changes["a teacher of half the parameters (--teacher)"] = recipe, shape, smaller
     return {name: total_seconds(costs(*changed)) for name, changed in changes.items()}
 
 

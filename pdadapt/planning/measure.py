@@ -28,7 +28,7 @@ from pdadapt.runtime.progress import Progress
 from pdadapt.settings.schema import PairSettings, Recipe, TrainSettings
 from pdadapt.students.colbert import PROJECTION_SAMPLE
 from pdadapt.students.encoding import document_batches
-from pdadapt.students.load import load_student
+from pdadapt.students.load import load_student, save_student
 from pdadapt.teachers.base import Pair, Point, Task, Teacher, score_of, scores_in_order
 from pdadapt.teachers.kind import model_of, teacher_kind
 from pdadapt.teachers.load import Teachers
@@ -208,6 +208,9 @@ def measure_training(
     chunks, as in a run.
     """
     settings = recipe.train
+    if settings.layers == 0:  # a run trains a checkpoint, which always has a projection
+        save_student(model, scratch / "student")
+        model = load_student(str(scratch / "student"), recipe.student)
     size = settings.paired_candidates(min(recipe.retrieve.k, len(corpus)))
     pairs = [(i, j, 1.0) for i, j in sample_pairs(recipe.teacher.pair, size, "")]
     points: list[float | None] = [-float(position) for position in range(size)]

@@ -151,6 +151,20 @@ def test_a_plan_times_every_stage_and_leaves_nothing(tiny_recipe, beir, tmp_path
 
 
 @pytest.mark.slow
+def test_a_plan_with_bm25_and_the_projection_alone_names_what_that_costs(tiny_recipe, beir, tmp_path):
+    changes = {"teacher.model": "bm25", "teacher.pair.per_query": 0, "train.layers": 0}
+    found = plan(load_recipe(str(tiny_recipe), changes), load_dataset(str(beir)), tmp_path / "run", Progress())
+    stages = {cost.stage: cost for cost in found.costs}
+    assert (stages["label points"].units, stages["encode lists"].units, stages["train"].units) == (12 * 8, 20, 12)
+    assert all(cost.seconds > 0 for cost in found.costs)
+    with_encoder = plan(
+        load_recipe(str(tiny_recipe), changes | {"train.layers": None}), load_dataset(str(beir)), tmp_path, Progress()
+    )
+    assert found.disk["training states"] > with_encoder.disk["training states"], "the tokens are stored"
+    assert not any("--teacher" in change for change in found.cheaper), "no teacher is cheaper than BM25"
+
+
+@pytest.mark.slow
 def test_queries_that_must_be_written_are_planned_too(tiny_recipe, beir, tmp_path):
     settings = {"generate.count": 6, "train.lambda_cl": 1.0, "generate.kinds": {"question": 1, "claim": 1}}
     recipe = load_recipe(str(tiny_recipe), settings)

@@ -129,9 +129,8 @@ class Bench:
             else:
                 keys: dict[Task, str] = {"point": teacher_key(recipe.teacher, "point", self.dataset.corpus)}
                 store = self.folder("labels.sqlite")
-                ask_teachers(
-                    labeling, store, keys, Teachers(recipe.teacher, ["point"], progress, self.dataset.corpus), progress
-                )
+                teachers = Teachers(recipe.teacher, ["point"], progress, self.dataset.corpus)
+                ask_teachers(labeling, store, keys, teachers, progress)
                 write_lists(file, ListBuilder(labeling, store, keys))
         place = {query_id: number for number, query_id in enumerate(self.dataset.queries)}
         return sorted(

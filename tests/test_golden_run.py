@@ -28,6 +28,7 @@ SETTINGS = {
     "train.checks": 2,
     "teacher.point.student_weight": 0.5,
     "evaluate.general": True,
+    "student.dtype": "bfloat16",  # as recorded: `auto` is float32 on some machines, where other pairs are then asked
 }
 RATES = {"examples_per_second", "tokens_per_second", "checkpoint", "teacher", "model", "versions", "costs"}
 
@@ -99,12 +100,11 @@ def test_a_run_gives_what_it_gave_before(golden_run):
     golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
     if golden["machine"] == found["machine"]:
         assert found["sha256"] == golden["sha256"]
-    # Elsewhere the student may compute in another precision (student.dtype), so other pairs are asked and trained on.
-    asked = golden["labels"].keys() & labels.keys()
-    assert len(asked) >= 0.8 * len(golden["labels"])
-    assert {key: labels[key] for key in asked} == pytest.approx({key: golden["labels"][key] for key in asked}, abs=2e-3)
+    assert {key: labels.get(key) for key in golden["labels"]} == pytest.approx(golden["labels"], abs=2e-3)
     for row, was in zip(found["losses"], golden["losses"], strict=True):
-        assert row == pytest.approx(was, rel=0.25, abs=1e-3)
+        norm = {"grad_norm": row["grad_norm"]}
+        assert row == pytest.approx(was | norm, rel=2e-2, abs=1e-3)
+        assert norm["grad_norm"] == pytest.approx(was["grad_norm"], rel=0.25), "it moves the most with the last bits"
     assert set(found["means"]) == set(golden["means"])
     for name, means in golden["means"].items():
         assert found["means"][name] == pytest.approx(means, abs=0.1)
